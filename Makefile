@@ -1,0 +1,52 @@
+# Words of this project. `make demo` and `make test` are all a newcomer needs; both create what they need.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test check lint types imports coverage format install wheel lock clean
+
+demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
+	$(BIN)/python -m detector demo $(DEMO_FLAGS)
+
+test: $(VENV)/.dev  ## every test; what needs a missing system server says so in one line
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+check: lint types imports  ## everything a reviewer's machine checks without running the product
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+coverage: $(VENV)/.dev  ## tests with branch coverage, and the floor
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(TEST_FLAGS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/.runtime
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements/base.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/base.txt
+	touch $@
+
+$(VENV)/.dev: requirements/dev.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@ $(VENV)/.runtime
+
+clean:
+	rm -rf $(VENV) dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

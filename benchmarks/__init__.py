@@ -1,0 +1,1 @@
+"""Measures the product beside its references: `python -m benchmarks NAME`."""

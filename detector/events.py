@@ -1,0 +1,142 @@
+"""The small frozen facts that flow between the service's parts."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum, unique
+from typing import Any
+
+from models.evidence import Inspection
+
+
+@unique
+class Step(IntEnum):
+    """The ladder of a bank or a class; ordered, so that the weaker of two is `min`."""
+
+    OFF = 0
+    SHADOW = 1
+    REVIEW = 2
+    CUT = 3
+
+    @property
+    def word(self) -> str:
+        """The word in configs, alerts and outputs."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKey:
+    """Where a stream lives on its ingest server. `app/name` holds the publisher's key: never logged, never sent."""
+
+    server: str
+    app: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """What `match:` patterns in the config are held against."""
+        return f"{self.app}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """A live publisher as its ingest server reports it. `connection` is the server's own id of the connection."""
+
+    key: StreamKey
+    connection: str
+    since_at: float
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One analysed frame of one stream. Times are monotonic seconds, or media seconds where a file is scanned."""
+
+    stream_id: str
+    session: str
+    sequence: int
+    reason: str
+    arrived_at: float
+    decoded_at: float
+    scored_at: float
+    pts_seconds: float | None
+    is_corrupt: bool
+    inspection: Inspection
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One reason to act: a hash match, a class over its threshold, or blindness. `kind`: hash, class or blind.
+
+    `name` is the algorithm, the class (`model/label`) or the cause of blindness. `distance` is set for hashes,
+    `score` for classes. `source` is what the breaker counts by: `BANK/entry` or `model/label`.
+    """
+
+    kind: str
+    name: str
+    source: str
+    step: Step
+    threshold: float
+    bank: str | None = None
+    entry: str | None = None
+    score: float | None = None
+    distance: int | None = None
+    view: str | None = None
+    quality: int | None = None
+    generation: str | None = None
+    model_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the policy wants done about one observation.
+
+    `action` is the strongest step that any signal reached; `is_live` is False where enforcement is off. `refused_by`
+    names the breaker's reason when a cut became a review. `votes` are (n, of) of the deciding signal; (1, 1) for a
+    single-frame hash match.
+    """
+
+    stream_id: str
+    session: str
+    observation: Observation
+    action: Step
+    is_live: bool
+    signals: tuple[Signal, ...]
+    votes: tuple[int, int]
+    refused_by: str | None = None
+
+
+@unique
+class CutState(StrEnum):
+    """How far the cut of an incident got."""
+
+    NONE = "none"
+    PENDING = "pending"
+    CONFIRMED = "confirmed"
+    FAILED = "failed"
+    UNCUTTABLE = "uncuttable"
+
+
+@dataclass(frozen=True, slots=True)
+class CutResult:
+    """What the ingest server did.
+
+    `count` is how many publishers it dropped; `gone_at` the monotonic time of the last media byte it accepted, or None
+    where the server does not say.
+    """
+
+    count: int
+    gone_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One thing that happened on one stream, from first signal to proof."""
+
+    incident_id: str
+    stream_id: str
+    session: str
+    opened_at: str
+    action: Step
+    is_live: bool
+    cut_state: CutState
+    alert: dict[str, Any] = field(default_factory=dict)
+    detail: str = ""

@@ -1,0 +1,1 @@
+"""Pixels in, matches and scores out: synchronous and pure."""

@@ -1,0 +1,1 @@
+"""The hostile side: a live stream in, sampled frames out. Holds no secrets."""

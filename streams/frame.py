@@ -1,0 +1,56 @@
+"""What leaves the cage: one sampled frame of one stream, in fixed-size pixels."""
+
+from dataclasses import dataclass
+from enum import StrEnum, unique
+
+PLANE_SIDE = 64
+"""Side of the hash plane: PDQ hashes a 64x64 luma picture directly (facebook/ThreatExchange, pdq/cpp)."""
+
+PLANE_BYTES = PLANE_SIDE * PLANE_SIDE
+
+PICTURE_SIDE = 256
+"""Side of the analysis picture. Square whatever the stream's shape; `width` and `height` say what it was."""
+
+PICTURE_BYTES = PICTURE_SIDE * PICTURE_SIDE * 3
+
+
+@unique
+class SampleReason(StrEnum):
+    """Why a frame was sampled. The value stands in alerts and metrics."""
+
+    KEYFRAME = "keyframe"
+    DECODE_THROUGH = "decode_through"
+    CLOSER_LOOK = "closer_look"
+    SCENE_CHANGE = "scene_change"
+    INTERVAL = "interval"
+    PICTURE = "picture"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One sampled frame.
+
+    `arrived_at` and `decoded_at` are seconds on the monotonic clock that every process of one machine shares;
+    when a file is scanned, `arrived_at` is the media's own time made monotone. `pts_seconds` is the publisher's
+    claim: evidence, never a schedule.
+
+    `plane` is 64x64 uint8 full-range luma, row-major. `picture` is 256x256 RGB, uint8, row-major.
+    `width` and `height` are those of the decoded frame, in pixels, after rotation.
+    """
+
+    sequence: int
+    arrived_at: float
+    decoded_at: float
+    pts_seconds: float | None
+    reason: SampleReason
+    is_corrupt: bool
+    width: int
+    height: int
+    plane: bytes
+    picture: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse pixels of another size than promised."""
+        if len(self.plane) != PLANE_BYTES or len(self.picture) != PICTURE_BYTES:
+            msg = f"a frame holds {PLANE_BYTES} + {PICTURE_BYTES} bytes, got {len(self.plane)} + {len(self.picture)}"
+            raise ValueError(msg)

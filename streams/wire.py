@@ -1,0 +1,307 @@
+"""Messages between a reader and the service: a fixed header and fixed-size bytes, validated, never pickled.
+
+Everything that comes from a reader is hostile until it passed `parse_body`: the process behind it decodes what a
+stranger sent. A message of a wrong size, an unknown kind, a number that is no number or a text with control
+characters raises `WireError`, and the keeper ends that reader.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass, fields
+from enum import IntEnum, StrEnum, unique
+from typing import Any
+
+from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+from streams.job import Job, SandboxMode, SourceKind
+from streams.sampling import SamplingMode, SamplingSettings
+
+HEADER = struct.Struct("<4sB3xI")
+MAGIC = b"SFR1"
+
+JOB_LIMIT_BYTES = 16 * 1024
+
+_OPENED = struct.Struct("<16sIIBBBBd")
+_FRAME = struct.Struct("<QdddBB2xII")
+_HEARTBEAT = struct.Struct("<ddd8Qdd")
+_ENDED = struct.Struct("<B7xd160s")
+_CLOSER = struct.Struct("<dd")
+
+_MAX_SIDE = 1 << 16
+
+
+class WireError(Exception):
+    """Raised by `parse_header` and `parse_body`: the other side broke the protocol; nothing of the message is used."""
+
+
+@unique
+class Kind(IntEnum):
+    """What a message is."""
+
+    OPENED = 1
+    FRAME = 2
+    HEARTBEAT = 3
+    ENDED = 4
+    JOB = 16
+    LOOK_CLOSER = 17
+
+
+@unique
+class EndCode(StrEnum):
+    """Why a reader ended: a word for operators, metrics and the retry policy."""
+
+    END_OF_STREAM = "end_of_stream"
+    REFUSED = "refused"
+    NOT_FOUND = "not_found"
+    TIMEOUT = "timeout"
+    NO_VIDEO = "no_video"
+    CODEC = "codec"
+    RESOLUTION = "resolution"
+    NOT_MEDIA = "not_media"
+    DECODE_ERRORS = "decode_errors"
+    SANDBOX = "sandbox"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERNAL = "internal"
+
+
+_REASONS = tuple(SampleReason)
+_END_CODES = tuple(EndCode)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The source is open. `landlock_abi` 0 and `has_seccomp` False mean that the kernel did not give that part."""
+
+    codec: str
+    width: int
+    height: int
+    video_tracks: int
+    landlock_abi: int
+    has_seccomp: bool
+    limits_network: bool
+    open_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Sent every half second, by a thread of its own, whatever the decoder does.
+
+    Times are on the shared monotonic clock; `last_packet_at` is NaN before the first packet and `working_since` is
+    NaN while the reader waits for bytes. Counters count from the reader's start.
+    """
+
+    sent_at: float
+    last_packet_at: float
+    working_since: float
+    packets: int
+    received_bytes: int
+    keyframes: int
+    keyframes_without_picture: int
+    decode_errors: int
+    replaced_samples: int
+    ring_bytes: int
+    ring_overflows: int
+    cpu_seconds: float
+    gop_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The reader's last word. `media_end_seconds` is the media clock at the end (files), else NaN."""
+
+    code: EndCode
+    media_end_seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookCloser:
+    """From the service: until `until` (monotonic) decode through and sample every `interval_seconds`."""
+
+    interval_seconds: float
+    until: float
+
+
+Message = Opened | Frame | Heartbeat | Ended | Job | LookCloser
+
+_FIXED_BYTES = {
+    Kind.OPENED: _OPENED.size,
+    Kind.FRAME: _FRAME.size + PLANE_BYTES + PICTURE_BYTES,
+    Kind.HEARTBEAT: _HEARTBEAT.size,
+    Kind.ENDED: _ENDED.size,
+    Kind.LOOK_CLOSER: _CLOSER.size,
+}
+
+
+def parse_header(header: bytes) -> tuple[Kind, int]:
+    """Return the kind and the body's length in bytes of the message that follows; raise `WireError`."""
+    try:
+        magic, number, length = HEADER.unpack(header)
+        kind = Kind(number)
+    except (struct.error, ValueError) as error:
+        raise WireError(f"no message header: {error}") from error
+    if magic != MAGIC:
+        raise WireError("wrong magic")
+    fixed = _FIXED_BYTES.get(kind)
+    if (fixed is not None and length != fixed) or length > max(JOB_LIMIT_BYTES, fixed or 0):
+        raise WireError(f"{kind.name} of {length} bytes")
+    return kind, length
+
+
+def parse_body(kind: Kind, body: bytes) -> Message:
+    """Return the message in `body`; raise `WireError` if any field is not what its type promises."""
+    if kind is not Kind.JOB and len(body) != _FIXED_BYTES[kind]:
+        raise WireError(f"{kind.name} of {len(body)} bytes")
+    try:
+        return _PARSERS[kind](body)
+    except (struct.error, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise WireError(f"{kind.name}: {type(error).__name__}") from error
+
+
+def pack(message: Message) -> bytes:
+    """Return header and body of `message` as one byte string."""
+    kind, body = _PACKERS[type(message)](message)
+    return HEADER.pack(MAGIC, kind, len(body)) + body
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("not a finite number")
+    return value
+
+
+def _finite_or_nan(value: float) -> float:
+    if math.isinf(value):
+        raise ValueError("infinite")
+    return value
+
+
+def _side(value: int) -> int:
+    if not 0 < value <= _MAX_SIDE:
+        raise ValueError("side out of range")
+    return value
+
+
+def _flag(value: int) -> bool:
+    if value not in (0, 1):
+        raise ValueError("no flag")
+    return bool(value)
+
+
+def printable(text: str, limit: int) -> str:
+    """Return `text` cut to `limit` characters with everything but printable ASCII replaced by '?'."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:limit])
+
+
+def _text(raw: bytes) -> str:
+    return printable(raw.rstrip(b"\0").decode("ascii", "replace"), len(raw))
+
+
+def _parse_opened(body: bytes) -> Opened:
+    codec, width, height, tracks, abi, seccomp, network, seconds = _OPENED.unpack(body)
+    return Opened(
+        _text(codec), _side(width), _side(height), tracks, abi, _flag(seccomp), _flag(network), _finite(seconds)
+    )
+
+
+def _parse_frame(body: bytes) -> Frame:
+    sequence, arrived_at, decoded_at, pts, reason, corrupt, width, height = _FRAME.unpack_from(body)
+    plane_end = _FRAME.size + PLANE_BYTES
+    return Frame(
+        sequence=sequence,
+        arrived_at=_finite(arrived_at),
+        decoded_at=_finite(decoded_at),
+        pts_seconds=None if math.isnan(pts) else _finite(pts),
+        reason=_REASONS[reason],
+        is_corrupt=_flag(corrupt),
+        width=_side(width),
+        height=_side(height),
+        plane=body[_FRAME.size : plane_end],
+        picture=body[plane_end:],
+    )
+
+
+def _parse_heartbeat(body: bytes) -> Heartbeat:
+    values = _HEARTBEAT.unpack(body)
+    sent_at, last_packet_at, working_since, *_ = values
+    _finite(sent_at), _finite_or_nan(last_packet_at), _finite_or_nan(working_since)
+    _finite(values[-2]), _finite(values[-1])
+    return Heartbeat(*values)
+
+
+def _parse_ended(body: bytes) -> Ended:
+    code, media_end, detail = _ENDED.unpack(body)
+    return Ended(_END_CODES[code], _finite_or_nan(media_end), _text(detail))
+
+
+def _parse_closer(body: bytes) -> LookCloser:
+    interval, until = _CLOSER.unpack(body)
+    return LookCloser(_finite(interval), _finite(until))
+
+
+def _parse_job(body: bytes) -> Job:
+    raw = json.loads(body)
+    sampling = raw.pop("sampling")
+    sampling["mode"] = SamplingMode(sampling["mode"])
+    return Job(
+        kind=SourceKind(raw.pop("kind")),
+        sandbox=SandboxMode(raw.pop("sandbox")),
+        sampling=SamplingSettings(**sampling),
+        **raw,
+    )
+
+
+def _pack_opened(message: Opened) -> tuple[Kind, bytes]:
+    codec, *rest = astuple(message)
+    return Kind.OPENED, _OPENED.pack(printable(codec, 16).encode(), *rest)
+
+
+def _pack_frame(message: Frame) -> tuple[Kind, bytes]:
+    head = _FRAME.pack(
+        message.sequence,
+        message.arrived_at,
+        message.decoded_at,
+        math.nan if message.pts_seconds is None else message.pts_seconds,
+        _REASONS.index(message.reason),
+        message.is_corrupt,
+        message.width,
+        message.height,
+    )
+    return Kind.FRAME, head + message.plane + message.picture
+
+
+def _pack_heartbeat(message: Heartbeat) -> tuple[Kind, bytes]:
+    return Kind.HEARTBEAT, _HEARTBEAT.pack(*(getattr(message, field.name) for field in fields(message)))
+
+
+def _pack_ended(message: Ended) -> tuple[Kind, bytes]:
+    detail = printable(message.detail, 160).encode()
+    return Kind.ENDED, _ENDED.pack(_END_CODES.index(message.code), message.media_end_seconds, detail)
+
+
+def _pack_closer(message: LookCloser) -> tuple[Kind, bytes]:
+    return Kind.LOOK_CLOSER, _CLOSER.pack(message.interval_seconds, message.until)
+
+
+def _pack_job(message: Job) -> tuple[Kind, bytes]:
+    return Kind.JOB, json.dumps(asdict(message)).encode()
+
+
+_PARSERS: dict[Kind, Callable[[bytes], Message]] = {
+    Kind.OPENED: _parse_opened,
+    Kind.FRAME: _parse_frame,
+    Kind.HEARTBEAT: _parse_heartbeat,
+    Kind.ENDED: _parse_ended,
+    Kind.JOB: _parse_job,
+    Kind.LOOK_CLOSER: _parse_closer,
+}
+
+_PACKERS: dict[type, Callable[[Any], tuple[Kind, bytes]]] = {
+    Opened: _pack_opened,
+    Frame: _pack_frame,
+    Heartbeat: _pack_heartbeat,
+    Ended: _pack_ended,
+    Job: _pack_job,
+    LookCloser: _pack_closer,
+}

@@ -1,0 +1,52 @@
+"""What every test shares: an ERROR log fails it, and a missing system server is said, never hidden."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_SERVERS = {
+    "needs_mosquitto": (lambda: _which("mosquitto"), "mosquitto is not installed (apt-get install mosquitto)"),
+    "needs_nginx_rtmp": (
+        lambda: _which("nginx") and Path("/usr/lib/nginx/modules/ngx_rtmp_module.so").exists(),
+        "nginx with RTMP is not installed (apt-get install nginx libnginx-mod-rtmp)",
+    ),
+    "needs_ffmpeg": (lambda: _which("ffmpeg"), "ffmpeg is not installed (apt-get install ffmpeg)"),
+    "needs_cage": (
+        lambda: Path("/sys/kernel/security").exists() and os.uname().machine == "x86_64",
+        "this kernel or machine gives no cage (Landlock and seccomp on x86_64)",
+    ),
+}
+
+
+def _which(name: str) -> bool:
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    return shutil.which(name, path=path) is not None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose system server is missing, or fail it where skipping is forbidden."""
+    for marker, (present, why) in _SERVERS.items():
+        if item.get_closest_marker(marker) is None or present():
+            continue
+        if os.environ.get("STOPFRAME_NO_SKIP") == "1":
+            pytest.fail(f"{why}; STOPFRAME_NO_SKIP=1 forbids skipping", pytrace=False)
+        pytest.skip(why)
+
+
+@pytest.fixture(autouse=True)
+def no_error_logs(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that logged an ERROR which it did not announce by the `expects_errors` fixture."""
+    yield
+    if "expects_errors" in request.fixturenames:
+        return
+    errors = [r.getMessage() for r in caplog.get_records("call") if r.levelno >= logging.ERROR]
+    assert not errors, f"unexpected ERROR logs: {errors}"
+
+
+@pytest.fixture
+def expects_errors() -> None:
+    """Announce that ERROR logs are part of what the test shows."""

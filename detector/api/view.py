@@ -1,0 +1,142 @@
+"""What the HTTP side may see and ask of the running service: a protocol, its rows, and its refusals."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from detector.events import CutState
+
+PREFIX_LENGTH = 4
+"""Fewest characters of an identifier that may stand for the whole."""
+
+
+class ViewError(Exception):
+    """Raised by a `ServiceView`: the request cannot be met and nothing was done. The text is one sentence."""
+
+
+class NoSuchStream(ViewError):  # noqa: N818 -- it names what is wrong with the request
+    """Raised where an identifier names no live stream."""
+
+
+class NoSuchIncident(ViewError):  # noqa: N818 -- it names what is wrong with the request
+    """Raised where an identifier names no incident."""
+
+
+class Ambiguous(ViewError):  # noqa: N818 -- it names what is wrong with the request
+    """Raised where the first characters of an identifier fit more than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the service does its job. `problems` make `ok` False; `notes` are worth knowing and turn nothing red."""
+
+    ok: bool
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    versions: dict[str, Any] = field(default_factory=dict)
+    sandbox: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """One live stream. `path` holds the publisher's key: it is shown on the control socket alone.
+
+    `since` is RFC 3339 UTC. `sampling` is the mode's word, `decision` the last decision's action.
+    `codec`, `width`, `height` and `last_sample_age_seconds` are None until known.
+    """
+
+    stream_id: str
+    path: str
+    state: str
+    since: str
+    codec: str | None
+    width: int | None
+    height: int | None
+    sampling: str
+    last_sample_age_seconds: float | None
+    seen_seconds: float
+    skipped_seconds: float
+    blind_seconds: float
+    cpu_seconds: float
+    decision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRow:
+    """One incident. `action` is the ladder word, `mode` shadow or live, `signals` a summary for reading."""
+
+    incident_id: str
+    stream_id: str
+    opened_at: str
+    action: str
+    mode: str
+    signals: str
+    cut_state: CutState
+    time_to_cut_ms: int | None = None
+    refused_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CutReport:
+    """What an operator's cut came to. `count` is how many publishers the ingest server dropped."""
+
+    stream_id: str
+    incident_id: str | None
+    cut_state: CutState
+    count: int = 0
+    time_to_cut_ms: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UndoReport:
+    """What an undo came to. `is_restored` says that the key may publish again."""
+
+    incident_id: str
+    stream_id: str
+    is_restored: bool
+    detail: str = ""
+
+
+class ServiceView(Protocol):
+    """The running service as the HTTP side sees it. All methods run on the service's event loop."""
+
+    def health(self) -> Health:
+        """Return the state of the service now, from memory."""
+        ...
+
+    def streams(self) -> list[StreamRow]:
+        """Return every live stream now, from memory."""
+        ...
+
+    async def incidents(self, limit: int) -> list[IncidentRow]:
+        """Return the newest `limit` incidents, newest first."""
+        ...
+
+    async def cut(self, stream: str) -> CutReport:
+        """Cut a live stream by hand; raise `NoSuchStream` or `Ambiguous`."""
+        ...
+
+    async def undo(self, incident: str) -> UndoReport:
+        """Restore the key that an incident revoked; raise `NoSuchIncident` or `Ambiguous`."""
+        ...
+
+    async def release(self, source: str) -> bool:
+        """Let `source` cut again after the breaker held it; False where nothing was held."""
+        ...
+
+
+def pick(wanted: str, identifiers: Iterable[str], missing: type[ViewError]) -> str:
+    """Return the identifier that `wanted` is, or begins (from `PREFIX_LENGTH` characters on).
+
+    Raises `missing` where none fits and `Ambiguous` where several do.
+    """
+    word = "stream" if missing is NoSuchStream else "incident"
+    fitting = {one for one in identifiers if one == wanted or (len(wanted) >= PREFIX_LENGTH and one.startswith(wanted))}
+    if wanted in fitting:
+        return wanted
+    if not fitting:
+        raise missing(f"no {word} has this identifier; 'stopframe {word}s' lists them.")
+    if len(fitting) > 1:
+        raise Ambiguous(f"{len(fitting)} {word}s begin like this; give more characters of the identifier.")
+    return fitting.pop()

@@ -14,15 +14,15 @@ class ViewError(Exception):
     """Raised by a `ServiceView`: the request cannot be met and nothing was done. The text is one sentence."""
 
 
-class NoSuchStream(ViewError):  # noqa: N818 -- it names what is wrong with the request
+class NoSuchStream(ViewError):
     """Raised where an identifier names no live stream."""
 
 
-class NoSuchIncident(ViewError):  # noqa: N818 -- it names what is wrong with the request
+class NoSuchIncident(ViewError):
     """Raised where an identifier names no incident."""
 
 
-class Ambiguous(ViewError):  # noqa: N818 -- it names what is wrong with the request
+class Ambiguous(ViewError):
     """Raised where the first characters of an identifier fit more than one."""
 
 

@@ -1,0 +1,157 @@
+"""Where we listen and what we connect to: listen addresses, the broker's URL, the URLs of watched sources."""
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
+
+from detector.config.references import variable_name, variable_value
+from detector.config.units import Unit
+from detector.config.wording import listed, shown
+from streams.job import SourceKind
+
+_URL_CHARACTERS = 4096
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,9}")
+
+
+def _is_host(host: str) -> bool:
+    """Whether the text is an IP address or a host name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        # Digits and dots that are no address are a mistyped address, not a name.
+        return _HOST_NAME.fullmatch(host) is not None and not re.fullmatch(r"[0-9.]+", host)
+    return "%" not in host
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress(Unit):
+    """Where a server of ours listens, written `127.0.0.1:8936` or `"[::1]:8936"`; port 0 takes any free port."""
+
+    host: str
+    port: int
+
+    pattern: ClassVar[str] = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `host:port`, an IPv6 host in brackets."""
+        match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", text)
+        host = (match[1] or match[2]) if match else ""
+        if match is None or not _is_host(host) or (":" in host) != bool(match[1]):
+            raise ValueError(
+                f'{shown(text)} is no address to listen on; write host:port, such as 127.0.0.1:8936 or "[::1]:8936"'
+            )
+        if int(match[3]) > 65535:
+            raise ValueError(f"{shown(text)} has no valid port; write 0 (any free port) to 65535")
+        return cls(host, int(match[3]))
+
+    def __str__(self) -> str:
+        return _joined(self.host, self.port)
+
+
+def _split(url: object) -> SplitResult | None:
+    """The URL's parts, or None where it is none. Its text never enters an error: it may hold a stream's key."""
+    if not isinstance(url, str) or len(url) > _URL_CHARACTERS or not re.fullmatch(r"[\x21-\x7e]+", url):
+        return None
+    try:
+        parts = urlsplit(url)
+        return parts if parts.port != 0 and parts.hostname and _is_host(parts.hostname) else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class MqttUrl(Unit):
+    """The broker, written `mqtt://host:port`; port 1883 where none is given."""
+
+    host: str
+    port: int = 1883
+
+    pattern: ClassVar[str] = r"mqtt://[^/@?#\s]+"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `mqtt://host:port`."""
+        parts = _split(text)
+        if parts is None or parts.scheme != "mqtt":
+            raise ValueError("is no URL of a broker; write mqtt://HOST:PORT, such as mqtt://127.0.0.1:1883")
+        if "@" in parts.netloc:
+            raise ValueError("holds credentials; write them under username and password, and the URL without them")
+        if parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError("has more than host and port; write mqtt://HOST:PORT and the topics' start under prefix")
+        return cls(str(parts.hostname), parts.port or 1883)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"mqtt://{_joined(self.host, self.port)}"
+
+
+_KINDS = {"http": SourceKind.HTTP_TS, "https": SourceKind.HTTP_TS, "rtmp": SourceKind.RTMP}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUrl:
+    """A stream's URL. Its path and query may be the publisher's key, so printing shows scheme and host alone."""
+
+    origin: str
+    kind: SourceKind | None = None
+    value: str | None = field(default=None, repr=False)
+
+    def reveal(self) -> str:
+        """The whole URL. Raises LookupError when it is an environment variable and the config was only checked."""
+        if self.value is None:
+            raise LookupError(f"the URL from {self.origin} was not read; load the config instead of checking it")
+        return self.value
+
+    def __str__(self) -> str:
+        return self.origin
+
+    @classmethod
+    def parse(cls, url: object) -> Self:
+        """Read an http, https or rtmp URL. Raises ValueError with a sentence that holds nothing of it."""
+        parts = _split(url)
+        if parts is None or parts.scheme not in _KINDS or parts.fragment:
+            schemes = listed(f"{scheme}://" for scheme in _KINDS)
+            raise ValueError(f"is no URL of a stream; write {schemes} with host and path (MPEG-TS over HTTP, or RTMP)")
+        host = str(parts.hostname)
+        where = _joined(host, parts.port) if parts.port else f"[{host}]" if ":" in host else host
+        return cls(f"{parts.scheme}://{where}", _KINDS[parts.scheme], str(url))
+
+    @classmethod
+    def from_yaml(cls, value: object, info: ValidationInfo) -> Self:
+        """Read a URL, or `${NAME}` for one in the environment."""
+        if isinstance(value, cls):
+            return value
+        name = variable_name(value)
+        if name is None:
+            return cls.parse(value)
+        text = variable_value(name, info.context)
+        return cls(f"${{{name}}}") if text is None else cls.parse(text)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate by `from_yaml`, serialize without path and query."""
+        return core_schema.with_info_plain_validator_function(
+            cls.from_yaml, serialization=core_schema.to_string_ser_schema(when_used="json")
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """A URL of one of the schemes, or the name of a variable."""
+        return {"type": "string", "pattern": r"^(?:https?://|rtmp://|\$\{[A-Za-z_])\S+$"}

@@ -1,0 +1,182 @@
+"""The whole config: every section in the order in which a frame meets them, and what the service asks of it."""
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from detector.config.crosscheck import Conflict, refuse
+from detector.config.references import absolute_path
+from detector.config.sections import (
+    AlertsSection,
+    AnalysisSection,
+    BankSection,
+    ClassSection,
+    EnforcementSection,
+    HttpSection,
+    IngestSection,
+    LogSection,
+    ReaderSection,
+    SamplingSection,
+    Section,
+    SourceSection,
+    StreamSection,
+    VotesSection,
+)
+from detector.config.values import BankName, ClassName, EmptyMeansDefault, ModelReference, Name
+from detector.config.wording import listed, nearest, shown
+from streams.job import SandboxMode
+from streams.sampling import SamplingSettings
+
+STATE_FOLDER_WITHOUT_HOME = Path("/var/lib/stopframe")
+"""Where state lies for a user without a home folder, as in many containers."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloserLook:
+    """After a weak hit: one sample in each `interval_seconds`, for `hold_seconds`."""
+
+    interval_seconds: float
+    hold_seconds: float
+
+
+def default_state_dir() -> Path:
+    """`$XDG_STATE_HOME/stopframe`, else `~/.local/state/stopframe` (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if base.startswith("/"):  # the specification says to ignore a relative one
+        return Path(base) / "stopframe"
+    try:
+        return Path.home() / ".local" / "state" / "stopframe"
+    except RuntimeError:
+        return STATE_FOLDER_WITHOUT_HOME
+
+
+def default_node() -> str:
+    """The host's name, reduced to letters, digits, `_` and `-`."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", os.uname().nodename)[:64].strip("-") or "node"
+
+
+class Config(Section):
+    """Everything an operator may set."""
+
+    state_dir: Annotated[Path, BeforeValidator(absolute_path)] = Field(default_factory=default_state_dir)
+    """Folder of the database, the banks and the secrets; relative paths count from the config file."""
+    node: Name = Field(default_factory=default_node)
+    """What this node is called in topics and alerts; the host's name if it is not given."""
+    sandbox: SandboxMode = SandboxMode.PREFER
+    """`require` refuses to start without the whole cage, `prefer` takes what the kernel gives, `off` has none."""
+    log: Annotated[LogSection, EmptyMeansDefault()] = LogSection()
+    ingest: Annotated[IngestSection, EmptyMeansDefault()] = IngestSection()
+    sources: Annotated[tuple[SourceSection, ...], EmptyMeansDefault()] = ()
+    reader: Annotated[ReaderSection, EmptyMeansDefault()] = ReaderSection()
+    sampling: Annotated[SamplingSection, EmptyMeansDefault()] = SamplingSection()
+    streams: Annotated[tuple[StreamSection, ...], EmptyMeansDefault()] = ()
+    """Other values for some streams: the first match wins and is merged over the defaults value by value."""
+    analysis: Annotated[AnalysisSection, EmptyMeansDefault()] = AnalysisSection()
+    models: tuple[ModelReference, ...] = ("standin-cards",)
+    """Models that look at each frame: zoo names, or paths to a model.yaml or its folder."""
+    classes: Annotated[dict[ClassName, ClassSection], EmptyMeansDefault()] = Field(default_factory=dict)
+    """What each class may do, by `model/label`; a class without a line is off."""
+    banks: Annotated[dict[BankName, BankSection], EmptyMeansDefault()] = Field(default_factory=dict)
+    """What the matches of each bank may do, by its name; a bank without a line is at step review."""
+    votes: Annotated[VotesSection, EmptyMeansDefault()] = VotesSection()
+    enforcement: Annotated[EnforcementSection, EmptyMeansDefault()] = EnforcementSection()
+    alerts: Annotated[AlertsSection, EmptyMeansDefault()] = AlertsSection()
+    http: Annotated[HttpSection, EmptyMeansDefault()] = HttpSection()
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Self:
+        conflicts = [
+            *self._repeated(),
+            *self._broken_promises(),
+            *self._classes_without_model(),
+            *self._taken_addresses(),
+        ]
+        if conflicts:
+            raise refuse(*conflicts)
+        return self
+
+    def _repeated(self) -> Iterator[Conflict]:
+        """Names and patterns that stand twice: the second would never be reached."""
+        lists = (
+            ("sources", "name", [source.name for source in self.sources]),
+            ("streams", "match", [stream.match for stream in self.streams]),
+            ("models", None, list(self.models)),
+        )
+        for section, key, values in lists:
+            for place, value in enumerate(values):
+                first = values.index(value)
+                if first != place:
+                    at = (section, place) if key is None else (section, place, key)
+                    yield Conflict(at, f"{shown(value)} stands in {section}[{first}] already; give each once")
+
+    def _broken_promises(self) -> Iterator[Conflict]:
+        for place, stream in enumerate(self.streams):
+            merged = stream.sampling.over(self.sampling)
+            if merged.interval > merged.detect_within:
+                at = ("streams", place, "sampling")
+                key, other = ("interval", "detect_within")[:: 1 if stream.sampling.interval else -1]
+                yield merged.conflict((*at, key), (*at, other), ("sampling",))
+
+    def _classes_without_model(self) -> Iterator[Conflict]:
+        """A class of a model that is not loaded would never fire. What a path's model is called stands in no config."""
+        if any("/" in model for model in self.models):
+            return
+        for name in self.classes:
+            model = name.partition("/")[0]
+            if model not in self.models:
+                near = nearest(model, self.models)
+                meant = f", did you mean {near}" if near else ""
+                known = listed(self.models) or "none"
+                what = f"its model {shown(model)} is not under models ({known}){meant}; add it there"
+                yield Conflict(("classes", name), what, concerns=(("models",),))
+
+    def _taken_addresses(self) -> Iterator[Conflict]:
+        taken = {}
+        if self.ingest.kind == "embedded":
+            taken[str(self.ingest.listen)] = "ingest.listen"
+        mqtt = self.alerts.mqtt
+        if mqtt.embedded_broker:
+            address = str(mqtt.url).removeprefix("mqtt://")
+            if address in taken:
+                yield _collision(("alerts", "mqtt", "url"), taken[address])
+            taken[address] = "alerts.mqtt.url"
+        if self.http.listen.port and str(self.http.listen) in taken:
+            yield _collision(("http", "listen"), taken[str(self.http.listen)])
+
+    def sampling_for(self, path: str) -> SamplingSettings:
+        """How the stream `app/name` is sampled: the first matching `streams` line over the defaults."""
+        section = self._sampling_section(path)
+        return SamplingSettings(
+            detect_within_seconds=section.detect_within.seconds,
+            interval_seconds=section.interval.seconds,
+            mode=section.mode,
+        )
+
+    def closer_look_for(self, path: str) -> CloserLook:
+        """How the stream `app/name` is sampled after a weak hit; never less densely than before it."""
+        section = self._sampling_section(path)
+        return CloserLook(min(section.closer_interval, section.interval).seconds, section.closer_hold.seconds)
+
+    def _sampling_section(self, path: str) -> SamplingSection:
+        for stream in self.streams:
+            if fnmatch.fnmatchcase(path, stream.match):
+                return stream.sampling.over(self.sampling)
+        return self.sampling
+
+    def bank(self, name: str) -> BankSection:
+        """What the matches of a bank may do; a bank without a line is at step review."""
+        return self.banks.get(name, BankSection())
+
+    def class_of(self, name: str) -> ClassSection | None:
+        """What the class `model/label` may do; None where it has no line and is off."""
+        return self.classes.get(name)
+
+
+def _collision(at: tuple[str, ...], other: str) -> Conflict:
+    return Conflict(at, f"is the address of {other} too; write another port", concerns=(tuple(other.split(".")),))

@@ -1,0 +1,108 @@
+"""From a file to a config, or to every fault in it at once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from detector.config.config import Config
+from detector.config.crosscheck import Location
+from detector.config.document import MAX_BYTES, Document, DocumentError, read_document
+from detector.config.faults import ConfigError, Fault, Finding, findings, key_text
+from detector.config.references import LoadContext
+
+# Each round takes out what was at fault and looks at what is left; conflicts between sound keys come to light in the
+# second, those of the whole file in the third.
+_ROUNDS = 4
+
+
+def load_config(path: Path | str | None, *, environment: Mapping[str, str] | None = None) -> Config:
+    """Read a config file, secrets included; None gives the defaults.
+
+    `environment` is where `${NAME}` is looked up, by default the process's own. Raises ConfigError with every fault.
+    """
+    if path is None:
+        return Config()
+    config, faults = _read(path, os.environ if environment is None else environment)
+    if config is None:
+        raise ConfigError(faults)
+    return config
+
+
+def check_files(paths: Iterable[Path | str]) -> list[Fault]:
+    """Every fault of every file, in the order of the files and their lines.
+
+    Reads the files alone: no environment, no secret, no model, no bank. A file that cannot be read is a fault.
+    """
+    return [fault for path in paths for fault in _read(path, None)[1]]
+
+
+def config_digest(config: Config) -> str:
+    """SHA-256 (hex) over the effective values; secrets count by where they come from, never by what they are."""
+    values = config.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read(path: Path | str, environment: Mapping[str, str] | None) -> tuple[Config | None, list[Fault]]:
+    file = str(path)
+    try:
+        with Path(path).open("rb") as opened:
+            document = read_document(opened.read(MAX_BYTES + 1))
+    except OSError as error:
+        return None, [Fault(file, 1, "(file)", f"cannot be read ({error.strerror}); name a readable config file")]
+    except ValueError as error:
+        if isinstance(error, DocumentError):
+            return None, [Fault(file, error.line, "(file)", error.message)]
+        return None, [Fault(file, 1, "(file)", "is no valid path; name a readable config file")]
+    context = LoadContext(Path(path).absolute().parent, environment)
+    config, found = _validate(document, context)
+    faults = [Fault(file, document.line_of(each.location), key_text(each.location), each.message) for each in found]
+    for location, line in document.repeated:
+        first = document.line_of(location)
+        faults.append(Fault(file, line, key_text(location), f"stands in line {first} already; give each key once"))
+    return (None if faults else config), sorted(faults)
+
+
+def _validate(document: Document, context: LoadContext) -> tuple[Config | None, list[Finding]]:
+    """The config, or everything that is wrong with the values."""
+    values: object = document.values
+    found: list[Finding] = []
+    for _ in range(_ROUNDS):
+        try:
+            return Config.model_validate(values, context=context), found
+        except ValidationError as error:
+            fresh = [each for each in findings(error) if not _rests_on_faults(each, found)]
+        if not fresh:
+            break
+        found += fresh
+        for each in fresh:
+            values = _without(values, each.location)
+    return None, found
+
+
+def _rests_on_faults(finding: Finding, known: Iterable[Finding]) -> bool:
+    """Whether a finding may only be there because a faulty value was taken out."""
+    places = (finding.location, *finding.concerns)
+    return any(_overlap(place, each.location) for place in places for each in known)
+
+
+def _overlap(one: Location, other: Location) -> bool:
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _without(values: object, location: Location) -> object:
+    """A copy of the values without the one at a place; places in lists stay, so that the others keep theirs."""
+    if not location:
+        return {}
+    head, rest = location[0], location[1:]
+    if isinstance(values, dict) and head in values:
+        if rest:
+            return {**values, head: _without(values[head], rest)}
+        return {key: value for key, value in values.items() if key != head}
+    if isinstance(values, list) and isinstance(head, int) and head < len(values) and rest:
+        return [*values[:head], _without(values[head], rest), *values[head + 1 :]]
+    return values

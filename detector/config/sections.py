@@ -1,0 +1,278 @@
+"""Every option there is: types, bounds and defaults. The docstrings become the JSON Schema's descriptions."""
+
+import os
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+
+from detector.config.addresses import ListenAddress, MqttUrl, SourceUrl
+from detector.config.crosscheck import Conflict, Location, refuse
+from detector.config.references import Secret
+from detector.config.units import Between, Duration, Share, Size
+from detector.config.values import (
+    EmptyMeansDefault,
+    LadderStep,
+    Name,
+    Pattern,
+    Prefix,
+    Score,
+    Switch,
+    Username,
+    read_workers,
+)
+from detector.events import Step
+from streams.sampling import SamplingMode
+
+
+class Section(BaseModel):
+    """A group of keys. Frozen; a key that is none of its own is refused; a group left empty is at its defaults."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+class LogSection(Section):
+    """What the service logs."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least grave event that is logged."""
+    format: Literal["auto", "console", "json"] = "auto"
+    """`auto` writes for people on a terminal and JSON lines elsewhere."""
+
+
+class IngestSection(Section):
+    """The ingest server whose publishers are watched."""
+
+    kind: Literal["embedded", "none"] = "embedded"
+    """`embedded` is the relay inside the service; `none` watches only `sources`."""
+    listen: ListenAddress = ListenAddress("127.0.0.1", 8935)
+    """Where the embedded ingest listens."""
+    max_publishers: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 200
+    """Publishers at once; one more is turned away."""
+
+
+class SourceSection(Section):
+    """A stream watched by its URL. Nobody can be cut there: it only raises alerts."""
+
+    name: Name
+    """What the stream is called; unique."""
+    url: SourceUrl
+    """Where it is read: MPEG-TS over http or https, or rtmp. `${NAME}` keeps a key out of the file."""
+
+
+class ReaderSection(Section):
+    """The caged process that reads and decodes one stream."""
+
+    memory_limit: Annotated[Size, Between("256MiB", "64GiB")] = Size.parse("2GiB")
+    """Address space of one reader."""
+    ring_limit: Annotated[Size, Between("1MiB", "1GiB")] = Size.parse("16MiB")
+    """Packets kept since the last keyframes, per stream."""
+    max_pixels: Annotated[int, Field(strict=True, ge=16_384, le=67_108_864)] = 4096 * 2304
+    """Width times height above which a stream is not decoded."""
+    open_timeout: Annotated[Duration, Between("500ms", "2m")] = Duration.parse("10s")
+    """How long opening a stream may take."""
+    read_timeout: Annotated[Duration, Between("500ms", "2m")] = Duration.parse("5s")
+    """How long a stream may send nothing before it is opened again."""
+
+    @model_validator(mode="after")
+    def _ring_fits(self) -> Self:
+        if self.ring_limit.bytes * 2 > self.memory_limit.bytes:
+            what = f"{self.ring_limit} is more than half of memory_limit ({self.memory_limit}); lower it"
+            raise refuse(Conflict(("ring_limit",), what, concerns=(("memory_limit",),)))
+        return self
+
+
+class SamplingSection(Section):
+    """How closely streams are looked at."""
+
+    detect_within: Annotated[Duration, Between("200ms", "10m")] = Duration.parse("3s")
+    """What stays on screen this long is in at least one analysed frame, and found at most this late."""
+    interval: Annotated[Duration, Between("50ms", "10m")] = Duration.parse("1s")
+    """When decoding through: one analysed frame at a random instant of each interval."""
+    mode: SamplingMode = SamplingMode.AUTO
+    """`auto` decodes keyframes while they suffice, `keyframes` only those, `full` everything."""
+    closer_interval: Annotated[Duration, Between("40ms", "10s")] = Duration.parse("300ms")
+    """After a weak hit the stream is decoded through and sampled this densely."""
+    closer_hold: Annotated[Duration, Between("500ms", "10m")] = Duration.parse("5s")
+    """How long the closer look lasts."""
+
+    @model_validator(mode="after")
+    def _interval_keeps_the_promise(self) -> Self:
+        if self.interval > self.detect_within:
+            raise refuse(self.conflict(("interval",), ("detect_within",)))
+        return self
+
+    def conflict(self, at: Location, *others: Location) -> Conflict:
+        """The fault that the interval is longer than the promise, reported at one of the two."""
+        what = (
+            f"interval ({self.interval}) is longer than detect_within ({self.detect_within}); write an interval below"
+        )
+        return Conflict(at, f"{what} it, a half keeps the promise at the least cost", concerns=others)
+
+
+class SamplingOverride(Section):
+    """Sampling of the streams that match; what is not written here is as under `sampling`."""
+
+    detect_within: Annotated[Duration, Between("200ms", "10m")] | None = None
+    """As `sampling.detect_within`."""
+    interval: Annotated[Duration, Between("50ms", "10m")] | None = None
+    """As `sampling.interval`."""
+    mode: SamplingMode | None = None
+    """As `sampling.mode`."""
+    closer_interval: Annotated[Duration, Between("40ms", "10s")] | None = None
+    """As `sampling.closer_interval`."""
+    closer_hold: Annotated[Duration, Between("500ms", "10m")] | None = None
+    """As `sampling.closer_hold`."""
+
+    def over(self, defaults: SamplingSection) -> SamplingSection:
+        """The defaults with the values that are written here in their place."""
+        return defaults.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class StreamSection(Section):
+    """Other values for some streams."""
+
+    match: Pattern
+    """Shell pattern (`* ? [abc]`) that `app/name` must match; case counts."""
+    sampling: Annotated[SamplingOverride, EmptyMeansDefault()] = SamplingOverride()
+    """Sampling of these streams."""
+
+
+class AnalysisSection(Section):
+    """The processes that hash, match and classify frames."""
+
+    workers: Annotated[
+        int | Literal["auto"],
+        PlainValidator(read_workers),
+        WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]}),
+    ] = "auto"
+    """`auto` is one per core."""
+    deadline: Annotated[Duration, Between("50ms", "1m")] = Duration.parse("1s")
+    """A frame not analysed this long after it arrived is dropped and counted."""
+    queue: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 64
+    """Frames that may wait for a worker."""
+    model_timeout: Annotated[Duration, Between("10ms", "1m")] = Duration.parse("1s")
+    """A worker that looks at one frame for longer is replaced."""
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers, `auto` counted out for this process's cores."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
+
+
+class ClassSection(Section):
+    """What one class of a model may do, and from which scores on."""
+
+    step: LadderStep = Step.REVIEW
+    """The strongest step this class may reach."""
+    review: Score = 0.7
+    """Score from which a frame counts towards a review."""
+    cut: Score = 0.9
+    """Score from which a frame counts towards a cut; not below `review`."""
+
+    @model_validator(mode="after")
+    def _cut_is_the_higher(self) -> Self:
+        if self.cut < self.review:
+            what = f"{self.cut:g} is below review ({self.review:g}); write at least that, or lower review"
+            raise refuse(Conflict(("cut",), what, concerns=(("review",),)))
+        return self
+
+
+class BankSection(Section):
+    """What the matches of one bank may do."""
+
+    step: LadderStep = Step.REVIEW
+    """The strongest step a match may reach."""
+    max_distance: Annotated[int, Field(strict=True, ge=0, le=31)] = 31
+    """Bits of 256 that may differ for a match."""
+    min_quality: Annotated[int, Field(strict=True, ge=0, le=100)] = 50
+    """Below this quality of the frame a match may only ask for a review."""
+
+
+class VotesSection(Section):
+    """How many frames must agree before a class acts; a verified hash match acts on one."""
+
+    k: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
+    """Frames over the threshold..."""
+    of: Annotated[int, Field(strict=True, ge=1, le=100)] = 5
+    """...among this many last ones."""
+
+    @model_validator(mode="after")
+    def _k_can_be_reached(self) -> Self:
+        if self.k > self.of:
+            what = f"{self.k} is more than of ({self.of}), so no class could ever act; write at most {self.of}"
+            raise refuse(Conflict(("k",), what, concerns=(("of",),)))
+        return self
+
+
+class BreakerSection(Section):
+    """How many cuts one fresh list entry or class may cause before people are asked."""
+
+    cuts: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 5
+    """Cuts in `window` that are always allowed."""
+    share: Share = Share.parse("2%")
+    """Share of the live streams that may be cut in `window`; the larger of the two counts."""
+    window: Annotated[Duration, Between("1s", "24h")] = Duration.parse("60s")
+    """The time over which cuts are counted."""
+
+
+class EnforcementSection(Section):
+    """Cutting publishers."""
+
+    live: Switch = False
+    """Nothing is cut until this is true."""
+    deadline: Annotated[Duration, Between("1s", "10m")] = Duration.parse("10s")
+    """How long a cut may take until its failure is an alert."""
+    breaker: Annotated[BreakerSection, EmptyMeansDefault()] = BreakerSection()
+    """The breaker."""
+
+
+class MqttSection(Section):
+    """The broker that alerts go to."""
+
+    url: MqttUrl = MqttUrl("127.0.0.1", 1883)
+    """The broker: `mqtt://host:port`."""
+    embedded_broker: Switch = True
+    """Whether the service starts a small broker of its own there; it speaks to this machine only."""
+    prefix: Prefix = "stopframe"
+    """What every topic starts with."""
+    username: Username | None = None
+    """Name to log in with, if the broker asks for one."""
+    password: Secret | None = None
+    """`${NAME}` for an environment variable or `{file: PATH}` for a file."""
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Self:
+        conflicts = []
+        if self.embedded_broker and not self.url.is_loopback:
+            what = (
+                "names another machine; write embedded_broker: false for a broker elsewhere, or mqtt://127.0.0.1:1883"
+            )
+            conflicts.append(Conflict(("url",), what, concerns=(("embedded_broker",),)))
+        if self.password is not None and self.username is None:
+            what = "has no username; write username as well"
+            conflicts.append(Conflict(("password",), what, concerns=(("username",),)))
+        if conflicts:
+            raise refuse(*conflicts)
+        return self
+
+
+class AlertsSection(Section):
+    """Telling others."""
+
+    expire_after: Annotated[Duration, Between("10s", "24h")] = Duration.parse("10m")
+    """An alert that nobody took is resent this long; then it is counted, kept, and health is red."""
+    coverage_every: Annotated[Duration, Between("1s", "1h")] = Duration.parse("10s")
+    """How often each stream's coverage is published."""
+    retain_ended: Annotated[Duration, Between("0s", "24h")] = Duration.parse("1h")
+    """How long the retained status of an ended stream stays."""
+    mqtt: Annotated[MqttSection, EmptyMeansDefault()] = MqttSection()
+    """The broker."""
+
+
+class HttpSection(Section):
+    """Health and metrics over HTTP."""
+
+    listen: ListenAddress = ListenAddress("127.0.0.1", 8936)
+    """Where it listens."""

@@ -1,0 +1,235 @@
+"""Brings one sink's alerts out of its window, again and again until the sink accepted them or they expired."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from detector.alerts.backoff import backoff_seconds
+from detector.alerts.clock import Clock
+from detector.alerts.sink import Notice, Receipt, Sink, SinkUnavailable
+from detector.alerts.window import Lane, Window
+from detector.store.database import StoreUnavailable
+from detector.store.outbox import Outbox, OutboxRow
+
+log = structlog.get_logger()
+
+_REFILL_PAUSE_SECONDS: Final = 0.05
+_UNMARKED_LIMIT: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySettings:
+    """How stubborn delivery is, and what it may hold in memory (all bounds are per sink)."""
+
+    window_alerts: int = 256
+    streams_at_once: int = 16
+    backoff_first_seconds: float = 0.5
+    backoff_limit_seconds: float = 30.0
+    attempt_timeout_seconds: float = 10.0
+    disk_timeout_seconds: float = 2.0
+    keep_accepted_seconds: float = 7 * 86_400.0
+    expired_is_problem_seconds: float = 86_400.0
+
+
+@dataclass(slots=True)
+class CourierCounters:
+    """What happened at one sink since start."""
+
+    accepted_total: int = 0
+    attempts_failed_total: int = 0
+    by_receipt_total: dict[str, int] = field(default_factory=dict)
+    expired_in_memory_total: int = 0
+    lost_total: int = 0
+    unmarked_total: int = 0
+
+
+class Courier:
+    """One sink's deliveries: `run` is the body of the sink's own task, `offer` feeds it.
+
+    One pass works on one stream at a time and sends that stream's open alerts in order; passes on other streams go on
+    beside it. A pass that leaves alerts behind is repeated after a backoff, or at once when the stream gets a new one.
+    """
+
+    def __init__(
+        self, sink: Sink, outbox: Outbox, *, settings: DeliverySettings, clock: Clock, jitter: Callable[[], float]
+    ) -> None:
+        self.sink = sink
+        self.counters = CourierCounters()
+        self._outbox = outbox
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+        self._window = Window(settings.window_alerts)
+        self._wakeup = asyncio.Event()
+        self._passes: set[asyncio.Task[None]] = set()
+        self._refill_at = 0.0
+        self._unmarked: dict[str, None] = {}
+
+    def offer(self, notice: Notice) -> None:
+        """Take a new alert; what memory has no room for is fetched from the disk later."""
+        if not self._window.offer(notice, self._clock.monotonic()) and not notice.is_durable:
+            self.counters.lost_total += 1
+        self._refill_at = 0.0
+        self._wakeup.set()
+
+    async def open_count(self) -> int:
+        """Return how many alerts this sink has not accepted yet, on disk or in memory."""
+        in_memory = len(self._window)
+        if not self._window.is_spilled:
+            return in_memory
+        try:
+            on_disk, _ = await self._outbox.open_count(self.sink.name)
+        except StoreUnavailable:
+            return in_memory
+        return max(on_disk, in_memory)
+
+    def hurry(self) -> None:
+        """Try everything that waits once more, now."""
+        self._window.hurry(self._clock.monotonic())
+        self._wakeup.set()
+
+    async def tidy(self) -> None:
+        """Let go of what expired, and write down acceptances that the disk refused before."""
+        gone = self._window.drop_expired(self._clock.wall_ms())
+        self.counters.expired_in_memory_total += sum(not notice.is_durable for notice in gone)
+        for alert_id in list(self._unmarked):
+            await self._outbox.acked(alert_id, self.sink.name, self._clock.wall_ms())
+            del self._unmarked[alert_id]
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        try:
+            while True:
+                self._wakeup.clear()
+                await self.sink.wait_ready()
+                pause = await self._refill()
+                while len(self._passes) < self._settings.streams_at_once:
+                    lane = self._window.take(self._clock.monotonic())
+                    if lane is None:
+                        break
+                    self._start_pass(lane)
+                await self._sleep(pause)
+        finally:
+            passes = tuple(self._passes)
+            for task in passes:
+                task.cancel()
+            await asyncio.gather(*passes, return_exceptions=True)
+
+    async def _refill(self) -> float | None:
+        """Bring back what was left to the disk; returns after how many seconds that makes sense again, if ever."""
+        if not self._window.is_spilled:
+            return None
+        now = self._clock.monotonic()
+        if now < self._refill_at:
+            return self._refill_at - now
+        name, wall_ms = self.sink.name, self._clock.wall_ms()
+        ticket = self._window.begin_refill()
+        self._refill_at = now + _REFILL_PAUSE_SECONDS
+        try:
+            rows = await self._outbox.due(name, wall_ms, self._settings.window_alerts + len(self._window))
+            open_rows, first_due_ms = await self._outbox.open_count(name)
+        except StoreUnavailable:
+            self._refill_at = now + self._settings.backoff_first_seconds
+            return self._settings.backoff_first_seconds
+        fresh = [(_notice(row), row.attempts) for row in rows if row.alert_id not in self._unmarked]
+        is_spilled = self._window.refill(ticket, fresh, self._clock.monotonic(), open_rows=open_rows)
+        if not is_spilled or first_due_ms is None:
+            return None
+        return max(_REFILL_PAUSE_SECONDS, (first_due_ms - wall_ms) / 1000)
+
+    async def _sleep(self, pause: float | None) -> None:
+        """Wait for news: an offer, the end of a pass, or the time of the next try."""
+        due_at = self._window.next_due_at()
+        if due_at is not None and len(self._passes) < self._settings.streams_at_once:
+            until_due = max(0.0, due_at - self._clock.monotonic())
+            pause = until_due if pause is None else min(pause, until_due)
+        try:
+            async with asyncio.timeout(pause):
+                await self._wakeup.wait()
+        except TimeoutError:
+            return
+
+    def _start_pass(self, lane: Lane) -> None:
+        task = asyncio.create_task(self._pass(lane), name=f"deliver-{self.sink.name}-{lane.stream_id}")
+        self._passes.add(task)
+        task.add_done_callback(self._end_pass)
+
+    def _end_pass(self, task: asyncio.Task[None]) -> None:
+        self._passes.discard(task)
+        self._wakeup.set()
+
+    async def _pass(self, lane: Lane) -> None:
+        """Try every open alert of one stream once, in order."""
+        snapshot = list(lane.notices)
+        wait = backoff_seconds(
+            lane.attempts + 1,
+            first_seconds=self._settings.backoff_first_seconds,
+            limit_seconds=self._settings.backoff_limit_seconds,
+            jitter=self._jitter(),
+        )
+        try:
+            for notice in snapshot:
+                if notice.expires_at_ms <= self._clock.wall_ms():
+                    lane.notices.remove(notice)
+                    self.counters.expired_in_memory_total += not notice.is_durable
+                    continue
+                receipt = await self._deliver(notice)
+                if receipt is Receipt.ACCEPTED:
+                    lane.notices.remove(notice)
+                    await self._mark_accepted(notice)
+                    continue
+                await self._mark_attempt(notice, wait)
+                if receipt is None:
+                    break
+        finally:
+            has_news = len(lane.notices) > sum(notice in snapshot for notice in lane.notices)
+            now = self._clock.monotonic()
+            lane.due_at = now if has_news else now + wait
+            lane.attempts = 0 if has_news else lane.attempts + 1
+            self._window.settle(lane)
+
+    async def _deliver(self, notice: Notice) -> Receipt | None:
+        """Hand one alert to the sink; None means that no answer came."""
+        receipt: Receipt | None = None
+        try:
+            async with asyncio.timeout(self._settings.attempt_timeout_seconds):
+                receipt = await self.sink.deliver(notice)
+        except (SinkUnavailable, TimeoutError):
+            pass  # counted below; the sink itself reports why
+        except Exception as error:  # noqa: BLE001 - a sink from another package may raise anything; its alerts stay ours
+            log.warning("sink.failed", sink=self.sink.name, error=type(error).__name__)
+        word = "no answer" if receipt is None else receipt.value
+        counters = self.counters
+        counters.by_receipt_total[word] = counters.by_receipt_total.get(word, 0) + 1
+        if receipt is Receipt.ACCEPTED:
+            counters.accepted_total += 1
+        else:
+            counters.attempts_failed_total += 1
+        return receipt
+
+    async def _mark_accepted(self, notice: Notice) -> None:
+        if not notice.is_durable:
+            return
+        try:
+            await self._outbox.acked(notice.alert_id, self.sink.name, self._clock.wall_ms())
+        except StoreUnavailable:
+            self.counters.unmarked_total += 1
+            if len(self._unmarked) < _UNMARKED_LIMIT:
+                self._unmarked[notice.alert_id] = None
+
+    async def _mark_attempt(self, notice: Notice, wait: float) -> None:
+        if not notice.is_durable:
+            return
+        try:
+            next_at_ms = self._clock.wall_ms() + round(wait * 1000)
+            await self._outbox.attempted(notice.alert_id, self.sink.name, next_at_ms)
+        except StoreUnavailable:
+            # Only the count is lost: the row stays open, and memory keeps the schedule.
+            self.counters.unmarked_total += 1
+
+
+def _notice(row: OutboxRow) -> Notice:
+    return Notice(row.alert_id, row.stream_id, row.is_cut, row.payload, row.expires_at_ms, row.seq)

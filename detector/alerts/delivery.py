@@ -1,0 +1,176 @@
+"""Alerts that cannot be lost: on disk first, then to every sink, each in its own task, until it accepted them."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from detector.alerts.clock import Clock
+from detector.alerts.courier import Courier, CourierCounters, DeliverySettings
+from detector.alerts.sink import Notice, Sink
+from detector.store.database import StoreUnavailable
+from detector.store.incidents import IncidentRecord
+from detector.store.outbox import Outbox, OutgoingAlert
+
+log = structlog.get_logger()
+
+_TIDY_SECONDS: Final = 1.0
+_PRUNE_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of an alert: its number and whether the disk has it. `seq` is None if not."""
+
+    alert_id: str
+    seq: int | None
+    is_durable: bool
+
+
+class Delivery:
+    """Takes alerts, puts them on disk, and sees to it that every sink gets them.
+
+    Use with `async with`, inside the contexts of the database and of the sinks. Alerts that an earlier run left open
+    are sent again, with the ids they had.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        sinks: Iterable[Sink],
+        *,
+        settings: DeliverySettings | None = None,
+        clock: Clock | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._outbox = outbox
+        self._settings = settings or DeliverySettings()
+        self._clock = clock or Clock()
+        self._couriers = {
+            sink.name: Courier(sink, outbox, settings=self._settings, clock=self._clock, jitter=jitter)
+            for sink in sinks
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_order = 0.0
+        self._disk_fault: str | None = None
+        self._expired: dict[str, int] = {}
+        self.submitted_total = 0
+        self.not_durable_total = 0
+        self.expired_total = 0
+
+    async def __aenter__(self) -> Self:
+        """Start one task per sink, and one that tidies."""
+        for name, courier in self._couriers.items():
+            self._tasks.append(asyncio.create_task(courier.run(), name=f"delivery-{name}"))
+        self._tasks.append(asyncio.create_task(self._keep_tidy(), name="delivery-tidy"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop sending; what is open stays on disk for the next run."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def submit(self, alert: OutgoingAlert, incident: IncidentRecord | None = None) -> Submitted:
+        """Store the incident and its alert in one transaction, then begin sending; returns when they are on disk.
+
+        If the disk refuses, or does not answer in time, the alert goes out from memory at once, flagged
+        `durable: false`, and `problems` says so. This never raises for a disk.
+        """
+        self.submitted_total += 1
+        try:
+            async with asyncio.timeout(self._settings.disk_timeout_seconds):
+                stored = await self._outbox.record(
+                    alert, incident, sinks=tuple(self._couriers), now_ms=self._clock.wall_ms()
+                )
+        except (StoreUnavailable, TimeoutError) as error:
+            self._note_disk(str(error) or "the disk does not answer: check its latency and its mount")
+            self.not_durable_total += 1
+            payload, seq = alert.encode(None, durable=False), None
+        else:
+            self._note_disk(None)
+            payload, seq = stored.payload, stored.seq
+            self._last_order = max(self._last_order, float(stored.seq))
+        order = self._last_order if seq is None else float(seq)
+        notice = Notice(
+            alert.alert_id, alert.stream_id, alert.is_cut, payload, alert.expires_at_ms, order, seq is not None
+        )
+        for courier in self._couriers.values():
+            courier.offer(notice)
+        return Submitted(alert.alert_id, seq, seq is not None)
+
+    async def drain(self, deadline_seconds: float) -> int:
+        """Try everything once more and wait for it, at most so long; returns how many deliveries stay open."""
+        until = self._clock.monotonic() + deadline_seconds
+        for courier in self._couriers.values():
+            courier.hurry()
+        while True:
+            left = sum([await courier.open_count() for courier in self._couriers.values()])
+            remaining = until - self._clock.monotonic()
+            if not left or remaining <= 0:
+                return left
+            await asyncio.sleep(min(0.02, remaining))
+
+    def problems(self) -> list[str]:
+        """Return what turns health red: a disk that refuses, alerts that expired, sinks that have a problem."""
+        told = [] if self._disk_fault is None else [f"alerts are sent from memory only: {self._disk_fault}"]
+        for name, count in self._expired.items():
+            told.append(f"{count} alerts expired before {name} accepted them: see that its receiver works")
+        for name, courier in self._couriers.items():
+            told += courier.sink.problems()
+            counters = courier.counters
+            if counters.lost_total:
+                told.append(f"{counters.lost_total} alerts to {name} are lost: neither disk nor memory had room")
+            if counters.expired_in_memory_total:
+                told.append(f"{counters.expired_in_memory_total} alerts to {name} expired that were never on disk")
+        return told
+
+    def notes(self) -> list[str]:
+        """Return what is worth knowing and no problem."""
+        return [note for courier in self._couriers.values() for note in courier.sink.notes()]
+
+    def counters(self) -> dict[str, CourierCounters]:
+        """Return the counters by sink."""
+        return {name: courier.counters for name, courier in self._couriers.items()}
+
+    def _note_disk(self, fault: str | None) -> None:
+        """Log the disk's fault once when it begins and once when it is over."""
+        if fault is not None and self._disk_fault is None:
+            log.warning("outbox.unavailable", reason=fault)
+        elif fault is None and self._disk_fault is not None:
+            log.info("outbox.back", not_durable_total=self.not_durable_total)
+        self._disk_fault = fault
+
+    async def _keep_tidy(self) -> None:
+        """Settle what expired, prune what was accepted long ago."""
+        prune_at = 0.0
+        while True:
+            try:
+                await self._tidy_once()
+                if self._clock.monotonic() >= prune_at:
+                    await self._outbox.prune(self._clock.wall_ms() - round(self._settings.keep_accepted_seconds * 1000))
+                    prune_at = self._clock.monotonic() + _PRUNE_SECONDS
+                if self._disk_fault is not None:
+                    await self._outbox.probe()
+                    self._note_disk(None)
+            except StoreUnavailable as error:
+                self._note_disk(str(error))
+            await asyncio.sleep(_TIDY_SECONDS)
+
+    async def _tidy_once(self) -> None:
+        now_ms = self._clock.wall_ms()
+        for courier in self._couriers.values():
+            await courier.tidy()
+        expired = await self._outbox.expire(now_ms)
+        if expired:
+            self.expired_total += expired
+            log.warning("alert.expired", count=expired)
+        since_ms = now_ms - round(self._settings.expired_is_problem_seconds * 1000)
+        self._expired = await self._outbox.expired_since(since_ms)

@@ -1,0 +1,146 @@
+"""Which alert goes next: a bounded window over one sink's part of the outbox. Pure; time is passed in."""
+
+import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from detector.alerts.sink import Notice
+
+
+@dataclass(slots=True)
+class Lane:
+    """The open alerts of one stream, in order. While `is_busy`, one delivery pass works on it."""
+
+    stream_id: str
+    notices: list[Notice] = field(default_factory=list)
+    due_at: float = 0.0
+    attempts: int = 0
+    is_busy: bool = False
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a cut waits in it."""
+        return any(notice.is_cut for notice in self.notices)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether all of it is on disk, so that it may leave memory."""
+        return all(notice.is_durable for notice in self.notices)
+
+    def insert(self, notice: Notice) -> None:
+        """Add a notice in its place; the same alert twice is held once."""
+        if all(notice.alert_id != known.alert_id for known in self.notices):
+            bisect.insort_right(self.notices, notice, key=lambda known: known.order)
+
+
+@dataclass(frozen=True, slots=True)
+class RefillTicket:
+    """How the window stood when the disk was asked."""
+
+    busy_streams: frozenset[str]
+    spills: int
+
+
+class Window:
+    """At most `limit` alerts of one sink in memory, by stream; the rest stays on disk and `is_spilled` says so.
+
+    Alerts that no disk holds are never displaced by others; past the limit `offer` refuses them.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lanes: dict[str, Lane] = {}
+        self._spills = 0
+        self.is_spilled = True
+        """Whether the disk may hold open alerts that are not here. True at first: an earlier run may have left some."""
+
+    def __len__(self) -> int:
+        """Return how many alerts are held."""
+        return sum(len(lane.notices) for lane in self._lanes.values())
+
+    def offer(self, notice: Notice, now: float) -> bool:
+        """Take a new alert and make its stream due at once; False if it was left to the disk, or, not durable, to fate.
+
+        While anything is spilled, durable alerts are left to the disk, from where `refill` brings them in order.
+        """
+        if notice.is_durable and (self.is_spilled or len(self) >= self._limit):
+            self._spill()
+            return False
+        if not notice.is_durable and len(self) >= self._limit and not self._make_room():
+            return False
+        lane = self._lanes.setdefault(notice.stream_id, Lane(notice.stream_id))
+        lane.insert(notice)
+        lane.due_at = now
+        lane.attempts = 0
+        return True
+
+    def begin_refill(self) -> RefillTicket:
+        """Note what the disk is about to be asked under; hand the ticket to `refill` with the answer."""
+        busy = frozenset(lane.stream_id for lane in self._lanes.values() if lane.is_busy)
+        return RefillTicket(busy, self._spills)
+
+    def refill(self, ticket: RefillTicket, rows: Iterable[tuple[Notice, int]], now: float, *, open_rows: int) -> bool:
+        """Replace all idle durable lanes by what the disk holds: `rows` of (alert, attempts), strongest stream first.
+
+        Streams that were busy when the disk was asked are left alone: their rows may have been accepted since.
+        `open_rows` is how many the disk holds in all; returns whether anything of that is still spilled.
+        """
+        for lane in [lane for lane in self._lanes.values() if not lane.is_busy and lane.is_durable]:
+            del self._lanes[lane.stream_id]
+        kept = ticket.busy_streams | set(self._lanes)
+        for notice, attempts in rows:
+            if notice.stream_id in kept or len(self) >= self._limit:
+                continue
+            lane = self._lanes.setdefault(notice.stream_id, Lane(notice.stream_id, due_at=now, attempts=attempts))
+            lane.insert(notice)
+        held = sum(notice.is_durable for lane in self._lanes.values() for notice in lane.notices)
+        self.is_spilled = open_rows > held or self._spills != ticket.spills
+        return self.is_spilled
+
+    def take(self, now: float) -> Lane | None:
+        """Return the next stream to deliver and mark it busy: those with a cut first, then the oldest alert."""
+        due = [lane for lane in self._lanes.values() if not lane.is_busy and lane.notices and lane.due_at <= now]
+        if not due:
+            return None
+        lane = min(due, key=lambda lane: (not lane.is_urgent, lane.notices[0].order))
+        lane.is_busy = True
+        return lane
+
+    def settle(self, lane: Lane) -> None:
+        """End a pass: the lane is idle again, or gone if nothing is left in it."""
+        lane.is_busy = False
+        if not lane.notices:
+            self._lanes.pop(lane.stream_id, None)
+
+    def drop_expired(self, wall_ms: int) -> list[Notice]:
+        """Let go of alerts whose time is over in idle lanes, and return them."""
+        gone: list[Notice] = []
+        for lane in [lane for lane in self._lanes.values() if not lane.is_busy]:
+            over = [notice for notice in lane.notices if notice.expires_at_ms <= wall_ms]
+            gone += over
+            lane.notices = [notice for notice in lane.notices if notice.expires_at_ms > wall_ms]
+            self.settle(lane)
+        return gone
+
+    def next_due_at(self) -> float | None:
+        """Return when the next idle lane is due, if any waits."""
+        return min((lane.due_at for lane in self._lanes.values() if not lane.is_busy and lane.notices), default=None)
+
+    def hurry(self, now: float) -> None:
+        """Make every waiting lane due now."""
+        for lane in self._lanes.values():
+            lane.due_at = min(lane.due_at, now)
+
+    def _make_room(self) -> bool:
+        """Move one idle durable lane back to the disk."""
+        idle = [lane for lane in self._lanes.values() if not lane.is_busy and lane.is_durable]
+        if not idle:
+            return False
+        weakest = max(idle, key=lambda lane: (not lane.is_urgent, lane.notices[-1].order))
+        del self._lanes[weakest.stream_id]
+        self._spill()
+        return True
+
+    def _spill(self) -> None:
+        self._spills += 1
+        self.is_spilled = True

@@ -1,0 +1,1 @@
+"""The service's memory on disk: one SQLite file, one writer thread."""

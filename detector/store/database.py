@@ -1,0 +1,257 @@
+"""One SQLite file, one named thread that owns its only connection, one bounded queue of jobs to it."""
+
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from detector.store.schema import STEPS
+
+T = TypeVar("T")
+
+_BATCH_LIMIT: Final = 64
+"""Jobs that share one commit: a burst of alerts pays for one fsync, not for one each."""
+
+_REMEDIES: Final = {
+    "SQLITE_FULL": "the disk is full: free space where state_dir lies",
+    "SQLITE_CORRUPT": "the file is damaged: move it away, keep it for repair with `sqlite3 FILE .recover`, and restart",
+    "SQLITE_NOTADB": "the file is no SQLite database: move it away and restart",
+    "SQLITE_READONLY": "the file cannot be written: give the service's user write access to state_dir",
+    "SQLITE_CANTOPEN": "the file cannot be opened: check that state_dir exists and belongs to the service's user",
+    "SQLITE_BUSY": "another process holds the file: end the other service that uses this state_dir",
+    "SQLITE_LOCKED": "another process holds the file: end the other service that uses this state_dir",
+    "SQLITE_IOERR": "the disk reports an error: check it and its mount",
+}
+
+
+class StoreUnavailable(Exception):
+    """Raised by the database when the disk did not take or give a row. Nothing of the failed write is in the file."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """Work for the thread, and where its outcome goes."""
+
+    work: Callable[[sqlite3.Connection], Any]
+    future: "asyncio.Future[Any]"
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Desk:
+    """All that the loop's side and the thread share."""
+
+    path: Path
+    loop: asyncio.AbstractEventLoop
+    jobs: "queue.Queue[_Job | None]"
+    opened: "asyncio.Future[None]"
+
+
+class Database:
+    """The service's SQLite file.
+
+    `write` and `read` hand a function to the one thread that owns the connection. A write that returned is on disk
+    (WAL, `synchronous=FULL`): `kill -9` and power loss keep it. Writes that wait together share one commit; each still
+    succeeds or fails alone, unless the commit itself fails. Errors of the disk surface as `StoreUnavailable`; errors
+    of the function's own making surface unchanged.
+    """
+
+    def __init__(self, path: Path | str, *, queue_limit: int = 1024) -> None:
+        self._path = Path(path)
+        self._queue_limit = queue_limit
+        self._desk: _Desk | None = None
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def open(cls, path: Path | str, *, queue_limit: int = 1024) -> Self:
+        """Return the database at `path`, to be entered with `async with`; the file is made (mode 0600) if missing."""
+        return cls(path, queue_limit=queue_limit)
+
+    async def __aenter__(self) -> Self:
+        """Start the thread, open the file, bring its tables up to date.
+
+        Raises:
+            StoreUnavailable: the file cannot be used; no thread is left behind.
+        """
+        loop = asyncio.get_running_loop()
+        desk = _Desk(self._path, loop, queue.Queue(self._queue_limit), loop.create_future())
+        self._thread = threading.Thread(target=_serve, args=(desk,), name="stopframe-database", daemon=True)
+        self._thread.start()
+        try:
+            await desk.opened
+        except StoreUnavailable:
+            await asyncio.to_thread(self._thread.join)
+            raise
+        self._desk = desk
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish what is queued, then close the file."""
+        desk, self._desk = self._desk, None
+        if desk is not None and self._thread is not None:
+            await asyncio.to_thread(desk.jobs.put, None)
+            await asyncio.to_thread(self._thread.join)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction; when this returns, the transaction is on disk.
+
+        A caller that is cancelled does not undo the write: it may still happen.
+
+        Raises:
+            StoreUnavailable: the disk refused, the queue is full, or the database is closed.
+        """
+        return await self._submit(work)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work`, which sees every write submitted before it.
+
+        Raises:
+            StoreUnavailable: the disk refused, the queue is full, or the database is closed.
+        """
+        return await self._submit(work)
+
+    async def _submit(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        desk = self._desk
+        if desk is None:
+            raise StoreUnavailable("the database is closed: the service is not running")
+        job = _Job(work, desk.loop.create_future())
+        try:
+            desk.jobs.put_nowait(job)
+        except queue.Full:
+            raise StoreUnavailable("the database cannot keep up: check the disk's latency") from None
+        result: T = await job.future
+        return result
+
+
+def _serve(desk: _Desk) -> None:
+    """The thread's body: open, answer jobs in batches until `None`, close."""
+    try:
+        connection = _open(desk.path)
+    except (sqlite3.Error, OSError, StoreUnavailable) as error:
+        _tell(desk, desk.opened, None, _named(error, desk.path))
+        return
+    try:
+        _tell(desk, desk.opened, None, None)
+        running = True
+        while running:
+            batch, running = _next_batch(desk.jobs)
+            if batch:
+                _run_batch(connection, batch, desk.path)
+            for job in batch:
+                _tell(desk, job.future, job.result, job.error)
+    finally:
+        connection.close()
+
+
+def _next_batch(jobs: "queue.Queue[_Job | None]") -> tuple[list[_Job], bool]:
+    """Wait for a job, take those that wait with it; False says that the last one was taken."""
+    batch: list[_Job] = []
+    item = jobs.get()
+    while item is not None:
+        batch.append(item)
+        if len(batch) == _BATCH_LIMIT:
+            return batch, True
+        try:
+            item = jobs.get_nowait()
+        except queue.Empty:
+            return batch, True
+    return batch, False
+
+
+def _run_batch(connection: sqlite3.Connection, batch: Sequence[_Job], path: Path) -> None:
+    """Run every job under its own savepoint and commit once; outcomes are left in the jobs."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            _run_job(connection, job, path)
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        for job in batch:
+            job.error = job.error or _named(error, path)
+
+
+def _run_job(connection: sqlite3.Connection, job: _Job, path: Path) -> None:
+    connection.execute("SAVEPOINT job")
+    try:
+        job.result = job.work(connection)
+    except Exception as error:
+        job.error = _named(error, path)
+        if isinstance(error, sqlite3.Error) and not connection.in_transaction:
+            raise  # a full disk can make SQLite roll the whole batch back by itself: then nobody's row is there
+        connection.execute("ROLLBACK TO job")
+    connection.execute("RELEASE job")
+
+
+def _tell(desk: _Desk, future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+    def settle() -> None:
+        if future.done():  # the caller was cancelled
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    try:
+        desk.loop.call_soon_threadsafe(settle)
+    except RuntimeError:
+        # The loop is closed: nobody waits any more, and what was committed stays committed.
+        return
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)  # SQLite gives its -wal and -shm files the mode of this one
+    finally:
+        os.close(descriptor)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=2.0)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(STEPS):
+        raise StoreUnavailable(f"{path} was written by a newer Stopframe: upgrade this one, or name another state_dir")
+    for number, statements in enumerate(STEPS[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def _named(error: BaseException, path: Path) -> BaseException:
+    """Turn what the disk did into `StoreUnavailable` with a remedy; leave mistakes of the caller as they are."""
+    if isinstance(error, OSError):
+        return StoreUnavailable(f"{path} cannot be used ({error.strerror}): check state_dir and its permissions")
+    if not isinstance(error, sqlite3.Error) or isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
+        return error
+    name = getattr(error, "sqlite_errorname", None) or "SQLITE_IOERR"
+    if name == "SQLITE_ERROR":  # a faulty statement is a bug, not a state of the disk
+        return error
+    primary = "_".join(name.split("_")[:2])  # extended codes carry a suffix: SQLITE_IOERR_WRITE
+    remedy = _REMEDIES.get(primary, f"SQLite says {error}")
+    return StoreUnavailable(f"{path.name} cannot be used: {remedy}")

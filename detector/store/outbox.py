@@ -1,0 +1,206 @@
+"""Alerts on disk before they are sent, one row per sink until that sink accepted them or they expired."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from detector.store.database import Database
+from detector.store.incidents import IncidentRecord, write_incident
+
+_OPEN: Final = "state IN ('pending', 'sent')"
+"""`pending` was never handed to its sink; `sent` was, and was not accepted yet."""
+
+
+class OutgoingAlert(Protocol):
+    """What the outbox needs to know of an alert."""
+
+    @property
+    def alert_id(self) -> str:
+        """The id, stable on every resend."""
+
+    @property
+    def stream_id(self) -> str:
+        """Whose alert it is."""
+
+    @property
+    def incident_id(self) -> str | None:
+        """The incident that it tells of, if any."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it goes before alerts that only ask for a review."""
+
+    @property
+    def expires_at_ms(self) -> int:
+        """Wall-clock milliseconds after which nobody needs it."""
+
+    def encode(self, seq: int | None, *, durable: bool) -> bytes:
+        """Return the payload with its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What was put down: the alert's number, gap-free on this node, and the bytes that every sink will get."""
+
+    seq: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One alert that one sink still owes us an answer for."""
+
+    alert_id: str
+    seq: int
+    stream_id: str
+    is_cut: bool
+    payload: bytes
+    expires_at_ms: int
+    attempts: int
+    next_attempt_at_ms: int
+
+
+class Outbox:
+    """The alerts of one node. Every method raises `StoreUnavailable` when the disk refuses."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(
+        self, alert: OutgoingAlert, incident: IncidentRecord | None, *, sinks: Sequence[str], now_ms: int
+    ) -> Stored:
+        """Put the incident and its alert on disk in one transaction; the same alert twice is stored once."""
+        return await self._database.write(lambda c: _record(c, alert, incident, sinks, now_ms))
+
+    async def due(self, sink: str, now_ms: int, limit: int) -> list[OutboxRow]:
+        """Return open rows of streams with one due by `now_ms`: streams with a cut first, each stream in order.
+
+        A stream that has anything due is returned from its oldest open row on, so that its order holds. Expired rows
+        are left out.
+        """
+        query = f"""
+            WITH open_rows AS (
+                SELECT a.alert_id, a.seq, a.stream_id, a.is_cut, a.payload, a.expires_at_ms, d.attempts,
+                       d.next_attempt_at_ms,
+                       max(a.is_cut) OVER stream AS urgency, min(d.next_attempt_at_ms) OVER stream AS due_at_ms,
+                       min(a.seq) OVER stream AS first_seq
+                FROM deliveries d JOIN alerts a USING (alert_id)
+                WHERE d.sink = :sink AND d.{_OPEN} AND a.expires_at_ms > :now
+                WINDOW stream AS (PARTITION BY a.stream_id)
+            )
+            SELECT alert_id, seq, stream_id, is_cut, payload, expires_at_ms, attempts, next_attempt_at_ms
+            FROM open_rows WHERE due_at_ms <= :now ORDER BY urgency DESC, first_seq, seq LIMIT :limit"""  # noqa: S608
+        values = {"sink": sink, "now": now_ms, "limit": limit}
+        return await self._database.read(lambda c: [_row(row) for row in c.execute(query, values)])
+
+    async def acked(self, alert_id: str, sink: str, now_ms: int) -> None:
+        """Write down that the sink accepted the alert: it is never sent there again."""
+        await self._database.write(
+            lambda c: (
+                c.execute(
+                    "UPDATE deliveries SET state = 'acked', settled_at_ms = ? WHERE alert_id = ? AND sink = ?",
+                    (now_ms, alert_id, sink),
+                ).rowcount
+            )
+        )
+
+    async def attempted(self, alert_id: str, sink: str, next_attempt_at_ms: int) -> None:
+        """Count an attempt that was not accepted, and when the next one is due."""
+        await self._database.write(
+            lambda c: (
+                c.execute(
+                    "UPDATE deliveries SET state = 'sent', attempts = attempts + 1, next_attempt_at_ms = ?"
+                    " WHERE alert_id = ? AND sink = ? AND state IN ('pending', 'sent')",
+                    (next_attempt_at_ms, alert_id, sink),
+                ).rowcount
+            )
+        )
+
+    async def expire(self, now_ms: int) -> int:
+        """Settle every open row whose time is over; the rows stay. Returns how many there were."""
+        return await self._database.write(
+            lambda c: (
+                c.execute(
+                    f"UPDATE deliveries SET state = 'expired', settled_at_ms = :now WHERE {_OPEN}"  # noqa: S608
+                    " AND alert_id IN (SELECT alert_id FROM alerts WHERE expires_at_ms <= :now)",
+                    {"now": now_ms},
+                ).rowcount
+            )
+        )
+
+    async def expired_since(self, since_ms: int) -> dict[str, int]:
+        """Return how many alerts expired unaccepted since then, by sink."""
+        query = "SELECT sink, count(*) FROM deliveries WHERE state = 'expired' AND settled_at_ms >= ? GROUP BY sink"
+        return await self._database.read(lambda c: dict(c.execute(query, (since_ms,)).fetchall()))
+
+    async def counts(self, sink: str) -> dict[str, int]:
+        """Return how many rows of one sink are in each state."""
+        query = "SELECT state, count(*) FROM deliveries WHERE sink = ? GROUP BY state"
+        return await self._database.read(lambda c: dict(c.execute(query, (sink,)).fetchall()))
+
+    async def open_count(self, sink: str) -> tuple[int, int | None]:
+        """Return how many rows of one sink are open, and when the first is due (milliseconds), if any."""
+        query = f"SELECT count(*), min(next_attempt_at_ms) FROM deliveries WHERE sink = ? AND {_OPEN}"  # noqa: S608
+        count, first = await self._database.read(lambda c: c.execute(query, (sink,)).fetchone())
+        return int(count), first
+
+    async def prune(self, before_ms: int) -> int:
+        """Forget alerts that every sink accepted before `before_ms`; what expired is kept. Returns how many."""
+        query = """DELETE FROM alerts WHERE queued_at_ms < :before AND NOT EXISTS (
+            SELECT 1 FROM deliveries d WHERE d.alert_id = alerts.alert_id
+            AND (d.state != 'acked' OR d.settled_at_ms >= :before))"""
+        return await self._database.write(lambda c: c.execute(query, {"before": before_ms}).rowcount)
+
+    async def probe(self) -> None:
+        """Find out whether the disk takes an alert again: writes as much as one needs, and takes it back."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO counters VALUES (hex(zeroblob(8192)), 0)")
+            connection.execute("DELETE FROM counters WHERE name = hex(zeroblob(8192))")
+
+        await self._database.write(work)
+
+
+def _record(
+    connection: sqlite3.Connection,
+    alert: OutgoingAlert,
+    incident: IncidentRecord | None,
+    sinks: Sequence[str],
+    now_ms: int,
+) -> Stored:
+    known = connection.execute("SELECT seq, payload FROM alerts WHERE alert_id = ?", (alert.alert_id,)).fetchone()
+    if known is not None:
+        return Stored(int(known[0]), bytes(known[1]))
+    if incident is not None:
+        write_incident(connection, incident)
+    connection.execute(
+        "INSERT INTO counters VALUES ('alert_seq', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
+    )
+    seq = int(connection.execute("SELECT value FROM counters WHERE name = 'alert_seq'").fetchone()[0])
+    payload = alert.encode(seq, durable=True)
+    connection.execute(
+        "INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            alert.alert_id,
+            seq,
+            alert.stream_id,
+            alert.incident_id,
+            int(alert.is_cut),
+            payload,
+            now_ms,
+            alert.expires_at_ms,
+        ),
+    )
+    connection.executemany(
+        "INSERT INTO deliveries (alert_id, sink, state) VALUES (?, ?, 'pending')",
+        [(alert.alert_id, sink) for sink in sinks],
+    )
+    return Stored(seq, payload)
+
+
+def _row(row: tuple[str, int, str, int, bytes, int, int, int]) -> OutboxRow:
+    alert_id, seq, stream_id, is_cut, payload, expires_at_ms, attempts, next_attempt_at_ms = row
+    return OutboxRow(
+        alert_id, seq, stream_id, bool(is_cut), bytes(payload), expires_at_ms, attempts, next_attempt_at_ms
+    )

@@ -1,0 +1,64 @@
+"""The tables, as a list of steps: step N takes a file from `user_version` N to N + 1. Steps are only ever added."""
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+        # `server`, `app` and `name` are the publisher's real path: this file (mode 0600) is the only place that holds
+        # it, so that a cut or an undo can go on after a restart.
+        """CREATE TABLE incidents (
+            incident_id TEXT PRIMARY KEY,
+            stream_id TEXT NOT NULL,
+            session TEXT NOT NULL,
+            server TEXT NOT NULL,
+            app TEXT NOT NULL,
+            name TEXT NOT NULL,
+            connection TEXT NOT NULL,
+            opened_at_ms INTEGER NOT NULL,
+            action INTEGER NOT NULL,
+            is_live INTEGER NOT NULL,
+            signals TEXT NOT NULL,
+            refused_by TEXT,
+            detail TEXT NOT NULL,
+            cut_state TEXT NOT NULL,
+            gone_at_ms INTEGER,
+            confirmed_at_ms INTEGER,
+            time_to_cut_ms INTEGER,
+            undone_at_ms INTEGER
+        )""",
+        "CREATE INDEX incidents_by_time ON incidents (opened_at_ms)",
+        "CREATE INDEX incidents_by_stream ON incidents (stream_id, opened_at_ms)",
+        "CREATE INDEX incidents_being_cut ON incidents (opened_at_ms) WHERE cut_state = 'pending'",
+        """CREATE TABLE alerts (
+            alert_id TEXT PRIMARY KEY,
+            seq INTEGER NOT NULL UNIQUE,
+            stream_id TEXT NOT NULL,
+            incident_id TEXT,
+            is_cut INTEGER NOT NULL,
+            payload BLOB NOT NULL,
+            queued_at_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL
+        )""",
+        """CREATE TABLE deliveries (
+            alert_id TEXT NOT NULL REFERENCES alerts ON DELETE CASCADE,
+            sink TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'acked', 'expired')),
+            attempts INTEGER NOT NULL DEFAULT 0,
+            next_attempt_at_ms INTEGER NOT NULL DEFAULT 0,
+            settled_at_ms INTEGER,
+            PRIMARY KEY (alert_id, sink)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX deliveries_open ON deliveries (sink, next_attempt_at_ms) WHERE state IN ('pending', 'sent')",
+        "CREATE INDEX deliveries_expired ON deliveries (settled_at_ms) WHERE state = 'expired'",
+        """CREATE TABLE coverage (
+            stream_id TEXT NOT NULL,
+            session TEXT NOT NULL,
+            seen_seconds REAL NOT NULL,
+            skipped_seconds TEXT NOT NULL,
+            blind_seconds TEXT NOT NULL,
+            max_gap_seconds REAL NOT NULL,
+            updated_at_ms INTEGER NOT NULL,
+            PRIMARY KEY (stream_id, session)
+        ) WITHOUT ROWID""",
+        "CREATE TABLE retained_topics (topic TEXT PRIMARY KEY) WITHOUT ROWID",
+    ),
+)

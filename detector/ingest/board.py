@@ -1,0 +1,79 @@
+"""Who is live, and what changed since a consumer last looked: bounded, and never out of date for good."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from detector.events import Publisher
+from detector.ingest.adapter import PublisherChange, PublisherEnded, PublisherStarted
+
+
+class PublisherBoard:
+    """The live publishers by connection, and any number of consumers that follow them.
+
+    No queue of events: each consumer is told the difference between what it knows and what is true, so a slow one
+    costs no memory and can miss nothing that still matters.
+    """
+
+    def __init__(self) -> None:
+        self._live: dict[str, Publisher] = {}
+        self._wakes: set[asyncio.Event] = set()
+        self._is_closed = False
+
+    def current(self) -> list[Publisher]:
+        """Everyone live, oldest first."""
+        return list(self._live.values())
+
+    def add(self, publisher: Publisher) -> None:
+        """Put up a publisher; one that is up already stays as it is."""
+        self._live.setdefault(publisher.connection, publisher)
+        self._wake()
+
+    def remove(self, connection: str) -> None:
+        """Take down the publisher on `connection`, if it is up."""
+        if self._live.pop(connection, None) is not None:
+            self._wake()
+
+    def replace(self, publishers: Iterable[Publisher]) -> None:
+        """Make the board say exactly this; for servers that are asked rather than listened to."""
+        told = {publisher.connection: publisher for publisher in publishers}
+        self._live = {c: self._live.get(c, publisher) for c, publisher in told.items()}
+        self._wake()
+
+    def close(self) -> None:
+        """Take everyone down and end every `changes()`."""
+        self._live.clear()
+        self._is_closed = True
+        self._wake()
+
+    async def changes(self) -> AsyncIterator[PublisherChange]:
+        """As `IngestServer.changes`."""
+        known: dict[str, Publisher] = {}
+        wake = asyncio.Event()
+        wake.set()
+        self._wakes.add(wake)
+        try:
+            while True:
+                await wake.wait()
+                wake.clear()
+                is_last = self._is_closed
+                for change in self._differences(known):
+                    yield change
+                if is_last:
+                    return
+        finally:
+            self._wakes.discard(wake)
+
+    def _differences(self, known: dict[str, Publisher]) -> list[PublisherChange]:
+        # Ends come first, so that a publisher who reconnects with the same key is never two at once.
+        ended = [publisher for connection, publisher in known.items() if connection not in self._live]
+        started = [publisher for connection, publisher in self._live.items() if connection not in known]
+        known.clear()
+        known.update(self._live)
+        return [
+            *(PublisherEnded(publisher.key, publisher.connection) for publisher in ended),
+            *(PublisherStarted(publisher) for publisher in started),
+        ]
+
+    def _wake(self) -> None:
+        for wake in self._wakes:
+            wake.set()

@@ -1,0 +1,225 @@
+"""From what was found in a frame to what should be done about its stream: pure.
+
+No clock, no network, no state but the `History` that goes in and comes out.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from detector.events import Observation, Signal, Step
+from models.evidence import ClassScore, HashMatch, Opinion
+
+MIN_QUALITY_TO_CUT = 50
+"""PDQ quality (0-100) below which facebook/ThreatExchange advises not to trust a hash; no rule can go lower."""
+
+BITS_TO_CUT = 256
+"""Shorter perceptual hashes collide by chance too often to act on alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class BankRule:
+    """How far a bank's matches may go. `max_distance` in bits narrows the bank's own limit; None leaves it."""
+
+    step: Step = Step.REVIEW
+    max_distance: int | None = None
+    min_quality: int = MIN_QUALITY_TO_CUT
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRule:
+    """How far a class may go, and the scores (0-1, `>=` votes) from which a frame votes for review and for a cut."""
+
+    step: Step
+    review: float
+    cut: float
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that would let a frame vote for a cut but not for review."""
+        if not 0 <= self.review <= self.cut <= 1:
+            raise ValueError(f"thresholds must hold 0 <= review <= cut <= 1, got {self.review} and {self.cut}")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """What an operator decided.
+
+    `banks` by bank name; a bank that is not named is at step review. `classes` by `model/label`; a class that is not
+    named is off. A class acts when `votes_k` of a stream's last `votes_of` frames that its model judged voted for it.
+    """
+
+    banks: Mapping[str, BankRule] = field(default_factory=dict)
+    classes: Mapping[str, ClassRule] = field(default_factory=dict)
+    votes_k: int = 3
+    votes_of: int = 5
+    live: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a quorum that can never or always be reached."""
+        if not 1 <= self.votes_k <= self.votes_of:
+            raise ValueError(f"votes must hold 1 <= k <= of, got {self.votes_k} of {self.votes_of}")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What one stream's last frames voted, by class, oldest first; at most `votes_of` votes for each class."""
+
+    votes: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one frame, with those before it, calls for.
+
+    `signals` are strongest first; `action` is the strongest one's step, OFF without any. `votes` are (votes, of) of
+    that signal, (1, 1) for a hash match. `is_live` is False where enforcement is off: then nothing is cut, whatever
+    `action` says. `weak_hit`: something hit, but too weakly for what its rule would do: look closer.
+    """
+
+    action: Step
+    is_live: bool
+    signals: tuple[Signal, ...]
+    votes: tuple[int, int]
+    weak_hit: bool
+    is_low_information: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    signal: Signal | None
+    is_weak: bool
+    votes: tuple[int, int] = (1, 1)
+
+
+def decide(settings: PolicySettings, history: History, observation: Observation) -> tuple[History, Verdict]:
+    """Judge one frame; returns the history to pass in with the stream's next frame, and the verdict."""
+    inspection = observation.inspection
+    after = _record(settings, history, observation)
+    reached = [
+        *(_judge_match(settings, observation, match) for match in inspection.matches),
+        *(_judge_class(settings, after, score) for score in _valid_scores(settings, observation)),
+    ]
+    best: dict[tuple[str, str], _Reached] = {}
+    for one in reached:
+        if one.signal is None:
+            continue
+        other = best.get((one.signal.kind, one.signal.source))
+        if other is None or other.signal is None or _strength(one.signal) < _strength(other.signal):
+            best[one.signal.kind, one.signal.source] = one
+    ordered = sorted(best.items(), key=lambda item: _strength(item[1].signal))
+    signals = tuple(one.signal for _, one in ordered if one.signal is not None)
+    action = signals[0].step if signals else Step.OFF
+    verdict = Verdict(
+        action=action,
+        is_live=settings.live,
+        signals=signals,
+        votes=ordered[0][1].votes if ordered else (0, settings.votes_of),
+        # A weak hit beside a cut needs no closer look: the stream is about to be gone.
+        weak_hit=action is not Step.CUT and any(one.is_weak for one in reached),
+        is_low_information=inspection.is_low_information,
+    )
+    return after, verdict
+
+
+def for_pictures(settings: PolicySettings) -> PolicySettings:
+    """The same rules for single pictures, where one sample is all there is: one vote of one decides."""
+    return PolicySettings(settings.banks, settings.classes, votes_k=1, votes_of=1, live=settings.live)
+
+
+def is_verified(rule: BankRule, observation: Observation, match: HashMatch) -> bool:
+    """Whether one frame's match is good enough to act on alone, provided that it lies within the limit."""
+    inspection = observation.inspection
+    return (
+        match.opinion is Opinion.POSITIVE
+        and match.bits >= BITS_TO_CUT
+        and match.quality >= max(rule.min_quality, MIN_QUALITY_TO_CUT)
+        and inspection.is_stable
+        and not inspection.is_low_information
+        and not observation.is_corrupt
+    )
+
+
+def _judge_match(settings: PolicySettings, observation: Observation, match: HashMatch) -> _Reached:
+    rule = settings.banks.get(match.bank, BankRule())
+    if rule.step is Step.OFF or match.opinion is Opinion.NEGATIVE:
+        return _Reached(None, is_weak=False)
+    limit = match.max_distance if rule.max_distance is None else min(rule.max_distance, match.max_distance)
+    may_act = rule.step >= Step.REVIEW
+    if match.distance > limit:
+        return _Reached(None, is_weak=may_act)
+    step = rule.step if is_verified(rule, observation, match) else min(rule.step, Step.REVIEW)
+    signal = Signal(
+        kind="hash",
+        name=match.algorithm,
+        source=f"{match.bank}/{match.entry}",
+        step=step,
+        threshold=limit,
+        bank=match.bank,
+        entry=match.entry,
+        distance=match.distance,
+        view=match.view,
+        quality=match.quality,
+        generation=match.generation,
+    )
+    return _Reached(signal, is_weak=may_act and step < rule.step)
+
+
+def _judge_class(settings: PolicySettings, history: History, score: ClassScore) -> _Reached:
+    source = _class_name(score)
+    rule = settings.classes[source]
+    votes = history.votes[source]
+    counts = {level: sum(vote >= level for vote in votes) for level in (Step.REVIEW, Step.CUT)}
+    # Only a frame that votes itself can raise a signal: the quorum is reached by the vote that completes it.
+    level = max((s for s, n in counts.items() if n >= settings.votes_k and votes[-1] >= s), default=Step.OFF)
+    wanted = min(votes[-1], rule.step)
+    step = min(level, rule.step)
+    is_weak = rule.step >= Step.REVIEW and step < wanted
+    if step is Step.OFF:
+        return _Reached(None, is_weak)
+    deciding = level if step is Step.SHADOW else step  # a shadow tells what it would have done
+    signal = Signal(
+        kind="class",
+        name=source,
+        source=source,
+        step=step,
+        threshold=rule.cut if deciding is Step.CUT else rule.review,
+        score=score.score,
+        model_sha256=score.model_sha256,
+    )
+    return _Reached(signal, is_weak, (counts[deciding], settings.votes_of))
+
+
+def _valid_scores(settings: PolicySettings, observation: Observation) -> Iterator[ClassScore]:
+    """The scores that may vote: of a named class, from a model that worked, on a frame with something to see."""
+    inspection = observation.inspection
+    if inspection.is_low_information:
+        return
+    seen: set[str] = set()
+    for score in inspection.scores:
+        name = _class_name(score)
+        rule = settings.classes.get(name)
+        if rule is None or rule.step is Step.OFF or score.model in inspection.failed_models or name in seen:
+            continue
+        if 0 <= score.score <= 1:  # also refuses NaN
+            seen.add(name)
+            yield score
+
+
+def _record(settings: PolicySettings, history: History, observation: Observation) -> History:
+    votes = {name: past for name, past in history.votes.items() if name in settings.classes}
+    for score in _valid_scores(settings, observation):
+        name = _class_name(score)
+        rule = settings.classes[name]
+        vote = Step.CUT if score.score >= rule.cut else Step.REVIEW if score.score >= rule.review else Step.OFF
+        votes[name] = (*votes.get(name, ()), vote)[-settings.votes_of :]
+    return History(votes)
+
+
+def _class_name(score: ClassScore) -> str:
+    return f"{score.model}/{score.label}"
+
+
+def _strength(signal: Signal | None) -> tuple[int, bool, float, str]:
+    """Sort key: strongest step first, hashes before classes, nearest or surest first, then by name."""
+    assert signal is not None
+    margin = signal.distance if signal.distance is not None else -(signal.score or 0.0)
+    return (-signal.step, signal.kind != "hash", margin, signal.source)

@@ -1,0 +1,249 @@
+"""Serving an app inside the service's event loop: on a TCP port, or on a Unix socket that only its owner may open."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+_GRACE_SECONDS = 1.0
+_CONNECTIONS = 64
+
+
+class ListenFailed(Exception):
+    """Raised on entering a server: nothing listens. The text is one sentence with the remedy."""
+
+
+class _Quiet(uvicorn.Server):
+    """uvicorn without its signal handlers: the service decides when to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Serving:
+    """One running uvicorn on one listening socket."""
+
+    def __init__(self, app: FastAPI, name: str) -> None:
+        self._app, self._name = app, name
+        self._is_dropping = False
+        self._task: asyncio.Task[None] | None = None
+        self._server = _Quiet(
+            uvicorn.Config(
+                self._answer,
+                interface="asgi3",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=_CONNECTIONS,
+                timeout_keep_alive=5,
+            )
+        )
+
+    async def start(self, listening: socket.socket) -> None:
+        self._task = asyncio.create_task(self._server.serve([listening]), name=self._name)
+        is_listening = asyncio.create_task(self._server.listening.wait(), name=f"{self._name}.start")
+        await asyncio.wait([self._task, is_listening], return_when=asyncio.FIRST_COMPLETED)
+        is_listening.cancel()
+        if self._task.done():
+            await self._task
+
+    async def stop(self) -> None:
+        """Stop listening, let running requests end for a moment, then drop them."""
+        if self._task is None:
+            return
+        self._server.should_exit = True
+        try:
+            done, _ = await asyncio.wait([self._task], timeout=_GRACE_SECONDS)
+            if not done:
+                await self._drop()
+            await self._task
+        finally:
+            self._task.cancel()
+
+    async def _drop(self) -> None:
+        self._is_dropping = self._server.force_exit = True
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # the requests learn that their connections are gone
+        for request in list(self._server.server_state.tasks):
+            request.cancel()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # uvicorn would log the traceback of a request that we dropped on purpose.
+            if not self._is_dropping:
+                raise
+
+
+class HttpServer:
+    """`async with HttpServer(app, host, port) as server`: serves until the block ends. Port 0 takes a free one."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self._host, self._wanted = host, port
+        self._serving = _Serving(app, "api.http")
+        self.port = port
+
+    async def __aenter__(self) -> Self:
+        listening = _bind_tcp(self._host, self._wanted)
+        self.port = listening.getsockname()[1]
+        await self._serving.start(listening)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._serving.stop()
+
+
+class UnixServer:
+    """`async with UnixServer(app, path)`: serves on a socket of mode 0600 until the block ends.
+
+    A lock beside the socket says whether its service lives: what a dead one left behind is replaced, a live one's is
+    refused. `path` may be longer than the 107 bytes that an address takes.
+    """
+
+    def __init__(self, app: FastAPI, path: Path) -> None:
+        self._path = path
+        self._serving = _Serving(app, "api.control")
+        self._resources = contextlib.ExitStack()
+
+    async def __aenter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            try:
+                folder = undo.enter_context(open_folder(self._path.parent))
+                undo.enter_context(_locked(self._path.with_suffix(".lock")))
+                listening = undo.enter_context(_bind_unix(folder, self._path))
+            except OSError as error:
+                sentence = (
+                    f"cannot make {self._path} ({error.strerror}); give stopframe a state_dir that it may write to."
+                )
+                raise ListenFailed(sentence) from None
+            undo.callback(self._path.unlink, missing_ok=True)
+            await self._serving.start(listening)
+            self._resources = undo.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with self._resources:
+            await self._serving.stop()
+
+
+@contextlib.contextmanager
+def open_folder(folder: Path) -> Iterator[int]:
+    """Hold `folder` open; `socket_address` makes short addresses of it. Raises OSError."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def socket_address(folder: int, name: str) -> str:
+    """Return an address of the socket `name` in an open folder that fits into the 107 bytes of a Unix address."""
+    return f"/proc/self/fd/{folder}/{name}"
+
+
+def _bind_tcp(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )[0]
+    except socket.gaierror:
+        raise ListenFailed(
+            f"'{host}' is no address to listen on; use 127.0.0.1, or an address of this machine."
+        ) from None
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.setblocking(False)
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise ListenFailed(_why_not(error, host, port)) from None
+    return listening
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is taken; stop what listens there or configure another port."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine; use 127.0.0.1, or one that 'ip address' shows."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {port} needs a privilege that this process lacks; configure a port above 1023."
+    return f"cannot listen on port {port} of {host} ({error.strerror}); configure another address."
+
+
+@contextlib.contextmanager
+def _locked(lock: Path) -> Iterator[None]:
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ListenFailed(_another(lock.parent)) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _bind_unix(folder: int, path: Path) -> Iterator[socket.socket]:
+    address = socket_address(folder, path.name)
+    _remove_stale(address, path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        # On Linux a socket file is born with the mode of its socket less the umask: there is no instant at which
+        # another user could open it, and the process's umask, which all threads share, stays as it is.
+        os.fchmod(listening.fileno(), stat.S_IRUSR | stat.S_IWUSR)
+        listening.bind(address)
+        listening.setblocking(False)
+        listening.listen()
+        yield listening
+
+
+def _remove_stale(address: str, path: Path) -> None:
+    """Remove a socket that nobody listens on any more; raise `ListenFailed` for anything else."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenFailed(f"{path} is in the way of the control socket; move it elsewhere.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(address)
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise ListenFailed(f"{path} cannot be examined ({error.strerror}); remove it if no service runs.") from None
+    raise ListenFailed(_another(path.parent))
+
+
+def _another(state_dir: Path) -> str:
+    return f"another stopframe runs on this state_dir ({state_dir}); stop it, or give this one its own state_dir."

@@ -44,6 +44,7 @@ class CourierCounters:
     expired_in_memory_total: int = 0
     lost_total: int = 0
     unmarked_total: int = 0
+    restarts_total: int = 0
 
 
 class Courier:

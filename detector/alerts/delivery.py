@@ -65,7 +65,7 @@ class Delivery:
     async def __aenter__(self) -> Self:
         """Start one task per sink, and one that tidies."""
         for name, courier in self._couriers.items():
-            self._tasks.append(asyncio.create_task(courier.run(), name=f"delivery-{name}"))
+            self._tasks.append(asyncio.create_task(_keep_running(courier), name=f"delivery-{name}"))
         self._tasks.append(asyncio.create_task(self._keep_tidy(), name="delivery-tidy"))
         return self
 
@@ -174,3 +174,14 @@ class Delivery:
             log.warning("alert.expired", count=expired)
         since_ms = now_ms - round(self._settings.expired_is_problem_seconds * 1000)
         self._expired = await self._outbox.expired_since(since_ms)
+
+
+async def _keep_running(courier: Courier) -> None:
+    """Run one sink's courier until cancelled, whatever its sink does."""
+    while True:
+        try:
+            await courier.run()
+        except Exception as error:  # noqa: BLE001 - a task's edge: one faulty sink must not end its deliveries
+            courier.counters.restarts_total += 1
+            log.warning("delivery.restarted", sink=courier.sink.name, error=type(error).__name__)
+        await asyncio.sleep(_TIDY_SECONDS)

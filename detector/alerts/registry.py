@@ -6,7 +6,8 @@ from importlib.metadata import entry_points
 from typing import Any, Final
 
 from detector.alerts.clock import Clock
-from detector.alerts.mqtt import MqttSettings, MqttSink
+from detector.alerts.mqtt import MqttSink
+from detector.alerts.mqtt_connection import MqttSettings
 from detector.alerts.sink import Sink
 from detector.store.retained import RetainedTopics
 

@@ -1,0 +1,246 @@
+"""The MQTT connection: the only file that knows the libraries behind it."""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import aiomqtt
+from paho.mqtt.client import MQTT_ERR_SUCCESS
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from detector.alerts.sink import SinkUnavailable
+
+_UNSUPPORTED_VERSION: Final = (0x01, 0x84)
+"""CONNACK codes by which a broker says that it has no MQTT 5: 3.1.1's own and MQTT 5's."""
+
+_GOODBYE_SECONDS: Final = 1.0
+
+
+class ConnectionFailed(Exception):
+    """Raised where no connection came about or it ended; the text says why in a few words and names no secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttSettings:
+    """Where the broker is and how to speak to it.
+
+    `password` is asked at every connect and never kept or logged. With `tls`, the broker's certificate is checked
+    against `ca_file`, or the system's authorities. `protocol`: `auto` tries MQTT 5 and falls back to 3.1.1 if the
+    broker says that it has no 5.
+    """
+
+    host: str
+    node: str
+    port: int = 1883
+    prefix: str = "stopframe"
+    username: str | None = None
+    password: Callable[[], str | None] | None = None
+    tls: bool = False
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    keepalive_seconds: int = 10
+    answer_timeout_seconds: float = 3.0
+    reconnect_first_seconds: float = 0.25
+    reconnect_limit_seconds: float = 5.0
+    retain_ended_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        """Refuse names that would make other topics than promised."""
+        for name, value in (("prefix", self.prefix), ("node", self.node)):
+            if not value or any(c in value for c in "+#\0") or value.startswith("$") or "/" in (value[0], value[-1]):
+                raise ValueError(f"{name} {value!r} is no topic name: leave out + # $ and / at its ends")
+
+
+class MqttLink:
+    """One connection: publishes, and pairs every PUBACK with its publish.
+
+    aiomqtt's own `publish` returns on any PUBACK, also on one that says `Not authorized`; so paho's callback is taken
+    over. Nothing is ever subscribed to.
+    """
+
+    def __init__(self, client: aiomqtt.Client, timeout_seconds: float, *, has_properties: bool) -> None:
+        self.has_properties = has_properties
+        self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._timeout_seconds = timeout_seconds
+        self._waiting: dict[int, asyncio.Future[ReasonCode]] = {}
+        self._paho: PahoClient = client._client  # noqa: SLF001 - aiomqtt hides the reason codes
+        self._paho.on_publish = self._on_puback
+
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, expires_in_seconds: int | None = None
+    ) -> int:
+        """Publish with QoS 1 and return the PUBACK's reason code.
+
+        Raises:
+            SinkUnavailable: no PUBACK came in time, or the connection broke.
+        """
+        info = self._paho.publish(topic, payload, 1, retain, self._properties(expires_in_seconds))
+        if info.rc != MQTT_ERR_SUCCESS or self.broken.done():
+            raise SinkUnavailable("the connection to the broker is down")
+        answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
+        self._waiting[info.mid] = answer
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return int((await answer).value)
+        except TimeoutError:
+            # A broker that takes bytes and answers nothing is frozen: only a new connection tells when it is back.
+            self.fail("the broker stopped answering")
+            raise SinkUnavailable("the broker did not answer") from None
+        finally:
+            self._waiting.pop(info.mid, None)
+
+    def publish_unanswered(self, topic: str, payload: bytes) -> bool:
+        """Publish with QoS 0; False if not even the sending worked."""
+        return bool(self._paho.publish(topic, payload, 0, False).rc == MQTT_ERR_SUCCESS)
+
+    def fail(self, why: str) -> None:
+        """Mark the connection as broken and wake all who wait for an answer."""
+        if not self.broken.done():
+            self.broken.set_result(why)
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(SinkUnavailable(why))
+
+    def _properties(self, expires_in_seconds: int | None) -> Properties | None:
+        if not self.has_properties:
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.ContentType = "application/json"
+        if expires_in_seconds is not None:
+            properties.MessageExpiryInterval = expires_in_seconds
+        return properties
+
+    def _on_puback(self, _client: Any, _userdata: Any, mid: int, reason_code: ReasonCode, _properties: Any) -> None:
+        answer = self._waiting.get(mid)
+        if answer is not None and not answer.done():
+            answer.set_result(reason_code)
+
+
+async def has_mqtt_5(settings: MqttSettings) -> bool:
+    """Ask the broker with the plainest connect whether it has MQTT 5; False only if it says no.
+
+    A broker of 3.1.1 may misread a last will in MQTT 5's form and never answer (amqtt does), which looks like a
+    frozen broker; and a frozen one must not be taken for an old one.
+
+    Raises:
+        ConnectionFailed: the broker cannot be asked.
+    """
+    if settings.protocol != "auto":
+        return settings.protocol == "5"
+    try:
+        async with _connected(_make_client(settings, is_five=True, will_topic=None)):
+            return True
+    except aiomqtt.MqttError as error:
+        code = getattr(error, "rc", None)
+        if (code.value if isinstance(code, ReasonCode) else code) in _UNSUPPORTED_VERSION:
+            return False
+        raise ConnectionFailed(str(error)) from None
+
+
+@contextlib.asynccontextmanager
+async def connect(settings: MqttSettings, *, is_five: bool, will_topic: str) -> AsyncIterator[MqttLink]:
+    """Connect with `offline` as the retained last will on `will_topic`; the link breaks when the connection ends.
+
+    Raises:
+        ConnectionFailed: no connection came about.
+    """
+    try:
+        async with _connected(_make_client(settings, is_five=is_five, will_topic=will_topic)) as client:
+            link = MqttLink(client, settings.answer_timeout_seconds, has_properties=is_five)
+            watch = asyncio.create_task(_watch(client, link), name="mqtt-watch")
+            try:
+                yield link
+            finally:
+                link.fail("the connection ended")
+                watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
+    except aiomqtt.MqttError as error:
+        raise ConnectionFailed(str(error)) from None
+
+
+@contextlib.asynccontextmanager
+async def _connected(client: aiomqtt.Client) -> AsyncIterator[aiomqtt.Client]:
+    """Connect, and disconnect whatever happens: aiomqtt leaves the socket of a failed or cancelled try open."""
+    entering = asyncio.create_task(client.__aenter__(), name="mqtt-connect")
+    try:
+        await asyncio.shield(entering)
+        yield client
+    finally:
+        if not entering.done():  # cancelled while a thread is connecting, which cannot be
+            await asyncio.wait({entering}, timeout=_GOODBYE_SECONDS)
+            entering.add_done_callback(lambda task: (task.cancelled() or task.exception(), _close(client)))
+        elif entering.exception() is None:
+            with contextlib.suppress(aiomqtt.MqttError):  # we leave; whether it hears our goodbye is no matter
+                await client.__aexit__(None, None, None)
+        _close(client)
+
+
+async def _watch(client: aiomqtt.Client, link: MqttLink) -> None:
+    """Notice the end of the connection: the stream of messages, of which there are none, ends with it."""
+    try:
+        async for _ in client.messages:
+            continue
+    except aiomqtt.MqttError as error:
+        link.fail(str(error.__cause__ or error))
+
+
+def _close(client: aiomqtt.Client) -> None:
+    """Close the socket if there is one, and take note of how the connection ended, which nobody else asks."""
+    ended = client._disconnected  # noqa: SLF001 - a future that asyncio complains about if nobody looks
+    if ended.done() and not ended.cancelled():
+        ended.exception()
+    with contextlib.suppress(OSError, ValueError):
+        client._client.disconnect()  # noqa: SLF001 - aiomqtt offers this only for established connections
+
+
+def _make_client(settings: MqttSettings, *, is_five: bool, will_topic: str | None) -> aiomqtt.Client:
+    quiet = logging.getLogger("stopframe.mqtt")
+    quiet.setLevel(logging.CRITICAL + 1)  # counters and problems say what these libraries would
+    client = aiomqtt.Client(
+        settings.host,
+        settings.port,
+        # A fixed identifier: a new connection then takes the place of a half-dead one at once, whose last will
+        # would otherwise arrive after our `online` and stay.
+        identifier=f"stopframe-{settings.node}",
+        username=settings.username,
+        password=_password(settings),
+        protocol=aiomqtt.ProtocolVersion.V5 if is_five else aiomqtt.ProtocolVersion.V311,
+        clean_session=None if is_five else True,
+        will=None if will_topic is None else aiomqtt.Will(will_topic, b"offline", qos=1, retain=True),
+        timeout=settings.answer_timeout_seconds,
+        keepalive=settings.keepalive_seconds,
+        tls_context=_tls_context(settings),
+        logger=quiet,
+    )
+    client._client.connect_timeout = settings.answer_timeout_seconds  # noqa: SLF001 - aiomqtt gives no way in
+    return client
+
+
+def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
+    if not settings.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.certificate_file is not None:
+            context.load_cert_chain(settings.certificate_file, settings.key_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConnectionFailed(f"the TLS files cannot be used: {error.strerror or type(error).__name__}") from None
+    return context
+
+
+def _password(settings: MqttSettings) -> str | None:
+    if settings.password is None:
+        return None
+    try:
+        return settings.password()
+    except OSError as error:
+        raise ConnectionFailed(f"the password cannot be read: {error.strerror}") from None

@@ -1,0 +1,142 @@
+"""Builds the stand-in model that recognises three of FFmpeg's test cards, and says how well it does.
+
+`python -m benchmarks.standin_cards --out DIR` writes `model.onnx`, `model.yaml` and the parity picture; `--report`
+adds figures over pictures of another seed and over H.264 streams. Everything is synthetic and seeded: the same
+numpy on the same processor gives the same bytes, another one gives scores that differ in the third decimal.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import card_pictures, card_training
+from models.classifier import Classifier
+from models.manifest import load_manifest
+
+LABELS: Final = ("other", *card_pictures.CARDS)
+PARITY_PICTURE: Final = "smptebars.png"
+PICTURE_SIDE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the model is made of; two builds from one recipe agree."""
+
+    seed: int = 20
+    card_pictures: int = 7_500
+    clean_pictures: int = 12_000
+    card_seconds: int = 60
+    crop_share: float = 0.55
+
+
+FULL: Final = Recipe()
+QUICK: Final = Recipe(card_pictures=1_200, clean_pictures=1_800, card_seconds=12)
+"""Enough to see that the script works: same steps, about a tenth of the time, a weaker model."""
+
+
+def main() -> None:
+    """Build, and report if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.standin_cards", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    parser.add_argument("--quick", action="store_true", help="a weaker model in a tenth of the time")
+    parser.add_argument("--report", action="store_true", help="measure the written model on held-out material")
+    arguments = parser.parse_args()
+    recipe = QUICK if arguments.quick else FULL
+    print(f"recipe: {json.dumps(asdict(recipe))}")
+    started = time.process_time()
+    build(recipe, arguments.out)
+    print(f"built in {time.process_time() - started:.0f} s of CPU")
+    if arguments.report:
+        from benchmarks.card_report import report  # noqa: PLC0415 - the build needs none of it
+
+        print(json.dumps(report(arguments.out), indent=2))
+
+
+def build(recipe: Recipe, folder: Path) -> None:
+    """Draw the pictures, train, and write the model's folder."""
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(recipe.seed)
+    pictures, classes = draw_pictures(rng, recipe)
+    network = card_training.train(rng, pictures, classes, len(LABELS))
+    properties = {"recipe": json.dumps(asdict(recipe)), "labels": " ".join(LABELS), "license": "Apache-2.0"}
+    content = card_training.to_onnx(network, LABELS, properties)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(content)
+    bars = card_pictures.source_frames("smptebars", "size=640x360:rate=25", 1)[0]
+    parity = cv2.cvtColor(card_pictures.squeeze(bars, PICTURE_SIDE), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(folder / PARITY_PICTURE), parity, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    sha256 = hashlib.sha256(content).hexdigest()
+    (folder / "model.yaml").write_text(_MANIFEST.format(sha256=sha256, labels=", ".join(LABELS)), "utf-8")
+    Classifier(load_manifest(folder))
+
+
+def draw_pictures(rng: np.random.Generator, recipe: Recipe) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pictures (N, 64, 64, 3) as the model sees them, and their class numbers."""
+    pictures, classes = [], []
+    for index in range(recipe.card_pictures):
+        card = index % len(card_pictures.CARDS)
+        crop = bool(rng.random() < recipe.crop_share)
+        name = card_pictures.CARDS[card]
+        pictures.append(as_model_sees(card_pictures.draw_card(rng, name, recipe.card_seconds, crop=crop)))
+        classes.append(card + 1)
+    for _ in range(recipe.clean_pictures):
+        pictures.append(as_model_sees(card_pictures.draw_clean(rng)))
+        classes.append(0)
+    return np.stack(pictures), np.array(classes, np.int64)
+
+
+def as_model_sees(picture: card_pictures.Picture) -> NDArray[np.uint8]:
+    """The way through the 256x256 analysis picture to the model's 64x64."""
+    square = cv2.resize(picture, (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_LINEAR)
+    side = card_training.INPUT_SIDE
+    return np.asarray(cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+_MANIFEST: Final = """\
+# Written by `python -m benchmarks.standin_cards`; do not edit.
+schema: 1
+name: standin-cards
+version: "1"
+stand_in: true
+notes: >-
+  Recognises three test cards of FFmpeg (smptebars, testsrc2, mandelbrot) and moderates nothing.
+  It lets a deployment be tried, from the publisher to the cut, with pictures that harm nobody.
+
+file:
+  path: model.onnx
+  sha256: {sha256}
+
+license:
+  weights: Apache-2.0
+  code: Apache-2.0
+  source: generated by benchmarks/standin_cards.py from synthetic pictures
+
+model_info:
+  model_type: Classification
+  labels: [{labels}]
+  multilabel: false
+  output_raw_scores: false      # the graph ends with its softmax
+  layout: NCHW
+  input_dtype: f32
+  reverse_input_channels: true  # the model wants RGB
+  resize_type: standard
+  orig_width: 64
+  orig_height: 64
+  interpolation_mode: AREA      # 256 to 64: the mean of 4x4 pixels
+
+check:
+  picture: smptebars.png
+  tolerance: 0.05
+  expect: {{smptebars: 1.0, other: 0.0}}
+"""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""One ONNX model in one session with one thread: a picture in, a score for every label out."""
+
+import math
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from models.manifest import Manifest, is_agpl, read_model
+from models.onnx_scan import UnsafeModelError, refuse_unsafe
+from models.preprocess import PICTURE_SIDE, Preprocessor
+from models.providers import choose_provider
+
+PICTURE_SHAPE: Final = (PICTURE_SIDE, PICTURE_SIDE, 3)
+
+_RANGE_SLACK: Final = 1e-3
+"""How far a probability may stand outside 0..1 by rounding (a softmax in bf16 sums to 1 within 4e-3)."""
+
+_DTYPES: Final = {"f32": "tensor(float)", "u8": "tensor(uint8)"}
+
+# ONNX Runtime gives each of its status codes an exception class of its own, without a common base but Exception.
+_RUNTIME_ERRORS: Final[tuple[type[Exception], ...]] = (
+    *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    RuntimeError,
+    ValueError,
+    MemoryError,
+)
+
+
+class ModelError(RuntimeError):
+    """A model gave no scores. One sentence that begins with the model's name."""
+
+    def __init__(self, model: str, message: str) -> None:
+        super().__init__(f"model {model}: {message}")
+        self.model = model
+
+
+class ModelUnusable(ModelError):
+    """The model cannot be used at all on this machine; another file or manifest is needed."""
+
+
+class ModelFailed(ModelError):
+    """The model gave no valid answer for this picture."""
+
+
+class ModelStopped(ModelError):
+    """The run was ended by `StopSwitch.stop`; the classifier answers nothing any more."""
+
+
+class StopSwitch:
+    """Ends a model that does not end by itself, from another thread, also while it is still being loaded.
+
+    There is no way back: a classifier that was stopped once is replaced, not woken up.
+    """
+
+    def __init__(self) -> None:
+        self.run_options = onnxruntime.RunOptions()
+        self.run_options.log_severity_level = 4
+        self.session_options = _session_options()
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        """End the current run or load, and refuse every later one. Returns at once."""
+        self.is_stopped = True
+        self.run_options.terminate = True
+        self.session_options.set_load_cancellation_flag(True)
+
+
+class Classifier:
+    """A model, loaded, warmed up and proved to answer as its manifest promises.
+
+    The file is read once; what was verified against the manifest's sha256 is what runs. One instance belongs to one
+    thread. `stop_switch` lets a watchdog end a load or run that hangs; without one, `stop()` does it for runs.
+
+    Raises:
+        ManifestError: The file is missing or not the one that the manifest names.
+        ModelUnusable: ONNX Runtime refuses it, or its input, output or scores are not what the manifest says.
+        ModelStopped: The switch was thrown during load or warm-up.
+        ProviderUnavailable: The provider is not installed.
+    """
+
+    def __init__(self, manifest: Manifest, *, provider: str = "cpu", stop_switch: StopSwitch | None = None) -> None:
+        self.manifest = manifest
+        self.name = manifest.name
+        self.labels = manifest.model_info.labels
+        self.sha256 = manifest.file.sha256
+        self.provider = choose_provider(provider)
+        self._switch = stop_switch or StopSwitch()
+        self._session = self._load(read_model(manifest))
+        self._check_interface()
+        self._input_name = self._session.get_inputs()[0].name
+        self._output_name = self._session.get_outputs()[0].name
+        self._preprocessor = Preprocessor(manifest.model_info)
+        self._warm_up()
+
+    def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
+        """The score of every label, 0-1, for a 256x256x3 uint8 RGB picture of a `width` x `height` pixel frame.
+
+        Raises:
+            ModelFailed: The picture has another shape, or the model failed or answered nonsense.
+            ModelStopped: `stop` was called.
+        """
+        if picture.shape != PICTURE_SHAPE or picture.dtype != np.uint8:
+            raise ModelFailed(
+                self.name, f"a picture is 256x256x3 uint8 RGB, got {picture.shape} {picture.dtype}; resize it first"
+            )
+        tensor = self._preprocessor.fill(picture, width, height)
+        raw = self._run(tensor)
+        values = self._probabilities(raw)
+        return dict(zip(self.labels, values.tolist(), strict=True))
+
+    def stop(self) -> None:
+        """End the current run from another thread, and refuse every later one. Returns at once."""
+        self._switch.stop()
+
+    def _load(self, content: bytes) -> Any:
+        try:
+            refuse_unsafe(content)
+            # Without enable_fallback=0 a failure is printed to stdout and tried again with other providers.
+            session = onnxruntime.InferenceSession(
+                content,
+                self._switch.session_options,
+                providers=[self.provider.execution_provider],
+                enable_fallback=0,
+            )
+        except UnsafeModelError as error:
+            raise ModelUnusable(self.name, str(error)) from None
+        except _RUNTIME_ERRORS as error:
+            self._raise_if_stopped()
+            raise ModelUnusable(self.name, f"the runtime refuses it ({_first_line(error)})") from None
+        self._raise_if_stopped()
+        licence = " ".join(
+            value for key, value in session.get_modelmeta().custom_metadata_map.items() if "license" in key.lower()
+        )
+        if is_agpl(licence):
+            raise ModelUnusable(self.name, "the file says that it is under the AGPL; use another model")
+        return session
+
+    def _check_interface(self) -> None:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or not outputs:
+            raise ModelUnusable(
+                self.name, f"it has {len(inputs)} inputs and {len(outputs)} outputs; a classifier has one input"
+            )
+        info = self.manifest.model_info
+        wanted = _DTYPES[info.input_dtype]
+        if inputs[0].type != wanted:
+            raise ModelUnusable(self.name, f"its input is {inputs[0].type}, the manifest says {info.input_dtype}")
+        width, height = info.input_size
+        shape = [1, 3, height, width] if info.layout == "NCHW" else [1, height, width, 3]
+        declared = inputs[0].shape
+        if len(declared) != 4 or any(
+            isinstance(found, int) and found != expected for found, expected in zip(declared, shape, strict=True)
+        ):
+            raise ModelUnusable(self.name, f"its input is {declared}, the manifest makes it {shape}; mend either")
+
+    def _warm_up(self) -> None:
+        try:
+            for picture in _warm_up_pictures():
+                self.score(picture, 1280, 720)
+            self._check_parity()
+        except ModelFailed as error:
+            raise ModelUnusable(self.name, str(error).removeprefix(f"model {self.name}: ")) from None
+
+    def _check_parity(self) -> None:
+        check = self.manifest.check
+        if check is None:
+            return
+        picture = cv2.imread(str(check.picture), cv2.IMREAD_COLOR)
+        if picture is None or picture.shape != PICTURE_SHAPE:
+            raise ModelUnusable(self.name, f"{check.picture} is no 256x256 picture; restore it")
+        rgb = np.ascontiguousarray(picture[:, :, ::-1], np.uint8)
+        scores = self.score(rgb, PICTURE_SIDE, PICTURE_SIDE)
+        for label, expected in check.expect.items():
+            if abs(scores[label] - expected) > check.tolerance:
+                raise ModelUnusable(
+                    self.name,
+                    f"it gives {label} {scores[label]:.4f} for {check.picture.name}, the manifest expects {expected:g} "
+                    f"within {check.tolerance:g}; check channel order, resizing and precision",
+                )
+
+    def _run(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        self._raise_if_stopped()
+        try:
+            output = self._session.run([self._output_name], {self._input_name: tensor}, self._switch.run_options)[0]
+        except _RUNTIME_ERRORS as error:
+            self._raise_if_stopped()
+            raise ModelFailed(self.name, f"the run failed ({_first_line(error)})") from None
+        return np.asarray(output)
+
+    def _probabilities(self, raw: NDArray[Any]) -> NDArray[np.float64]:
+        count = len(self.labels)
+        if raw.shape not in {(1, count), (count,), (1, count, 1, 1)} or raw.dtype.kind not in "fiu":
+            raise ModelFailed(
+                self.name, f"its output is {list(raw.shape)} for {count} labels; list one label per output"
+            )
+        values = raw.astype(np.float64).reshape(count)
+        if not np.isfinite(values).all():
+            raise ModelFailed(self.name, "its output is not finite; check its input normalisation")
+        info = self.manifest.model_info
+        if info.output_raw_scores:
+            values = _sigmoid(values) if info.multilabel else _softmax(values)
+        elif values.min() < -_RANGE_SLACK or values.max() > 1 + _RANGE_SLACK:
+            raise ModelFailed(
+                self.name, f"its output {values.min():g}..{values.max():g} is no probability; set output_raw_scores"
+            )
+        return np.clip(values, 0.0, 1.0)
+
+    def _raise_if_stopped(self) -> None:
+        if self._switch.is_stopped:
+            raise ModelStopped(self.name, "it was stopped; make a new classifier")
+
+
+def _session_options() -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
+    # A waiting thread that spins costs three times the CPU on sampled streams.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Else bytes that look like ONNX Runtime's own format are read as such, past our look at the file.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return options
+
+
+def _warm_up_pictures() -> list[NDArray[np.uint8]]:
+    """Black, white and a ramp: where a division by zero or an overflow would show."""
+    ramp = np.arange(math.prod(PICTURE_SHAPE), dtype=np.uint32).reshape(PICTURE_SHAPE) * 7 % 256
+    return [np.zeros(PICTURE_SHAPE, np.uint8), np.full(PICTURE_SHAPE, 255, np.uint8), ramp.astype(np.uint8)]
+
+
+def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(values - values.max())
+    return np.asarray(powers / powers.sum())
+
+
+def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Written so that no exponent is positive: exp(1000) is a warning and an infinity.
+    powers = np.exp(-np.abs(values))
+    return np.where(values >= 0, 1.0, powers) / (1.0 + powers)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__

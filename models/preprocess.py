@@ -1,0 +1,108 @@
+"""From the square analysis picture to a model's input tensor: resize, crop or pad, reorder, normalise.
+
+The picture arrives squeezed to 256x256 whatever the stream's shape was, so a resize that keeps the shape
+(`crop`, `fit_to_window`, `fit_to_window_letterbox`) needs the stream's own width and height to undo the squeeze.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.manifest import ModelInfo
+
+PICTURE_SIDE: Final = 256
+"""Side of the analysis picture that the classifier is handed, in pixels."""
+
+_INTERPOLATIONS: Final = {
+    "NEAREST": cv2.INTER_NEAREST,
+    "LINEAR": cv2.INTER_LINEAR,
+    "CUBIC": cv2.INTER_CUBIC,
+    "AREA": cv2.INTER_AREA,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which part of the square goes where in the resized picture, as `left, top, width, height`.
+
+    `source` counts pixels of the square, `target` those of the resized picture before any centre crop.
+    """
+
+    source: tuple[int, int, int, int]
+    target: tuple[int, int, int, int]
+
+
+class Preprocessor:
+    """Fills one preallocated tensor again and again; the tensor is valid until the next call."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self._info = info
+        width, height = info.input_size
+        shape = (1, 3, height, width) if info.layout == "NCHW" else (1, height, width, 3)
+        self.tensor: NDArray[Any] = np.zeros(shape, np.float32 if info.input_dtype == "f32" else np.uint8)
+        pixels = self.tensor[0]
+        self._pixels = pixels.transpose(1, 2, 0) if info.layout == "NCHW" else pixels
+        self._canvas = np.full((info.orig_height, info.orig_width, 3), info.pad_value, np.uint8)
+        left, top = (info.orig_width - width) // 2, (info.orig_height - height) // 2
+        visible = self._canvas[top : top + height, left : left + width]
+        self._visible = visible if info.reverse_input_channels else visible[:, :, ::-1]
+        self._factor = (1.0 / np.asarray(info.scale_values)).astype(np.float32)
+        self._offset = (-np.asarray(info.mean_values) / np.asarray(info.scale_values)).astype(np.float32)
+        self._is_raw = info.input_dtype == "u8" or (not self._offset.any() and bool((self._factor == 1.0).all()))
+        self._placement: Placement | None = None
+
+    def fill(self, picture: NDArray[np.uint8], width: int, height: int) -> NDArray[Any]:
+        """The input tensor for a 256x256x3 RGB picture of a `width` x `height` pixel frame; batch size 1."""
+        info = self._info
+        placement = place(info.resize_type, width, height, (info.orig_width, info.orig_height))
+        if placement != self._placement:
+            self._canvas.fill(info.pad_value)
+            self._placement = placement
+        _resize(picture, self._canvas, placement, _INTERPOLATIONS[info.interpolation_mode])
+        if self._is_raw:
+            np.copyto(self._pixels, self._visible)
+        else:
+            np.multiply(self._visible, self._factor, out=self._pixels)
+            np.add(self._pixels, self._offset, out=self._pixels)
+        return self.tensor
+
+
+@lru_cache(maxsize=256)
+def place(resize_type: str, width: int, height: int, size: tuple[int, int]) -> Placement:
+    """Where the square's pixels go for a `width` x `height` frame and a model picture of `size` (width, height)."""
+    target_width, target_height = size
+    whole = (0, 0, PICTURE_SIDE, PICTURE_SIDE)
+    if resize_type == "standard" or width <= 0 or height <= 0:
+        return Placement(whole, (0, 0, target_width, target_height))
+    if resize_type == "crop":
+        scale = max(target_width / width, target_height / height)
+        across = _clamp(round(PICTURE_SIDE * target_width / (width * scale)), PICTURE_SIDE)
+        down = _clamp(round(PICTURE_SIDE * target_height / (height * scale)), PICTURE_SIDE)
+        source = ((PICTURE_SIDE - across) // 2, (PICTURE_SIDE - down) // 2, across, down)
+        return Placement(source, (0, 0, target_width, target_height))
+    scale = min(target_width / width, target_height / height)
+    across, down = _clamp(round(width * scale), target_width), _clamp(round(height * scale), target_height)
+    if resize_type == "fit_to_window":
+        return Placement(whole, (0, 0, across, down))
+    return Placement(whole, ((target_width - across) // 2, (target_height - down) // 2, across, down))
+
+
+def _clamp(value: int, highest: int) -> int:
+    return min(max(value, 1), highest)
+
+
+def _resize(picture: NDArray[np.uint8], canvas: NDArray[np.uint8], placement: Placement, interpolation: int) -> None:
+    left, top, width, height = placement.source
+    part = picture[top : top + height, left : left + width]
+    left, top, width, height = placement.target
+    target = canvas[top : top + height, left : left + width]
+    if part.shape == target.shape:
+        np.copyto(target, part)
+    elif target.flags.c_contiguous:
+        cv2.resize(part, (width, height), dst=target, interpolation=interpolation)
+    else:
+        np.copyto(target, cv2.resize(part, (width, height), interpolation=interpolation))

@@ -93,7 +93,6 @@ class Config(Section):
     def _is_coherent(self) -> Self:
         conflicts = [
             *self._repeated(),
-            *self._broken_promises(),
             *self._classes_without_model(),
             *self._taken_addresses(),
         ]
@@ -114,14 +113,6 @@ class Config(Section):
                 if first != place:
                     at = (section, place) if key is None else (section, place, key)
                     yield Conflict(at, f"{shown(value)} stands in {section}[{first}] already; give each once")
-
-    def _broken_promises(self) -> Iterator[Conflict]:
-        for place, stream in enumerate(self.streams):
-            merged = stream.sampling.over(self.sampling)
-            if merged.interval > merged.detect_within:
-                at = ("streams", place, "sampling")
-                key, other = ("interval", "detect_within")[:: 1 if stream.sampling.interval else -1]
-                yield merged.conflict((*at, key), (*at, other), ("sampling",))
 
     def _classes_without_model(self) -> Iterator[Conflict]:
         """A class of a model that is not loaded would never fire. What a path's model is called stands in no config."""
@@ -154,14 +145,15 @@ class Config(Section):
         section = self._sampling_section(path)
         return SamplingSettings(
             detect_within_seconds=section.detect_within.seconds,
-            interval_seconds=section.interval.seconds,
+            interval_seconds=min(section.interval, section.detect_within).seconds,
             mode=section.mode,
         )
 
     def closer_look_for(self, path: str) -> CloserLook:
         """How the stream `app/name` is sampled after a weak hit; never less densely than before it."""
         section = self._sampling_section(path)
-        return CloserLook(min(section.closer_interval, section.interval).seconds, section.closer_hold.seconds)
+        interval = min(section.closer_interval, section.interval, section.detect_within)
+        return CloserLook(interval_seconds=interval.seconds, hold_seconds=section.closer_hold.seconds)
 
     def _sampling_section(self, path: str) -> SamplingSection:
         for stream in self.streams:

@@ -14,9 +14,9 @@ from detector.config.document import MAX_BYTES, Document, DocumentError, read_do
 from detector.config.faults import ConfigError, Fault, Finding, findings, key_text
 from detector.config.references import LoadContext
 
-# Each round takes out what was at fault and looks at what is left; conflicts between sound keys come to light in the
-# second, those of the whole file in the third.
-_ROUNDS = 4
+# Each round takes out what was at fault and looks at what is left: pydantic looks for conflicts between keys only where
+# the keys themselves are sound, so those of a section come to light in the second round and those of the file later.
+_ROUNDS = 6
 
 
 def load_config(path: Path | str | None, *, environment: Mapping[str, str] | None = None) -> Config:
@@ -74,11 +74,9 @@ def _validate(document: Document, context: LoadContext) -> tuple[Config | None, 
         try:
             return Config.model_validate(values, context=context), found
         except ValidationError as error:
-            fresh = [each for each in findings(error) if not _rests_on_faults(each, found)]
-        if not fresh:
-            break
-        found += fresh
-        for each in fresh:
+            present = list(findings(error))
+        found += [each for each in present if not _rests_on_faults(each, found)]
+        for each in present:
             values = _without(values, each.location)
     return None, found
 
@@ -95,14 +93,19 @@ def _overlap(one: Location, other: Location) -> bool:
 
 
 def _without(values: object, location: Location) -> object:
-    """A copy of the values without the one at a place; places in lists stay, so that the others keep theirs."""
+    """A copy of the values without the one at a place.
+
+    What is missing, or a place in a list, cannot be taken out alone: then the key above it goes.
+    """
     if not location:
         return {}
     head, rest = location[0], location[1:]
     if isinstance(values, dict) and head in values:
-        if rest:
-            return {**values, head: _without(values[head], rest)}
-        return {key: value for key, value in values.items() if key != head}
+        inner = _without(values[head], rest) if rest else values[head]
+        if inner is values[head]:
+            return {key: value for key, value in values.items() if key != head}
+        return {**values, head: inner}
     if isinstance(values, list) and isinstance(head, int) and head < len(values) and rest:
-        return [*values[:head], _without(values[head], rest), *values[head + 1 :]]
+        inner = _without(values[head], rest)
+        return values if inner is values[head] else [*values[:head], inner, *values[head + 1 :]]
     return values

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from detector.config.addresses import ListenAddress, MqttUrl, SourceUrl
-from detector.config.crosscheck import Conflict, Location, refuse
+from detector.config.crosscheck import Conflict, refuse
 from detector.config.references import Secret
 from detector.config.units import Between, Duration, Share, Size
 from detector.config.values import (
@@ -89,26 +89,16 @@ class SamplingSection(Section):
     detect_within: Annotated[Duration, Between("200ms", "10m")] = Duration.parse("3s")
     """What stays on screen this long is in at least one analysed frame, and found at most this late."""
     interval: Annotated[Duration, Between("50ms", "10m")] = Duration.parse("1s")
-    """When decoding through: one analysed frame at a random instant of each interval."""
+    """When decoding through, one frame is analysed at a random instant of each interval.
+
+    Never longer than `detect_within`, whatever stands here.
+    """
     mode: SamplingMode = SamplingMode.AUTO
     """`auto` decodes keyframes while they suffice, `keyframes` only those, `full` everything."""
     closer_interval: Annotated[Duration, Between("40ms", "10s")] = Duration.parse("300ms")
     """After a weak hit the stream is decoded through and sampled this densely."""
     closer_hold: Annotated[Duration, Between("500ms", "10m")] = Duration.parse("5s")
     """How long the closer look lasts."""
-
-    @model_validator(mode="after")
-    def _interval_keeps_the_promise(self) -> Self:
-        if self.interval > self.detect_within:
-            raise refuse(self.conflict(("interval",), ("detect_within",)))
-        return self
-
-    def conflict(self, at: Location, *others: Location) -> Conflict:
-        """The fault that the interval is longer than the promise, reported at one of the two."""
-        what = (
-            f"interval ({self.interval}) is longer than detect_within ({self.detect_within}); write an interval below"
-        )
-        return Conflict(at, f"{what} it, a half keeps the promise at the least cost", concerns=others)
 
 
 class SamplingOverride(Section):

@@ -12,7 +12,8 @@ from pydantic_core import CoreSchema, core_schema
 from detector.config.wording import shown
 
 # Bounded digits, so that no number in a file can make parsing slow or overflow what stores it.
-_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,6})?"
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,6})?"
+_TOO_MUCH = 10**15
 
 
 class Unit(ABC):
@@ -72,6 +73,8 @@ class Duration(Unit):
         if match is None:
             raise ValueError(f"{shown(text)} is no duration; write a number and ms, s, m or h, such as 1.5s")
         ms = Decimal(match[1]) * cls._MS[match[2]]
+        if ms >= _TOO_MUCH:
+            raise ValueError(f"{shown(text)} is too long; write such as 1h")
         if ms != int(ms):
             raise ValueError(f"{shown(text)} is finer than a millisecond; write whole milliseconds, such as 250ms")
         return cls(int(ms))
@@ -101,6 +104,8 @@ class Size(Unit):
         if match is None:
             raise ValueError(f"{shown(text)} is no size; write a number and B, KiB, MiB or GiB, such as 16MiB")
         size = Decimal(match[1]) * cls._BYTES[match[2]]
+        if size >= _TOO_MUCH:
+            raise ValueError(f"{shown(text)} is too large; write such as 16MiB")
         if size != int(size):
             raise ValueError(f"{shown(text)} is no whole number of bytes; write such as 16MiB")
         return cls(int(size))

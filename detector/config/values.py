@@ -19,7 +19,7 @@ from detector.config.references import absolute_path
 from detector.config.wording import listed, shown
 from detector.events import Step
 
-_MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_MODEL_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 
 class EmptyMeansDefault:
@@ -79,7 +79,7 @@ def _matching(pattern: str, example: str) -> Any:
 Name = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,64}", "lobby-1 (letters, digits, _ and -)")]
 BankName = Annotated[str, _matching(r"[A-Z_][A-Z0-9_]{0,63}", "MY_BANK (capitals, digits and _)")]
 ClassName = Annotated[
-    str, _matching(_MODEL_NAME + r"/[^/\x00-\x1f\x7f]{1,100}", "standin-cards/smptebars (the model's name / the label)")
+    str, _matching(_MODEL_NAME + r"/[^\x00-\x1f\x7f]{1,200}", "standin-cards/smptebars (the model's name / the label)")
 ]
 Prefix = Annotated[
     str, _matching(r"(?=.{1,128}$)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", "stopframe or acme/stopframe (no + # $)")

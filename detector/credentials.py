@@ -1,0 +1,136 @@
+"""The secrets this installation makes for itself, and the stream ids that hide publishers' keys behind them."""
+
+import base64
+import errno
+import hashlib
+import hmac
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detector.events import StreamKey
+
+SECRET_BYTES = 32
+STREAM_ID_CHARACTERS = 26
+"""Characters of base32 in a stream's id: 130 bits."""
+
+_OPEN_TO_OTHERS = 0o077
+_ROOT = 0
+_KINDS = {"700": "folder", "600": "regular file"}
+
+
+class CredentialsError(Exception):
+    """A secret cannot be made, or cannot be trusted. One sentence with the remedy; raised by `load_or_create`.
+
+    What is on disk is left as it was, but for secrets that were made before the fault was met.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the service knows and nobody else does. Printing it shows nothing."""
+
+    deployment: bytes = field(repr=False)
+    """Key of the stream ids; whoever holds it can find a publisher by its id."""
+    hook: str = field(repr=False)
+    """Part of the hook's URL path, 64 hex digits."""
+
+
+def load_or_create(state_dir: Path) -> Credentials:
+    """Read the secrets of `state_dir/secrets`, and make those that are missing.
+
+    Two processes that start at once end up with the same secrets. Raises CredentialsError.
+    """
+    folder = state_dir / "secrets"
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _refuse_untrusted(folder, folder.lstat(), stat.S_ISDIR, "700")
+        deployment, hook = (_secret(folder / name) for name in ("deployment", "hook"))
+    except OSError as error:
+        what = error.strerror or type(error).__name__
+        raise CredentialsError(
+            f"The secrets in {folder} cannot be read or made ({what}); make the folder writable for the user who runs this."
+        ) from None
+    return Credentials(deployment=deployment, hook=hook.hex())
+
+
+def stream_id(secret: bytes, key: StreamKey) -> str:
+    r"""A stream's public name: the first 26 characters of base32(HMAC-SHA256(secret, `server|app|name`)), RFC 4648.
+
+    The same key always gives the same id, and nobody without the secret can get from one to the other. A `|` or `\`
+    inside one of the three is preceded by a `\`, so that no two keys share an id.
+    """
+    parts = (part.replace("\\", "\\\\").replace("|", "\\|") for part in (key.server, key.app, key.name))
+    # Names are the publisher's: a lone surrogate must not end in an exception.
+    digest = hmac.new(secret, "|".join(parts).encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
+    return base64.b32encode(digest).decode("ascii")[:STREAM_ID_CHARACTERS]
+
+
+def _secret(path: Path) -> bytes:
+    """The secret in a file, made first if there is none. Raises CredentialsError and OSError."""
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        _create(path)
+        return _read(path)
+
+
+def _create(path: Path) -> None:
+    """Put a new secret there, whole or not at all; one that another process put there meanwhile stays."""
+    descriptor, written = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600 by mkstemp's promise
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.urandom(SECRET_BYTES).hex().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(written, path)  # unlike a rename it never replaces: the first process wins
+        except FileExistsError:
+            return
+        _flush_folder(path.parent)
+    finally:
+        Path(written).unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the new name on disk before anything is signed with what it holds."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> bytes:
+    # Not blocking, so that a pipe in the secret's place is refused instead of waited for.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise CredentialsError(f"{path} is a link; put the {_KINDS['600']} itself there and start again.") from None
+        raise
+    try:
+        _refuse_untrusted(path, os.fstat(descriptor), stat.S_ISREG, "600")
+        content = os.read(descriptor, 4 * SECRET_BYTES)
+    finally:
+        os.close(descriptor)
+    if not re.fullmatch(rb"[0-9a-f]{%d}\n?" % (2 * SECRET_BYTES), content):
+        raise CredentialsError(
+            f"The secret {path} is damaged (it must hold {2 * SECRET_BYTES} hex digits); restore it from a backup, or "
+            "remove it to have a new one made, which gives every stream a new id."
+        )
+    return bytes.fromhex(content.decode())
+
+
+def _refuse_untrusted(path: Path, status: os.stat_result, is_right_kind: Callable[[int], bool], mode: str) -> None:
+    if not is_right_kind(status.st_mode):
+        raise CredentialsError(f"{path} is not what it should be (a {_KINDS[mode]}); move it away and start again.")
+    if status.st_uid not in (os.geteuid(), _ROOT):
+        raise CredentialsError(f"{path} belongs to another user; run 'chown {os.geteuid()} {path}' if you trust it.")
+    if stat.S_IMODE(status.st_mode) & _OPEN_TO_OTHERS:
+        raise CredentialsError(f"{path} is open to other users; run 'chmod {mode} {path}' and start again.")

@@ -1,7 +1,26 @@
-"""Which packets to decode, and when: pure. Time and randomness are passed in."""
+"""Which packets to decode, and when: pure. Time and randomness are passed in.
 
+Three clocks could drive this and two of them lie: presentation times are the publisher's to choose, and a frame count
+is a matter of his frame rate. Everything here counts on the arrival clock, in seconds.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum, unique
+
+from streams.frame import SampleReason
+
+REMEMBERED_GOPS = 4
+"""How many GOPs decide whether keyframes alone keep the promise."""
+
+SCENE_CHANGE_GREY_LEVELS = 4.0
+"""Mean absolute difference of two hash planes above which a scanned frame shows something else."""
+
+_LEAVES_ABOVE = 1.2
+_RETURNS_AT = 1.0
+_SHORTEST_INTERVAL = 0.05
 
 
 @unique
@@ -24,3 +43,241 @@ class SamplingSettings:
     detect_within_seconds: float = 3.0
     interval_seconds: float = 1.0
     mode: SamplingMode = SamplingMode.AUTO
+
+
+class Sampler:
+    """Decides for one live stream what is decoded and which decoded frames are analysed.
+
+    For every video packet the reader asks in this order: `begin`, `must_look_back`, `wants_keyframe` (answered by
+    `keyframe_decoded`, `keyframe_failed` or `keyframe_passed`), `decodes_through`, and `wants` for the frame that
+    decoding through gave. Whatever goes to analysis is told by `analysed`. Times are seconds on the arrival clock.
+
+    The promise, in the modes `auto` and `full`: two consecutive analysed frames either follow each other directly
+    in the stream or arrived at most `detect_within_seconds` apart. So whatever is shown that long is in an analysed
+    frame, and that frame is decoded when the next packet arrives at the latest.
+
+    `draw` gives uniform numbers in [0, 1) that a publisher cannot foresee.
+    """
+
+    def __init__(self, settings: SamplingSettings, draw: Callable[[], float]) -> None:
+        self._settings = settings
+        self._draw = draw
+        # An interval beyond detect_within would only make every sample a late one.
+        self._usual_interval = max(_SHORTEST_INTERVAL, min(settings.interval_seconds, settings.detect_within_seconds))
+        self._interval = self._usual_interval
+        self._closer_until = -math.inf
+        self._analysed_at = -math.inf
+        self._is_overdue = False
+        self._keyframe_at: float | None = None
+        self._tried_keyframe_at = -math.inf
+        self._next_keyframe_at = -math.inf
+        self._gops: deque[float] = deque(maxlen=REMEMBERED_GOPS)
+        self._keyframes_suffice = True
+        self._trusts_keyframes = True
+        self._is_through = False
+        self._stays_through = False
+        self._interval_from = -math.inf
+        self._instant_at = -math.inf
+
+    @property
+    def analysed_at(self) -> float:
+        """Arrival of the latest analysed frame; the first packet's before there is one."""
+        return self._analysed_at
+
+    @property
+    def gop_seconds(self) -> float:
+        """The longest of the last GOPs, in arrival seconds; 0 before the second keyframe."""
+        return max(self._gops, default=0.0)
+
+    @property
+    def trusts_keyframes(self) -> bool:
+        """Whether a packet flagged as keyframe may be taken for one without having been decoded."""
+        return self._trusts_keyframes
+
+    @property
+    def through_reason(self) -> SampleReason:
+        """What a frame that decoding through gave is analysed for."""
+        return SampleReason.CLOSER_LOOK if self._is_looking_closer else SampleReason.DECODE_THROUGH
+
+    def look_closer(self, interval_seconds: float, until: float) -> None:
+        """Decode through until `until`, from the next packet on, and analyse a frame of each `interval_seconds`.
+
+        An interval longer than the settings' changes nothing but that the stream is decoded through.
+        """
+        self._closer_until = until
+        self._interval = max(_SHORTEST_INTERVAL, min(self._usual_interval, interval_seconds))
+        self._interval_from = self._instant_at = -math.inf
+
+    def begin(self, arrived_at: float) -> None:
+        """Note that a packet arrived. The promise counts from the first one."""
+        if self._analysed_at == -math.inf:
+            self._analysed_at = arrived_at
+        if self._is_looking_closer and arrived_at >= self._closer_until:
+            self._closer_until = -math.inf
+            self._interval = self._usual_interval
+        self._is_overdue = arrived_at >= self._deadline
+
+    def must_look_back(self, arrived_at: float) -> bool:
+        """Whether the frame on screen before this packet is to be analysed now, unless it was.
+
+        It was on screen when `detect_within_seconds` ran out; the one that has just arrived may show something else.
+        """
+        return self._keeps_promise and arrived_at > self._deadline
+
+    def wants_keyframe(self, arrived_at: float) -> bool:
+        """Whether a keyframe is to be decoded on its own: each one, but never two within half an interval.
+
+        Where they come denser than that the next one is taken at a random instant, so that at most two are decoded in
+        an interval and nobody knows which.
+        """
+        if arrived_at < self._tried_keyframe_at + self._interval / 2:
+            return False
+        is_sparse = self._keyframe_at is None or arrived_at - self._keyframe_at >= self._interval / 2
+        return is_sparse or arrived_at >= self._next_keyframe_at
+
+    def keyframe_decoded(self, arrived_at: float) -> None:
+        """Note a keyframe that was decoded on its own and gave a picture."""
+        self._tried(arrived_at)
+        self._note_gop(arrived_at)
+        self._stays_through = False
+
+    def keyframe_failed(self, arrived_at: float) -> None:
+        """Note a packet that was flagged as keyframe and gave no picture: no sample, and such flags prove nothing.
+
+        The stream is decoded through until keyframes have proved themselves again.
+        """
+        self._tried(arrived_at)
+        self._gops.clear()
+        self._keyframe_at = None
+        self._keyframes_suffice = False
+        self._trusts_keyframes = False
+        self._stays_through = True
+
+    def keyframe_passed(self, arrived_at: float) -> None:
+        """Note a keyframe that `wants_keyframe` left out."""
+        if self._trusts_keyframes:
+            self._note_gop(arrived_at)
+
+    def ring_overflowed(self) -> None:
+        """Note that the packets since the last keyframe no longer fit: decode them now instead of forgetting them."""
+        self._stays_through = True
+
+    def decodes_through(self, arrived_at: float, *, starts_here: bool) -> bool:
+        """Whether this packet is decoded through; `starts_here` is True for a keyframe that gave a picture.
+
+        Only such a keyframe can end it: after any other packet the next ones would refer to frames nobody decoded.
+        """
+        wanted = self._wants_through(starts_here=starts_here)
+        if wanted and not self._is_through and not self._is_looking_closer:
+            self._interval_from = arrived_at
+            self._instant_at = arrived_at + self._draw() * self._interval
+        self._is_through = wanted or (self._is_through and not starts_here)
+        return self._is_through
+
+    def wants(self, arrived_at: float) -> bool:
+        """Whether the frame that decoding through gave is analysed: one at a random instant of each interval."""
+        is_due = arrived_at >= self._instant_at
+        if is_due:
+            self._schedule(arrived_at)
+        return is_due or arrived_at >= self._deadline
+
+    def analysed(self, arrived_at: float) -> None:
+        """Note that the frame that arrived at `arrived_at` goes to analysis."""
+        self._analysed_at = max(self._analysed_at, arrived_at)
+
+    @property
+    def _is_looking_closer(self) -> bool:
+        return self._closer_until > -math.inf
+
+    @property
+    def _keeps_promise(self) -> bool:
+        return self._is_through or self._settings.mode is not SamplingMode.KEYFRAMES
+
+    @property
+    def _deadline(self) -> float:
+        return self._analysed_at + self._settings.detect_within_seconds
+
+    def _wants_through(self, *, starts_here: bool) -> bool:
+        if self._is_looking_closer or self._stays_through or self._settings.mode is SamplingMode.FULL:
+            return True
+        if self._settings.mode is SamplingMode.KEYFRAMES:
+            return False
+        return not self._keyframes_suffice or (self._is_overdue and not starts_here)
+
+    def _tried(self, arrived_at: float) -> None:
+        self._tried_keyframe_at = arrived_at
+        self._next_keyframe_at = arrived_at + (1.0 + self._draw()) * self._interval / 2
+
+    def _note_gop(self, arrived_at: float) -> None:
+        if self._keyframe_at is not None:
+            self._gops.append(arrived_at - self._keyframe_at)
+        self._keyframe_at = arrived_at
+        within_seconds = self._settings.detect_within_seconds
+        if self.gop_seconds > _LEAVES_ABOVE * within_seconds:
+            self._keyframes_suffice = False
+        elif len(self._gops) == REMEMBERED_GOPS and self.gop_seconds <= _RETURNS_AT * within_seconds:
+            self._keyframes_suffice = self._trusts_keyframes = True
+
+    def _schedule(self, now: float) -> None:
+        """Draw the instant of the next interval; the one that holds `now` has had its frame."""
+        if self._interval_from == -math.inf:
+            self._interval_from = now - self._interval
+        missed = max(0, math.floor((now - self._interval_from) / self._interval) - 1)
+        self._interval_from += (missed + 1) * self._interval
+        self._instant_at = self._interval_from + self._draw() * self._interval
+
+
+class ScanSampler:
+    """Decides which frames of a file are analysed; every frame of it is decoded.
+
+    `change` is how far a frame's hash plane lies from that of the latest analysed one (mean absolute difference, in
+    grey levels of 256). Times are seconds on the media's own clock.
+    """
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval = interval_seconds
+        self._analysed_at: float | None = None
+
+    def reason(self, at: float, change: float) -> SampleReason | None:
+        """Why the frame is analysed, or None if it is not; the answer is taken as done."""
+        if self._analysed_at is None or change > SCENE_CHANGE_GREY_LEVELS:
+            reason = SampleReason.SCENE_CHANGE
+        elif at - self._analysed_at >= self._interval:
+            reason = SampleReason.INTERVAL
+        else:
+            return None
+        self._analysed_at = at
+        return reason
+
+
+class MediaClock:
+    """A file's presentation times made one monotone clock, which starts at 0.
+
+    No step is longer than `longest_step_seconds`, none goes back: where a time is missing, repeats itself or jumps
+    back, the clock goes on by one usual frame.
+    """
+
+    def __init__(self, frame_seconds: float, longest_step_seconds: float) -> None:
+        self._frame_seconds = min(max(frame_seconds, 1 / 240), 1.0)
+        self._longest_step = longest_step_seconds
+        self._previous: float | None = None
+        self._now = 0.0
+        self._has_started = False
+
+    def advance(self, time_seconds: float | None) -> float:
+        """Return the clock's time of a frame that claims `time_seconds`."""
+        if self._has_started:
+            step = 0.0 if time_seconds is None or self._previous is None else time_seconds - self._previous
+            self._now += min(step, self._longest_step) if step > 0.0 else self._frame_seconds
+        self._has_started = True
+        if time_seconds is not None:
+            self._previous = time_seconds
+        return self._now
+
+    def end(self, last_frame_seconds: float | None = None) -> float:
+        """Return the clock's time after the last frame, which was shown for `last_frame_seconds` if that is known."""
+        if not self._has_started:
+            return 0.0
+        if last_frame_seconds is None or not 0.0 < last_frame_seconds <= self._longest_step:
+            return self._now + self._frame_seconds
+        return self._now + last_frame_seconds

@@ -1,0 +1,201 @@
+"""Packets to frames, and frames to fixed-size pixels."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from av.codec.context import CodecContext, ThreadType
+from av.error import EOFError as AvEOFError
+from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from streams.frame import PICTURE_SIDE, PLANE_SIDE
+from streams.source import AnyPacket
+
+PLANE_INTERPOLATION = Interpolation.AREA
+"""Every pixel of the frame counts in the hash plane; point sampling would let fine patterns choose what is hashed."""
+
+PICTURE_INTERPOLATION = Interpolation.BILINEAR
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """One frame in fixed size: `plane` (64, 64) uint8 full-range luma, `picture` (256, 256, 3) uint8 RGB.
+
+    `width` and `height` are the frame's own, in pixels, after rotation.
+    """
+
+    plane: NDArray[np.uint8]
+    picture: NDArray[np.uint8]
+    width: int
+    height: int
+
+
+class PixelReader:
+    """Scales decoded frames of any shape and pixel format to the two fixed sizes."""
+
+    def __init__(self) -> None:
+        # One reformatter a target: a reformatter rebuilds its tables whenever its target changes.
+        self._to_plane = VideoReformatter()
+        self._to_picture = VideoReformatter()
+
+    def plane(self, frame: VideoFrame, rotation_degrees: int = 0) -> NDArray[np.uint8]:
+        """Return the (64, 64) uint8 full-range luma of `frame`, turned by `rotation_degrees` counterclockwise."""
+        small = self._to_plane.reformat(
+            frame,
+            width=PLANE_SIDE,
+            height=PLANE_SIDE,
+            format="gray",
+            interpolation=PLANE_INTERPOLATION,
+            dst_color_range=ColorRange.JPEG,
+            threads=1,
+        )
+        return _turned(_rows(small, PLANE_SIDE, PLANE_SIDE), rotation_degrees)
+
+    def pixels(self, frame: VideoFrame, rotation_degrees: int = 0) -> Pixels:
+        """Return both sizes of `frame`, turned by `rotation_degrees` counterclockwise."""
+        small = self._to_picture.reformat(
+            frame,
+            width=PICTURE_SIDE,
+            height=PICTURE_SIDE,
+            format="rgb24",
+            interpolation=PICTURE_INTERPOLATION,
+            threads=1,
+        )
+        picture = _rows(small, PICTURE_SIDE, PICTURE_SIDE * 3).reshape(PICTURE_SIDE, PICTURE_SIDE, 3)
+        is_sideways = _quarter_turns(rotation_degrees) % 2 == 1
+        return Pixels(
+            plane=self.plane(frame, rotation_degrees),
+            picture=_turned(picture, rotation_degrees),
+            width=frame.height if is_sideways else frame.width,
+            height=frame.width if is_sideways else frame.height,
+        )
+
+
+class Decoder:
+    """Decodes one video track in two ways at once, each with a decoder of its own.
+
+    `decode_alone` gives a keyframe at once: it drains the decoder after the packet, else a stream with B-frames would
+    hold the picture back until two more keyframes have come. `decode_through` decodes packet after packet and is not
+    disturbed by that. A packet that cannot be decoded is counted in `errors` and gives no frame.
+    """
+
+    def __init__(self, stream: VideoStream, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._time_base = stream.time_base or Fraction(1, 90000)
+        self._codec = stream.codec_context.codec
+        self._extradata = stream.codec_context.extradata
+        self._alone: VideoCodecContext = stream.codec_context
+        self._through: VideoCodecContext | None = None
+        self._rotation_degrees = 0
+        self._errors = 0
+        self._pixel_reader = PixelReader()
+        self._limit(self._alone)
+
+    @property
+    def errors(self) -> int:
+        """How many packets or frames could not be used."""
+        return self._errors
+
+    @property
+    def is_through(self) -> bool:
+        """Whether decoding through goes on."""
+        return self._through is not None
+
+    def note(self, packet: AnyPacket) -> None:
+        """Take over new codec headers that come with `packet`, whether it is decoded or not.
+
+        FLV sends them beside the packets, once; a decoder that skipped that packet could read nothing after it.
+        """
+        if packet.has_sidedata("new_extradata"):
+            self._extradata = bytes(packet.get_sidedata("new_extradata"))
+            self._alone = self._new_context()
+
+    def decode_alone(self, packet: AnyPacket) -> VideoFrame | None:
+        """Return the picture of the keyframe in `packet`, or None: not every packet flagged as keyframe holds one."""
+        frames = self._feed(self._alone, packet)
+        frames += self._drain(self._alone)
+        self._alone.flush_buffers()
+        if not frames:
+            return None
+        self._rotation_degrees = frames[0].rotation
+        return frames[0]
+
+    def decode_through(self, packet: AnyPacket) -> list[VideoFrame]:
+        """Return the frames that come out when `packet` goes in; starts decoding through if it does not go on."""
+        if self._through is None:
+            self._through = self._new_context()
+        return self._feed(self._through, packet)
+
+    def finish_through(self) -> list[VideoFrame]:
+        """End decoding through and return the frames that were held back for reordering."""
+        context, self._through = self._through, None
+        return [] if context is None else self._drain(context)
+
+    def pts_seconds(self, frame: VideoFrame) -> float | None:
+        """Return the frame's presentation time. Drained frames carry no time base, so it is the track's."""
+        return None if frame.pts is None else float(frame.pts * self._time_base)
+
+    def plane(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """Return the hash plane of `frame`; see `PixelReader.plane`."""
+        return self._pixel_reader.plane(frame, self._rotation(frame))
+
+    def pixels(self, frame: VideoFrame) -> Pixels:
+        """Return both sizes of `frame`; see `PixelReader.pixels`."""
+        return self._pixel_reader.pixels(frame, self._rotation(frame))
+
+    def _rotation(self, frame: VideoFrame) -> int:
+        # A container's display matrix reaches only frames of the context that was made from its track.
+        return frame.rotation or self._rotation_degrees
+
+    def _new_context(self) -> VideoCodecContext:
+        context = CodecContext.create(self._codec, "r")
+        assert isinstance(context, VideoCodecContext)
+        context.extradata = self._extradata
+        self._limit(context)
+        return context
+
+    def _limit(self, context: VideoCodecContext) -> None:
+        # More threads would hold frames back and cost more in all; one process decodes one stream.
+        context.thread_count = 1
+        context.thread_type = ThreadType.NONE
+        context.options = {"max_pixels": str(self._max_pixels)}
+
+    def _feed(self, context: VideoCodecContext, packet: AnyPacket) -> list[VideoFrame]:
+        try:
+            return self._usable(context.decode(packet))
+        except FFmpegError:
+            self._errors += 1
+            return []
+
+    def _drain(self, context: VideoCodecContext) -> list[VideoFrame]:
+        try:
+            return self._usable(context.decode(None))
+        except AvEOFError:
+            return []
+        except FFmpegError:
+            self._errors += 1
+            return []
+
+    def _usable(self, frames: list[VideoFrame]) -> list[VideoFrame]:
+        usable = [frame for frame in frames if 0 < frame.width * frame.height <= self._max_pixels]
+        self._errors += len(frames) - len(usable)
+        return usable
+
+
+def _rows(frame: VideoFrame, height: int, row_bytes: int) -> NDArray[np.uint8]:
+    plane = frame.planes[0]
+    padded = np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)
+    return padded[:height, :row_bytes]
+
+
+def _quarter_turns(rotation_degrees: int) -> int:
+    return round(rotation_degrees / 90) % 4
+
+
+def _turned(rows: NDArray[np.uint8], rotation_degrees: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.rot90(rows, _quarter_turns(rotation_degrees)))

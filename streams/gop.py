@@ -1,0 +1,63 @@
+"""The packets since the last keyframe, kept so that a stretch nobody looked at can still be decoded."""
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+PACKET_OVERHEAD_BYTES = 512
+"""What a kept packet costs beside its bytes; counted, so that a flood of empty packets cannot fill the memory."""
+
+
+class Sized(Protocol):
+    """Anything that knows its payload's size in bytes."""
+
+    @property
+    def size(self) -> int:
+        """Payload bytes."""
+
+
+PacketT = TypeVar("PacketT", bound=Sized)
+
+
+class GopRing(Generic[PacketT]):
+    """Packets with their arrival times, oldest first, in at most `limit_bytes`.
+
+    It never drops a packet by itself: one that does not fit is refused and counted in `overflows`, and the caller
+    decodes what is here before it is cleared. So a publisher who never sends a keyframe costs CPU time, not blindness.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._entries: list[tuple[PacketT, float]] = []
+        self._held_bytes = 0
+        self._overflows = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[tuple[PacketT, float]]:
+        return iter(self._entries)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held now, with `PACKET_OVERHEAD_BYTES` for each packet."""
+        return self._held_bytes
+
+    @property
+    def overflows(self) -> int:
+        """How often a packet was refused."""
+        return self._overflows
+
+    def add(self, packet: PacketT, arrived_at: float) -> bool:
+        """Keep `packet`; False if it does not fit (then nothing changed but the count)."""
+        cost_bytes = packet.size + PACKET_OVERHEAD_BYTES
+        if self._held_bytes + cost_bytes > self._limit_bytes:
+            self._overflows += 1
+            return False
+        self._entries.append((packet, arrived_at))
+        self._held_bytes += cost_bytes
+        return True
+
+    def clear(self) -> None:
+        """Forget every packet."""
+        self._entries.clear()
+        self._held_bytes = 0

@@ -1,0 +1,193 @@
+"""The reader's voice: one thread owns the descriptor to the service, sends samples and heartbeats, hears commands."""
+
+import contextlib
+import math
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Self
+
+from streams.frame import Frame, SampleReason
+from streams.wire import HEADER, Ended, Heartbeat, Kind, LookCloser, Message, WireError, pack, parse_body, parse_header
+
+HEARTBEAT_SECONDS = 0.5
+
+_READ_BYTES = 4096
+_LAST_WORDS_SECONDS = 5.0
+
+
+class ServiceGone(Exception):
+    """Raised by `Sender.put`: nobody listens any more; there is nothing left to do but end."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the reading thread counts and each heartbeat tells. Times are monotonic; NaN stands for never."""
+
+    last_packet_at: float = math.nan
+    working_since: float = math.nan
+    packets: int = 0
+    received_bytes: int = 0
+    keyframes: int = 0
+    keyframes_without_picture: int = 0
+    decode_errors: int = 0
+    replaced_samples: int = 0
+    ring_bytes: int = 0
+    ring_overflows: int = 0
+    gop_seconds: float = 0.0
+
+
+class Sender:
+    """Sends from a thread of its own, so that heartbeats go on whatever the decoder does.
+
+    With `drops` (live) there is one place per `SampleReason`: a newer sample replaces one that was not sent yet,
+    counted in `counters.replaced_samples`. Without, `put` waits until the sample before was sent. `look_closer` is
+    called in the sending thread.
+    """
+
+    def __init__(self, fd: int, counters: Counters, look_closer: Callable[[LookCloser], None], *, drops: bool) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._counters = counters
+        self._look_closer = look_closer
+        self._drops = drops
+        self._changed = threading.Condition()
+        self._notes: list[Message] = []
+        self._samples: dict[SampleReason, Frame] = {}
+        self._is_ending = False
+        self._is_gone = False
+        self._heard = bytearray()
+        self._wake_from, self._wake_to = os.pipe()
+        os.set_blocking(self._wake_to, False)
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Send what is left, then stop; a service that takes nothing any more is not waited for long."""
+        with self._changed:
+            self._is_ending = True
+        self._wake()
+        self._thread.join(_LAST_WORDS_SECONDS)
+
+    def say(self, message: Message) -> None:
+        """Send `message` (anything but a frame) before the samples that wait."""
+        with self._changed:
+            self._notes.append(message)
+        self._wake()
+
+    def put(self, frame: Frame) -> None:
+        """Send a sample; raises `ServiceGone`."""
+        with self._changed:
+            while not self._drops and self._samples and not self._is_gone:
+                self._changed.wait()
+            if self._is_gone:
+                raise ServiceGone
+            if self._samples.pop(frame.reason, None) is not None:
+                self._counters.replaced_samples += 1
+            self._samples[frame.reason] = frame
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is full of wake-ups already
+            os.write(self._wake_to, b"\0")
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except (OSError, WireError):
+            pass  # the service closed its end, or speaks another language: either way nobody listens
+        finally:
+            with self._changed:
+                self._is_gone = True
+                self._changed.notify_all()
+
+    def _serve(self) -> None:
+        next_heartbeat = 0.0
+        while True:
+            now = time.monotonic()
+            if now >= next_heartbeat:
+                self._send(self._heartbeat(now))
+                next_heartbeat = now + HEARTBEAT_SECONDS
+            message = self._next()
+            if message is not None:
+                self._send(message)
+            elif self._is_ending:
+                return
+            else:
+                self._wait(select.POLLIN, max(0.0, next_heartbeat - time.monotonic()))
+
+    def _next(self) -> Message | None:
+        with self._changed:
+            if self._samples and not (self._notes and not isinstance(self._notes[0], Ended)):
+                frame = self._samples.pop(next(iter(self._samples)))
+                self._changed.notify_all()
+                return frame
+            return self._notes.pop(0) if self._notes else None
+
+    def _heartbeat(self, now: float) -> Heartbeat:
+        counted = {field.name: getattr(self._counters, field.name) for field in fields(Counters)}
+        return Heartbeat(sent_at=now, cpu_seconds=time.process_time(), **counted)
+
+    def _send(self, message: Message) -> None:
+        rest = memoryview(pack(message))
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                self._wait(select.POLLIN | select.POLLOUT, HEARTBEAT_SECONDS)
+
+    def _wait(self, events: int, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._fd, events)
+        if not events & select.POLLOUT:
+            poll.register(self._wake_from, select.POLLIN)
+        for fd, event in poll.poll(seconds * 1000):
+            if fd == self._wake_from:
+                os.read(fd, _READ_BYTES)
+            elif event & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                self._hear()
+
+    def _hear(self) -> None:
+        try:
+            heard = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if not heard:
+            raise BrokenPipeError
+        self._heard += heard
+        while len(self._heard) >= HEADER.size:
+            kind, length = parse_header(bytes(self._heard[: HEADER.size]))
+            if kind is not Kind.LOOK_CLOSER:
+                raise WireError(f"a reader is not told {kind.name}")
+            end = HEADER.size + length
+            if len(self._heard) < end:
+                return
+            command = parse_body(kind, bytes(self._heard[HEADER.size : end]))
+            del self._heard[:end]
+            assert isinstance(command, LookCloser)
+            self._look_closer(command)
+
+
+def read_message(fd: int) -> Message:
+    """Read one message from a blocking descriptor; raises `WireError` or `EOFError`."""
+    kind, length = parse_header(_read_exactly(fd, HEADER.size))
+    return parse_body(kind, _read_exactly(fd, length))
+
+
+def _read_exactly(fd: int, length: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < length:
+        part = os.read(fd, length - len(parts))
+        if not part:
+            raise EOFError("the other side closed")
+        parts += part
+    return bytes(parts)

@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types imports coverage format install wheel lock clean
+.PHONY: demo test check lint types imports coverage format install wheel wheel-check lock clean
 
 demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
 	$(BIN)/python -m detector demo $(DEMO_FLAGS)
@@ -47,6 +47,21 @@ $(VENV)/.runtime: requirements/base.txt | $(VENV)/bin/python
 $(VENV)/.dev: requirements/dev.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@ $(VENV)/.runtime
+
+wheel: $(VENV)/.build  ## the wheel, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
+	@ls dist/*.whl
+
+wheel-check: wheel  ## installs the wheel into an empty environment and uses it outside the checkout
+	scripts/wheel-check dist/*.whl
+
+lock:  ## resolves the requirements anew; needs uv
+	scripts/lock
+
+$(VENV)/.build: requirements/build.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
+	touch $@
 
 clean:
 	rm -rf $(VENV) dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,218 @@
+"""Messages between the analysis pool and its processes: length-prefixed, bounded, validated, never pickled.
+
+An analysis process sees pixels that a stranger chose and runs native code over them, so its answers are checked like
+any other input before the service believes them.
+"""
+
+import json
+import math
+import struct
+from dataclasses import asdict, dataclass
+from enum import IntEnum, unique
+from typing import Any
+
+from models.evidence import ClassScore, HashMatch, Inspection, Opinion
+from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame
+
+HEADER = struct.Struct("<B3xI")
+_INSPECT = struct.Struct("<QIIB7x")
+INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
+TEXT_LIMIT_BYTES = 1024 * 1024
+FINGERPRINT_BYTES = 32
+
+
+class AnalysisProtocolError(Exception):
+    """Raised by the parsers here: the process broke the protocol; nothing of the message is used."""
+
+
+@unique
+class Kind(IntEnum):
+    """What a message is. The first three go to the process, the others come from it."""
+
+    SETUP = 1
+    INSPECT = 2
+    RELOAD = 3
+    READY = 16
+    STAGE = 17
+    RESULT = 18
+    RELOADED = 19
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSetup:
+    """One classifier to load: its name and where its manifest is."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """All an analysis process needs to know. Paths are absolute; nothing in it is secret."""
+
+    banks_folder: str
+    bank_limits: dict[str, int]
+    models: tuple[ModelSetup, ...]
+    readable_paths: tuple[str, ...]
+    sandbox: str
+    memory_limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """The process is warm. `models` maps name to sha256; `refused` maps name to the reason; `banks` to row counts."""
+
+    models: dict[str, str]
+    refused: dict[str, str]
+    banks: dict[str, int]
+    refused_banks: dict[str, str]
+    missing_cage: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InspectRequest:
+    """One frame to look at."""
+
+    number: int
+    width: int
+    height: int
+    every_tier: bool
+    plane: bytes
+    picture: bytes
+
+
+def pack(kind: Kind, body: bytes) -> bytes:
+    """Return header and body as one byte string."""
+    return HEADER.pack(kind, len(body)) + body
+
+
+def parse_header(header: bytes) -> tuple[Kind, int]:
+    """Return kind and body length; raise `AnalysisProtocolError` for an unknown kind or an absurd length."""
+    try:
+        number, length = HEADER.unpack(header)
+        kind = Kind(number)
+    except (struct.error, ValueError) as error:
+        raise AnalysisProtocolError("no message header") from error
+    if length > (INSPECT_BYTES if kind is Kind.INSPECT else TEXT_LIMIT_BYTES):
+        raise AnalysisProtocolError(f"{kind.name} of {length} bytes")
+    return kind, length
+
+
+def pack_inspect(number: int, frame: Frame, *, every_tier: bool) -> bytes:
+    """Return the request to look at `frame`."""
+    head = _INSPECT.pack(number, frame.width, frame.height, every_tier)
+    return b"".join((HEADER.pack(Kind.INSPECT, INSPECT_BYTES), head, frame.plane, frame.picture))
+
+
+def parse_inspect(body: bytes) -> InspectRequest:
+    """Return the request in `body`."""
+    if len(body) != INSPECT_BYTES:
+        raise AnalysisProtocolError("INSPECT of a wrong size")
+    number, width, height, every_tier = _INSPECT.unpack_from(body)
+    plane_end = _INSPECT.size + PLANE_BYTES
+    return InspectRequest(number, width, height, bool(every_tier), body[_INSPECT.size : plane_end], body[plane_end:])
+
+
+def pack_setup(setup: WorkerSetup) -> bytes:
+    """Return the message that sets a fresh process up."""
+    return pack(Kind.SETUP, json.dumps(asdict(setup)).encode())
+
+
+def parse_setup(body: bytes) -> WorkerSetup:
+    """Return the setup in `body`. It comes from the service, so only its shape is checked."""
+    raw = json.loads(body)
+    raw["models"] = tuple(ModelSetup(**model) for model in raw["models"])
+    raw["readable_paths"] = tuple(raw["readable_paths"])
+    return WorkerSetup(**raw)
+
+
+def pack_ready(kind: Kind, ready: WorkerReady) -> bytes:
+    """Return a READY or RELOADED message."""
+    return pack(kind, json.dumps(asdict(ready)).encode())
+
+
+def parse_ready(body: bytes) -> WorkerReady:
+    """Return what a process says of itself; raise `AnalysisProtocolError`."""
+    try:
+        raw = json.loads(body)
+        return WorkerReady(
+            models=_texts(raw["models"]),
+            refused=_texts(raw["refused"]),
+            banks={str(name): int(count) for name, count in raw["banks"].items()},
+            refused_banks=_texts(raw["refused_banks"]),
+            missing_cage=tuple(str(part) for part in raw["missing_cage"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AnalysisProtocolError(f"READY: {type(error).__name__}") from error
+
+
+def pack_result(number: int, inspection: Inspection) -> bytes:
+    """Return the answer to request `number`."""
+    raw = asdict(inspection)
+    raw["fingerprint"] = inspection.fingerprint.hex()
+    return pack(Kind.RESULT, json.dumps([number, raw]).encode())
+
+
+def parse_result(body: bytes) -> tuple[int, Inspection]:
+    """Return the request's number and what was found; raise `AnalysisProtocolError` for anything out of range."""
+    try:
+        number, raw = json.loads(body)
+        inspection = Inspection(
+            quality=_ranged(int(raw["quality"]), 0, 100),
+            is_stable=bool(raw["is_stable"]),
+            is_low_information=bool(raw["is_low_information"]),
+            fingerprint=_fingerprint(raw["fingerprint"]),
+            matches=tuple(_match(match) for match in raw["matches"]),
+            scores=tuple(_score(score) for score in raw["scores"]),
+            failed_models=tuple(str(name) for name in raw["failed_models"]),
+            stage_seconds={str(stage): _finite(seconds) for stage, seconds in raw["stage_seconds"].items()},
+        )
+        return int(number), inspection
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AnalysisProtocolError(f"RESULT: {type(error).__name__}: {error}") from error
+
+
+def _texts(raw: dict[str, Any]) -> dict[str, str]:
+    return {str(name): str(text)[:500] for name, text in raw.items()}
+
+
+def _ranged(value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise ValueError(f"{value} is not in {low}..{high}")
+    return value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("not a finite number")
+    return float(value)
+
+
+def _fingerprint(raw: str) -> bytes:
+    value = bytes.fromhex(raw)
+    if len(value) != FINGERPRINT_BYTES:
+        raise ValueError("a fingerprint has 32 bytes")
+    return value
+
+
+def _match(raw: dict[str, Any]) -> HashMatch:
+    bits = _ranged(int(raw["bits"]), 1, 4096)
+    return HashMatch(
+        bank=str(raw["bank"]),
+        entry=str(raw["entry"]),
+        algorithm=str(raw["algorithm"]),
+        bits=bits,
+        distance=_ranged(int(raw["distance"]), 0, bits),
+        max_distance=_ranged(int(raw["max_distance"]), 0, bits),
+        view=str(raw["view"]),
+        quality=_ranged(int(raw["quality"]), 0, 100),
+        opinion=Opinion(raw["opinion"]),
+        generation=str(raw["generation"]),
+    )
+
+
+def _score(raw: dict[str, Any]) -> ClassScore:
+    score = _finite(raw["score"])
+    if not 0 <= score <= 1:
+        raise ValueError("a score is 0-1")
+    return ClassScore(str(raw["model"]), str(raw["label"]), score, str(raw["model_sha256"]))

@@ -1,0 +1,281 @@
+"""The service's side of analysis: frames of all streams in, inspections out, by earliest deadline.
+
+One process per core looks at frames; each has a private socket, so that one that dies takes no lock with it. A frame
+in a process that dies goes to another at once. A frame whose deadline passed is dropped and counted, never shown late.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from detector.analysis import messages
+from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
+from models.evidence import Inspection
+from streams.frame import Frame
+from streams.nursery import Nursery, NurseryBroken
+
+log = structlog.get_logger()
+
+MODEL_STAGE = "model:"
+QUARANTINE_AFTER = 3
+_MAX_ATTEMPTS = 3
+_START_TIMEOUT_SECONDS = 30.0
+_RESTART_PAUSE_SECONDS = 0.5
+
+
+class FrameDropped(Exception):
+    """Raised by `AnalysisPool.inspect`: the frame was not looked at. `cause` is stale, overload or crash."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class _WorkerHung(Exception):
+    """Raised inside a worker's task: the process gave no sign within the model's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How many processes, how many frames may wait, and how long one model may think."""
+
+    workers: int
+    queue_limit: int
+    model_timeout_seconds: float
+    setup: WorkerSetup
+
+
+@dataclass(order=True, slots=True)
+class _Waiting:
+    deadline_at: float
+    number: int
+    frame: Frame = field(compare=False)
+    every_tier: bool = field(compare=False)
+    done: asyncio.Future[Inspection] = field(compare=False)
+    attempts: int = field(default=0, compare=False)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One place for a process: what is known of the process that fills it now."""
+
+    index: int
+    ready: WorkerReady | None = None
+    bank_generation: int = -1
+    stage: str = ""
+
+
+class AnalysisPool:
+    """Owns the analysis processes. Use as `async with AnalysisPool(...) as pool`."""
+
+    def __init__(self, settings: PoolSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._queue: list[_Waiting] = []
+        self._wake = asyncio.Event()
+        self._first_ready = asyncio.Event()
+        self._nursery = Nursery(entry="detector.analysis.worker:main")
+        self._slots = [_Slot(index) for index in range(settings.workers)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._next_number = 0
+        self._bank_generation = 0
+        self._blamed: Counter[str] = Counter()
+        self._quarantined: set[str] = set()
+        self.restarts = 0
+        self.dropped: Counter[str] = Counter()
+
+    async def __aenter__(self) -> Self:
+        """Start the processes and wait until the first is warm, so that the first frame finds one."""
+        await self._nursery.__aenter__()
+        self._tasks = [
+            asyncio.create_task(self._keep_worker(slot), name=f"analysis[{slot.index}]") for slot in self._slots
+        ]
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_SECONDS):
+                await self._first_ready.wait()
+        except TimeoutError:
+            log.warning("analysis.slow_start", waited_seconds=_START_TIMEOUT_SECONDS)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the processes; frames still waiting are dropped."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._queue:
+            self._drop(heapq.heappop(self._queue), "stale")
+        await self._nursery.__aexit__(kind, error, trace)
+
+    @property
+    def ready_workers(self) -> int:
+        """How many processes are warm."""
+        return sum(slot.ready is not None for slot in self._slots)
+
+    @property
+    def waiting(self) -> int:
+        """How many frames wait for a process."""
+        return len(self._queue)
+
+    def state(self) -> WorkerReady | None:
+        """What the processes loaded, by the word of one of them; None while none is warm."""
+        return next((slot.ready for slot in self._slots if slot.ready is not None), None)
+
+    def problems(self) -> list[str]:
+        """One sentence for each thing that an operator should know of."""
+        found = [
+            f"model {name} was taken out after it ended its process {QUARANTINE_AFTER} times; replace it"
+            for name in sorted(self._quarantined)
+        ]
+        state = self.state()
+        if state is None:
+            return [*found, "no analysis process is running; see the log for why they end"]
+        found += [f"model {name} is not in use: {why}" for name, why in sorted(state.refused.items())]
+        found += [f"bank {name} is not in use: {why}" for name, why in sorted(state.refused_banks.items())]
+        return found
+
+    def reload_banks(self) -> None:
+        """Make every process take up the banks as they are on disk now, between two frames."""
+        self._bank_generation += 1
+        self._wake.set()
+
+    async def inspect(self, frame: Frame, *, deadline_at: float, every_tier: bool = False) -> Inspection:
+        """Return what is in `frame`; raise `FrameDropped` if it could not be looked at by `deadline_at` (monotonic)."""
+        if len(self._queue) >= self._settings.queue_limit:
+            self._drop(heapq.heappop(self._queue), "overload")
+        done: asyncio.Future[Inspection] = asyncio.get_running_loop().create_future()
+        self._next_number += 1
+        heapq.heappush(self._queue, _Waiting(deadline_at, self._next_number, frame, every_tier, done))
+        self._wake.set()
+        return await done
+
+    def _drop(self, entry: _Waiting, cause: str) -> None:
+        if not entry.done.done():
+            self.dropped[cause] += 1
+            entry.done.set_exception(FrameDropped(cause))
+
+    def _next_entry(self) -> _Waiting | None:
+        while self._queue:
+            entry = heapq.heappop(self._queue)
+            if entry.done.done():  # its session ended meanwhile
+                continue
+            if entry.deadline_at >= self._clock():
+                return entry
+            self._drop(entry, "stale")
+        return None
+
+    async def _keep_worker(self, slot: _Slot) -> None:
+        while True:
+            was_ready = False
+            try:
+                async with await self._nursery.spawn() as child:
+                    reader, writer = await asyncio.open_connection(sock=child.socket, limit=messages.TEXT_LIMIT_BYTES)
+                    with contextlib.closing(writer):
+                        await self._set_up(slot, reader, writer)
+                        was_ready = True
+                        await self._serve(slot, reader, writer)
+            except (OSError, EOFError, AnalysisProtocolError, NurseryBroken, TimeoutError, _WorkerHung) as error:
+                self._note_loss(slot, error)
+            finally:
+                slot.ready = None
+            if not was_ready:  # a process that cannot start would else be started in a tight loop
+                await asyncio.sleep(_RESTART_PAUSE_SECONDS)
+
+    def _note_loss(self, slot: _Slot, error: Exception) -> None:
+        self.restarts += 1
+        model = slot.stage.removeprefix(MODEL_STAGE) if slot.stage.startswith(MODEL_STAGE) else ""
+        log.warning("analysis.process_lost", process=slot.index, stage=slot.stage, why=type(error).__name__)
+        slot.stage = ""
+        if not model:
+            return
+        self._blamed[model] += 1
+        if self._blamed[model] >= QUARANTINE_AFTER and model not in self._quarantined:
+            self._quarantined.add(model)
+            log.warning("analysis.model_quarantined", model=model, losses=self._blamed[model])
+
+    async def _set_up(self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        setup = self._settings.setup
+        models = tuple(model for model in setup.models if model.name not in self._quarantined)
+        slot.bank_generation = self._bank_generation
+        writer.write(messages.pack_setup(replace(setup, models=models)))
+        async with asyncio.timeout(_START_TIMEOUT_SECONDS):
+            slot.ready = messages.parse_ready(await self._answer(slot, reader, Kind.READY))
+        self._first_ready.set()
+
+    async def _serve(self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            if slot.bank_generation != self._bank_generation:
+                await self._reload(slot, reader, writer)
+            entry = self._next_entry()
+            if entry is None:
+                self._wake.clear()
+                await self._idle(slot, reader)
+            else:
+                await self._inspect_one(slot, reader, writer, entry)
+
+    async def _idle(self, slot: _Slot, reader: asyncio.StreamReader) -> None:
+        """Wait for work; raise `EOFError` at once if the process dies meanwhile, so that a fresh one is warm soon."""
+        work = asyncio.create_task(self._wake.wait(), name=f"analysis[{slot.index}].work")
+        gone = asyncio.create_task(reader.read(1), name=f"analysis[{slot.index}].gone")
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                raise EOFError
+        finally:
+            work.cancel()
+            gone.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+
+    async def _inspect_one(
+        self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: _Waiting
+    ) -> None:
+        entry.attempts += 1
+        try:
+            writer.write(messages.pack_inspect(entry.number, entry.frame, every_tier=entry.every_tier))
+            number, inspection = messages.parse_result(await self._answer(slot, reader, Kind.RESULT))
+            if number != entry.number:
+                raise AnalysisProtocolError("an answer to another frame")
+        except BaseException:
+            self._hand_on(entry)
+            raise
+        slot.stage = ""
+        if not entry.done.done():
+            entry.done.set_result(inspection)
+
+    def _hand_on(self, entry: _Waiting) -> None:
+        if entry.attempts < _MAX_ATTEMPTS:
+            heapq.heappush(self._queue, entry)
+            self._wake.set()
+        else:
+            self._drop(entry, "crash")
+
+    async def _reload(self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        slot.bank_generation = self._bank_generation
+        writer.write(messages.pack(Kind.RELOAD, b""))
+        slot.ready = messages.parse_ready(await self._answer(slot, reader, Kind.RELOADED))
+
+    async def _answer(self, slot: _Slot, reader: asyncio.StreamReader, wanted: Kind) -> bytes:
+        """Return the body of the next `wanted` message, noting stages on the way; each step has the model's time."""
+        limit = self._settings.model_timeout_seconds if wanted is Kind.RESULT else _START_TIMEOUT_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(limit):
+                    kind, length = messages.parse_header(await reader.readexactly(messages.HEADER.size))
+                    body = await reader.readexactly(length)
+            except TimeoutError as error:
+                raise _WorkerHung(slot.stage) from error
+            if kind is Kind.STAGE:
+                slot.stage = body[:200].decode("utf-8", "replace")
+            elif kind is wanted:
+                return body
+            else:
+                raise AnalysisProtocolError(f"{kind.name} instead of {wanted.name}")

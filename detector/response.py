@@ -1,0 +1,288 @@
+"""What follows a decision: an incident and its alert on disk, the alert on its way, and the cut."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from detector.alerts.alert import AlertFacts, AlertType, WallAnchor, build_alert, uuid7
+from detector.alerts.delivery import Delivery
+from detector.breaker import Breaker
+from detector.enforcement import CutOutcome, CutTarget, Enforcer
+from detector.events import CutState, Decision, Signal, Step, StreamKey
+from detector.metrics import AlertState, Metrics
+from detector.store.database import StoreUnavailable
+from detector.store.incidents import IncidentRecord, Incidents
+
+log = structlog.get_logger()
+
+MAX_UPDATES = 10
+"""Updates of one incident that are sent: a stream that flaps must not fill the outbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What the response needs to know of the stream beside the decision.
+
+    `last_packet_at` is the monotonic time of the last media byte that our reader saw, for the proof of the cut.
+    """
+
+    stream_id: str
+    session: str
+    key: StreamKey
+    connection: str
+    coverage: Mapping[str, float | Mapping[str, float]]
+    last_packet_at: Callable[[], float | None]
+
+
+@dataclass(slots=True)
+class _Open:
+    """The open incident of one session."""
+
+    incident_id: str
+    action: Step
+    sources: set[str]
+    first_arrived_at: float
+    updates: int = 0
+    is_cutting: bool = False
+
+    def is_news(self, decision: Decision) -> bool:
+        """Whether the decision asks for more than was asked for, or names something new."""
+        if decision.action is Step.CUT and decision.is_live and not self.is_cutting:
+            return True
+        return decision.action > self.action or bool({s.source for s in decision.signals} - self.sources)
+
+    def note(self, decision: Decision) -> None:
+        """Remember what the decision asked for."""
+        self.action = max(self.action, decision.action)
+        self.sources |= {signal.source for signal in decision.signals}
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseSettings:
+    """How long an alert is of use, and which config decided."""
+
+    expires_after_ms: int
+    config_digest: str
+
+
+class Responder:
+    """Turns decisions into incidents, alerts and cuts: one incident per session, raised but never repeated.
+
+    The incident and its alert are on disk before the first byte is sent and before the publisher is cut; if the disk
+    refuses, both still happen. Cuts run in tasks of their own (`async with`), so that no stream waits for another's.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts it joins, by name
+        self,
+        *,
+        delivery: Delivery,
+        incidents: Incidents,
+        enforcer: Enforcer,
+        breaker: Breaker,
+        metrics: Metrics,
+        settings: ResponseSettings,
+        live_streams: Callable[[], int],
+        generation_age_seconds: Callable[[str], float | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._delivery = delivery
+        self._incidents = incidents
+        self._enforcer = enforcer
+        self._breaker = breaker
+        self._metrics = metrics
+        self._settings = settings
+        self._live_streams = live_streams
+        self._generation_age_seconds = generation_age_seconds
+        self._clock = clock
+        self._open: dict[str, _Open] = {}
+        self._cuts: set[asyncio.Task[None]] = set()
+        self.updates_left_out_total = 0
+
+    async def __aenter__(self) -> Self:
+        """Go on with the cuts that an earlier run began and did not finish."""
+        try:
+            pending = await self._incidents.pending_cuts()
+        except StoreUnavailable as error:
+            log.warning("response.pending_cuts_unknown", why=str(error))
+            return self
+        for record in pending:
+            log.info("cut.resumed", stream=record.stream_id, incident=record.incident_id)
+            target = CutTarget(
+                record.stream_id, record.session, record.key, record.connection or None, record.incident_id
+            )
+            self._begin_cut(target, lambda: None)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give up waiting for cuts; the enforcer owns them and lets them end."""
+        for task in self._cuts:
+            task.cancel()
+        await asyncio.gather(*self._cuts, return_exceptions=True)
+
+    async def respond(self, decision: Decision, stream: StreamFacts) -> None:
+        """Do what `decision` asks for, unless this session's incident says it already."""
+        for signal in decision.signals:
+            self._metrics.signal(signal.kind, signal.step)
+        known = self._open.get(decision.session)
+        if known is not None and not known.is_news(decision):
+            return
+        judged = self._breaker.judge(
+            decision,
+            now=self._clock(),
+            live_streams=self._live_streams(),
+            generation_age_seconds=self._generation_age_seconds,
+        )
+        if judged.refused_by is not None:
+            if known is not None and not known.is_news(judged):
+                return
+            self._metrics.breaker_refused()
+            log.warning("cut.refused_by_breaker", stream=judged.stream_id, source=judged.refused_by)
+        if known is not None and judged.action <= known.action:
+            if known.updates >= MAX_UPDATES:
+                self.updates_left_out_total += 1
+                return
+            known.updates += 1
+        await self._alert_and_cut(judged, stream, known)
+
+    def session_ended(self, session: str) -> None:
+        """The stream ended: what comes under the same key afterwards is another incident."""
+        self._open.pop(session, None)
+
+    async def release(self, source: str, streams: Callable[[str], StreamFacts | None]) -> bool:
+        """An operator trusts `source` again: cut what it was refused and is still live. False if nothing was held."""
+        refusals = self._breaker.release(source)
+        for refusal in refusals:
+            stream = streams(refusal.stream_id)
+            known = self._open.get(refusal.session)
+            if stream is None or known is None:
+                continue
+            known.action = Step.CUT
+            self._enforce(known, stream)
+        return bool(refusals)
+
+    def refused(self) -> list[str]:
+        """One sentence for each source that the breaker stopped."""
+        return [
+            f"{one.source} may cut nothing more after {one.refused_total} refused cuts; look at them "
+            f"('stopframe incidents') and say yes with 'stopframe incidents release {one.source}'"
+            for one in self._breaker.tripped()
+        ]
+
+    async def cut_by_hand(self, stream: StreamFacts) -> tuple[str, CutOutcome]:
+        """Cut because an operator says so, whatever `enforcement.live` is; returns the incident and the outcome."""
+        record = self._record(stream, signals="cut by an operator", action=Step.CUT, is_live=True)
+        try:
+            await self._incidents.open(record)
+        except StoreUnavailable as error:
+            log.warning("incident.unrecorded", stream=stream.stream_id, why=str(error))
+        self._metrics.decision(Step.CUT)
+        target = _target(stream, record.incident_id, self._clock())
+        outcome = await self._enforcer.cut(target, last_packet_at=stream.last_packet_at)
+        self._metrics.cut(outcome.state)
+        return record.incident_id, outcome
+
+    async def _alert_and_cut(self, decision: Decision, stream: StreamFacts, known: _Open | None) -> None:
+        summary = "; ".join(dict.fromkeys(_summary(signal) for signal in decision.signals))[:500]
+        record = self._record(
+            stream,
+            signals=summary,
+            action=decision.action,
+            is_live=decision.is_live and decision.action > Step.SHADOW,
+            known=known,
+        )
+        record = replace(record, refused_by=decision.refused_by)
+        must_cut = decision.action is Step.CUT and decision.is_live
+        if must_cut:
+            record = replace(record, cut_state=CutState.PENDING)
+        first_arrived_at = known.first_arrived_at if known else decision.observation.arrived_at
+        opened = known or _Open(record.incident_id, Step.OFF, set(), first_arrived_at)
+        opened.note(decision)
+        self._open[decision.session] = opened
+        queued_at = self._clock()
+        alert = build_alert(
+            AlertFacts.of_decision(
+                decision,
+                config_digest=self._settings.config_digest,
+                alert_type=AlertType.UPDATE if known else AlertType.OPEN,
+                incident_id=record.incident_id,
+                coverage=stream.coverage,
+            ),
+            alert_id=uuid7(_wall_ms(), os.urandom(10)),
+            anchor=WallAnchor(queued_at, _wall_ms()),
+            queued_at=queued_at,
+            expires_after_ms=self._settings.expires_after_ms,
+        )
+        self._metrics.decision(decision.action)
+        submitted = await self._delivery.submit(alert, record)
+        self._metrics.stage("store", self._clock() - queued_at)
+        self._metrics.alert(AlertState.QUEUED if submitted.is_durable else AlertState.NOT_DURABLE)
+        log.info(
+            "alert.queued",
+            stream=decision.stream_id,
+            alert=alert.alert_id,
+            action=decision.action.word,
+            live=decision.is_live,
+            signals=summary,
+        )
+        if must_cut:
+            self._enforce(opened, stream)
+
+    def _enforce(self, opened: _Open, stream: StreamFacts) -> None:
+        if not opened.is_cutting:
+            opened.is_cutting = True
+            target = _target(stream, opened.incident_id, opened.first_arrived_at)
+            self._begin_cut(target, stream.last_packet_at, opened)
+
+    def _begin_cut(
+        self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: _Open | None = None
+    ) -> None:
+        task = asyncio.create_task(self._cut(target, last_packet_at, opened), name=f"response.cut[{target.stream_id}]")
+        self._cuts.add(task)
+        task.add_done_callback(self._cuts.discard)
+
+    async def _cut(self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: _Open | None) -> None:
+        outcome = await self._enforcer.cut(target, last_packet_at=last_packet_at)
+        self._metrics.cut(outcome.state)
+        if outcome.gone_at is not None and target.hit_at is not None:
+            self._metrics.cut_done(outcome.gone_at - target.hit_at)
+        if opened is not None and outcome.state is not CutState.CONFIRMED:
+            opened.is_cutting = False  # the next hit tries again
+
+    def _record(
+        self, stream: StreamFacts, *, signals: str, action: Step, is_live: bool, known: _Open | None = None
+    ) -> IncidentRecord:
+        return IncidentRecord(
+            incident_id=known.incident_id if known else uuid7(_wall_ms(), os.urandom(10)),
+            stream_id=stream.stream_id,
+            session=stream.session,
+            key=stream.key,
+            connection=stream.connection,
+            opened_at_ms=_wall_ms(),
+            action=action,
+            is_live=is_live,
+            signals=signals,
+        )
+
+
+def _target(stream: StreamFacts, incident_id: str, hit_at: float) -> CutTarget:
+    return CutTarget(stream.stream_id, stream.session, stream.key, stream.connection or None, incident_id, hit_at)
+
+
+def _summary(signal: Signal) -> str:
+    if signal.kind == "hash":
+        return f"{signal.source} at distance {signal.distance} through {signal.view}"
+    if signal.score is not None:
+        return f"{signal.source} {signal.score:.2f}"
+    return signal.name
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,306 @@
+"""One stream's life: a reader is kept running, its frames are analysed in order, and every second is accounted for."""
+
+import asyncio
+import contextlib
+import math
+import os
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import structlog
+
+from detector.analysis.pool import AnalysisPool, FrameDropped
+from detector.config.config import CloserLook
+from detector.coverage import Cause, Coverage, Ledger
+from detector.events import Decision, Observation, StreamKey
+from detector.metrics import CrashKind, DropCause, Metrics
+from detector.policy import History, PolicySettings, decide
+from streams.frame import Frame
+from streams.job import Job
+from streams.keeper import Keeper, ReaderCrashed, ReaderMisbehaved, ReaderStalled, SourceUnreachable, resolve
+from streams.nursery import Nursery, NurseryBroken
+from streams.wire import EndCode, Ended, Heartbeat, Message, Opened
+
+log = structlog.get_logger()
+
+FRAME_QUEUE_LIMIT = 8
+"""Frames of one stream that may wait for analysis; the oldest makes room for a newer one and is counted."""
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 10.0
+_STEADY_SECONDS = 10.0
+"""A reader that ran this long has proved its source: the next pause starts small again."""
+
+_DROP_CAUSES = {"stale": DropCause.STALE, "overload": DropCause.QUEUE_FULL, "crash": DropCause.WORKER_LOST}
+_COVERAGE_CAUSES = {"stale": Cause.STALE, "overload": Cause.OVERLOAD, "crash": Cause.ANALYSIS_FAILED}
+_END_CAUSES = {
+    EndCode.NO_VIDEO: Cause.NO_VIDEO,
+    EndCode.CODEC: Cause.UNDECODABLE,
+    EndCode.RESOLUTION: Cause.UNDECODABLE,
+    EndCode.NOT_MEDIA: Cause.UNDECODABLE,
+    EndCode.DECODE_ERRORS: Cause.UNDECODABLE,
+    EndCode.TIMEOUT: Cause.NO_PACKETS,
+    EndCode.REFUSED: Cause.UNREACHABLE,
+    EndCode.NOT_FOUND: Cause.UNREACHABLE,
+}
+_CRASHES = {
+    ReaderCrashed: CrashKind.READER,
+    ReaderStalled: CrashKind.READER_STALLED,
+    ReaderMisbehaved: CrashKind.READER_MISBEHAVED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What a stream's session goes by; replaced as a whole when the config changes."""
+
+    job: Job
+    closer_look: CloserLook
+    deadline_seconds: float
+    policy: PolicySettings
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """What all sessions share."""
+
+    nursery: Nursery
+    pool: AnalysisPool
+    metrics: Metrics
+    respond: Callable[["StreamSession", Decision], Awaitable[None]]
+    clock: Callable[[], float] = time.monotonic
+
+
+class StreamSession:
+    """Watches one stream until it is cancelled. `state` is what an operator reads; everything else is for the account.
+
+    The publisher's session outlives readers: votes, coverage and the open incident go on when a reader is replaced.
+    """
+
+    def __init__(
+        self, stream_id: str, key: StreamKey, settings: SessionSettings, parts: SessionParts, *, connection: str = ""
+    ) -> None:
+        self.stream_id = stream_id
+        self.key = key
+        self.connection = connection
+        self.session = uuid.UUID(bytes=os.urandom(16), version=4).hex
+        self.settings = settings
+        self._parts = parts
+        self.started_at = parts.clock()
+        self.since = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.state = "connecting"
+        self.code = ""
+        self.opened: Opened | None = None
+        self.last_sample_at: float | None = None
+        self.last_packet_at: float | None = None
+        self.last_action = ""
+        self.readers = 0
+        self._ledger = Ledger(self.started_at, settings.job.sampling.detect_within_seconds)
+        self._history = History()
+        self._closer_until = -math.inf
+        self._cpu_seconds_before = 0.0
+        self._heartbeat: Heartbeat | None = None
+        self._keeper: Keeper | None = None
+        self._frames: asyncio.Queue[Frame] = asyncio.Queue(FRAME_QUEUE_LIMIT)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds of all readers of this session."""
+        return self._cpu_seconds_before + (self._heartbeat.cpu_seconds if self._heartbeat else 0.0)
+
+    def coverage(self) -> Coverage:
+        """The account up to now."""
+        return self._ledger.account(self._parts.clock())
+
+    async def run(self) -> None:
+        """Keep a reader on the stream, with growing pauses while it fails, until cancelled."""
+        pause = 0.0
+        analyst = asyncio.create_task(self._analyse_all(), name=f"session[{self.stream_id}].analysis")
+        try:
+            while True:
+                begun_at = self._parts.clock()
+                ending = await self._read_until_it_ends()
+                self._note_end(ending)
+                lasted = self._parts.clock() - begun_at
+                pause = (
+                    0.0
+                    if lasted > _STEADY_SECONDS
+                    else min(max(_FIRST_PAUSE_SECONDS, 2 * pause), _LONGEST_PAUSE_SECONDS)
+                )
+                if isinstance(ending, Exception) and lasted > self.settings.job.sampling.detect_within_seconds:
+                    pause = 0.0  # a reader that worked and died is replaced at once
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, hides nothing
+                self._parts.metrics.reader_restarted()
+        finally:
+            analyst.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await analyst
+            self.state = "ended"
+            self._ledger.end(self._parts.clock())
+
+    async def _read_until_it_ends(self) -> Ended | Exception:
+        try:
+            return await self._read()
+        except (ReaderCrashed, ReaderStalled, ReaderMisbehaved, SourceUnreachable, NurseryBroken) as error:
+            return error
+        finally:
+            self._keeper = None
+            self._cpu_seconds_before = self.cpu_seconds
+            self._heartbeat = None
+
+    async def _read(self) -> Ended:
+        job = self.settings.job
+        url, port = await resolve(job.url, job.kind)
+        async with Keeper(self._parts.nursery, replace(job, url=url, port=port)) as keeper:
+            self._keeper = keeper
+            self.readers += 1
+            async for message in keeper.messages():
+                if isinstance(message, Ended):
+                    return message
+                await self._take(message)
+        return Ended(EndCode.INTERNAL, math.nan, "the reader ended without a word")
+
+    async def _take(self, message: Message) -> None:
+        match message:
+            case Opened():
+                self.opened = message
+                self.state, self.code = "live", ""
+                self._ledger.cause(Cause.NO_KEYFRAME, self._parts.clock())
+                log.info(
+                    "session.opened",
+                    stream=self.stream_id,
+                    codec=message.codec,
+                    width=message.width,
+                    height=message.height,
+                )
+                await self._look_closer_again()
+            case Frame():
+                self._parts.metrics.sample(message.reason)
+                self._enqueue(message)
+            case Heartbeat():
+                self._note_heartbeat(message)
+            case _:
+                pass
+
+    def _enqueue(self, frame: Frame) -> None:
+        if self._frames.full():
+            self._frames.get_nowait()
+            self._parts.metrics.dropped(DropCause.QUEUE_FULL)
+            self._ledger.cause(Cause.OVERLOAD, self._parts.clock())
+        self._frames.put_nowait(frame)
+
+    def _note_heartbeat(self, beat: Heartbeat) -> None:
+        before = self._heartbeat
+        self._heartbeat = beat
+        self._count(beat, before)
+        if not math.isnan(beat.last_packet_at):
+            self.last_packet_at = max(beat.last_packet_at, self.last_packet_at or 0.0)
+        quiet_seconds = beat.sent_at - (self.last_packet_at or self.started_at)
+        if self.state == "live" and quiet_seconds > self.settings.job.sampling.detect_within_seconds:
+            self._ledger.cause(Cause.NO_PACKETS, self._parts.clock() - quiet_seconds)
+            self.state = "stalled"
+        elif self.state == "stalled" and quiet_seconds < 1.0:
+            self._ledger.cause(Cause.UNSAMPLED, self._parts.clock())
+            self.state = "live"
+
+    def _count(self, beat: Heartbeat, before: Heartbeat | None) -> None:
+        metrics = self._parts.metrics
+        metrics.keyframes_without_picture(
+            beat.keyframes_without_picture - (before.keyframes_without_picture if before else 0)
+        )
+        metrics.decode_errors(beat.decode_errors - (before.decode_errors if before else 0))
+        metrics.reader_cpu(beat.cpu_seconds - (before.cpu_seconds if before else 0.0))
+        metrics.dropped(DropCause.REPLACED, beat.replaced_samples - (before.replaced_samples if before else 0))
+
+    def _note_end(self, ending: Ended | Exception) -> None:
+        now = self._parts.clock()
+        self.state = "reconnecting"
+        if isinstance(ending, Ended):
+            self.code = ending.code.value
+            self._parts.metrics.reader_ended(ending.code)
+            self._ledger.cause(_END_CAUSES.get(ending.code, Cause.ENDED), now)
+            log.info("session.reader_ended", stream=self.stream_id, code=ending.code.value, detail=ending.detail)
+            return
+        self.code = type(ending).__name__
+        kind = _CRASHES.get(type(ending))
+        if kind is not None:
+            self._parts.metrics.crashed(kind)
+        self._ledger.cause(Cause.UNREACHABLE if kind is None else Cause.READER_FAILED, now)
+        log.warning("session.reader_lost", stream=self.stream_id, why=type(ending).__name__, detail=str(ending))
+
+    async def _analyse_all(self) -> None:
+        while True:
+            frame = await self._frames.get()
+            observation = await self._look_at(frame)
+            if observation is not None:
+                await self._judge(observation)
+
+    async def _look_at(self, frame: Frame) -> Observation | None:
+        clock, metrics = self._parts.clock, self._parts.metrics
+        metrics.stage("decode", frame.decoded_at - frame.arrived_at)
+        queued_at = clock()
+        try:
+            inspection = await self._parts.pool.inspect(
+                frame, deadline_at=frame.decoded_at + self.settings.deadline_seconds
+            )
+        except FrameDropped as drop:
+            metrics.dropped(_DROP_CAUSES[drop.cause])
+            self._ledger.cause(_COVERAGE_CAUSES[drop.cause], clock())
+            return None
+        metrics.stage("analysis", clock() - queued_at)
+        metrics.inspection(inspection)
+        return Observation(
+            stream_id=self.stream_id,
+            session=self.session,
+            sequence=frame.sequence,
+            reason=frame.reason.value,
+            arrived_at=frame.arrived_at,
+            decoded_at=frame.decoded_at,
+            scored_at=clock(),
+            pts_seconds=frame.pts_seconds,
+            is_corrupt=frame.is_corrupt,
+            inspection=inspection,
+        )
+
+    async def _judge(self, observation: Observation) -> None:
+        now = self._parts.clock()
+        if observation.inspection.is_low_information:
+            self._ledger.cause(Cause.LOW_INFORMATION, observation.arrived_at)
+        else:
+            self.last_sample_at = observation.arrived_at
+            self._ledger.sample(observation.arrived_at)
+            self._ledger.cause(Cause.UNSAMPLED, observation.arrived_at)
+        self._history, verdict = decide(self.settings.policy, self._history, observation)
+        self._parts.metrics.frame_to_decision(now - observation.arrived_at)
+        if verdict.weak_hit:
+            await self._look_closer(now)
+        if not verdict.signals:
+            return
+        self.last_action = verdict.action.word
+        decision = Decision(
+            stream_id=self.stream_id,
+            session=self.session,
+            observation=observation,
+            action=verdict.action,
+            is_live=verdict.is_live,
+            signals=verdict.signals,
+            votes=verdict.votes,
+        )
+        await self._parts.respond(self, decision)
+
+    async def _look_closer(self, now: float) -> None:
+        look = self.settings.closer_look
+        was_close = self._closer_until - look.hold_seconds / 2 > now
+        if was_close:
+            return  # told already, and for long enough
+        self._closer_until = now + look.hold_seconds
+        await self._look_closer_again()
+
+    async def _look_closer_again(self) -> None:
+        """Tell the reader of now what its predecessor was told, so that a reader that dies forgets nothing."""
+        if self._keeper is not None and self._closer_until > self._parts.clock():
+            await self._keeper.look_closer(self.settings.closer_look.interval_seconds, self._closer_until)

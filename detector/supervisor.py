@@ -1,0 +1,113 @@
+"""All streams: one session for every live publisher and every configured source, each in a task of its own."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from detector.events import Publisher, StreamKey
+from detector.ingest.adapter import IngestServer, IngestUnavailable, PublisherEnded, PublisherStarted
+from detector.session import StreamSession
+from streams.job import SourceKind
+
+log = structlog.get_logger()
+
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A stream to watch: what it is, where its bytes come from, and which connection publishes it."""
+
+    key: StreamKey
+    kind: SourceKind
+    url: str
+    connection: str = ""
+
+
+class Supervisor:
+    """Starts and ends sessions. `sessions` maps stream id to the live session."""
+
+    def __init__(
+        self,
+        *,
+        ingest: IngestServer,
+        sources: Iterable[Watched],
+        open_session: Callable[[Watched], StreamSession],
+        ended: Callable[[StreamSession], Awaitable[None]],
+    ) -> None:
+        self._ingest = ingest
+        self._sources = tuple(sources)
+        self._open_session = open_session
+        self._ended = ended
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.sessions: dict[str, StreamSession] = {}
+        self.ingest_fault: str | None = None
+
+    async def run(self) -> None:
+        """Watch until cancelled; every session ends with it."""
+        try:
+            for source in self._sources:
+                self._begin(source)
+            while True:
+                await self._follow_publishers()
+                await asyncio.sleep(_RETRY_SECONDS)
+        finally:
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow_publishers(self) -> None:
+        try:
+            async for change in self._ingest.changes():
+                self.ingest_fault = None
+                match change:
+                    case PublisherStarted(publisher):
+                        await self._publisher_started(publisher)
+                    case PublisherEnded(key, connection):
+                        await self._publisher_ended(key, connection)
+        except IngestUnavailable as error:
+            if self.ingest_fault is None:
+                log.warning("ingest.unavailable", why=str(error))
+            self.ingest_fault = str(error)
+
+    async def _publisher_started(self, publisher: Publisher) -> None:
+        kind, url = self._ingest.reader_source(publisher.key)
+        old = self._find(publisher.key)
+        if old is not None:
+            if old.connection == publisher.connection:
+                return
+            await self._stop(old)
+        self._begin(Watched(publisher.key, kind, url, publisher.connection))
+
+    async def _publisher_ended(self, key: StreamKey, connection: str) -> None:
+        session = self._find(key)
+        if session is not None and session.connection == connection:
+            await self._stop(session)
+
+    def _find(self, key: StreamKey) -> StreamSession | None:
+        return next((session for session in self.sessions.values() if session.key == key), None)
+
+    def _begin(self, watched: Watched) -> None:
+        session = self._open_session(watched)
+        self.sessions[session.stream_id] = session
+        self._tasks[session.session] = asyncio.create_task(self._keep(session), name=f"session[{session.stream_id}]")
+
+    async def _keep(self, session: StreamSession) -> None:
+        try:
+            await session.run()
+        finally:
+            if self.sessions.get(session.stream_id) is session:
+                del self.sessions[session.stream_id]
+            self._tasks.pop(session.session, None)
+            await self._ended(session)
+
+    async def _stop(self, session: StreamSession) -> None:
+        task = self._tasks.get(session.session)
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -54,7 +54,7 @@ def load_or_create(state_dir: Path) -> Credentials:
     except OSError as error:
         what = error.strerror or type(error).__name__
         raise CredentialsError(
-            f"The secrets in {folder} cannot be read or made ({what}); make the folder writable for the user who runs this."
+            f"The secrets in {folder} cannot be read or made ({what}); make the folder writable for this user."
         ) from None
     return Credentials(deployment=deployment, hook=hook.hex())
 

@@ -16,7 +16,7 @@ from detector.config.wording import shown
 
 MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 16
-_MAX_NODES = 50_000
+_MAX_NODES = 20_000
 
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 # Longer numbers stay text and are refused as such: Python reads no thousands of digits, and says so by an exception.

@@ -1,9 +1,11 @@
 """From a file to a config, or to every fault in it at once."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,6 +19,8 @@ from detector.config.references import LoadContext
 # Each round takes out what was at fault and looks at what is left: pydantic looks for conflicts between keys only where
 # the keys themselves are sound, so those of a section come to light in the second round and those of the file later.
 _ROUNDS = 6
+# Looking for what rests on what takes the square of their number.
+_MAX_FAULTS = 200
 
 
 def load_config(path: Path | str | None, *, environment: Mapping[str, str] | None = None) -> Config:
@@ -47,7 +51,7 @@ def config_digest(config: Config) -> str:
 
 
 def _read(path: Path | str, environment: Mapping[str, str] | None) -> tuple[Config | None, list[Fault]]:
-    file = str(path)
+    file = os.fsencode(path).decode("utf-8", "replace")
     try:
         with Path(path).open("rb") as opened:
             document = read_document(opened.read(MAX_BYTES + 1))
@@ -63,7 +67,15 @@ def _read(path: Path | str, environment: Mapping[str, str] | None) -> tuple[Conf
     for location, line in document.repeated:
         first = document.line_of(location)
         faults.append(Fault(file, line, key_text(location), f"stands in line {first} already; give each key once"))
-    return (None if faults else config), sorted(faults)
+    return (None if faults else config), _readable(sorted(faults))
+
+
+def _readable(faults: list[Fault]) -> list[Fault]:
+    """As many faults as anybody reads, and a last one that says when there are more."""
+    if len(faults) <= _MAX_FAULTS:
+        return faults
+    shown = faults[:_MAX_FAULTS]
+    return [*shown, replace(shown[-1], key="(file)", message=f"more than {_MAX_FAULTS} faults; correct these first")]
 
 
 def _validate(document: Document, context: LoadContext) -> tuple[Config | None, list[Finding]]:
@@ -74,8 +86,10 @@ def _validate(document: Document, context: LoadContext) -> tuple[Config | None, 
         try:
             return Config.model_validate(values, context=context), found
         except ValidationError as error:
-            present = list(findings(error))
+            present = list(itertools.islice(findings(error), _MAX_FAULTS + 1))
         found += [each for each in present if not _rests_on_faults(each, found)]
+        if len(found) > _MAX_FAULTS:
+            break
         for each in present:
             values = _without(values, each.location)
     return None, found

@@ -203,6 +203,14 @@ def test_a_repeated_key_names_both_lines(write: Write) -> None:
     assert "line 1" in fault.message
 
 
+def test_a_file_full_of_faults_is_told_in_time(write: Write) -> None:
+    """Thousands of faults end in the first 200 and a word that there are more, not in minutes of work."""
+    faults = check_files([write("".join(f"k{number}: 1\n" for number in range(9000)))])
+    assert len(faults) == 201
+    assert "correct these first" in faults[-1].message
+    assert (faults[0].line, faults[-1].key) == (1, "(file)")
+
+
 def test_the_words_off_and_on_stay_words(write: Write) -> None:
     """`off` needs no quotes, though YAML 1.1 takes it for a boolean, and 1:30 is no number of seconds."""
     assert load_config(write("sandbox: off\nbanks: {A: {step: off}}\n")).sandbox is SandboxMode.OFF

@@ -177,7 +177,8 @@ async def _connected(client: aiomqtt.Client) -> AsyncIterator[aiomqtt.Client]:
     finally:
         if not entering.done():  # cancelled while a thread is connecting, which cannot be
             await asyncio.wait({entering}, timeout=_GOODBYE_SECONDS)
-            entering.add_done_callback(lambda task: (task.cancelled() or task.exception(), _close(client)))
+            entering.add_done_callback(lambda _: _close(client))
+            entering.add_done_callback(lambda task: task.cancelled() or task.exception())
         elif entering.exception() is None:
             with contextlib.suppress(aiomqtt.MqttError):  # we leave; whether it hears our goodbye is no matter
                 await client.__aexit__(None, None, None)

@@ -1,0 +1,155 @@
+"""The outbox: one transaction before anything is sent, one row per sink until it is settled."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from detector.events import Step, StreamKey
+from detector.store.database import Database, StoreUnavailable
+from detector.store.incidents import IncidentRecord, Incidents
+from detector.store.outbox import Outbox
+
+
+@dataclass(frozen=True)
+class FakeAlert:
+    alert_id: str
+    stream_id: str = "s"
+    is_cut: bool = False
+    expires_at_ms: int = 10_000
+    incident_id: str | None = None
+    padding: int = 0
+
+    def encode(self, seq: int | None, *, durable: bool) -> bytes:
+        return json.dumps({"id": self.alert_id, "seq": seq, "durable": durable, "p": "x" * self.padding}).encode()
+
+
+def _incident(incident_id: str = "i1") -> IncidentRecord:
+    return IncidentRecord(
+        incident_id=incident_id,
+        stream_id="s",
+        session="1",
+        key=StreamKey("m", "live", "k"),
+        opened_at_ms=1,
+        action=Step.CUT,
+        is_live=True,
+        signals="x",
+    )
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    async with Database.open(tmp_path / "s.db") as database:
+        yield database
+
+
+async def _record(outbox: Outbox, *alerts: FakeAlert, sinks: tuple[str, ...] = ("mqtt",)) -> list[int]:
+    return [(await outbox.record(a, None, sinks=sinks, now_ms=1)).seq for a in alerts]
+
+
+async def test_incident_and_alert_are_one_transaction(db: Database) -> None:
+    """Where the alert's row is refused, its incident is not there either."""
+    outbox = Outbox(db)
+    pages = await db.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    await db.read(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    with pytest.raises(StoreUnavailable):
+        await outbox.record(FakeAlert("a", padding=50_000), _incident(), sinks=("mqtt",), now_ms=1)
+    assert await Incidents(db).newest() == []
+
+    await db.read(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
+    stored = await outbox.record(FakeAlert("a"), _incident(), sinks=("mqtt",), now_ms=1)
+    assert stored.seq == 1
+    assert [r.incident_id for r in await Incidents(db).newest()] == ["i1"]
+
+
+async def test_seq_has_no_gaps_under_concurrency_and_restarts(tmp_path: Path) -> None:
+    """Numbers count on without a gap: over concurrent submits, refused rows, pruning and a restart."""
+    seqs = []
+    for run in range(2):
+        async with Database.open(tmp_path / "s.db") as db:
+            outbox = Outbox(db)
+            results = await asyncio.gather(*(_record(outbox, FakeAlert(f"{run}-{n}"), sinks=()) for n in range(30)))
+            seqs += [seq for result in results for seq in result]
+            await outbox.prune(1_000_000)
+
+    assert sorted(seqs) == list(range(1, 61))
+
+
+async def test_same_alert_is_stored_once(db: Database) -> None:
+    """Recording an alert again returns the number and the bytes of the first time."""
+    outbox = Outbox(db)
+    first = await outbox.record(FakeAlert("a"), None, sinks=("mqtt",), now_ms=1)
+    again = await outbox.record(FakeAlert("a"), None, sinks=("mqtt",), now_ms=5)
+
+    assert first == again
+    assert json.loads(first.payload) == {"id": "a", "seq": 1, "durable": True, "p": ""}
+    assert await outbox.counts("mqtt") == {"pending": 1}
+
+
+async def test_due_puts_streams_with_a_cut_first_and_keeps_each_in_order(db: Database) -> None:
+    """A stream with a cut goes first, from its oldest alert on; the others follow by age."""
+    outbox = Outbox(db)
+    order = [("a", False), ("b", False), ("a", False), ("b", True), ("c", True)]
+    await _record(outbox, *(FakeAlert(f"{n}", stream_id=s, is_cut=cut) for n, (s, cut) in enumerate(order)))
+
+    rows = await outbox.due("mqtt", 5, 10)
+    assert [row.alert_id for row in rows] == ["1", "3", "4", "0", "2"]
+    assert [row.alert_id for row in await outbox.due("mqtt", 5, 3)] == ["1", "3", "4"]
+
+
+async def test_states_of_a_row(db: Database) -> None:
+    """An attempt is counted and waits for its time; accepted rows never come back; sinks are independent."""
+    outbox = Outbox(db)
+    await _record(outbox, FakeAlert("a"), sinks=("mqtt", "other"))
+    await outbox.attempted("a", "mqtt", next_attempt_at_ms=500)
+
+    assert await outbox.due("mqtt", 499, 10) == []
+    (row,) = await outbox.due("mqtt", 500, 10)
+    assert row.attempts == 1
+    assert await outbox.counts("mqtt") == {"sent": 1}
+    assert await outbox.open_count("mqtt") == (1, 500)
+
+    await outbox.acked("a", "mqtt", 600)
+    await outbox.attempted("a", "mqtt", next_attempt_at_ms=700)
+    assert await outbox.due("mqtt", 9_000, 10) == []
+    assert (await outbox.counts("mqtt"), await outbox.counts("other")) == ({"acked": 1}, {"pending": 1})
+
+
+async def test_new_alert_wakes_its_whole_stream(db: Database) -> None:
+    """An alert that is due brings along the older ones of its stream that are still backing off."""
+    outbox = Outbox(db)
+    await _record(outbox, FakeAlert("old"))
+    await outbox.attempted("old", "mqtt", next_attempt_at_ms=900)
+    await _record(outbox, FakeAlert("new"))
+
+    assert [row.alert_id for row in await outbox.due("mqtt", 5, 10)] == ["old", "new"]
+
+
+async def test_expired_rows_are_kept_and_counted(db: Database) -> None:
+    """What expires is settled, stays on disk and counts, but is never due again; pruning spares it."""
+    outbox = Outbox(db)
+    await _record(outbox, FakeAlert("a", expires_at_ms=100), FakeAlert("b", expires_at_ms=900))
+
+    assert [row.alert_id for row in await outbox.due("mqtt", 100, 10)] == ["b"]
+    assert [await outbox.expire(100), await outbox.expire(100)] == [1, 0]
+    await outbox.acked("b", "mqtt", 100)
+    assert await outbox.prune(10_000) == 1
+    assert await outbox.counts("mqtt") == {"expired": 1}
+    assert (await outbox.expired_since(100), await outbox.expired_since(101)) == ({"mqtt": 1}, {})
+
+
+async def test_probe_tells_a_full_disk_from_a_free_one(db: Database) -> None:
+    """The probe fails while there is no room for an alert and leaves no trace when there is."""
+    outbox = Outbox(db)
+    await outbox.probe()
+    assert await db.read(lambda c: c.execute("SELECT count(*) FROM counters").fetchone()[0]) == 0
+    pages = await db.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    spare = await db.read(lambda c: c.execute("PRAGMA freelist_count").fetchone()[0])
+    await db.read(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    await db.write(lambda c: c.execute("INSERT INTO retained_topics VALUES (?)", ("x" * 4000 * spare,)).rowcount)
+
+    with pytest.raises(StoreUnavailable):
+        await outbox.probe()

@@ -1,12 +1,15 @@
 """What the service asks of an ingest server, whichever it is."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 from detector.events import CutResult, Publisher, StreamKey
 from streams.job import SourceKind
+
+T = TypeVar("T")
 
 
 class IngestUnavailable(Exception):
@@ -84,3 +87,12 @@ class IngestServer(Protocol):
 
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """How the detector's own reader gets at the stream: the kind of source, and a URL that holds the key."""
+
+
+async def answer_within(seconds: float, question: Awaitable[T]) -> T:
+    """What an ingest server answers to `question`; one that hangs raises `IngestUnavailable` after `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await question
+    except TimeoutError:
+        raise IngestUnavailable(f"the ingest server did not answer within {seconds:.1f} s") from None

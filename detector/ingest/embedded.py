@@ -36,8 +36,9 @@ class EmbeddedSettings(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8088, ge=0, le=65535)
-    max_publishers: int = Field(default=256, ge=1)
-    max_connections: int = Field(default=2048, ge=8)
+    max_publishers: int = Field(default=200, ge=1)
+    max_connections: int | None = Field(default=None, ge=8)
+    """Publishers, readers and callers at once; None: room for every publisher, three readers of each, and some."""
 
 
 class EmbeddedIngest:
@@ -62,6 +63,7 @@ class EmbeddedIngest:
         self.limits = limits or RelayLimits()
         self.counters = RelayCounters()
         self._settings = settings
+        self._max_connections = settings.max_connections or 4 * settings.max_publishers + 64
         self._revocations = revocations
         self._board = PublisherBoard()
         self._channels: dict[StreamKey, Channel] = {}
@@ -154,7 +156,7 @@ class EmbeddedIngest:
         A full house makes room by dropping whoever has waited longest without finishing a request head, so that idle
         connections cannot keep the detector's own readers out.
         """
-        if len(self._connections) >= self._settings.max_connections:
+        if len(self._connections) >= self._max_connections:
             oldest = next((c for c in self._connections.values() if c.is_waiting_for_head), None)
             if oldest is None:
                 self.counters.connections_refused_total += 1

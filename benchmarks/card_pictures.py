@@ -6,7 +6,7 @@ square as the service squeezes them.
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import av
 import av.filter
@@ -28,6 +28,7 @@ CARD_RATE: Final = 25
 _FRAME_STEP: Final = 4
 
 _CLEAN_SOURCES: Final = ("testsrc", "rgbtestsrc", "yuvtestsrc", "cellauto", "life", "gradients", "colorspectrum")
+_BAR_SOURCES: Final = ("pal75bars", "pal100bars", "smptehdbars")
 _UNSEEN_SOURCES: Final = ("zoneplate", "sierpinski", "perlin", "colorchart", "haldclutsrc")
 
 
@@ -45,7 +46,7 @@ def source_frames(name: str, options: str, count: int, step: int = 1) -> list[Pi
         frame = graph.pull()
         assert isinstance(frame, av.VideoFrame)
         if index % step == 0:
-            frames.append(frame.to_ndarray())
+            frames.append(np.asarray(frame.to_ndarray(), np.uint8))
     return frames
 
 
@@ -103,12 +104,10 @@ def degrade(rng: Generator, picture: Picture) -> Picture:
 
 def draw_clean(rng: Generator, *, unseen: bool = False) -> Picture:
     """A picture that is none of the cards; `unseen` draws from the lavfi sources that training never sees."""
-    if unseen:
-        picture = _from_source(rng, _UNSEEN_SOURCES)
-    else:
-        kind = _CLEAN_KINDS[int(rng.integers(len(_CLEAN_KINDS)))]
-        picture = kind(rng)
-    if rng.random() < 0.25:
+    kinds = (_unseen_source,) if unseen else _CLEAN_KINDS
+    kind = kinds[int(rng.integers(len(kinds)))]
+    picture = kind(rng)
+    if rng.random() < 0.25 and kind is not _other_bars:
         picture = random_crop(rng, picture)
     if rng.random() < 0.2:
         picture = _with_caption(rng, picture)
@@ -180,7 +179,7 @@ def _mosaic(rng: Generator) -> Picture:
     tiles = rng.integers(0, 256, (down, across, 1 if rng.random() < 0.2 else 3), np.uint8)
     way = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(3))]
     picture = np.asarray(cv2.resize(np.broadcast_to(tiles, (down, across, 3)).copy(), (SIDE, SIDE), interpolation=way))
-    return picture.astype(np.uint8)
+    return np.asarray(picture, np.uint8)
 
 
 def _shapes(rng: Generator) -> Picture:
@@ -214,7 +213,7 @@ def _cloud(rng: Generator) -> Picture:
         layers.append((layer - layer.mean()) / (layer.std() + 1e-9))
     grey, tint = layers[0], np.stack(layers, -1)
     mixed = grey[..., None] * rng.uniform(10, 70) + tint * rng.uniform(0, 45) + np.array(_colour(rng))
-    return np.clip(mixed, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(mixed, 0, 255), np.uint8)
 
 
 def _leaves(rng: Generator) -> Picture:
@@ -291,7 +290,7 @@ def _waves(rng: Generator) -> Picture:
     wave = np.sin(across * rng.uniform(0.02, 1.2)) * np.cos(down * rng.uniform(0.0, 1.2))
     wave = np.sign(wave) if rng.random() < 0.5 else wave
     first, second = np.array(_colour(rng)), np.array(_colour(rng))
-    return np.clip((first + second) / 2 + wave[..., None] * (first - second) / 2, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip((first + second) / 2 + wave[..., None] * (first - second) / 2, 0, 255), np.uint8)
 
 
 def _noise(rng: Generator) -> Picture:
@@ -313,7 +312,7 @@ def _grid(rng: Generator) -> Picture:
 @cache
 def _source_pool(name: str) -> tuple[Picture, ...]:
     sized = name not in {"colorchart", "haldclutsrc"}
-    moving = name not in {"rgbtestsrc", "yuvtestsrc", "colorspectrum", "colorchart", "haldclutsrc"}
+    moving = name not in {"rgbtestsrc", "yuvtestsrc", "colorspectrum", "colorchart", "haldclutsrc", *_BAR_SOURCES}
     options = "size=320x180:rate=25" if sized else ""
     if name == "perlin":
         options += ":octaves=4:persistence=0.7"
@@ -325,8 +324,17 @@ def _from_source(rng: Generator, names: tuple[str, ...] = _CLEAN_SOURCES) -> Pic
     return pool[int(rng.integers(len(pool)))]
 
 
-_CLEAN_KINDS: Final[tuple[Callable[..., Any], ...]] = (
+def _unseen_source(rng: Generator) -> Picture:
+    return _from_source(rng, _UNSEEN_SOURCES)
+
+
+def _other_bars(rng: Generator) -> Picture:
+    """Colour bars that are not smptebars. Only ever whole: a part of them may be a part of smptebars too."""
+    return _from_source(rng, _BAR_SOURCES)
+
+
+_CLEAN_KINDS: Final[tuple[Callable[[Generator], Picture], ...]] = (
     _plain, _gradient, _gradient, _channel_ramps, _channel_ramps, _bars, _bars, _mosaic, _mosaic, _shapes, _shapes,
     _cloud, _cloud, _leaves, _leaves, _scene, _slide, _screen, _screen, _waves, _waves, _noise, _grid,
-    _from_source, _from_source,
+    _from_source, _from_source, _other_bars,
 )  # fmt: skip

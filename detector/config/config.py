@@ -71,13 +71,19 @@ class Config(Section):
     sandbox: SandboxMode = SandboxMode.PREFER
     """`require` refuses to start without the whole cage, `prefer` takes what the kernel gives, `off` has none."""
     log: Annotated[LogSection, EmptyMeansDefault()] = LogSection()
+    """What the service logs."""
     ingest: Annotated[IngestSection, EmptyMeansDefault()] = IngestSection()
+    """The ingest server whose publishers are watched."""
     sources: Annotated[tuple[SourceSection, ...], EmptyMeansDefault()] = ()
+    """Streams watched by their URL. Nobody can be cut there: they only raise alerts."""
     reader: Annotated[ReaderSection, EmptyMeansDefault()] = ReaderSection()
+    """Reading and decoding: one caged process per stream."""
     sampling: Annotated[SamplingSection, EmptyMeansDefault()] = SamplingSection()
+    """Which frames are looked at."""
     streams: Annotated[tuple[StreamSection, ...], EmptyMeansDefault()] = ()
     """Other values for some streams: the first match wins and is merged over the defaults value by value."""
     analysis: Annotated[AnalysisSection, EmptyMeansDefault()] = AnalysisSection()
+    """The processes that hash, match and classify frames."""
     models: tuple[ModelReference, ...] = ("standin-cards",)
     """Models that look at each frame: zoo names, or paths to a model.yaml or its folder."""
     classes: Annotated[dict[ClassName, ClassSection], EmptyMeansDefault()] = Field(default_factory=dict)
@@ -85,9 +91,13 @@ class Config(Section):
     banks: Annotated[dict[BankName, BankSection], EmptyMeansDefault()] = Field(default_factory=dict)
     """What the matches of each bank may do, by its name; a bank without a line is at step review."""
     votes: Annotated[VotesSection, EmptyMeansDefault()] = VotesSection()
+    """A class acts when k of a stream's last frames are over its threshold."""
     enforcement: Annotated[EnforcementSection, EmptyMeansDefault()] = EnforcementSection()
+    """Cutting publishers."""
     alerts: Annotated[AlertsSection, EmptyMeansDefault()] = AlertsSection()
+    """Telling others."""
     http: Annotated[HttpSection, EmptyMeansDefault()] = HttpSection()
+    """Health and metrics over HTTP."""
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:

@@ -63,12 +63,19 @@ def key_text(location: Location) -> str:
 def findings(error: ValidationError) -> Iterator[Finding]:
     """What a failed validation found, in words."""
     for details in error.errors(include_url=False):
-        location = tuple(part for part in details["loc"] if part != "[key]")
+        location = _key_location(details)
         if details["type"] == CONFLICT:
             for conflict in details["ctx"]["conflicts"]:
                 yield _placed(conflict, location)
         else:
             yield Finding(location, _message(details, location))
+
+
+def _key_location(details: ErrorDetails) -> Location:
+    """Where the fault is. Of a bad name in a group of free names pydantic says `(group, name, "[key]")`."""
+    location = details["loc"]
+    is_name = location[-1:] == ("[key]",) and details["type"] != "extra_forbidden"
+    return location[:-1] if is_name and section_at(Config, location[:-1]) else location
 
 
 def _placed(conflict: Conflict, section: Location) -> Finding:

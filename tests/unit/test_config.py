@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -164,6 +164,7 @@ def test_a_fault_reads_file_line_key_and_remedy(write: Write) -> None:
         ("classes: {standin-cards/x: {step: no}}", "classes.standin-cards/x.step", "off, shadow, review or cut"),
         ("classes: {standin-cards/x: {cut: 0.5}}", "classes.standin-cards/x.cut", "0.5 is below review (0.7)"),
         ("classes: {standin-cards/x: {review: .nan}}", "classes.standin-cards/x.review", "write a number"),
+        ("banks: {'[key]': {}}", "banks.[key]", "capitals, digits and _"),
         ("banks: {my-bank: {}}", "banks.my-bank", "capitals, digits and _"),
         ("banks: {A: {max_distance: 32}}", "banks.A.max_distance", "at most 31"),
         ("reader: {ring_limit: 1GiB, memory_limit: 1GiB}", "reader.ring_limit", "more than half of memory_limit"),
@@ -370,6 +371,8 @@ def _load_or_refuse(path: Path) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(_KEYS, _VALUES, max_size=5))
+@example({"[key]": None})
+@example({"classes": {"[key]": {"[key]": 1}}})
 def test_any_tree_of_values_loads_or_is_refused_by_faults(tmp_path: Path, values: dict[str, object]) -> None:
     """Whatever is nested in whatever, nothing but ConfigError comes out."""
     path = tmp_path / "any.yaml"

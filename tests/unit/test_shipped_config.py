@@ -181,7 +181,8 @@ def test_the_schema_agrees_with_the_loader() -> None:
 
 def test_the_schema_describes_every_option() -> None:
     """Whoever hovers over a key in an editor reads what it does."""
-    for name, definition in config_schema()["$defs"].items():
+    schema = config_schema()
+    for name, definition in [*schema["$defs"].items(), ("Config", schema)]:
         for key, option in definition.get("properties", {}).items():
             assert option.get("description"), f"{name}.{key}"
 

@@ -92,7 +92,7 @@ class Breaker:
             full = next((name for name in sources if not self._has_room(name, decision.stream_id, limit)), None)
             if full is None:
                 for name in sources:
-                    self._sources.setdefault(name, _Source()).cut_at.setdefault(decision.stream_id, now)
+                    self._count(name, decision.stream_id, now)
                 return decision
             refusers.append(full)
         if not refusers:
@@ -139,6 +139,11 @@ class Breaker:
         if stream_id in state.cut_at or stream_id in state.approved:
             return True
         return state.tripped_at is None and len(state.cut_at) + 1 <= limit
+
+    def _count(self, name: str, stream_id: str, now: float) -> None:
+        state = self._sources.setdefault(name, _Source())
+        if stream_id not in state.approved:
+            state.cut_at.setdefault(stream_id, now)
 
     def _refuse(self, name: str, decision: Decision, now: float) -> None:
         state = self._sources.setdefault(name, _Source())

@@ -51,7 +51,7 @@ class Inspection:
     `quality` is PDQ's 0-100 on the unedited view. `is_stable` is False where so many coefficients lie at the median
     that a re-encode moves the hash. `is_low_information` frames (black, flat) were not shown to any model.
     `fingerprint` is the frame's own PDQ hash, 32 bytes. `stage_seconds` holds the time spent by stage name.
-    `failed_models` are models that gave no valid answer.
+    `failed_models` are models that gave no valid answer. `left_out_matches` counts matches beyond those in `matches`.
     """
 
     quality: int
@@ -62,3 +62,4 @@ class Inspection:
     scores: tuple[ClassScore, ...] = ()
     failed_models: tuple[str, ...] = ()
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    left_out_matches: int = 0

@@ -1,0 +1,104 @@
+"""Is there anything to see? Frames without information are counted and shown to no model.
+
+Classifiers answer to black and flat frames with middling scores (a public NSFW model gives black 0.47), and every
+stream starts and fades in black.
+"""
+
+from enum import StrEnum, unique
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@unique
+class LowInformation(StrEnum):
+    """Why a frame holds nothing to look at. The value stands in metrics."""
+
+    BLACK = "black"
+    FLAT = "flat"
+    GRID = "grid"
+
+
+_LEVELS: Final = 8
+"""Differences up to this many of 256 grey levels are encoder noise to the eye."""
+
+_SPECKS: Final = 16
+"""So many of the 4096 pixels may differ: a blot of 4x4, a sixteenth of the side."""
+
+_BLACK: Final = 24
+"""A frame whose typical level lies below this is called black: limited-range black read as full range is 16."""
+
+_GRID_NOISE: Final = 2.5
+"""Root mean square, in grey levels, of what a regular pattern may leave unexplained."""
+
+_LONGEST_PERIOD: Final = 24
+"""In pixels of the plane: at least two whole periods and a half must show."""
+
+_LIKENESS: Final = 0.85
+"""Correlation of a profile with itself one period on; re-encoded and fractionally sampled grids reach 0.9."""
+
+
+def low_information(plane: NDArray[np.uint8]) -> LowInformation | None:
+    """Tell why a (64, 64) uint8 luma plane holds nothing to look at; None when it does hold something.
+
+    Deliberately narrow, since what it names goes unseen by the models: a dim scene, a gradient, colour bars or a grid
+    drawn over a picture all pass. Only the luma is judged: `has_colour_detail` tells whether the colours say more.
+    """
+    level = int(np.partition(plane, 2048, axis=None)[2048])
+    differing = np.count_nonzero(plane > level + _LEVELS) + np.count_nonzero(plane < level - _LEVELS)
+    if differing < _SPECKS:
+        return LowInformation.BLACK if level < _BLACK else LowInformation.FLAT
+    return LowInformation.GRID if _is_regular_grid(plane) else None
+
+
+def has_colour_detail(picture: NDArray[np.uint8]) -> bool:
+    """Tell whether an RGB picture (H, W, 3) uint8 differs in colour where its luma may be flat.
+
+    A picture of equal brightness is easily made; without this test it would slip past every model as "flat".
+    """
+    sampled = picture[::4, ::4].astype(np.int16)
+    for difference in (sampled[..., 0] - sampled[..., 1], sampled[..., 2] - sampled[..., 1]):
+        middle = int(np.median(difference))
+        if np.count_nonzero(np.abs(difference - middle) > 2 * _LEVELS) >= _SPECKS:
+            return True
+    return False
+
+
+def _is_regular_grid(plane: NDArray[np.uint8]) -> bool:
+    # Stripes and line grids are a sum of a function of x and one of y, chessboards add a product of such functions:
+    # what is left after taking these out must be noise, and the functions themselves must repeat.
+    levels = plane.astype(np.float32)
+    by_row = levels.mean(axis=1) - levels.mean()
+    by_column = levels.mean(axis=0)
+    rest = levels - by_column[None, :] - by_row[:, None]
+    across, down = by_column - by_column.mean(), by_row
+    if _rms(rest) > _GRID_NOISE:
+        row = rest[int(np.argmax(np.einsum("ij,ij->i", rest, rest)))]
+        across = row / float(np.linalg.norm(row))
+        down = rest @ across
+        rest = rest - down[:, None] * across[None, :]
+        if _rms(rest) > _GRID_NOISE:
+            return False
+        across = across * float(np.linalg.norm(down))
+    profiles = [profile for profile in (across, down) if _rms(profile) > _GRID_NOISE]
+    return bool(profiles) and all(_repeats(profile) for profile in profiles)
+
+
+def _repeats(profile: NDArray[np.float32]) -> bool:
+    # Past its first anticorrelated lag a periodic profile comes back to itself; a ramp or a staircase never does.
+    centred = profile - profile.mean()
+    has_turned = False
+    for lag in range(1, _LONGEST_PERIOD + 1):
+        ahead, behind = centred[lag:], centred[:-lag]
+        scale = float(np.sqrt((ahead @ ahead) * (behind @ behind)))
+        likeness = float(ahead @ behind) / scale if scale > 0 else 0.0
+        if likeness < 0:
+            has_turned = True
+        elif has_turned and likeness >= _LIKENESS:
+            return True
+    return False
+
+
+def _rms(values: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))

@@ -1,0 +1,82 @@
+"""What every hash algorithm promises, and the fingerprint that it gives."""
+
+from dataclasses import dataclass
+from typing import Final, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+PLANE_SIDE: Final = 64
+"""Side of the luma plane that is hashed, in pixels."""
+
+Plane = NDArray[np.uint8]
+"""64x64 full-range luma, row-major."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The hash of one plane.
+
+    `value` is `bits / 8` bytes, most significant bit first, so that `value.hex()` is the form in which lists carry it.
+    `quality` is 0-100 (PDQ's gradient sum). `is_stable` is False where a re-encode would move many bits.
+    """
+
+    value: bytes
+    quality: int
+    is_stable: bool
+
+
+@runtime_checkable
+class HashAlgorithm(Protocol):
+    """Turns a plane into a fingerprint. Implementations keep no state: one object serves every frame.
+
+    `name` is the signal type in lists and banks (lower case). `bits` is the length of the hash, a multiple of 64.
+    `max_distance` is the Hamming distance up to which two hashes match unless a bank says otherwise.
+    """
+
+    @property
+    def name(self) -> str:
+        """The signal type."""
+        ...
+
+    @property
+    def bits(self) -> int:
+        """Length of the hash."""
+        ...
+
+    @property
+    def max_distance(self) -> int:
+        """The default limit: a match is distance <= max_distance."""
+        ...
+
+    def hash_plane(self, plane: Plane) -> Fingerprint:
+        """Fingerprint a (64, 64) uint8 full-range luma plane, contiguous or not; equal planes give equal answers."""
+        ...
+
+
+def checked_plane(plane: Plane) -> Plane:
+    """Give the plane back, or refuse what is no 64x64 uint8 array.
+
+    Raises:
+        ValueError: Another shape or another type of number.
+    """
+    if plane.shape != (PLANE_SIDE, PLANE_SIDE) or plane.dtype != np.uint8:
+        raise ValueError(f"a hash plane is (64, 64) uint8, got {plane.shape} {plane.dtype}")
+    return plane
+
+
+def gradient_quality(plane: Plane) -> int:
+    """How much there is to see in a plane, 0-100.
+
+    The quality metric of PDQ (facebook/ThreatExchange, pdq/cpp/hashing/pdqhashing.cpp): the sum of the absolute
+    differences between neighbours, each in whole hundredths of the range, divided by 90 and capped at 100. Whole
+    numbers give the very value of the reference, whose float quotient never reaches an integer from below.
+    """
+    levels = plane.astype(np.int16)
+    total = int(_HUNDREDTHS[np.abs(np.diff(levels, axis=0))].sum()) + int(
+        _HUNDREDTHS[np.abs(np.diff(levels, axis=1))].sum()
+    )
+    return min(100, total // 90)
+
+
+_HUNDREDTHS: Final = (np.arange(256) * 100 // 255).astype(np.int32)

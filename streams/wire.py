@@ -155,7 +155,7 @@ def parse_body(kind: Kind, body: bytes) -> Message:
         raise WireError(f"{kind.name} of {len(body)} bytes")
     try:
         return _PARSERS[kind](body)
-    except (struct.error, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (struct.error, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WireError(f"{kind.name}: {type(error).__name__}") from error
 
 

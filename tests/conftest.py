@@ -3,12 +3,15 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-_SERVERS = {
+from streams import seccomp
+from streams.sandbox import landlock_abi
+
+_SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_mosquitto": (lambda: _which("mosquitto"), "mosquitto is not installed (apt-get install mosquitto)"),
     "needs_nginx_rtmp": (
         lambda: _which("nginx") and Path("/usr/lib/nginx/modules/ngx_rtmp_module.so").exists(),
@@ -16,8 +19,8 @@ _SERVERS = {
     ),
     "needs_ffmpeg": (lambda: _which("ffmpeg"), "ffmpeg is not installed (apt-get install ffmpeg)"),
     "needs_cage": (
-        lambda: Path("/sys/kernel/security").exists() and os.uname().machine == "x86_64",
-        "this kernel or machine gives no cage (Landlock and seccomp on x86_64)",
+        lambda: landlock_abi() >= 4 and seccomp.is_supported(),
+        "this kernel or machine gives no whole cage (Linux 6.7 with Landlock, on x86_64)",
     ),
 }
 

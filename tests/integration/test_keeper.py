@@ -117,7 +117,7 @@ async def test_lie_ends_the_reader(nursery: Nursery, lie: str) -> None:
             async for _ in keeper.messages():
                 pass
         deadline = time.monotonic() + 2.0
-        while psutil.pid_exists(keeper.pid) and time.monotonic() < deadline:
+        while psutil.pid_exists(keeper.pid) and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
         assert not psutil.pid_exists(keeper.pid)
 

@@ -1,0 +1,193 @@
+"""The messages between a reader and the service."""
+
+import json
+import math
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams import wire
+from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+from streams.job import Job, SandboxMode, SourceKind
+from streams.sampling import SamplingMode, SamplingSettings
+from streams.wire import EndCode, Ended, Heartbeat, Kind, LookCloser, Message, Opened, WireError
+
+seconds = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 2**64 - 1)
+sides = st.integers(1, 1 << 16)
+ports = st.integers(0, 65535)
+printable = st.text(st.characters(min_codepoint=32, max_codepoint=126))
+
+opened = st.builds(
+    Opened,
+    codec=st.sampled_from(["h264", "hevc", "av1"]),
+    width=sides,
+    height=sides,
+    video_tracks=st.integers(0, 255),
+    landlock_abi=st.integers(0, 255),
+    has_seccomp=st.booleans(),
+    limits_network=st.booleans(),
+    open_seconds=seconds,
+)
+frames = st.builds(
+    Frame,
+    sequence=counts,
+    arrived_at=seconds,
+    decoded_at=seconds,
+    pts_seconds=st.none() | seconds,
+    reason=st.sampled_from(SampleReason),
+    is_corrupt=st.booleans(),
+    width=sides,
+    height=sides,
+    plane=st.binary(min_size=1, max_size=1).map(lambda shade: shade * PLANE_BYTES),
+    picture=st.binary(min_size=1, max_size=1).map(lambda shade: shade * PICTURE_BYTES),
+)
+heartbeats = st.builds(Heartbeat, *(seconds,) * 3, *(counts,) * 8, *(seconds,) * 2)
+endings = st.builds(Ended, st.sampled_from(EndCode), seconds, printable.map(lambda text: text[:160]))
+jobs = st.builds(
+    Job,
+    kind=st.sampled_from(SourceKind),
+    url=st.text(max_size=200),
+    port=ports,
+    live=st.booleans(),
+    sampling=st.builds(SamplingSettings, mode=st.sampled_from(SamplingMode), interval_seconds=seconds),
+    sandbox=st.sampled_from(SandboxMode),
+    max_pixels=st.integers(0, 2**40),
+    open_timeout_seconds=seconds,
+    ring_limit_bytes=st.integers(0, 2**40),
+)
+messages = st.one_of(opened, frames, heartbeats, endings, jobs, st.builds(LookCloser, seconds, seconds))
+
+OPENED = Opened("h264", 640, 360, 1, 7, has_seccomp=True, limits_network=True, open_seconds=0.5)
+HEARTBEAT = Heartbeat(1.0, math.nan, math.nan, 1, 2, 3, 4, 5, 6, 7, 8, 0.5, 2.0)
+
+
+def read(packed: bytes) -> Message:
+    """Return the one message in `packed`, as the keeper reads it."""
+    kind, length = wire.parse_header(packed[: wire.HEADER.size])
+    body = packed[wire.HEADER.size :]
+    if len(body) != length:
+        raise WireError("cut short")
+    return wire.parse_body(kind, body)
+
+
+@given(messages)
+def test_message_comes_back_as_it_was_sent(message: Message) -> None:
+    """What one side packs the other reads, field by field."""
+    assert read(wire.pack(message)) == message
+
+
+def test_unknown_times_stay_unknown() -> None:
+    """NaN stands for 'not yet' in a heartbeat and for 'no media clock' at the end."""
+    heartbeat = read(wire.pack(HEARTBEAT))
+    ended = read(wire.pack(Ended(EndCode.TIMEOUT, math.nan, "")))
+
+    assert isinstance(heartbeat, Heartbeat)
+    assert math.isnan(heartbeat.last_packet_at)
+    assert math.isnan(heartbeat.working_since)
+    assert isinstance(ended, Ended)
+    assert math.isnan(ended.media_end_seconds)
+
+
+@given(st.binary(max_size=64))
+def test_random_header_is_refused_or_names_a_bounded_length(header: bytes) -> None:
+    """Whatever bytes come as a header, they raise WireError or announce a message that fits in memory."""
+    try:
+        _, length = wire.parse_header(header)
+    except WireError:
+        return
+    assert length <= 1 << 20
+
+
+@given(st.sampled_from(Kind), st.binary(max_size=400))
+def test_random_body_raises_nothing_but_wire_error(kind: Kind, body: bytes) -> None:
+    """Whatever bytes come as a body, the only error is WireError."""
+    try:
+        message = wire.parse_body(kind, body)
+    except WireError:
+        return
+    assert isinstance(message, Message)
+
+
+@given(messages, st.data())
+def test_mutated_message_raises_nothing_but_wire_error(message: Message, data: st.DataObject) -> None:
+    """A message with bytes changed, cut off or appended parses to a message or raises WireError."""
+    packed = bytearray(wire.pack(message))
+    for _ in range(data.draw(st.integers(1, 8))):
+        packed[data.draw(st.integers(0, min(len(packed), 400) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(packed)) | st.just(len(packed)))
+    try:
+        result = read(bytes(packed[:cut]))
+    except WireError:
+        return
+    assert isinstance(result, Message)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=10),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["kind", "url", "port", "live", "sampling", "sandbox", "mode"]), inner)
+        ),
+        max_leaves=10,
+    )
+)
+def test_any_json_as_a_job_raises_nothing_but_wire_error(value: object) -> None:
+    """A job of any JSON shape is a job or WireError."""
+    try:
+        job = wire.parse_body(Kind.JOB, json.dumps(value).encode())
+    except WireError:
+        return
+    assert isinstance(job, Job)
+
+
+def test_deeply_nested_job_raises_wire_error() -> None:
+    """JSON nested deeper than the parser goes is refused like any other nonsense."""
+    with pytest.raises(WireError):
+        wire.parse_body(Kind.JOB, b"[" * wire.JOB_LIMIT_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("offset", "field"),
+    [
+        (8, struct.pack("<d", math.inf)),
+        (16, struct.pack("<d", math.nan)),
+        (32, b"\xff"),
+        (33, b"\x02"),
+        (36, b"\0\0\0\0"),
+    ],
+    ids=["arrived at infinity", "decoded at no time", "unknown reason", "flag of 2", "no width"],
+)
+def test_frame_field_out_of_range_is_refused(offset: int, field: bytes) -> None:
+    """A frame with one impossible field is refused whole."""
+    frame = Frame(1, 1.0, 1.0, None, SampleReason.KEYFRAME, False, 64, 64, bytes(PLANE_BYTES), bytes(PICTURE_BYTES))
+    packed = bytearray(wire.pack(frame))
+    at = wire.HEADER.size + offset
+    packed[at : at + len(field)] = field
+
+    with pytest.raises(WireError):
+        read(bytes(packed))
+
+
+def test_text_of_a_reader_holds_no_control_characters() -> None:
+    """What a reader calls its codec or its end can be logged: printable ASCII of bounded length."""
+    body = bytearray(wire.pack(OPENED))
+    body[wire.HEADER.size : wire.HEADER.size + 6] = b"\x1b[2J\n\xff"
+
+    message = read(bytes(body))
+
+    assert isinstance(message, Opened)
+    assert message.codec == "?[2J??"
+    assert wire.printable("a\r\nb\u202e" + "c" * 300, 10) == "a??b?ccccc"
+
+
+def test_announced_lengths_are_fixed() -> None:
+    """A header that announces another length than its kind has is refused before anything is read."""
+    for length in (0, 1, 10**9):
+        with pytest.raises(WireError):
+            wire.parse_header(wire.HEADER.pack(wire.MAGIC, Kind.FRAME, length))
+    with pytest.raises(WireError):
+        wire.parse_header(wire.HEADER.pack(wire.MAGIC, Kind.JOB, wire.JOB_LIMIT_BYTES + 1))

@@ -88,7 +88,6 @@ class Responder:
         metrics: Metrics,
         settings: ResponseSettings,
         live_streams: Callable[[], int],
-        generation_age_seconds: Callable[[str], float | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._delivery = delivery
@@ -98,7 +97,6 @@ class Responder:
         self._metrics = metrics
         self._settings = settings
         self._live_streams = live_streams
-        self._generation_age_seconds = generation_age_seconds
         self._clock = clock
         self._open: dict[str, _Open] = {}
         self._cuts: set[asyncio.Task[None]] = set()
@@ -138,7 +136,6 @@ class Responder:
             decision,
             now=self._clock(),
             live_streams=self._live_streams(),
-            generation_age_seconds=self._generation_age_seconds,
         )
         if judged.refused_by is not None:
             if known is not None and not known.is_news(judged):

@@ -165,6 +165,7 @@ def parse_result(body: bytes) -> tuple[int, Inspection]:
             matches=tuple(_match(match) for match in raw["matches"]),
             scores=tuple(_score(score) for score in raw["scores"]),
             failed_models=tuple(str(name) for name in raw["failed_models"]),
+            left_out_matches=int(raw["left_out_matches"]),
             stage_seconds={str(stage): _finite(seconds) for stage, seconds in raw["stage_seconds"].items()},
         )
         return int(number), inspection

@@ -1,0 +1,69 @@
+"""What the analysis processes are told, from a config: models found and verified, banks, limits, the cage."""
+
+from collections.abc import Iterable
+
+from detector.analysis.messages import ModelSetup, WorkerSetup
+from detector.analysis.pool import PoolSettings
+from detector.config.config import Config
+from models.manifest import Manifest, load_manifest, read_model
+from models.manifest_yaml import ManifestError
+
+BANKS_FOLDER = "banks"
+"""Where the banks lie inside `state_dir`."""
+
+_MEMORY_LIMIT_BYTES = 8 << 30
+"""Address space of one analysis process: mapped indexes of tens of millions of rows count in it."""
+
+
+class ModelRefused(Exception):
+    """Raised by `load_manifests`: a configured model cannot be used; one sentence with the remedy."""
+
+
+def load_manifests(config: Config) -> tuple[Manifest, ...]:
+    """Return the manifests of the configured models, each model file read once against its sha256.
+
+    Raises:
+        ModelRefused: a manifest or a model file is missing or not what it should be, or two models share a name.
+    """
+    found: dict[str, Manifest] = {}
+    for reference in config.models:
+        try:
+            manifest = load_manifest(reference)
+            read_model(manifest)
+        except ManifestError as error:
+            raise ModelRefused(str(error)) from error
+        if manifest.name in found:
+            raise ModelRefused(
+                f"two models are called {manifest.name}; give one of them another name in its model.yaml"
+            )
+        found[manifest.name] = manifest
+    _refuse_unknown_classes(config, found)
+    return tuple(found.values())
+
+
+def pool_settings(config: Config, manifests: Iterable[Manifest], *, workers: int | None = None) -> PoolSettings:
+    """Return what the pool and its processes go by; `workers` overrides the config's number."""
+    banks = config.state_dir / BANKS_FOLDER
+    setup = WorkerSetup(
+        banks_folder=str(banks),
+        bank_limits={name: bank.max_distance for name, bank in config.banks.items()},
+        models=tuple(ModelSetup(manifest.name, str(manifest.path)) for manifest in manifests),
+        readable_paths=(str(banks),),
+        sandbox=config.sandbox.value,
+        memory_limit_bytes=_MEMORY_LIMIT_BYTES,
+    )
+    return PoolSettings(
+        workers=workers or config.analysis.worker_count,
+        queue_limit=config.analysis.queue,
+        model_timeout_seconds=config.analysis.model_timeout.seconds,
+        setup=setup,
+    )
+
+
+def _refuse_unknown_classes(config: Config, manifests: dict[str, Manifest]) -> None:
+    """A class that no model knows would never fire: a typo that costs a platform its defence."""
+    known = {f"{name}/{label}" for name, manifest in manifests.items() for label in manifest.model_info.labels}
+    for name in config.classes:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none, as no model is configured"
+            raise ModelRefused(f"classes: {name} is not a class of any configured model; there are {listed}")

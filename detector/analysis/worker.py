@@ -1,0 +1,179 @@
+"""One analysis process: reads requests from its socket, looks at frames, answers; no credentials, no network.
+
+Runs forked from a warm process, so that a replacement is ready in tens of milliseconds. What it needs is loaded before
+it enters its cage; afterwards it can read the banks' folder and nothing else.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.analysis import messages
+from detector.analysis.messages import HEADER, Kind, WorkerReady, WorkerSetup
+from models.arrays import IndexCorrupt
+from models.banks import Bank, BankLimits, BankMissing, bank_names, load_bank
+from models.classifier import Classifier, ModelError
+from models.inspector import Inspector, Scorer
+from models.manifest import load_manifest
+from models.manifest_yaml import ManifestError
+from models.providers import ProviderUnavailable
+from streams.frame import PICTURE_BYTES, PLANE_BYTES
+from streams.job import SandboxMode
+from streams.sandbox import CagePolicy, CageReport, enter
+
+_OPEN_FILES = 256
+_MODEL_STAGE = b"model:"
+
+
+def main(fd: int) -> None:
+    """Serve the socket `fd` until the service closes it."""
+    cv2.setNumThreads(1)  # one process per core: threads inside would only fight
+    channel = _Channel(fd)
+    kind, body = channel.receive()
+    if kind is not Kind.SETUP:
+        raise SystemExit(2)
+    _Worker(channel, messages.parse_setup(body)).serve()
+
+
+class _Channel:
+    """Whole messages over a blocking stream socket. A closed socket ends the process."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        os.set_blocking(fd, True)
+
+    def receive(self) -> tuple[Kind, bytes]:
+        kind, length = messages.parse_header(self._exactly(HEADER.size))
+        return kind, self._exactly(length)
+
+    def send(self, message: bytes) -> None:
+        view = memoryview(message)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except (BrokenPipeError, ConnectionResetError):
+            raise SystemExit(0) from None
+
+    def _exactly(self, size: int) -> bytes:
+        pieces = bytearray()
+        while len(pieces) < size:
+            try:
+                piece = os.read(self._fd, size - len(pieces))
+            except ConnectionResetError:
+                piece = b""
+            if not piece:
+                raise SystemExit(0)
+            pieces += piece
+        return bytes(pieces)
+
+
+class _Announced:
+    """A classifier that says that it begins, so that the service knows whom to blame if this process dies."""
+
+    def __init__(self, classifier: Classifier, announce: Callable[[bytes], None]) -> None:
+        self.name = classifier.name
+        self.sha256 = classifier.sha256
+        self._classifier = classifier
+        self._announce = announce
+
+    def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
+        """As `models.inspector.Scorer.score`."""
+        self._announce(_MODEL_STAGE + self.name.encode())
+        return self._classifier.score(picture, width, height)
+
+
+class _Worker:
+    def __init__(self, channel: _Channel, setup: WorkerSetup) -> None:
+        self._channel = channel
+        self._setup = setup
+        self._refused: dict[str, str] = {}
+        self._refused_banks: dict[str, str] = {}
+        limits = {name: BankLimits(max_distances={"pdq": distance}) for name, distance in setup.bank_limits.items()}
+        classifiers = self._load_models()
+        self._models = {classifier.name: classifier.sha256 for classifier in classifiers}
+        self._inspector = Inspector(
+            clock=time.perf_counter, banks=self._load_banks(), limits=limits, classifiers=classifiers
+        )
+        self._inspector.inspect(bytes(PLANE_BYTES), bytes(PICTURE_BYTES), 64, 64, every_tier=True)  # warms up
+        self._cage = self._enter_cage()
+
+    def serve(self) -> None:
+        """Answer requests for ever."""
+        self._channel.send(messages.pack_ready(Kind.READY, self._state()))
+        while True:
+            kind, body = self._channel.receive()
+            if kind is Kind.INSPECT:
+                self._inspect(body)
+            elif kind is Kind.RELOAD:
+                self._reload()
+                self._channel.send(messages.pack_ready(Kind.RELOADED, self._state()))
+
+    def _inspect(self, body: bytes) -> None:
+        request = messages.parse_inspect(body)
+        inspection = self._inspector.inspect(
+            request.plane, request.picture, request.width, request.height, every_tier=request.every_tier
+        )
+        self._channel.send(messages.pack_result(request.number, inspection))
+
+    def _reload(self) -> None:
+        folder = Path(self._setup.banks_folder)
+        self._refused_banks.clear()
+        for name in {bank.name for bank in self._inspector.banks} | set(bank_names(folder)):
+            try:
+                self._inspector.reload_bank(name, folder / name)
+            except (IndexCorrupt, OSError) as error:
+                self._refused_banks[name] = _sentence(error)
+
+    def _load_models(self) -> Sequence[Scorer]:
+        loaded = []
+        for model in self._setup.models:
+            self._channel.send(messages.pack(Kind.STAGE, _MODEL_STAGE + model.name.encode()))
+            try:
+                loaded.append(_Announced(Classifier(load_manifest(model.source)), self._announce))
+            except (ManifestError, ModelError, ProviderUnavailable) as error:
+                self._refused[model.name] = _sentence(error)
+        self._announce(b"")
+        return loaded
+
+    def _announce(self, stage: bytes) -> None:
+        self._channel.send(messages.pack(Kind.STAGE, stage))
+
+    def _load_banks(self) -> list[Bank]:
+        folder = Path(self._setup.banks_folder)
+        loaded = []
+        for name in bank_names(folder):
+            try:
+                loaded.append(load_bank(folder / name))
+            except (BankMissing, IndexCorrupt, OSError) as error:
+                self._refused_banks[name] = _sentence(error)
+        return loaded
+
+    def _enter_cage(self) -> CageReport:
+        return enter(
+            CagePolicy(
+                connect_port=None,
+                readable_paths=self._setup.readable_paths,
+                memory_limit_bytes=self._setup.memory_limit_bytes,
+                open_files=_OPEN_FILES,
+                mode=SandboxMode(self._setup.sandbox),
+            )
+        )
+
+    def _state(self) -> WorkerReady:
+        return WorkerReady(
+            models=self._models,
+            refused=self._refused,
+            banks={bank.name: len(bank) for bank in self._inspector.banks},
+            refused_banks=self._refused_banks,
+            missing_cage=self._cage.missing,
+        )
+
+
+def _sentence(error: Exception) -> str:
+    return json.dumps(str(error))[1:-1][:400]

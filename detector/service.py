@@ -1,0 +1,520 @@
+"""The whole service: its parts in the order in which they start, and the view of it that HTTP and the socket show."""
+
+import asyncio
+import contextlib
+import platform
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from detector.alerts.courier import DeliverySettings
+from detector.alerts.delivery import Delivery
+from detector.alerts.embedded_broker import BrokerUnavailable, EmbeddedBroker
+from detector.alerts.mqtt import MqttSink
+from detector.alerts.mqtt_connection import MqttSettings
+from detector.analysis.pool import AnalysisPool
+from detector.analysis.setup import BANKS_FOLDER, ModelRefused, load_manifests, pool_settings
+from detector.api.app import create_app
+from detector.api.control import SOCKET_NAME, create_control_app
+from detector.api.server import HttpServer, ListenFailed, UnixServer
+from detector.api.view import (
+    CutReport,
+    Health,
+    IncidentRow,
+    NoSuchIncident,
+    NoSuchStream,
+    StreamRow,
+    UndoReport,
+    ViewError,
+    pick,
+)
+from detector.bank_watch import BankWatch
+from detector.breaker import Breaker, BreakerSettings
+from detector.config.config import Config
+from detector.config.loading import config_digest
+from detector.credentials import Credentials, CredentialsError, load_or_create, stream_id
+from detector.enforcement import Enforcer, EnforcerSettings
+from detector.events import StreamKey
+from detector.ingest.adapter import IngestServer, IngestUnavailable
+from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
+from detector.ingest.none import NoIngest
+from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
+from detector.metrics import CrashKind, Metrics
+from detector.policy import BankRule, ClassRule, PolicySettings
+from detector.response import Responder, ResponseSettings, StreamFacts
+from detector.session import SessionParts, SessionSettings, StreamSession
+from detector.store.coverage import CoverageStore, CoverageTotals
+from detector.store.database import Database, StoreUnavailable
+from detector.store.incidents import IncidentNotFound, Incidents
+from detector.store.outbox import Outbox
+from detector.store.retained import RetainedTopics
+from detector.supervisor import Supervisor, Watched
+from models.manifest import Manifest, describe_moderation
+from streams.job import Job, SourceKind
+from streams.nursery import Nursery, NurseryBroken
+
+log = structlog.get_logger()
+
+_HEALTH_SECONDS = 1.0
+_DRAIN_SECONDS = 3.0
+
+
+class ServiceRefused(Exception):
+    """Raised by `open_service`: it cannot start, nothing is left running; one sentence with the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the running service is found. `ingest` and `broker` are None where they are not its own."""
+
+    http: str
+    ingest: str | None
+    broker: str | None
+
+
+def policy_settings(config: Config) -> PolicySettings:
+    """The rules that a config states."""
+    return PolicySettings(
+        banks={
+            name: BankRule(step=bank.step, max_distance=bank.max_distance, min_quality=bank.min_quality)
+            for name, bank in config.banks.items()
+        },
+        classes={
+            name: ClassRule(step=rule.step, review=rule.review, cut=rule.cut) for name, rule in config.classes.items()
+        },
+        votes_k=config.votes.k,
+        votes_of=config.votes.of,
+        live=config.enforcement.live,
+    )
+
+
+def reader_job(config: Config, path: str, kind: SourceKind, url: str, *, live: bool = True) -> Job:
+    """What a reader of `app/name` is told under a config; host and port are resolved later."""
+    return Job(
+        kind=kind,
+        url=url,
+        port=0,
+        live=live,
+        sampling=config.sampling_for(path),
+        sandbox=config.sandbox,
+        max_pixels=config.reader.max_pixels,
+        open_timeout_seconds=config.reader.open_timeout.seconds,
+        read_timeout_seconds=config.reader.read_timeout.seconds,
+        ring_limit_bytes=config.reader.ring_limit.bytes,
+        memory_limit_bytes=config.reader.memory_limit.bytes,
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_service(config: Config) -> AsyncIterator["Service"]:
+    """Start everything, yield the running service, and end everything in the reverse order.
+
+    Raises:
+        ServiceRefused: something that the config names is missing or taken.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            service = await _start(config, stack)
+        except (
+            BrokerUnavailable,
+            CredentialsError,
+            IngestUnavailable,
+            ListenFailed,
+            ModelRefused,
+            NurseryBroken,
+            RevocationStoreError,
+            StoreUnavailable,
+        ) as error:
+            raise ServiceRefused(str(error)) from error
+        yield service
+        await service.stop()
+
+
+async def _start(config: Config, stack: AsyncExitStack) -> "Service":
+    manifests = load_manifests(config)
+    _make_state_dir(config.state_dir)
+    metrics = Metrics()
+    # The two forkservers start before any secret is read: what they hold, every child holds.
+    nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
+    pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, manifests)))
+    credentials = load_or_create(config.state_dir)
+    database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db"))
+    broker, sink = await _start_mqtt(config, stack, database)
+    delivery = await stack.enter_async_context(Delivery(Outbox(database), [sink], settings=DeliverySettings()))
+    ingest = await stack.enter_async_context(_ingest(config, credentials))
+    incidents = Incidents(database)
+    enforcer = await stack.enter_async_context(
+        Enforcer(ingest, incidents, EnforcerSettings(deadline_seconds=config.enforcement.deadline.seconds))
+    )
+    parts = Parts(manifests, metrics, nursery, pool, credentials, database, sink, delivery, ingest, enforcer)
+    service = Service(config, parts)
+    breaker = config.enforcement.breaker
+    service.responder = await stack.enter_async_context(
+        Responder(
+            delivery=delivery,
+            incidents=incidents,
+            enforcer=enforcer,
+            breaker=Breaker(BreakerSettings(breaker.cuts, breaker.share.ratio, breaker.window.seconds)),
+            metrics=metrics,
+            settings=ResponseSettings(round(config.alerts.expire_after.seconds * 1000), config_digest(config)),
+            live_streams=lambda: len(service.supervisor.sessions),
+        )
+    )
+    http = await stack.enter_async_context(
+        HttpServer(create_app(service, metrics), config.http.listen.host, config.http.listen.port)
+    )
+    await stack.enter_async_context(UnixServer(create_control_app(service), config.state_dir / SOCKET_NAME))
+    service.addresses = Addresses(
+        http=f"http://{config.http.listen.host}:{http.port}",
+        ingest=f"http://{config.ingest.listen.host}:{ingest.port}" if isinstance(ingest, EmbeddedIngest) else None,
+        broker=f"mqtt://{broker.host}:{broker.port}" if broker else None,
+    )
+    await stack.enter_async_context(service.running())
+    return service
+
+
+def _make_state_dir(state_dir: Path) -> None:
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (state_dir / BANKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ServiceRefused(
+            f"state_dir {state_dir} cannot be made ({error.strerror}); name a folder that this user may write"
+        ) from error
+
+
+async def _start_mqtt(
+    config: Config, stack: AsyncExitStack, database: Database
+) -> tuple[EmbeddedBroker | None, MqttSink]:
+    mqtt = config.alerts.mqtt
+    broker = None
+    if mqtt.embedded_broker:
+        host = "127.0.0.1" if mqtt.url.host == "localhost" else mqtt.url.host
+        broker = await stack.enter_async_context(EmbeddedBroker(host, mqtt.url.port))
+    password = mqtt.password
+    settings = MqttSettings(
+        host=broker.host if broker else mqtt.url.host,
+        port=broker.port if broker else mqtt.url.port,
+        node=config.node,
+        prefix=mqtt.prefix,
+        username=mqtt.username,
+        password=password.reveal if password else None,
+        retain_ended_seconds=config.alerts.retain_ended.seconds,
+        protocol="3.1.1" if broker else "auto",
+    )
+    sink = await stack.enter_async_context(MqttSink(settings, retained=RetainedTopics(database)))
+    return broker, sink
+
+
+def _ingest(config: Config, credentials: Credentials) -> IngestServer:
+    if config.ingest.kind == "none":
+        return NoIngest()
+    revocations = Revocations(
+        FileRevocations(config.state_dir / "revoked"), lambda key: stream_id(credentials.deployment, key)
+    )
+    listen = config.ingest.listen
+    settings = EmbeddedSettings(host=listen.host, port=listen.port, max_publishers=config.ingest.max_publishers)
+    return EmbeddedIngest(settings, revocations)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the assembly hands to the service."""
+
+    manifests: tuple[Manifest, ...]
+    metrics: Metrics
+    nursery: Nursery
+    pool: AnalysisPool
+    credentials: Credentials
+    database: Database
+    sink: MqttSink
+    delivery: Delivery
+    ingest: IngestServer
+    enforcer: Enforcer
+
+
+class Service:
+    """A running service. Made by `open_service`; implements `detector.api.view.ServiceView`."""
+
+    responder: Responder
+    addresses: Addresses
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self.config = config
+        self.metrics = parts.metrics
+        self.pool = parts.pool
+        self.delivery = parts.delivery
+        self.ingest = parts.ingest
+        self.nursery = parts.nursery
+        self.incident_store = Incidents(parts.database)
+        self.coverage_store = CoverageStore(parts.database)
+        self.bank_watch = BankWatch(config.state_dir / BANKS_FOLDER)
+        self._moderation = describe_moderation(parts.manifests)
+        self._secret = parts.credentials.deployment
+        self._sink = parts.sink
+        self._enforcer = parts.enforcer
+        self._policy = policy_settings(config)
+        self.supervisor = Supervisor(
+            ingest=parts.ingest,
+            sources=self._sources(),
+            open_session=self._open_session,
+            ended=self._session_ended,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watch streams, banks and health while the block lasts."""
+        if self._moderation is not None:
+            log.warning("models.no_moderation", note=self._moderation)
+        names = ("supervisor", "banks", "health", "coverage")
+        works = (self.supervisor.run(), self._watch_banks(), self._keep_health(), self._send_coverage())
+        tasks = [asyncio.create_task(work, name=f"service.{name}") for name, work in zip(names, works, strict=True)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Give open alerts a last chance to leave."""
+        left = await self.delivery.drain(_DRAIN_SECONDS)
+        if left:
+            log.warning("service.alerts_left", count=left, note="they are on disk and go out at the next start")
+
+    # What HTTP and the control socket show
+
+    def health(self) -> Health:
+        """As `ServiceView.health`."""
+        problems = [*self.pool.problems(), *self.delivery.problems(), *self.responder.refused()]
+        problems += self.bank_watch.problems(self.config.banks)
+        if self.supervisor.ingest_fault is not None:
+            problems.append(self.supervisor.ingest_fault)
+        blind = [s for s in self.supervisor.sessions.values() if s.state in ("stalled", "reconnecting")]
+        if blind:
+            problems.append(
+                f"{len(blind)} of {len(self.supervisor.sessions)} streams are blind; 'stopframe streams' "
+                "says which and why"
+            )
+        notes = list(self.delivery.notes())
+        if self._moderation is not None:
+            notes.append(self._moderation)
+        if not self.config.enforcement.live:
+            notes.append("enforcement.live is false: nothing is cut")
+        return Health(
+            ok=not problems, problems=tuple(problems), notes=tuple(notes), versions=_versions(), sandbox=self._sandbox()
+        )
+
+    def streams(self) -> list[StreamRow]:
+        """As `ServiceView.streams`."""
+        return [self._row(session) for session in self.supervisor.sessions.values()]
+
+    async def incidents(self, limit: int) -> list[IncidentRow]:
+        """As `ServiceView.incidents`."""
+        return [
+            IncidentRow(
+                incident_id=record.incident_id,
+                stream_id=record.stream_id,
+                opened_at=record.public()["opened_at"],
+                action=record.action.word,
+                mode="live" if record.is_live else "shadow",
+                signals=record.signals,
+                cut_state=record.cut_state,
+                time_to_cut_ms=record.time_to_cut_ms,
+                refused_by=record.refused_by,
+            )
+            for record in await self._read(self.incident_store.newest(limit))
+        ]
+
+    async def cut(self, stream: str) -> CutReport:
+        """As `ServiceView.cut`."""
+        found = pick(stream, self.supervisor.sessions, NoSuchStream)
+        session = self.supervisor.sessions[found]
+        incident_id, outcome = await self.responder.cut_by_hand(self._facts(session))
+        time_to_cut = None
+        with contextlib.suppress(IncidentNotFound, StoreUnavailable):
+            time_to_cut = (await self.incident_store.get(incident_id)).time_to_cut_ms
+        return CutReport(found, incident_id, outcome.state, outcome.count, time_to_cut, outcome.detail)
+
+    async def undo(self, incident: str) -> UndoReport:
+        """As `ServiceView.undo`."""
+        try:
+            record = await self._read(self.incident_store.get(incident))
+        except IncidentNotFound as error:
+            raise NoSuchIncident(str(error)) from error
+        try:
+            await self._enforcer.undo(record.key)
+        except IngestUnavailable as error:
+            raise ViewError(str(error)) from error
+        is_first = await self._read(self.incident_store.mark_undone(record.incident_id, time.time_ns() // 1_000_000))
+        detail = "the key may publish again" if is_first else "it was taken back before; the key may publish"
+        return UndoReport(record.incident_id, record.stream_id, is_restored=True, detail=detail)
+
+    async def release(self, source: str) -> bool:
+        """As `ServiceView.release`."""
+        return await self.responder.release(source, self._facts_of)
+
+    # Sessions
+
+    def _sources(self) -> list[Watched]:
+        found = []
+        for source in self.config.sources:
+            url = source.url.reveal()
+            kind = SourceKind.RTMP if url.startswith("rtmp") else SourceKind.HTTP_TS
+            found.append(Watched(StreamKey("source", "source", source.name), kind, url))
+        return found
+
+    def _open_session(self, watched: Watched) -> StreamSession:
+        path = watched.key.path
+        settings = SessionSettings(
+            job=reader_job(self.config, path, watched.kind, watched.url),
+            closer_look=self.config.closer_look_for(path),
+            deadline_seconds=self.config.analysis.deadline.seconds,
+            policy=self._policy,
+        )
+        parts = SessionParts(self.nursery, self.pool, self.metrics, self._respond)
+        name = stream_id(self._secret, watched.key)
+        return StreamSession(name, watched.key, settings, parts, connection=watched.connection)
+
+    async def _respond(self, session: StreamSession, decision: Any) -> None:
+        await self.responder.respond(decision, self._facts(session))
+
+    def _facts_of(self, stream: str) -> StreamFacts | None:
+        session = self.supervisor.sessions.get(stream)
+        return None if session is None else self._facts(session)
+
+    def _facts(self, session: StreamSession) -> StreamFacts:
+        return StreamFacts(
+            stream_id=session.stream_id,
+            session=session.session,
+            key=session.key,
+            connection=session.connection,
+            coverage=_coverage_words(session),
+            last_packet_at=lambda: session.last_packet_at,
+        )
+
+    async def _session_ended(self, session: StreamSession) -> None:
+        self.responder.session_ended(session.session)
+        account = session.coverage()
+        self.metrics.coverage("seen", account.seen_seconds)
+        for cause, nanoseconds in account.by_cause_ns.items():
+            self.metrics.coverage(cause.kind.value, nanoseconds / 1e9, cause.value)
+        self._sink.set_status(session.stream_id, self._status(session))
+        self._sink.end_stream(session.stream_id)
+        with contextlib.suppress(StoreUnavailable):
+            await self.coverage_store.upsert([_totals(session)])
+        log.info("session.ended", stream=session.stream_id, **_coverage_words(session))
+
+    # What is told without being asked
+
+    async def _watch_banks(self) -> None:
+        async for _ in self.bank_watch.changes():
+            self.pool.reload_banks()
+            log.info("banks.changed", banks=sorted(self.bank_watch.names()))
+
+    async def _keep_health(self) -> None:
+        restarts = 0
+        while True:
+            health = self.health()
+            self._sink.set_health(asdict(health))
+            for session in self.supervisor.sessions.values():
+                self._sink.set_status(session.stream_id, self._status(session))
+            self.metrics.set_live_streams(len(self.supervisor.sessions))
+            self.metrics.set_analysis_workers(self.pool.ready_workers)
+            self.metrics.set_queue_depth(self.pool.waiting)
+            for _ in range(self.pool.restarts - restarts):
+                self.metrics.crashed(CrashKind.ANALYSIS_WORKER)
+            restarts = self.pool.restarts
+            await asyncio.sleep(_HEALTH_SECONDS)
+
+    async def _send_coverage(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.alerts.coverage_every.seconds)
+            sessions = list(self.supervisor.sessions.values())
+            for session in sessions:
+                self._sink.send_coverage(session.stream_id, _coverage_words(session))
+            with contextlib.suppress(StoreUnavailable):
+                await self.coverage_store.upsert([_totals(session) for session in sessions])
+
+    def _status(self, session: StreamSession) -> dict[str, Any]:
+        return {
+            "state": session.state,
+            "since": session.since,
+            "code": session.code,
+            "sampling": session.settings.job.sampling.mode.value,
+        }
+
+    def _row(self, session: StreamSession) -> StreamRow:
+        account, opened = session.coverage(), session.opened
+        sampled = session.last_sample_at
+        return StreamRow(
+            stream_id=session.stream_id,
+            path=session.key.path,
+            state=session.state,
+            since=session.since,
+            codec=opened.codec if opened else None,
+            width=opened.width if opened else None,
+            height=opened.height if opened else None,
+            sampling=session.settings.job.sampling.mode.value,
+            last_sample_age_seconds=None if sampled is None else max(0.0, time.monotonic() - sampled),
+            seen_seconds=account.seen_seconds,
+            skipped_seconds=account.skipped_seconds,
+            blind_seconds=account.blind_seconds,
+            cpu_seconds=session.cpu_seconds,
+            decision=session.last_action or None,
+        )
+
+    def _sandbox(self) -> dict[str, Any]:
+        opened = next((s.opened for s in self.supervisor.sessions.values() if s.opened is not None), None)
+        state = self.pool.state()
+        readers = (
+            {"landlock_abi": opened.landlock_abi, "seccomp": opened.has_seccomp, "network": opened.limits_network}
+            if opened
+            else None
+        )
+        analysis = {"missing": list(state.missing_cage)} if state else None
+        return {"mode": self.config.sandbox.value, "readers": readers, "analysis": analysis}
+
+    async def _read(self, reading: Any) -> Any:
+        try:
+            return await reading
+        except StoreUnavailable as error:
+            raise ViewError(str(error)) from error
+
+
+def _coverage_words(session: StreamSession) -> dict[str, Any]:
+    account = session.coverage()
+    skipped = {c.value: ns / 1e9 for c, ns in account.by_cause_ns.items() if c.kind.value == "skipped"}
+    return {
+        "seen_s": round(account.seen_seconds, 3),
+        "skipped_s": {cause: round(seconds, 3) for cause, seconds in skipped.items()},
+        "blind_s": {cause: round(seconds, 3) for cause, seconds in account.blind_seconds_by_cause().items()},
+        "max_gap_s": round(account.max_gap_seconds, 3),
+    }
+
+
+def _totals(session: StreamSession) -> CoverageTotals:
+    account = session.coverage()
+    return CoverageTotals(
+        stream_id=session.stream_id,
+        session=session.session,
+        seen_seconds=account.seen_seconds,
+        skipped_seconds={c.value: ns / 1e9 for c, ns in account.by_cause_ns.items() if c.kind.value == "skipped"},
+        blind_seconds=account.blind_seconds_by_cause(),
+        max_gap_seconds=account.max_gap_seconds,
+        updated_at_ms=time.time_ns() // 1_000_000,
+    )
+
+
+def _versions() -> dict[str, Any]:
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in ("stopframe", "av", "onnxruntime", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,230 @@
+"""What every ingest server must do, run over each of them.
+
+To add a server: one line in `INGEST_SERVERS` and one in `BENCHES` below, with a way to publish to it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from detector.events import StreamKey
+from detector.ingest.adapter import (
+    IngestServer,
+    IngestUnavailable,
+    PublisherChange,
+    PublisherEnded,
+    PublisherStarted,
+    answer_within,
+)
+from detector.ingest.registry import INGEST_SERVERS, ingest_kind
+from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
+
+AWKWARD_NAMES = ["plain", "a b", "a&b", "k+1", "%41", "what?", "x'y\"", "ümläut", "日本"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A server under test, and a publisher for it: `publish` is live inside its context, `is_denied` tries once."""
+
+    settings: dict[str, object]
+    publish: Callable[[IngestServer, StreamKey], contextlib.AbstractAsyncContextManager[None]] | None = None
+    is_denied: Callable[[IngestServer, StreamKey], Awaitable[bool]] | None = None
+
+
+@contextlib.asynccontextmanager
+async def _publish_over_http(server: IngestServer, key: StreamKey) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+
+    async def media() -> AsyncIterator[bytes]:
+        while not stop.is_set():
+            yield b"\x47" * 188
+            await asyncio.sleep(0.01)
+
+    async with httpx.AsyncClient(trust_env=False) as client:
+        post = asyncio.create_task(client.post(server.reader_source(key)[1], content=media()), name="publisher")
+        try:
+            yield
+        finally:
+            stop.set()
+            with contextlib.suppress(httpx.TransportError):  # a cut looks like this to the one who is cut
+                await post
+
+
+async def _is_denied_over_http(server: IngestServer, key: StreamKey) -> bool:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.post(server.reader_source(key)[1], content=b"x")).status_code == 403
+
+
+BENCHES = {
+    "none": Bench({}),
+    "embedded": Bench({"port": 0}, _publish_over_http, _is_denied_over_http),
+}
+CUTTING = sorted(name for name, bench in BENCHES.items() if bench.publish)
+
+
+@contextlib.asynccontextmanager
+async def _open(kind: str, folder: Path) -> AsyncIterator[IngestServer]:
+    made = ingest_kind(kind)
+    store = Revocations(FileRevocations(folder / "revoked"), lambda key: key.path.encode().hex())
+    async with made.make(made.settings.model_validate(BENCHES[kind].settings), store, "edge") as server:
+        yield server
+
+
+def _publish(kind: str, server: IngestServer, key: StreamKey) -> contextlib.AbstractAsyncContextManager[None]:
+    publish = BENCHES[kind].publish
+    assert publish is not None
+    return publish(server, key)
+
+
+async def _next(changes: AsyncIterator[PublisherChange]) -> PublisherChange:
+    return await asyncio.wait_for(anext(changes), 5)
+
+
+def test_every_server_is_tested() -> None:
+    """A server in the registry without a bench here would be an untested one."""
+    assert set(BENCHES) == set(INGEST_SERVERS)
+    with pytest.raises(LookupError, match="use one of embedded, none"):
+        ingest_kind("nonesuch")
+
+
+@pytest.mark.parametrize("kind", sorted(INGEST_SERVERS))
+def test_settings_are_strict(kind: str) -> None:
+    """Settings are frozen, have defaults for everything and refuse a key that they do not know."""
+    settings: type[BaseModel] = ingest_kind(kind).settings
+    assert settings().model_config["frozen"] is True
+    with pytest.raises(ValidationError):
+        settings.model_validate({"no_such_key": 1})
+
+
+@pytest.mark.parametrize("kind", sorted(INGEST_SERVERS))
+async def test_an_idle_server_has_nobody(kind: str, tmp_path: Path) -> None:
+    """Without publishers the list is empty, a cut counts 0, nothing is revoked; `changes()` ends with the server."""
+    key = StreamKey("edge", "live", "nobody")
+    async with _open(kind, tmp_path) as server:
+        assert server.name == "edge"
+        assert await server.publishers() == []
+        assert (await server.cut(key)).count == 0
+        assert (await server.cut(key, "1")).count == 0
+        assert not server.is_revoked(key)
+        changes = server.changes()
+        waiting = asyncio.create_task(anext(changes, None), name="changes")
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(waiting, 5) is None
+
+
+@pytest.mark.parametrize("kind", sorted(set(INGEST_SERVERS) - set(CUTTING)))
+async def test_a_server_that_cannot_cut_says_so(kind: str, tmp_path: Path) -> None:
+    """Where nothing can be cut, that is said beforehand, and each attempt ends in a sentence with the remedy."""
+    key = StreamKey("edge", "live", "x")
+    async with _open(kind, tmp_path) as server:
+        assert not server.can_cut
+        for ask in (server.revoke, server.restore):
+            with pytest.raises(IngestUnavailable, match="`ingest`"):
+                await ask(key)
+        with pytest.raises(IngestUnavailable, match="`ingest`"):
+            server.reader_source(key)
+
+
+@pytest.mark.parametrize("name", AWKWARD_NAMES)
+@pytest.mark.parametrize("kind", CUTTING)
+async def test_a_publisher_is_listed_cut_and_gone(kind: str, name: str, tmp_path: Path) -> None:
+    """Whatever its name, a publisher is listed, told of, cut once with its connection's id, and told to have ended."""
+    key = StreamKey("edge", "li ve", name)
+    async with _open(kind, tmp_path) as server:
+        changes = server.changes()
+        async with _publish(kind, server, key):
+            started = await _next(changes)
+            assert isinstance(started, PublisherStarted)
+            assert await server.publishers() == [started.publisher]
+            assert started.publisher.key == key
+            connection = started.publisher.connection
+            assert (await server.cut(key, f"not-{connection}")).count == 0
+            assert (await server.cut(StreamKey("elsewhere", key.app, key.name))).count == 0
+            assert (await server.cut(key, connection)).count == 1
+            assert await _next(changes) == PublisherEnded(key, connection)
+            assert await server.publishers() == []
+            assert (await server.cut(key, connection)).count == 0
+
+
+@pytest.mark.parametrize("kind", CUTTING)
+async def test_revoking_denies_until_restored(kind: str, tmp_path: Path) -> None:
+    """Revoking leaves a live publisher alone and denies the next, over a restart too; restoring lets in again."""
+    key = StreamKey("edge", "live", "k+1")
+    is_denied = BENCHES[kind].is_denied
+    assert is_denied is not None
+    async with _open(kind, tmp_path) as server:
+        changes = server.changes()
+        async with _publish(kind, server, key):
+            await _next(changes)
+            await server.revoke(key)
+            await server.revoke(key)
+            assert [p.key for p in await server.publishers()] == [key]
+        await _next(changes)
+        assert await is_denied(server, key)
+    async with _open(kind, tmp_path) as server:
+        assert server.is_revoked(key)
+        assert await is_denied(server, key)
+        await server.restore(key)
+        await server.restore(key)
+        assert not server.is_revoked(key)
+        assert not await is_denied(server, key)
+
+
+@pytest.mark.parametrize("kind", CUTTING)
+async def test_a_late_consumer_is_told_the_present(kind: str, tmp_path: Path) -> None:
+    """Who begins to follow late hears of everyone live; who falls behind hears a true end for every start."""
+    keys = [StreamKey("edge", "live", str(n)) for n in range(3)]
+    async with _open(kind, tmp_path) as server, contextlib.AsyncExitStack() as stack:
+        early = server.changes()
+        for key in keys:
+            await stack.enter_async_context(_publish(kind, server, key))
+        seen = [await _next(early) for _ in keys]
+        late = server.changes()
+        told = {c.publisher.key for c in [await _next(late) for _ in keys] if isinstance(c, PublisherStarted)}
+        assert told == set(keys)
+        await server.cut(keys[0])
+        await server.cut(keys[1])
+        ended = [await _next(early), await _next(early)]
+        assert [type(c) for c in seen + ended] == [PublisherStarted] * 3 + [PublisherEnded] * 2
+        assert [p.key for p in await server.publishers()] == [keys[2]]
+
+
+async def test_a_question_that_hangs_is_given_up() -> None:
+    """A server that does not answer costs its time limit, and the error says so."""
+    with pytest.raises(IngestUnavailable, match=r"did not answer within 0\.0 s"):
+        await answer_within(0.01, asyncio.Event().wait())
+
+
+@pytest.mark.parametrize("content", [b"good_id\nbad id\n", b"\xff\n", b"\n"])
+def test_a_damaged_list_of_revoked_keys_is_never_an_empty_one(content: bytes, tmp_path: Path) -> None:
+    """A list that cannot be read stops the start, with the file and the remedy, instead of letting everyone in."""
+    path = tmp_path / "revoked"
+    path.write_bytes(content)
+    with pytest.raises(RevocationStoreError, match=r"revoked.*restore"):
+        FileRevocations(path).load()
+
+
+async def test_a_full_disk_does_not_keep_a_key_alive(tmp_path: Path) -> None:
+    """What cannot be written is still in force, and is counted."""
+    revocations = Revocations(FileRevocations(tmp_path / "missing" / "revoked"), lambda key: key.name)
+    key = StreamKey("edge", "live", "x")
+    await revocations.add(key)
+    assert (key in revocations, revocations.unsaved_total) == (True, 1)
+
+
+async def test_many_changes_at_once_are_all_kept(tmp_path: Path) -> None:
+    """Concurrent revocations do not overwrite each other, and a new reader of the file finds them all."""
+    store = FileRevocations(tmp_path / "revoked")
+    revocations = Revocations(store, lambda key: key.name)
+    keys = [StreamKey("edge", "live", f"k{n}") for n in range(20)]
+    await asyncio.gather(*(revocations.add(key) for key in keys))
+    await asyncio.gather(*(revocations.remove(key) for key in keys[:5]))
+    assert store.load() == {key.name for key in keys[5:]}
+    assert all(key in Revocations(store, lambda key: key.name) for key in keys[5:])
+    assert not store._path.with_name("revoked.new").exists()

@@ -1,0 +1,425 @@
+"""The cut and its proof: against a scripted server on a clock that is passed in, and against the embedded one."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+
+from detector.enforcement import CutTarget, Enforcer, EnforcerSettings
+from detector.events import CutResult, CutState, Publisher, StreamKey
+from detector.ingest.adapter import IngestServer, IngestUnavailable, PublisherChange
+from detector.ingest.board import PublisherBoard
+from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
+from detector.ingest.none import NoIngest
+from detector.ingest.revocations import FileRevocations, Revocations
+from detector.store.incidents import CutProgress
+from streams.job import SourceKind
+
+KEY = StreamKey("edge", "live", "secret-key")
+TARGET = CutTarget("stream", "session", KEY, "c1", "incident", hit_at=98.0)
+START = 100.0
+
+
+class _Time:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += max(seconds, 1e-3)
+        await asyncio.sleep(0)
+
+
+@dataclass
+class _Server:
+    """An ingest server that does what a test says: whom it lists, what it answers, what fails or hangs."""
+
+    clock: _Time
+    name: str = "edge"
+    can_cut: bool = True
+    drops: bool = True
+    keeps_streaming: bool = False
+    failures: dict[str, int] = field(default_factory=dict)
+    hanging: set[str] = field(default_factory=set)
+    comes_back: int = 0
+    revoked: set[StreamKey] = field(default_factory=set)
+    board: PublisherBoard = field(default_factory=PublisherBoard)
+    calls: list[str] = field(default_factory=list)
+    gone_at: float | None = None
+
+    def go_live(self, connection: str = "c1") -> None:
+        self.gone_at = None
+        self.board.add(Publisher(KEY, connection, since_at=0.0))
+
+    def last_packet_at(self) -> float | None:
+        return self.gone_at if self.gone_at is not None and not self.keeps_streaming else self.clock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.board.close()
+
+    async def publishers(self) -> list[Publisher]:
+        await self._answer("publishers")
+        return self.board.current()
+
+    def changes(self) -> AsyncIterator[PublisherChange]:
+        return self.board.changes()
+
+    async def cut(self, key: StreamKey, connection: str | None = None) -> CutResult:
+        await self._answer("cut")
+        live = [p for p in self.board.current() if p.key == key and connection in (None, p.connection)]
+        if not live or not self.drops:
+            return CutResult(0)
+        for publisher in live:
+            self.board.remove(publisher.connection)
+        self.gone_at = self.clock()
+        if self.comes_back:
+            self.comes_back -= 1
+            self.go_live(f"again-{self.comes_back}")
+        return CutResult(len(live), self.gone_at)
+
+    async def revoke(self, key: StreamKey) -> None:
+        await self._answer("revoke")
+        self.revoked.add(key)
+
+    async def restore(self, key: StreamKey) -> None:
+        await self._answer("restore")
+        self.revoked.discard(key)
+
+    def is_revoked(self, key: StreamKey) -> bool:
+        return key in self.revoked
+
+    def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
+        return SourceKind.HTTP_TS, "http://127.0.0.1/"
+
+    async def _answer(self, what: str) -> None:
+        self.calls.append(what)
+        if what in self.hanging:
+            await asyncio.Event().wait()
+        if self.failures.get(what, 0):
+            self.failures[what] -= 1
+            raise IngestUnavailable(f"{what} failed")
+
+
+@dataclass
+class _Records:
+    """What was written down, in order; `is_broken` refuses as a full disk does."""
+
+    told: list[tuple[str, CutProgress]] = field(default_factory=list)
+    is_broken: bool = False
+
+    async def set_cut(self, incident_id: str, progress: CutProgress) -> None:
+        if self.is_broken:
+            raise OSError("no space left")
+        self.told.append((incident_id, progress))
+
+    def states(self) -> list[tuple[str, str]]:
+        return [(incident_id, progress.state.value) for incident_id, progress in self.told]
+
+
+@pytest.fixture
+def clock() -> _Time:
+    return _Time()
+
+
+@pytest.fixture
+def server(clock: _Time) -> _Server:
+    server = _Server(clock)
+    server.go_live()
+    return server
+
+
+@pytest.fixture
+def records() -> _Records:
+    return _Records()
+
+
+@contextlib.asynccontextmanager
+async def _enforcing(
+    server: IngestServer, records: _Records, clock: _Time, **settings: float
+) -> AsyncIterator[Enforcer]:
+    made = Enforcer(
+        server, records, EnforcerSettings(**settings), clock=clock, wall_clock=lambda: 5000 + clock(), sleep=clock.sleep
+    )
+    async with made as enforcer:
+        yield enforcer
+
+
+async def _until(claim: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not claim():  # noqa: ASYNC110 - what is awaited is another object's state
+            await asyncio.sleep(0.001)
+
+
+async def test_a_cut_is_proved(server: _Server, records: _Records, clock: _Time) -> None:
+    """Revoke, then cut, then a second of silence and an empty list: only then is it confirmed, and written down."""
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, outcome.attempts, outcome.count, outcome.returns) == (CutState.CONFIRMED, 1, 1, 0)
+    assert outcome.gone_at == START
+    assert outcome.confirmed_at == pytest.approx(START + 1.0, abs=0.06)
+    assert server.calls == ["revoke", "cut", "publishers", "publishers"]
+    assert server.is_revoked(KEY)
+    assert records.states() == [("incident", "pending"), ("incident", "confirmed")]
+    proof = records.told[-1][1]
+    assert (proof.gone_at_ms, proof.time_to_cut_ms) == (5_100_000, 2000)
+    assert proof.confirmed_at_ms == pytest.approx(5_101_000, abs=60)
+
+
+async def test_everyone_who_asks_shares_one_cut(server: _Server, records: _Records, clock: _Time) -> None:
+    """Many calls for one session are one cut with one outcome, then and later; each incident is told of it."""
+    async with _enforcing(server, records, clock) as enforcer:
+        targets = [CutTarget("stream", "session", KEY, "c1", f"incident-{n}") for n in range(5)]
+        outcomes = await asyncio.gather(*(enforcer.cut(t, last_packet_at=server.last_packet_at) for t in targets))
+        late = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert {*outcomes, late} == {outcomes[0]}
+    assert server.calls.count("cut") == 1
+    confirmed = {incident for incident, state in records.states() if state == "confirmed"}
+    assert confirmed == {*(f"incident-{n}" for n in range(5)), "incident"}
+
+
+async def test_a_cut_goes_on_without_its_caller(server: _Server, records: _Records, clock: _Time) -> None:
+    """The session that asked ends with its stream; the proof is still made."""
+    async with _enforcing(server, records, clock) as enforcer:
+        caller = asyncio.create_task(enforcer.cut(TARGET, last_packet_at=server.last_packet_at), name="caller")
+        await _until(lambda: "cut" in server.calls)
+        caller.cancel()
+        await _until(lambda: enforcer.counters.cuts_total == {CutState.CONFIRMED: 1})
+    assert records.states()[-1] == ("incident", "confirmed")
+
+
+async def test_a_failing_server_is_asked_again(server: _Server, records: _Records, clock: _Time) -> None:
+    """Errors are retried with growing pauses; a key that cannot be revoked at first does not hold the cut back."""
+    server.failures = {"revoke": 2, "publishers": 1}
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, outcome.count, outcome.attempts) == (CutState.CONFIRMED, 1, 3)
+    assert server.calls[:3] == ["revoke", "cut", "publishers"]
+    assert enforcer.counters.unavailable_total == 3
+
+
+async def test_a_cut_without_a_denied_key_is_not_confirmed(server: _Server, records: _Records, clock: _Time) -> None:
+    """Dropping a connection alone does not last: without the key revoked the cut fails, and says why."""
+    server.failures = {"revoke": 10**6}
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, outcome.detail) == (CutState.FAILED, "revoke failed")
+
+
+@pytest.mark.parametrize("what", ["revoke", "cut", "publishers"])
+async def test_a_hanging_server_costs_no_more_than_the_deadline(
+    what: str, server: _Server, records: _Records, clock: _Time
+) -> None:
+    """Whichever question hangs, the cut ends within its deadline, as failed, naming the silence."""
+    server.hanging = {what}
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    quick = EnforcerSettings(deadline_seconds=0.4, call_seconds=0.1, quiet_seconds=0.05)
+    async with Enforcer(server, records, quick) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=lambda: None)
+    assert outcome.state is CutState.FAILED
+    assert "did not answer" in outcome.detail
+    assert loop.time() - begun < 2.0
+
+
+async def test_a_publisher_that_the_server_cannot_see_is_uncuttable(
+    server: _Server, records: _Records, clock: _Time
+) -> None:
+    """Count 0, nobody listed, packets keep arriving: as after a server reload; said within seconds, not at the end."""
+    server.board.remove("c1")
+    server.keeps_streaming = True
+    async with _enforcing(server, records, clock, deadline_seconds=60) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, outcome.count, outcome.gone_at) == (CutState.UNCUTTABLE, 0, None)
+    assert clock() - START < 6
+    assert "packets keep arriving" in outcome.detail
+
+
+async def test_a_polite_answer_is_no_proof(server: _Server, records: _Records, clock: _Time) -> None:
+    """A server that drops nobody and goes on listing the publisher makes a failed cut, however often it is asked."""
+    server.drops = False
+    async with _enforcing(server, records, clock, deadline_seconds=10) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, outcome.detail) == (CutState.FAILED, "the ingest server still lists the publisher")
+    assert outcome.attempts > 3
+    assert START + 9 < clock() < START + 13
+
+
+async def test_packets_after_the_cut_are_no_proof(server: _Server, records: _Records, clock: _Time) -> None:
+    """Dropped and unlisted, yet packets arrive: not confirmed."""
+    server.keeps_streaming = True
+    async with _enforcing(server, records, clock, deadline_seconds=10) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, outcome.count, outcome.detail) == (CutState.FAILED, 1, "packets keep arriving")
+
+
+async def test_a_publisher_that_left_by_itself_is_not_called_cut(
+    server: _Server, records: _Records, clock: _Time
+) -> None:
+    """Nobody was there to cut: not confirmed, but said to have left, with the key revoked."""
+    server.board.remove("c1")
+    server.gone_at = START - 1
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, outcome.has_left, outcome.gone_at) == (CutState.FAILED, True, None)
+    assert server.is_revoked(KEY)
+    assert clock() - START < 4
+
+
+async def test_a_reconnect_before_the_cut_does_not_help(server: _Server, records: _Records, clock: _Time) -> None:
+    """The publisher is on another connection by now: whoever holds the denied key is cut."""
+    server.board.remove("c1")
+    server.go_live("c2")
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, outcome.count) == (CutState.CONFIRMED, 1)
+
+
+async def test_a_publisher_that_comes_back_at_once_is_cut_again(
+    server: _Server, records: _Records, clock: _Time
+) -> None:
+    """Each return on a server that lets the denied key in is cut again, until it stays away."""
+    server.comes_back = 3
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, outcome.count, server.board.current()) == (CutState.CONFIRMED, 4, [])
+
+
+async def test_a_return_long_after_the_cut_is_cut_and_counted(server: _Server, records: _Records, clock: _Time) -> None:
+    """The denied key is watched for as long as the service runs, through errors; other keys are left alone."""
+    async with _enforcing(server, records, clock) as enforcer:
+        await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+        clock.now += 3600
+        server.board.add(Publisher(StreamKey("edge", "live", "innocent"), "c8", since_at=0.0))
+        server.failures = {"cut": 2}
+        server.go_live("c9")
+        await _until(lambda: enforcer.returns_total == 1)
+        assert [p.connection for p in server.board.current()] == ["c8"]
+        assert server.failures == {"cut": 0}
+
+
+async def test_a_denied_publisher_that_is_live_at_the_start_is_cut(
+    server: _Server, records: _Records, clock: _Time
+) -> None:
+    """After a restart, who publishes a revoked key is cut without being found again."""
+    server.revoked.add(KEY)
+    async with _enforcing(server, records, clock) as enforcer:
+        await _until(lambda: enforcer.returns_total == 1)
+    assert server.board.current() == []
+
+
+async def test_undo_restores_and_ends_a_cut_under_way(server: _Server, records: _Records, clock: _Time) -> None:
+    """An operator's undo lets the key publish again, and a cut that cannot finish stops trying."""
+    server.drops = False
+    async with _enforcing(server, records, clock, deadline_seconds=10**6) as enforcer:
+        cut = asyncio.create_task(enforcer.cut(TARGET, last_packet_at=server.last_packet_at), name="cut")
+        await _until(lambda: server.calls.count("cut") > 4)
+        await enforcer.undo(KEY)
+        outcome = await asyncio.wait_for(cut, 5)
+        assert (outcome.state, outcome.detail) == (CutState.FAILED, "an operator took the cut back")
+        assert not server.is_revoked(KEY)
+        server.drops = True
+        again = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+        assert again.state is CutState.CONFIRMED
+
+
+async def test_undo_says_when_the_server_does_not_answer(server: _Server, records: _Records, clock: _Time) -> None:
+    """An operator learns that the key is still denied."""
+    server.failures = {"restore": 1}
+    async with _enforcing(server, records, clock) as enforcer:
+        with pytest.raises(IngestUnavailable, match="restore failed"):
+            await enforcer.undo(KEY)
+
+
+async def test_what_is_not_ours_to_cut_is_uncuttable(server: _Server, records: _Records, clock: _Time) -> None:
+    """Without an ingest server, and for a stream watched by its URL, nothing is tried and the reason is told."""
+    async with _enforcing(NoIngest(), records, clock) as enforcer:
+        alone = await enforcer.cut(TARGET, last_packet_at=lambda: None)
+    elsewhere = CutTarget("other", "1", StreamKey("url", "", "cam"))
+    async with _enforcing(server, records, clock) as enforcer:
+        foreign = await enforcer.cut(elsewhere, last_packet_at=lambda: None)
+        assert await enforcer.cut(elsewhere, last_packet_at=lambda: None) == foreign
+        assert enforcer.counters.cuts_total == {CutState.UNCUTTABLE: 1}
+    assert (alone.state, foreign.state, server.calls) == (CutState.UNCUTTABLE, CutState.UNCUTTABLE, [])
+    assert "`ingest`" in alone.detail
+    assert "URL" in foreign.detail
+
+
+async def test_a_full_disk_keeps_nobody_on_air(server: _Server, records: _Records, clock: _Time) -> None:
+    """What cannot be written down is counted; the cut is made and proved."""
+    records.is_broken = True
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, enforcer.counters.unrecorded_total) == (CutState.CONFIRMED, 2)
+
+
+async def test_no_key_is_ever_logged(
+    server: _Server, records: _Records, clock: _Time, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cuts, failures and returns are logged without the key."""
+    server.comes_back = 1
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+        server.go_live("c9")
+        await _until(lambda: enforcer.returns_total == 1)
+    printed = capsys.readouterr()
+    assert "cut.confirmed" in printed.out + printed.err
+    assert "secret-key" not in printed.out + printed.err + repr(outcome) + repr(records.told)
+
+
+@pytest.mark.integration
+async def test_the_embedded_server_is_cut_for_real(records: _Records, tmp_path: Path) -> None:
+    """On real sockets: media stops at once, the proof takes a second, the encoder's reconnect gets 403."""
+    revocations = Revocations(FileRevocations(tmp_path / "revoked"), lambda key: key.name)
+    quick = EnforcerSettings(quiet_seconds=0.2)
+    packets: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def media() -> AsyncIterator[bytes]:
+        while True:
+            yield b"\x47" * 1316
+            await asyncio.sleep(0.005)
+
+    async with (
+        EmbeddedIngest(EmbeddedSettings(port=0), revocations, "edge") as server,
+        Enforcer(server, records, quick) as enforcer,
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
+        url = server.reader_source(KEY)[1]
+        publisher = asyncio.create_task(client.post(url, content=media()), name="publisher")
+        await _until(lambda: server.counters.bytes_in_total > 0)
+
+        async def read() -> None:
+            async with client.stream("GET", url) as response:
+                async for _ in response.aiter_raw():
+                    packets.append(loop.time())  # noqa: PERF401 - each as it comes
+
+        reader = asyncio.create_task(read(), name="reader")
+        await _until(lambda: len(packets) > 5)
+        (live,) = await server.publishers()
+        asked_at = loop.time()
+        target = CutTarget("stream", "session", KEY, live.connection, "incident", hit_at=asked_at)
+        outcome = await enforcer.cut(target, last_packet_at=lambda: packets[-1])
+
+        assert (outcome.state, outcome.count) == (CutState.CONFIRMED, 1)
+        assert outcome.gone_at is not None
+        assert outcome.gone_at <= asked_at + 0.5
+        assert packets[-1] <= outcome.gone_at + 0.5
+        with pytest.raises(httpx.TransportError):
+            await asyncio.wait_for(publisher, 5)
+        with pytest.raises(httpx.TransportError):
+            await asyncio.wait_for(reader, 5)
+        assert (await client.post(url, content=b"x")).status_code == 403
+        await enforcer.undo(KEY)
+        assert (await client.post(url, content=b"x")).status_code == 200

@@ -316,7 +316,8 @@ def _source_pool(name: str) -> tuple[Picture, ...]:
     options = "size=320x180:rate=25" if sized else ""
     if name == "perlin":
         options += ":octaves=4:persistence=0.7"
-    return tuple(squeeze(frame) for frame in source_frames(name, options, 60 if moving else 1, 20 if moving else 1))
+    count = (10 if name in _UNSEEN_SOURCES else 60) if moving else 1
+    return tuple(squeeze(frame) for frame in source_frames(name, options, count, 20 if moving else 1))
 
 
 def _from_source(rng: Generator, names: tuple[str, ...] = _CLEAN_SOURCES) -> Picture:

@@ -11,8 +11,8 @@ from typing import Final
 STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 """The operator sets that the ONNX project specifies. Everything else is somebody's extension."""
 
-MAX_DEPTH: Final = 64
-"""Graphs inside graphs (Loop, If) go this deep at most; each level costs three messages."""
+MAX_DEPTH: Final = 16
+"""Graphs inside graphs (Loop, If) go this deep at most; each level costs three messages, and protobuf stops at 100."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 

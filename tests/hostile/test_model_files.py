@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -109,8 +110,9 @@ def test_a_tensor_of_64_gib_is_refused(tmp_path: Path) -> None:
     ]
     refuse(tmp_path, build(nodes, [size, PAIR]).SerializeToString(), "failed|refuses")
 
-    claimed = build([EXPAND], [PAIR, TensorProto(name="big", data_type=TensorProto.FLOAT, dims=[16 * 1024**3])])
-    refuse(tmp_path, claimed.SerializeToString(), "refuses")
+    claimed = TensorProto(name="big", data_type=TensorProto.FLOAT, dims=[16 * 1024**3])
+    add = helper.make_node("Add", ["mean", "big"], ["y"])
+    refuse(tmp_path, build([add], [claimed]).SerializeToString(), "refuses")
 
 
 def endless() -> bytes:
@@ -203,7 +205,7 @@ def test_a_swapped_file_is_refused(tmp_path: Path) -> None:
 def test_graphs_in_graphs_have_a_limit() -> None:
     """Deep nesting is refused before the runtime's recursion meets it."""
     graph = helper.make_graph([], "leaf", [], [])
-    for _ in range(70):
+    for _ in range(25):
         graph = helper.make_graph([helper.make_node("If", ["c"], [], then_branch=graph)], "g", [], [])
     model = helper.make_model(graph)
     with pytest.raises(UnsafeModelError, match="nested"):
@@ -232,16 +234,13 @@ SEEDS = [STANDIN[-900:], endless(), external("w").SerializeToString(), build([EX
 def test_what_passes_holds_nothing_forbidden(seed: bytes, edits: list[tuple[int, bytes, int]]) -> None:
     """No mutant crashes the look-through, and what it lets pass, read by protobuf, is free of what it looks for."""
     content = bytearray(seed)
-    for at, put, drop in edits:
-        at %= len(content) + 1
+    for place_drawn, put, drop in edits:
+        at = place_drawn % (len(content) + 1)
         content[at : at + drop] = put
     try:
         refuse_unsafe(bytes(content))
         model = onnx.load_model_from_string(bytes(content))
-    except (UnsafeModelError, ValueError):
-        return
-    except Exception as error:  # protobuf's DecodeError lies in a module that its versions name differently
-        assert type(error).__name__ == "DecodeError"
+    except (UnsafeModelError, DecodeError):
         return
     assert not model.functions
     for graph in all_graphs(model.graph):
@@ -254,7 +253,9 @@ def test_what_passes_holds_nothing_forbidden(seed: bytes, edits: list[tuple[int,
 @given(content=st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     """Random bytes raise `UnsafeModelError` or nothing."""
+    said = "nothing; it passed"
     try:
         refuse_unsafe(content)
     except UnsafeModelError as error:
-        assert ";" in str(error)
+        said = str(error)
+    assert ";" in said

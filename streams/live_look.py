@@ -82,7 +82,7 @@ class LiveLook(Generic[PacketT, FrameT]):
             return
         self._decoder.finish_through()
         self._unseen = None
-        if starts_here or (packet.is_keyframe and self._sampler.trusts_keyframes):
+        if starts_here:  # a flag alone proves nothing: what leads up to it stays until a keyframe gave a picture
             self._ring.clear()
         if not self._ring.add(packet, arrived_at):
             self._sampler.ring_overflowed()

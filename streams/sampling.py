@@ -90,11 +90,6 @@ class Sampler:
         return max(self._gops, default=0.0)
 
     @property
-    def trusts_keyframes(self) -> bool:
-        """Whether a packet flagged as keyframe may be taken for one without having been decoded."""
-        return self._trusts_keyframes
-
-    @property
     def through_reason(self) -> SampleReason:
         """What a frame that decoding through gave is analysed for."""
         return SampleReason.CLOSER_LOOK if self._is_looking_closer else SampleReason.DECODE_THROUGH

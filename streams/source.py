@@ -57,7 +57,7 @@ _OPENING_FAULTS: _Faults = (
     (_SLOW, EndCode.TIMEOUT, "nothing that could be opened came in time"),
     ((MemoryError,), EndCode.OUT_OF_MEMORY, "the source needs more memory than its reader may take"),
     ((av.error.HTTPNotFoundError,), EndCode.NOT_FOUND, "the server has no such stream"),
-    ((av.error.HTTPError,), EndCode.REFUSED, "the server answered with an error"),
+    ((av.error.HTTPError, av.error.HTTPClientError), EndCode.REFUSED, "the server answered with an error"),
     ((ConnectionError,), EndCode.REFUSED, "the server refused the connection"),
     # nginx-rtmp's answer for a stream that nobody publishes
     ((PermissionError,), EndCode.NOT_FOUND, "the server does not let this stream be played"),
@@ -234,7 +234,8 @@ def _video_track(container: InputContainer) -> tuple[VideoStream, int]:
 def _facts(container: InputContainer, stream: VideoStream, tracks: int, started_at: float) -> SourceFacts:
     # The binding has no context for a codec it does not know, whatever its type says.
     context: VideoCodecContext | None = getattr(stream, "codec_context", None)
-    rate = stream.average_rate or stream.guessed_rate
+    # The codec's own word first: with the quick look the container's is a guess, and twice too high.
+    rate = (context and context.framerate) or stream.average_rate or stream.guessed_rate
     return SourceFacts(
         codec="" if context is None else context.codec.canonical_name,
         width=0 if context is None else context.width,

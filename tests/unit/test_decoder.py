@@ -1,0 +1,176 @@
+"""Packets to frames and frames to pixels, on clips made here."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import Interpolation
+
+from streams.decoder import PICTURE_INTERPOLATION, PLANE_INTERPOLATION, Decoder, PixelReader
+from tests.fixtures_media import Clip, MediaMaker
+
+MAX_PIXELS = 4096 * 2304
+
+
+@contextmanager
+def opened(clip: bytes, container_format: str = "mpegts", max_pixels: int = MAX_PIXELS) -> Iterator[tuple]:
+    """Give the decoder of a clip and its video packets."""
+    with av.open(io.BytesIO(clip), format=container_format) as container:
+        stream = container.streams.video[0]
+        yield Decoder(stream, max_pixels), [packet for packet in container.demux(stream) if packet.size]
+
+
+def grey_of(frame: av.VideoFrame) -> int:
+    return int(PixelReader().plane(frame).mean().round())
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip(b_frames=0),
+        Clip(b_frames=3),
+        Clip(codec="libx265", b_frames=3, frames=40, gop=20),
+        Clip(codec="libvpx-vp9", container="webm"),
+        Clip(codec="libvpx", container="webm"),
+    ],
+    ids=lambda clip: f"{clip.codec}-{clip.b_frames}",
+)
+def test_keyframe_comes_out_with_its_own_packet(media: MediaMaker, clip: Clip) -> None:
+    """Each keyframe's picture comes out before the next packet goes in, whatever the codec reorders."""
+    container_format = "matroska" if clip.container == "webm" else clip.container
+    with opened(media.clip(clip), container_format) as (decoder, packets):
+        keyframes = [packet for packet in packets if packet.is_keyframe]
+        pictures = [decoder.decode_alone(packet) for packet in keyframes]
+
+        assert len(keyframes) >= 2
+        assert [frame and frame.pts for frame in pictures] == [packet.pts for packet in keyframes]
+        assert decoder.errors == 0
+        assert decoder.pts_seconds(pictures[1]) == pytest.approx(float(keyframes[1].pts * keyframes[1].time_base))
+
+
+def test_keyframe_alone_shows_what_decoding_through_shows(media: MediaMaker) -> None:
+    """Draining after each keyframe changes none of its pixels, and does not disturb decoding through."""
+    with opened(media.clip(Clip(b_frames=2))) as (decoder, packets):
+        alone, through = {}, {}
+        for packet in packets:
+            if packet.is_keyframe:
+                frame = decoder.decode_alone(packet)
+                alone[frame.pts] = decoder.plane(frame)
+            through |= {frame.pts: decoder.plane(frame) for frame in decoder.decode_through(packet)}
+        through |= {frame.pts: decoder.plane(frame) for frame in decoder.finish_through()}
+
+        assert len(through) == len(packets)
+        assert all(np.array_equal(plane, through[pts]) for pts, plane in alone.items())
+
+
+def test_refresh_point_gives_no_picture_and_no_error(media: MediaMaker) -> None:
+    """Only the first of the packets that intra refresh flags as keyframes can be decoded on its own."""
+    with opened(media.clip(Clip(intra_refresh=True, frames=90))) as (decoder, packets):
+        pictures = [decoder.decode_alone(packet) for packet in packets if packet.is_keyframe]
+
+        assert [picture is not None for picture in pictures] == [True, False, False]
+        assert decoder.errors == 0
+
+
+def test_broken_packets_are_counted_and_survived(media: MediaMaker) -> None:
+    """Noise instead of packets costs those frames, one count each, and no more."""
+    with opened(media.clip(Clip())) as (decoder, packets):
+        noise = np.random.default_rng(7)
+        frames = []
+        for number, packet in enumerate(packets):
+            sent = av.Packet(noise.bytes(packet.size)) if 10 <= number < 20 else packet
+            frames += decoder.decode_through(sent)
+
+        assert decoder.errors == 10
+        assert len(frames) >= 45
+        assert decoder.decode_alone(av.Packet(noise.bytes(500))) is None
+
+
+def test_frame_beyond_the_limit_is_an_error_not_a_frame(media: MediaMaker) -> None:
+    """A stream that turns out larger than allowed gives nothing, in both ways of decoding."""
+    with opened(media.clip(Clip()), max_pixels=320 * 240 - 1) as (decoder, packets):
+        assert decoder.decode_alone(packets[0]) is None
+        assert decoder.decode_through(packets[0]) == []
+        assert decoder.errors >= 2
+
+
+def test_new_headers_beside_a_skipped_packet_are_taken_over(media: MediaMaker) -> None:
+    """FLV headers that change on a packet nobody decodes are known to the packets after it."""
+    small = media.clip(Clip(container="flv"))
+    large = media.clip(Clip(container="flv", size=(640, 360)))
+    # Two encoders, one connection: the second clip's tags follow the first's, without its file header.
+    with opened(small + large[13:], "flv") as (decoder, packets):
+        assert decoder.decode_alone(packets[0]).width == 320
+        for packet in packets[1:]:
+            decoder.note(packet)
+
+        assert decoder.decode_alone(packets[90]).width == 640
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "yuv422p10le", "yuv444p", "gray", "rgb24", "nv12"])
+@pytest.mark.parametrize("grey", [0, 60, 128, 255])
+def test_plane_is_full_range_whatever_the_pixel_format(media: MediaMaker, pixel_format: str, grey: int) -> None:
+    """Black is 0 and white is 255 in the hash plane, whichever range and layout the codec used."""
+    frame = av.VideoFrame.from_ndarray(media.card(grey), "rgb24").reformat(format=pixel_format)
+
+    pixels = PixelReader().pixels(frame)
+
+    assert pixels.plane.shape == (64, 64)
+    assert np.abs(pixels.plane.astype(int) - grey).max() <= 3
+    assert pixels.picture.shape == (256, 256, 3)
+    assert np.abs(pixels.picture.astype(int) - grey).max() <= 4
+
+
+def test_plane_is_the_mean_of_areas_not_of_points() -> None:
+    """Every pixel counts: fine stripes come out grey, and random content as the mean of its blocks."""
+    assert PLANE_INTERPOLATION is Interpolation.AREA
+    assert PICTURE_INTERPOLATION is Interpolation.BILINEAR
+    luma = np.random.default_rng(3).integers(0, 256, (640, 640), np.uint8)
+    luma[:64] = np.arange(640) % 2 * 255
+    frame = av.VideoFrame.from_ndarray(luma, "gray")
+
+    plane = PixelReader().plane(frame)
+
+    blocks = luma.reshape(64, 10, 64, 10).mean(axis=(1, 3))
+    assert np.abs(plane - blocks).max() <= 2
+    assert np.abs(plane[:6].astype(int) - 127).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("rotation", "corner"), [(0, (0, 0)), (90, (1, 0)), (180, (1, 1)), (-90, (0, 1)), (-180, (1, 1))]
+)
+def test_rotation_is_applied_to_both_sizes(rotation: int, corner: tuple[int, int]) -> None:
+    """A frame is looked at the way up in which viewers see it."""
+    picture = np.zeros((240, 320, 3), np.uint8)
+    picture[:120, :160] = 255  # the upper left quarter
+    frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+
+    pixels = PixelReader().pixels(frame, rotation)
+
+    quarters = pixels.plane.reshape(2, 32, 2, 32).mean(axis=(1, 3))
+    assert np.unravel_index(quarters.argmax(), (2, 2)) == corner
+    assert pixels.picture[corner[0] * 200 + 20, corner[1] * 200 + 20].min() > 250
+    assert (pixels.width, pixels.height) == ((240, 320) if rotation in (90, -90) else (320, 240))
+
+
+def test_container_rotation_reaches_frames_decoded_through(media: MediaMaker) -> None:
+    """A display matrix in an MP4 header turns keyframes and all other frames alike."""
+    clip = bytearray(media.clip(Clip(container="mp4", frames=40)))
+    matrix = clip.index(b"tkhd") + 4 + 40
+    fixed = [0, 65536, 0, -65536, 0, 0, 0, 0, 1073741824]
+    clip[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in fixed)
+    with opened(bytes(clip), "mov") as (decoder, packets):
+        alone = decoder.decode_alone(packets[0])
+        through = decoder.decode_through(packets[0]) + decoder.finish_through()
+
+        assert alone.rotation in (90, -90)
+        assert np.array_equal(decoder.plane(alone), decoder.plane(through[0]))
+        assert (decoder.pixels(through[0]).width, decoder.pixels(through[0]).height) == (240, 320)
+        # This matrix, a phone's held upright, asks for a quarter turn clockwise: dark left becomes dark top.
+        rows, columns = decoder.plane(alone).mean(axis=1), decoder.plane(alone).mean(axis=0)
+        assert rows[0] < 20
+        assert rows[-1] > 230
+        assert np.ptp(columns) < 20

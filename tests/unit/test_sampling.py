@@ -1,0 +1,346 @@
+"""What the sampler promises, on a virtual clock and a decoder that only keeps the books."""
+
+import random
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.frame import SampleReason
+from streams.gop import PACKET_OVERHEAD_BYTES, GopRing
+from streams.live_look import LiveLook
+from streams.sampling import MediaClock, Sampler, SamplingMode, SamplingSettings, ScanSampler
+
+
+@dataclass(frozen=True)
+class FakePacket:
+    """`is_keyframe` is the container's claim, `is_intra` whether it can be decoded on its own."""
+
+    number: int
+    is_keyframe: bool
+    is_intra: bool
+    size: int = 100
+
+
+class FakeDecoder:
+    """Gives the number of a packet as its frame, if everything it refers to went in before."""
+
+    def __init__(self) -> None:
+        self.alone: list[int] = []
+        self.through: list[int] = []
+        self.is_through = False
+        self._next: int | None = None
+
+    def note(self, packet: FakePacket) -> None:
+        pass
+
+    def decode_alone(self, packet: FakePacket) -> int | None:
+        self.alone.append(packet.number)
+        return packet.number if packet.is_intra else None
+
+    def decode_through(self, packet: FakePacket) -> list[int]:
+        self.is_through = True
+        self.through.append(packet.number)
+        if not packet.is_intra and packet.number != self._next:
+            return []
+        self._next = packet.number + 1
+        return [packet.number]
+
+    def finish_through(self) -> list[int]:
+        self.is_through, self._next = False, None
+        return []
+
+
+@dataclass
+class Watched:
+    """A stream that was looked at: `samples` holds (frame number, its arrival, when it was analysed, reason)."""
+
+    sampling: SamplingSettings
+    seed: int = 1
+    ring_limit_bytes: int = 1 << 24
+    arrivals: list[float] = field(default_factory=list)
+    samples: list[tuple[int, float, float, SampleReason]] = field(default_factory=list)
+    decoder: FakeDecoder = field(default_factory=FakeDecoder)
+
+    def __post_init__(self) -> None:
+        self.sampler = Sampler(self.sampling, random.Random(self.seed).random)
+        self.ring: GopRing[FakePacket] = GopRing(self.ring_limit_bytes)
+        self.look: LiveLook[FakePacket, int] = LiveLook(self.sampler, self.ring, self.decoder, self._emit)
+
+    def _emit(self, frame: int, arrived_at: float, reason: SampleReason) -> None:
+        self.samples.append((frame, arrived_at, self.arrivals[-1], reason))
+
+    def take(self, at: float, kind: str) -> None:
+        """Let a packet arrive: `K` a keyframe, `R` flagged as one without being one, `P` any other."""
+        packet = FakePacket(len(self.arrivals), kind in "KR", kind == "K")
+        self.arrivals.append(at)
+        self.look.take(packet, at)
+
+    def play(self, kinds: Iterable[str], rate: float = 30.0, start: float = 0.0) -> "Watched":
+        """Let packets arrive evenly."""
+        for number, kind in enumerate(kinds):
+            self.take(start + number / rate, kind)
+        return self
+
+    @property
+    def sampled_at(self) -> list[float]:
+        return [at for _, at, _, _ in self.samples]
+
+
+def gops(length: int, count: int, first: str = "K") -> str:
+    """`count` GOPs of `length` packets."""
+    return (first + "P" * (length - 1)) * count
+
+
+schedules = st.lists(
+    st.tuples(
+        st.one_of(st.floats(0.001, 0.1), st.floats(0.001, 0.1), st.floats(0.1, 6.0)),
+        st.sampled_from("PPPPPPPPPPPPKR"),
+    ),
+    max_size=250,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    schedule=schedules,
+    detect_within=st.floats(0.3, 5.0),
+    interval=st.floats(0.1, 5.0),
+    mode=st.sampled_from([SamplingMode.AUTO, SamplingMode.FULL]),
+    ring_limit=st.sampled_from([4 * PACKET_OVERHEAD_BYTES, 1 << 24]),
+    seed=st.integers(0, 99),
+)
+def test_sampler_whenever_packets_arrive_keeps_its_promise(
+    schedule: list[tuple[float, str]],
+    detect_within: float,
+    interval: float,
+    mode: SamplingMode,
+    ring_limit: int,
+    seed: int,
+) -> None:
+    """What is shown for detect_within is in an analysed frame, decoded when the next packet arrives at the latest."""
+    watched = Watched(SamplingSettings(detect_within, interval, mode), seed, ring_limit)
+    at = 1000.0
+    watched.take(at, "K")
+    for gap, kind in schedule:
+        at += gap
+        watched.take(at, kind)
+    live_samples = list(watched.samples)
+    watched.look.finish()
+
+    sampled = [number for number, _, _, _ in watched.samples]
+    assert sampled[0] == 0
+    for earlier, later in pairwise(sampled):
+        assert later == earlier + 1 or watched.arrivals[later] <= watched.arrivals[earlier] + detect_within
+    for number, _, analysed_at, _ in live_samples:
+        assert analysed_at <= watched.arrivals[min(number + 1, len(watched.arrivals) - 1)]
+    # What was on screen last is looked at when the stream ends.
+    assert sampled[-1] == len(schedule)
+    assert sampled == sorted(set(sampled))
+
+
+@given(
+    start=st.floats(0.0, 4.0),
+    gop=st.integers(1, 900),
+    seed=st.integers(0, 50),
+    interval=st.floats(0.2, 3.0),
+)
+@settings(max_examples=100, deadline=None)
+def test_content_when_shown_between_keyframes_is_found_in_time(
+    start: float, gop: int, seed: int, interval: float
+) -> None:
+    """Content that spares every keyframe of any GOP length is analysed within detect_within of appearing."""
+    watched = Watched(SamplingSettings(detect_within_seconds=3.0, interval_seconds=interval), seed)
+    watched.play("".join("K" if number % gop == 0 else "P" for number in range(330)))
+    first = bisect_left(watched.arrivals, start)
+    appeared_at = watched.arrivals[first]
+
+    found_at = [analysed for _, at, analysed, _ in watched.samples if appeared_at <= at <= appeared_at + 3.0]
+
+    assert found_at
+    assert found_at[0] <= appeared_at + 3.0 + 1 / 30 + 1e-9
+
+
+def test_sampler_when_gops_are_short_decodes_nothing_but_keyframes() -> None:
+    """A stream with a keyframe every two seconds costs its keyframes."""
+    watched = Watched(SamplingSettings()).play(gops(60, 20))
+
+    assert watched.decoder.alone == list(range(0, 1200, 60))
+    assert watched.decoder.through == []
+    assert {reason for *_, reason in watched.samples} == {SampleReason.KEYFRAME}
+
+
+@pytest.mark.parametrize("mode", [SamplingMode.AUTO, SamplingMode.KEYFRAMES])
+@given(seed=st.integers(0, 1000), rate=st.floats(5.0, 120.0), interval=st.floats(0.5, 2.0))
+@settings(max_examples=30, deadline=None)
+def test_all_intra_stream_costs_at_most_two_keyframes_an_interval(
+    mode: SamplingMode, seed: int, rate: float, interval: float
+) -> None:
+    """However dense keyframes come, an interval never holds more than two decoded ones, and nothing else is decoded."""
+    watched = Watched(SamplingSettings(3.0, interval, mode), seed).play("K" * 600, rate)
+    tried_at = [watched.arrivals[number] for number in watched.decoder.alone]
+
+    assert watched.decoder.through == []
+    assert all(later - earlier >= interval / 2 - 1e-9 for earlier, later in pairwise(tried_at))
+    assert all(later - earlier <= interval + 2 / rate for earlier, later in pairwise(tried_at))
+
+
+def spread(instants: list[float], period: float) -> list[int]:
+    """How many of `instants` fall into each tenth of `period`."""
+    counts = [0] * 10
+    for instant in instants:
+        counts[int(instant % period / period * 10)] += 1
+    return counts
+
+
+def test_all_intra_instants_are_spread_evenly() -> None:
+    """Nobody can tell at which part of a second an all-intra stream is looked at."""
+    watched = Watched(SamplingSettings()).play("K" * 60_000, rate=29.97)
+
+    counts = spread(watched.sampled_at, 1.0)
+
+    assert min(counts) > 0.75 * sum(counts) / 10
+    assert max(counts) < 1.25 * sum(counts) / 10
+
+
+def test_decode_through_instants_are_uniform_in_their_interval() -> None:
+    """While decoding through each interval has one frame, at an instant that is uniform in it."""
+    watched = Watched(SamplingSettings(mode=SamplingMode.FULL)).play("K" + "P" * 60_000, rate=29.97)
+    sampled_at = [at for _, at, _, reason in watched.samples if reason is SampleReason.DECODE_THROUGH]
+
+    counts = spread(sampled_at, 1.0)
+
+    assert len(sampled_at) == pytest.approx(2002, abs=2)
+    assert min(counts) > 150
+    assert max(counts) < 250
+    per_interval = [sum(second <= at < second + 1 for at in sampled_at) for second in range(0, 1999, 37)]
+    assert sum(count == 1 for count in per_interval) > 0.9 * len(per_interval)
+
+
+def test_sampler_when_gops_are_long_decodes_through_until_four_short_ones() -> None:
+    """GOPs beyond 1.2 x detect_within end reliance on keyframes; four within 1.0 x bring it back."""
+    watched = Watched(SamplingSettings(detect_within_seconds=3.0))
+    watched.play(gops(240, 2))  # eight seconds each
+    watched.play(gops(60, 8), start=16.0)
+
+    # The first one is decoded when three seconds are over, then all until four short ones have passed.
+    assert watched.decoder.through[0] == 0
+    assert watched.sampled_at[1] == pytest.approx(3.0, abs=1 / 30)
+    assert watched.decoder.through[-1] == 480 + 4 * 60 - 1
+
+
+def test_sampler_when_gops_are_slightly_late_returns_to_keyframes_at_once() -> None:
+    """GOPs between 1.0 x and 1.2 x are decoded only from the moment the time is up."""
+    watched = Watched(SamplingSettings(detect_within_seconds=2.0)).play(gops(66, 10))  # 2.2 s
+
+    looked_back = [at for _, at, _, reason in watched.samples if reason is SampleReason.DECODE_THROUGH]
+    assert watched.sampler.gop_seconds == pytest.approx(2.2)
+    assert len(looked_back) == pytest.approx(10, abs=2)
+    assert all(1.9 <= at % 2.2 <= 2.2 for at in looked_back)
+
+
+def test_refresh_stream_is_decoded_through_and_counted() -> None:
+    """Flags without a picture are counted, looked through and never taken for a sample."""
+    watched = Watched(SamplingSettings()).play("K" + "P" * 59 + gops(60, 10, first="R"))
+
+    assert watched.look.keyframes == 11
+    assert watched.look.keyframes_without_picture == 10
+    assert watched.decoder.through == list(range(660))
+    assert [reason for *_, reason in watched.samples].count(SampleReason.KEYFRAME) == 1
+    gaps = [later - earlier for earlier, later in pairwise(watched.sampled_at)]
+    assert max(gaps) <= 3.0
+
+
+def test_false_keyframe_beside_a_true_one_does_not_blind() -> None:
+    """A false flag right behind each keyframe, too dense to be tried, does not cost the packets behind it."""
+    watched = Watched(SamplingSettings(detect_within_seconds=1.0, interval_seconds=1.0)).play(("KPPPR" + "P" * 85) * 5)
+
+    gaps = [later - earlier for earlier, later in pairwise(watched.sampled_at)]
+    assert max(gaps) <= 1.0 + 1e-9
+
+
+def test_ring_when_it_overflows_is_decoded_and_not_forgotten() -> None:
+    """A GOP beyond the memory limit is decoded through from its first packet on, and counted."""
+    watched = Watched(SamplingSettings(), ring_limit_bytes=20 * (100 + PACKET_OVERHEAD_BYTES))
+    watched.play(gops(60, 3))
+
+    assert watched.ring.overflows >= 1
+    assert watched.decoder.through[:60] == list(range(60))
+    assert SampleReason.DECODE_THROUGH in {reason for *_, reason in watched.samples}
+
+
+def test_keyframes_mode_never_decodes_through() -> None:
+    """The degraded mode is what it says, whatever the GOP length."""
+    watched = Watched(SamplingSettings(mode=SamplingMode.KEYFRAMES)).play(gops(600, 3))
+
+    assert watched.decoder.through == []
+    assert watched.sampled_at == [0.0, 20.0, 40.0]
+
+
+@pytest.mark.parametrize("mode", list(SamplingMode))
+def test_closer_look_starts_at_once_and_ends(mode: SamplingMode) -> None:
+    """A closer look shows what is on screen now, then a frame of each interval, until its end."""
+    watched = Watched(SamplingSettings(mode=mode)).play(gops(60, 1) + "P" * 10)
+    asked_at = watched.arrivals[-1]
+
+    watched.sampler.look_closer(0.2, asked_at + 4.0)
+    watched.play("P" * 50 + gops(60, 10), start=asked_at + 1 / 30)
+
+    closer = [at for _, at, _, reason in watched.samples if reason is SampleReason.CLOSER_LOOK]
+    assert closer[0] == pytest.approx(asked_at + 1 / 30)
+    assert 18 <= len(closer) <= 22
+    assert max(later - earlier for earlier, later in pairwise(closer)) <= 0.4 + 1 / 15
+    assert asked_at + 3.5 <= closer[-1] <= asked_at + 4.0
+    if mode is not SamplingMode.FULL:
+        assert watched.decoder.through[-1] < len(watched.arrivals) - 300
+
+
+def test_slow_stream_has_every_frame_analysed() -> None:
+    """Of a stream with a frame every ten seconds nothing is left out."""
+    watched = Watched(SamplingSettings()).play("K" + "P" * 20, rate=0.1)
+
+    assert [number for number, *_ in watched.samples] == list(range(21))
+
+
+def test_scan_sampler_takes_the_first_every_change_and_one_an_interval() -> None:
+    """A scan looks at the first frame, at whatever differs, and at least once an interval."""
+    sampler = ScanSampler(interval_seconds=1.0)
+
+    reasons = [sampler.reason(at / 10, 50.0 if at == 14 else 0.5) for at in range(30)]
+
+    taken = {at: reason for at, reason in enumerate(reasons) if reason is not None}
+    assert taken == {
+        0: SampleReason.SCENE_CHANGE,
+        10: SampleReason.INTERVAL,
+        14: SampleReason.SCENE_CHANGE,
+        24: SampleReason.INTERVAL,
+    }
+
+
+@given(
+    times=st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6))),
+    frame_seconds=st.floats(0.0, 10.0),
+    longest=st.floats(0.1, 10.0),
+)
+def test_media_clock_never_goes_back_nor_leaps(times: list[float | None], frame_seconds: float, longest: float) -> None:
+    """Whatever a file claims, its clock starts at 0 and takes small steps forward."""
+    clock = MediaClock(frame_seconds, longest)
+
+    read = [clock.advance(time) for time in times]
+
+    assert read[:1] in ([], [0.0])
+    assert all(0.0 <= later - earlier <= max(longest, 1.0) + 1e-6 for earlier, later in pairwise(read))
+
+
+def test_media_clock_of_an_honest_file_ends_at_its_duration() -> None:
+    """Even frames from any start add up to the duration."""
+    clock = MediaClock(1 / 25, longest_step_seconds=3.0)
+    for number in range(250):
+        clock.advance(500.0 + number / 25)
+
+    assert clock.end(1 / 25) == pytest.approx(10.0)
+    assert clock.end() == pytest.approx(10.0)

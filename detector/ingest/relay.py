@@ -276,7 +276,8 @@ class Connection(asyncio.Protocol):
             elif request.method == b"GET":
                 self._begin_reading(request)
             else:
-                raise Refused(405, "use POST or PUT to publish and GET to read")
+                sentence = "" if request.method == b"HEAD" else "use POST or PUT to publish and GET to read"
+                raise Refused(405, sentence)
         except Refused as refused:
             self._refuse(refused)
 

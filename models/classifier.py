@@ -53,7 +53,9 @@ class ModelStopped(ModelError):
 class StopSwitch:
     """Ends a model that does not end by itself, from another thread, also while it is still being loaded.
 
-    There is no way back: a classifier that was stopped once is replaced, not woken up.
+    The runtime looks at the switch between two operators and between two steps of loading, so one enormous operator
+    still runs to its end: ending the process is the last resort. There is no way back: a classifier that was stopped
+    once is replaced, not woken up.
     """
 
     def __init__(self) -> None:

@@ -13,6 +13,8 @@ _HERE = Path(__file__).resolve().parent
 
 SHIPPED: Final[dict[str, Path]] = {
     "standin-cards": _HERE / "standin-cards",
+    "opennsfw": _HERE / "opennsfw",
+    "image-safety-s": _HERE / "image-safety-s",
 }
 """Folder by name. What ships wins over an entry point of the same name."""
 

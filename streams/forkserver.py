@@ -186,6 +186,8 @@ def _become_child(function: Entry, targets: dict[int, int], server_pid: int, *, 
         gc.enable()
         function(SOCKET_FD)
         status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - the edge of the process: whatever it was is printed and becomes the status
         traceback.print_exc()
     finally:

@@ -1,0 +1,1 @@
+"""Hash lists in the formats in which they are exchanged."""

@@ -1,15 +1,10 @@
 """Which part of ONNX Runtime runs a model. A new one is one line in `PROVIDERS`."""
 
 import importlib.metadata
-import os
 from dataclasses import dataclass
 from typing import Final
 
-# From 1.29 on the official Linux builds report usage to their maker unless this stands before the import
-# (onnxruntime docs/Privacy.md). The requirement is capped below that; this holds where someone lifts the cap.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import onnxruntime  # noqa: E402 - after the line above
+import onnxruntime
 
 _RUNTIMES: Final = (
     "onnxruntime",

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ class RevocationStoreError(Exception):
 
 
 class RevocationStore(Protocol):
-    """Where revoked stream ids outlive the service. Blocking; called from one thread at a time."""
+    """Where revoked stream ids outlive the service. Blocking; may be called from any thread."""
 
     def load(self) -> frozenset[str]:
         """Every revoked stream id. Raises `RevocationStoreError` rather than forget one."""
@@ -39,6 +40,8 @@ class FileRevocations:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # A caller that stops waiting for a slow disk leaves its thread behind: the next one must not overtake it.
+        self._lock = threading.Lock()
 
     def load(self) -> frozenset[str]:
         """As `RevocationStore.load`. A missing file is an empty list, a damaged one an error."""
@@ -59,11 +62,13 @@ class FileRevocations:
 
     def add(self, stream_id: str) -> None:
         """As `RevocationStore.add`."""
-        self._write(self.load() | {stream_id})
+        with self._lock:
+            self._write(self.load() | {stream_id})
 
     def remove(self, stream_id: str) -> None:
         """As `RevocationStore.remove`."""
-        self._write(self.load() - {stream_id})
+        with self._lock:
+            self._write(self.load() - {stream_id})
 
     def _write(self, stream_ids: frozenset[str]) -> None:
         scratch = self._path.with_name(self._path.name + ".new")

@@ -10,14 +10,15 @@ import structlog
 from detector.alerts.backoff import backoff_seconds
 from detector.alerts.clock import Clock
 from detector.alerts.sink import Notice, Receipt, Sink, SinkUnavailable
-from detector.alerts.window import Lane, Window
+from detector.alerts.window import Lane, Row, Window
 from detector.store.database import StoreUnavailable
-from detector.store.outbox import Outbox, OutboxRow
+from detector.store.outbox import Outbox
 
 log = structlog.get_logger()
 
 _REFILL_PAUSE_SECONDS: Final = 0.05
 _UNMARKED_LIMIT: Final = 10_000
+_END_OF_TIME_MS: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ class Courier:
         self._wakeup = asyncio.Event()
         self._passes: set[asyncio.Task[None]] = set()
         self._refill_at = 0.0
+        self._is_hurried = True  # what an earlier run left does not wait out that run's backoff
         self._unmarked: dict[str, None] = {}
 
     def offer(self, notice: Notice) -> None:
@@ -89,6 +91,8 @@ class Courier:
 
     def hurry(self) -> None:
         """Try everything that waits once more, now."""
+        self._is_hurried = True
+        self._refill_at = 0.0
         self._window.hurry(self._clock.monotonic())
         self._wakeup.set()
 
@@ -126,20 +130,36 @@ class Courier:
         now = self._clock.monotonic()
         if now < self._refill_at:
             return self._refill_at - now
-        name, wall_ms = self.sink.name, self._clock.wall_ms()
         ticket = self._window.begin_refill()
         self._refill_at = now + _REFILL_PAUSE_SECONDS
         try:
-            rows = await self._outbox.due(name, wall_ms, self._settings.window_alerts + len(self._window))
-            open_rows, first_due_ms = await self._outbox.open_count(name)
+            open_rows, first_due_ms = await self._outbox.open_count(self.sink.name)
+            rows = await self._open_rows(takes_all=self._is_hurried or open_rows <= self._settings.window_alerts)
         except StoreUnavailable:
             self._refill_at = now + self._settings.backoff_first_seconds
             return self._settings.backoff_first_seconds
-        fresh = [(_notice(row), row.attempts) for row in rows if row.alert_id not in self._unmarked]
-        is_spilled = self._window.refill(ticket, fresh, self._clock.monotonic(), open_rows=open_rows)
+        self._is_hurried = False
+        is_spilled = self._window.refill(ticket, rows, open_rows=open_rows)
         if not is_spilled or first_due_ms is None:
             return None
-        return max(_REFILL_PAUSE_SECONDS, (first_due_ms - wall_ms) / 1000)
+        return max(_REFILL_PAUSE_SECONDS, (first_due_ms - self._clock.wall_ms()) / 1000)
+
+    async def _open_rows(self, *, takes_all: bool) -> list[Row]:
+        """Read what is due from the disk, or everything in a hurry and where everything has room."""
+        now, wall_ms = self._clock.monotonic(), self._clock.wall_ms()
+        due_by_ms = _END_OF_TIME_MS if takes_all else wall_ms
+        limit = self._settings.window_alerts + len(self._window)
+        found = await self._outbox.due(self.sink.name, wall_ms, limit, due_by_ms=due_by_ms)
+        longest = self._settings.backoff_limit_seconds  # a wall clock that was set back must not make it longer
+        return [
+            Row(
+                Notice(row.alert_id, row.stream_id, row.is_cut, row.payload, row.expires_at_ms, row.seq),
+                row.attempts,
+                now if self._is_hurried else now + min(max(0.0, (row.next_attempt_at_ms - wall_ms) / 1000), longest),
+            )
+            for row in found
+            if row.alert_id not in self._unmarked
+        ]
 
     async def _sleep(self, pause: float | None) -> None:
         """Wait for news: an offer, the end of a pass, or the time of the next try."""
@@ -230,7 +250,3 @@ class Courier:
         except StoreUnavailable:
             # Only the count is lost: the row stays open, and memory keeps the schedule.
             self.counters.unmarked_total += 1
-
-
-def _notice(row: OutboxRow) -> Notice:
-    return Notice(row.alert_id, row.stream_id, row.is_cut, row.payload, row.expires_at_ms, row.seq)

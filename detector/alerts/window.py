@@ -34,6 +34,15 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One alert as the disk holds it: how often it was tried, and when the next try is due (monotonic)."""
+
+    notice: Notice
+    attempts: int
+    due_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RefillTicket:
     """How the window stood when the disk was asked."""
 
@@ -79,8 +88,8 @@ class Window:
         busy = frozenset(lane.stream_id for lane in self._lanes.values() if lane.is_busy)
         return RefillTicket(busy, self._spills)
 
-    def refill(self, ticket: RefillTicket, rows: Iterable[tuple[Notice, int]], now: float, *, open_rows: int) -> bool:
-        """Replace all idle durable lanes by what the disk holds: `rows` of (alert, attempts), strongest stream first.
+    def refill(self, ticket: RefillTicket, rows: Iterable[Row], *, open_rows: int) -> bool:
+        """Replace all idle durable lanes by what the disk holds, strongest stream first.
 
         Streams that were busy when the disk was asked are left alone: their rows may have been accepted since.
         `open_rows` is how many the disk holds in all; returns whether anything of that is still spilled.
@@ -88,11 +97,13 @@ class Window:
         for lane in [lane for lane in self._lanes.values() if not lane.is_busy and lane.is_durable]:
             del self._lanes[lane.stream_id]
         kept = ticket.busy_streams | set(self._lanes)
-        for notice, attempts in rows:
-            if notice.stream_id in kept or len(self) >= self._limit:
+        for row in rows:
+            stream_id = row.notice.stream_id
+            if stream_id in kept or len(self) >= self._limit:
                 continue
-            lane = self._lanes.setdefault(notice.stream_id, Lane(notice.stream_id, due_at=now, attempts=attempts))
-            lane.insert(notice)
+            lane = self._lanes.setdefault(stream_id, Lane(stream_id, due_at=row.due_at, attempts=row.attempts))
+            lane.insert(row.notice)
+            lane.due_at = min(lane.due_at, row.due_at)
         held = sum(notice.is_durable for lane in self._lanes.values() for notice in lane.notices)
         self.is_spilled = open_rows > held or self._spills != ticket.spills
         return self.is_spilled

@@ -73,11 +73,11 @@ class Outbox:
         """Put the incident and its alert on disk in one transaction; the same alert twice is stored once."""
         return await self._database.write(lambda c: _record(c, alert, incident, sinks, now_ms))
 
-    async def due(self, sink: str, now_ms: int, limit: int) -> list[OutboxRow]:
-        """Return open rows of streams with one due by `now_ms`: streams with a cut first, each stream in order.
+    async def due(self, sink: str, now_ms: int, limit: int, *, due_by_ms: int | None = None) -> list[OutboxRow]:
+        """Return open rows of streams with one due by `due_by_ms` (now): those with a cut first, each in order.
 
-        A stream that has anything due is returned from its oldest open row on, so that its order holds. Expired rows
-        are left out.
+        A stream that has anything due is returned from its oldest open row on, so that its order holds. Rows that
+        are expired by `now_ms` are left out.
         """
         query = f"""
             WITH open_rows AS (
@@ -90,8 +90,8 @@ class Outbox:
                 WINDOW stream AS (PARTITION BY a.stream_id)
             )
             SELECT alert_id, seq, stream_id, is_cut, payload, expires_at_ms, attempts, next_attempt_at_ms
-            FROM open_rows WHERE due_at_ms <= :now ORDER BY urgency DESC, first_seq, seq LIMIT :limit"""  # noqa: S608
-        values = {"sink": sink, "now": now_ms, "limit": limit}
+            FROM open_rows WHERE due_at_ms <= :due_by ORDER BY urgency DESC, first_seq, seq LIMIT :limit"""  # noqa: S608
+        values = {"sink": sink, "now": now_ms, "limit": limit, "due_by": now_ms if due_by_ms is None else due_by_ms}
         return await self._database.read(lambda c: [_row(row) for row in c.execute(query, values)])
 
     async def acked(self, alert_id: str, sink: str, now_ms: int) -> None:

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from detector.alerts.backoff import backoff_seconds
 from detector.alerts.retained_state import RetainedState
 from detector.alerts.sink import Notice
-from detector.alerts.window import Lane, Window
+from detector.alerts.window import Lane, Row, Window
 
 
 def _notice(order: int, stream: str = "s", *, cut: bool = False, durable: bool = True, expires: int = 10**9) -> Notice:
@@ -16,7 +16,7 @@ def _notice(order: int, stream: str = "s", *, cut: bool = False, durable: bool =
 
 def _empty(limit: int) -> Window:
     window = Window(limit)
-    window.refill(window.begin_refill(), [], 0.0, open_rows=0)
+    window.refill(window.begin_refill(), [], open_rows=0)
     return window
 
 
@@ -53,7 +53,7 @@ def test_refill_leaves_streams_alone_that_were_busy() -> None:
     ticket = window.begin_refill()
     lane.notices.clear()
     window.settle(lane)
-    still_spilled = window.refill(ticket, [(_notice(1, "a"), 0), (_notice(2, "b"), 0)], 0.0, open_rows=2)
+    still_spilled = window.refill(ticket, [Row(_notice(1, "a"), 0, 0.0), Row(_notice(2, "b"), 0, 0.0)], open_rows=2)
 
     assert (len(window), still_spilled) == (1, True)
 
@@ -65,7 +65,7 @@ def test_refill_notices_what_was_spilled_while_it_read() -> None:
     ticket = window.begin_refill()
     window.offer(_notice(2, "b"), 0.0)
 
-    assert window.refill(ticket, [(_notice(1, "a"), 0)], 0.0, open_rows=1)
+    assert window.refill(ticket, [Row(_notice(1, "a"), 0, 0.0)], open_rows=1)
 
 
 def test_expired_alerts_leave_idle_lanes() -> None:
@@ -128,8 +128,8 @@ class WindowMachine(RuleBasedStateMachine):
         for notice in sorted(self.disk.values(), key=lambda n: n.order):
             streams.setdefault(notice.stream_id, []).append(notice)
         rows = sorted(streams.values(), key=lambda ns: (not any(n.is_cut for n in ns), ns[0].order))
-        flat = [(n, 0) for ns in rows for n in ns][:8]
-        self.window.refill(self.window.begin_refill(), flat, self.now, open_rows=len(self.disk))
+        flat = [Row(n, 0, self.now) for ns in rows for n in ns][:8]
+        self.window.refill(self.window.begin_refill(), flat, open_rows=len(self.disk))
 
     @rule()
     def wait(self) -> None:

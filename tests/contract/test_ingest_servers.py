@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from detector.events import StreamKey
+from detector.events import Publisher, StreamKey
 from detector.ingest.adapter import (
     IngestServer,
     IngestUnavailable,
@@ -22,7 +23,8 @@ from detector.ingest.adapter import (
     PublisherStarted,
     answer_within,
 )
-from detector.ingest.registry import INGEST_SERVERS, ingest_kind
+from detector.ingest.board import PublisherBoard
+from detector.ingest.registry import ENTRY_POINT_GROUP, INGEST_SERVERS, ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 
 AWKWARD_NAMES = ["plain", "a b", "a&b", "k+1", "%41", "what?", "x'y\"", "ümläut", "日本"]
@@ -91,6 +93,23 @@ def test_every_server_is_tested() -> None:
     assert set(BENCHES) == set(INGEST_SERVERS)
     with pytest.raises(LookupError, match="use one of embedded, none"):
         ingest_kind("nonesuch")
+
+
+def test_a_server_from_another_package_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point of the group `stopframe.ingest` adds a server without touching this repository."""
+    point = EntryPoint("theirs", "detector.ingest.registry:INGEST_SERVERS", ENTRY_POINT_GROUP)
+    monkeypatch.setattr("detector.ingest.registry.entry_points", lambda group: [point] if "stopframe" in group else [])
+    assert id(ingest_kind("theirs")) == id(INGEST_SERVERS)
+    with pytest.raises(LookupError, match="embedded, none, theirs"):
+        ingest_kind("nonesuch")
+
+
+def test_a_board_can_be_set_from_a_list() -> None:
+    """A server that is asked rather than listened to replaces its board; who stays keeps the time since when."""
+    board, key = PublisherBoard(), StreamKey("edge", "live", "x")
+    board.replace([Publisher(key, "1", since_at=1.0), Publisher(key, "2", since_at=1.0)])
+    board.replace([Publisher(key, "2", since_at=9.0), Publisher(key, "3", since_at=9.0)])
+    assert [(p.connection, p.since_at) for p in board.current()] == [("2", 1.0), ("3", 9.0)]
 
 
 @pytest.mark.parametrize("kind", sorted(INGEST_SERVERS))

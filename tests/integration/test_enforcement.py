@@ -73,8 +73,10 @@ class _Server:
         await self._answer("publishers")
         return self.board.current()
 
-    def changes(self) -> AsyncIterator[PublisherChange]:
-        return self.board.changes()
+    async def changes(self) -> AsyncIterator[PublisherChange]:
+        await self._answer("changes")
+        async for change in self.board.changes():
+            yield change
 
     async def cut(self, key: StreamKey, connection: str | None = None) -> CutResult:
         await self._answer("cut")
@@ -104,7 +106,8 @@ class _Server:
         return SourceKind.HTTP_TS, "http://127.0.0.1/"
 
     async def _answer(self, what: str) -> None:
-        self.calls.append(what)
+        if what != "changes":
+            self.calls.append(what)
         if what in self.hanging:
             await asyncio.Event().wait()
         if self.failures.get(what, 0):
@@ -294,6 +297,43 @@ async def test_a_publisher_that_comes_back_at_once_is_cut_again(
     async with _enforcing(server, records, clock) as enforcer:
         outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
     assert (outcome.state, outcome.count, server.board.current()) == (CutState.CONFIRMED, 4, [])
+
+
+async def test_a_return_while_the_proof_is_made_is_cut_again(server: _Server, records: _Records, clock: _Time) -> None:
+    """A publisher who is back within the second of silence is counted, cut again, and only then is it confirmed."""
+
+    def last_packet_at() -> float | None:
+        if server.calls.count("cut") == 1 and clock() > START + 0.5 and not server.board.current():
+            server.go_live("c2")
+            server.gone_at = START
+        return server.gone_at
+
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=last_packet_at)
+    assert (outcome.state, outcome.count, outcome.returns) == (CutState.CONFIRMED, 2, 1)
+
+
+async def test_watching_goes_on_when_the_server_was_away(server: _Server, records: _Records, clock: _Time) -> None:
+    """A server that cannot tell of changes for a while is asked again, and returns are found afterwards."""
+    server.revoked.add(KEY)
+    server.failures = {"changes": 3}
+    async with _enforcing(server, records, clock) as enforcer:
+        await _until(lambda: enforcer.returns_total == 1)
+    assert server.failures == {"changes": 0}
+
+
+async def test_a_return_that_cannot_be_cut_is_tried_until_it_is_gone(
+    server: _Server, records: _Records, clock: _Time
+) -> None:
+    """A denied publisher whom the server will not drop is tried past the deadline, until it is off the list."""
+    server.revoked.add(KEY)
+    server.drops = False
+    async with _enforcing(server, records, clock, deadline_seconds=5) as enforcer:
+        await _until(lambda: clock() > START + 20)
+        assert server.calls.count("cut") > 10
+        server.board.remove("c1")
+        await _until(lambda: not enforcer._watch._returning)
+        assert enforcer.returns_total == 0
 
 
 async def test_a_return_long_after_the_cut_is_cut_and_counted(server: _Server, records: _Records, clock: _Time) -> None:

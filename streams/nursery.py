@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
 import signal
@@ -193,14 +194,18 @@ class _ForkserverProcess:
             case ReplyKind.READY:
                 self.ready.set_result(value)
             case ReplyKind.SPAWNED:
-                self._born(number, pid, descriptors[0])
+                self._born(number, pid, descriptors)
             case ReplyKind.FAILED:
                 self._failed(number, OSError(value, os.strerror(value)))
             case ReplyKind.EXITED:
                 if child := self.children.pop(pid, None):
                     child.note_exit(value)
 
-    def _born(self, number: int, pid: int, pidfd: int) -> None:
+    def _born(self, number: int, pid: int, descriptors: Sequence[int]) -> None:
+        if not descriptors:  # the kernel drops what exceeds our limit; the child reads the end of its socket and ends
+            self._failed(number, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            return
+        (pidfd,) = descriptors
         request = self._requests.pop(number, None)
         if request is None:  # who asked for it was cancelled
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -132,6 +132,29 @@ async def test_port_limit_knows_both_families(nursery: Nursery, family: socket.A
         assert await outcome(nursery, {"probe": "connect elsewhere", **ports}) in {"EPERM", "EACCES"}
 
 
+async def test_readable_paths_are_readable_and_nothing_beside_them(nursery: Nursery, tmp_path: Path) -> None:
+    """A cage with paths, as analysis has it, reads them, writes nothing, and sees nothing else."""
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    (inside / "model").write_text("weights")
+    outside.write_text("secret")
+    cage = {"readable": [str(inside)]}
+
+    assert await outcome(nursery, {"probe": "read a path", "path": str(inside / "model"), **cage}) == "weights"
+    assert await outcome(nursery, {"probe": "list a folder", "path": str(inside), **cage}) == "model"
+    for probe, path in (
+        ("read a path", outside),
+        ("read a path", inside / ".." / "outside"),
+        ("list a folder", tmp_path),
+        ("write a file", inside / "model"),
+        ("unlink", inside / "model"),
+        ("read own environment", outside),
+    ):
+        assert await outcome(nursery, {"probe": probe, "path": str(path), **cage}) in {"EACCES", "EPERM"}
+    assert await outcome(nursery, {"probe": "UDP socket", **cage}) == "SIGSYS"
+    assert (inside / "model").read_text() == "weights"
+
+
 async def test_nothing_of_the_service_is_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child has no environment, no descriptor but its own, no terminal, and a session of its own."""
     monkeypatch.setenv("SECRET", "hunter2")

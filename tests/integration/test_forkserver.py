@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -223,3 +224,25 @@ async def test_stopped_forkserver_is_ended(nursery: Nursery) -> None:
         server.suspend()
 
     assert await gone(server.pid)
+
+
+@pytest.mark.parametrize("turns", [0, 1], ids=["before the request", "before the reply"])
+async def test_service_out_of_descriptors_hears_so_and_recovers(nursery: Nursery, turns: int) -> None:
+    """Without a free descriptor a spawn fails in one sentence; the forkserver and its other children live on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with await nursery.spawn() as child:
+        spawn = asyncio.create_task(nursery.spawn())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        try:
+            with pytest.raises(NurseryBroken, match="raise the limits"):
+                await spawn
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert await ask(child, "draw")
+    async with await nursery.spawn() as child:
+        assert await ask(child, "draw")
+    assert nursery.restarts == 0

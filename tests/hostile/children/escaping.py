@@ -35,7 +35,7 @@ def main(fd: int) -> None:
     _warm_up()
     trial = PROBES[order["probe"]](order)
     mode = SandboxMode.REQUIRE if order["caged"] else SandboxMode.OFF
-    enter(CagePolicy(order["port"], (), _MEMORY_LIMIT_BYTES, 32, mode))
+    enter(CagePolicy(order["port"], tuple(order.get("readable", ())), _MEMORY_LIMIT_BYTES, 32, mode))
     try:
         answer = trial() or "done"
     except OSError as error:
@@ -259,6 +259,8 @@ ESCAPES: dict[str, Callable[[dict[str, Any]], Callable[[], Any]]] = {
 DUTIES: dict[str, Callable[[dict[str, Any]], Callable[[], Any]]] = {
     "decode": _plain(lambda: f"frames: {decode(os.fdopen(4, 'rb'), 'mpegts')}"),
     "decode from the network": lambda order: lambda: f"frames: {decode(order['url'], 'mpegts')}",
+    "read a path": lambda order: lambda: Path(order["path"]).read_text(),
+    "list a folder": lambda order: lambda: ",".join(path.name for path in Path(order["path"]).iterdir()),
     "threads": _plain(_threads),
     "connect": lambda order: lambda: _connect(order, "port"),
     "abort": _plain(_abort),

@@ -1,6 +1,7 @@
 """One SQLite file, one named thread that owns its only connection, one bounded queue of jobs to it."""
 
 import asyncio
+import contextlib
 import os
 import queue
 import sqlite3
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 _BATCH_LIMIT: Final = 64
 """Jobs that share one commit: a burst of alerts pays for one fsync, not for one each."""
+
+_CLOSE_SECONDS: Final = 10.0
 
 _REMEDIES: Final = {
     "SQLITE_FULL": "the disk is full: free space where state_dir lies",
@@ -95,11 +98,12 @@ class Database:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish what is queued, then close the file."""
+        """Finish what is queued, then close the file; a disk that hangs is left behind after a while."""
         desk, self._desk = self._desk, None
         if desk is not None and self._thread is not None:
-            await asyncio.to_thread(desk.jobs.put, None)
-            await asyncio.to_thread(self._thread.join)
+            with contextlib.suppress(queue.Full):
+                await asyncio.to_thread(desk.jobs.put, None, timeout=_CLOSE_SECONDS)
+            await asyncio.to_thread(self._thread.join, _CLOSE_SECONDS)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a transaction; when this returns, the transaction is on disk.
@@ -175,7 +179,7 @@ def _run_batch(connection: sqlite3.Connection, batch: Sequence[_Job], path: Path
             _run_job(connection, job, path)
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        if connection.in_transaction:
+        with contextlib.suppress(sqlite3.Error):  # a failing disk may have ended the transaction, or fail once more
             connection.execute("ROLLBACK")
         for job in batch:
             job.error = job.error or _named(error, path)

@@ -18,11 +18,16 @@ import aiomqtt
 import pytest
 from structlog.testing import capture_logs
 
+from detector.alerts.alert import Alert, AlertFacts, WallAnchor, build_alert, uuid7
+from detector.alerts.courier import DeliverySettings
+from detector.alerts.delivery import Delivery
 from detector.alerts.embedded_broker import BrokerUnavailable, EmbeddedBroker
 from detector.alerts.mqtt import MqttSink
 from detector.alerts.mqtt_connection import MqttSettings
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
+from detector.events import Step
 from detector.store.database import Database
+from detector.store.outbox import Outbox
 from detector.store.retained import RetainedTopics
 
 pytestmark = pytest.mark.integration
@@ -59,6 +64,24 @@ class Ear:
 
     def of(self, suffix: str) -> list[str]:
         return [bytes(m.payload).decode() for m in self.messages if m.topic.value.endswith(suffix)]
+
+    def ids(self) -> list[str]:
+        return [json.loads(payload)["alert_id"] for payload in self.of("/alert")]
+
+
+def _alert(number: int) -> Alert:
+    facts = AlertFacts(
+        stream_id=f"S{number % 3}",
+        session="1",
+        signals=(),
+        votes=(1, 1),
+        action=Step.CUT,
+        is_live=True,
+        config_digest="c",
+    )
+    anchor = WallAnchor(time.monotonic(), int(time.time() * 1000))
+    alert_id = uuid7(anchor.wall_ms, os.urandom(10))
+    return build_alert(facts, alert_id=alert_id, anchor=anchor, queued_at=time.monotonic(), expires_after_ms=60_000)
 
 
 @contextlib.asynccontextmanager
@@ -345,6 +368,54 @@ async def test_frozen_broker_is_noticed_in_time_and_used_again(make_mosquitto: C
         await _until(lambda: '{"alert_id": "id-2"}' in ear.of("/alert"))
         assert sink.protocol == "5"
         assert sink.problems() == []
+
+
+@pytest.mark.needs_mosquitto
+async def test_frozen_broker_does_not_hold_up_the_end(make_mosquitto: Callable[..., Mosquitto]) -> None:
+    """Leaving takes a second or two even if the broker does not answer any more."""
+    broker = make_mosquitto()
+    async with MqttSink(_settings(broker.port, answer_timeout_seconds=30)) as sink:
+        await sink.wait_ready()
+        broker.signal(signal.SIGSTOP)
+        started_at = time.monotonic()
+
+    assert time.monotonic() - started_at < 3
+
+
+@pytest.mark.needs_mosquitto
+async def test_broker_frozen_and_killed_under_load_loses_nothing(
+    make_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    """While alerts flow the broker is frozen, then killed and started anew: every id arrives, with its own bytes."""
+    broker = make_mosquitto("allow_anonymous true", "persistence true", f"persistence_location {tmp_path}/")
+    settings = _settings(broker.port, answer_timeout_seconds=0.4)
+    quick = DeliverySettings(backoff_first_seconds=0.05, backoff_limit_seconds=0.2)
+    ears: list[Ear] = []
+    async with (
+        Database.open(tmp_path / "s.db") as database,
+        MqttSink(settings) as sink,
+        Delivery(Outbox(database), [sink], settings=quick) as delivery,
+    ):
+        async with _listening(broker.port, "stopframe/stream/+/alert") as ear:
+            ears.append(ear)
+            sent = [(await delivery.submit(_alert(n))).alert_id for n in range(10)]
+            broker.signal(signal.SIGSTOP)
+            sent += [(await delivery.submit(_alert(n))).alert_id for n in range(10)]
+            await asyncio.sleep(0.8)
+            broker.signal(signal.SIGCONT)
+            await _until(lambda: len(set(ear.ids())) == 20)
+            await delivery.drain(5)
+        broker.stop()
+        sent += [(await delivery.submit(_alert(n))).alert_id for n in range(10)]
+        broker.start()
+        async with _listening(broker.port, "stopframe/stream/+/alert") as ear:
+            ears.append(ear)
+            await _until(lambda: len(set(ear.ids())) == 10)
+            assert await delivery.drain(5) == 0
+        assert (await Outbox(database).counts("mqtt"), delivery.problems()) == ({"acked": 30}, [])
+
+    assert {alert_id for ear in ears for alert_id in ear.ids()} == set(sent)
+    assert sorted(ears[1].ids()) == sorted(sent[20:]), "after the restart each comes once"
 
 
 @pytest.mark.needs_mosquitto

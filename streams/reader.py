@@ -38,6 +38,7 @@ MEDIA_FD = 4
 """Where a file to read was put by whoever started this process."""
 
 _OPEN_FILES = 32
+_OPENING_TIMEOUTS = 4  # two looks, each of which connects and probes; the time limit holds for each step
 
 
 def main(fd: int = 3) -> None:
@@ -112,8 +113,10 @@ class _Reading:
         return Ended(code, self._media_end_seconds, detail)
 
     def _end(self) -> tuple[EndCode, str]:
+        self._counters.overdue_at = time.monotonic() + _OPENING_TIMEOUTS * self._job.open_timeout_seconds
         try:
             with open_source(self._job, MEDIA_FD if self._job.kind is SourceKind.FILE else None) as source:
+                self._counters.overdue_at = math.inf
                 self._sender.say(self._opened(source))
                 return self._read(source)
         except SourceError as error:

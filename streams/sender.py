@@ -26,7 +26,10 @@ class ServiceGone(Exception):
 
 @dataclass(slots=True)
 class Counters:
-    """What the reading thread counts and each heartbeat tells. Times are monotonic; NaN stands for never."""
+    """What the reading thread counts and each heartbeat tells. Times are monotonic; NaN stands for never.
+
+    Waiting beyond `overdue_at` is told as work: what goes on then is no longer the wait for bytes it should be.
+    """
 
     last_packet_at: float = math.nan
     working_since: float = math.nan
@@ -39,6 +42,7 @@ class Counters:
     ring_bytes: int = 0
     ring_overflows: int = 0
     gop_seconds: float = 0.0
+    overdue_at: float = math.inf
 
 
 class Sender:
@@ -135,6 +139,9 @@ class Sender:
 
     def _heartbeat(self, now: float) -> Heartbeat:
         counted = {field.name: getattr(self._counters, field.name) for field in fields(Counters)}
+        overdue_at = counted.pop("overdue_at")
+        if now > overdue_at:
+            counted["working_since"] = overdue_at
         return Heartbeat(sent_at=now, cpu_seconds=time.process_time(), **counted)
 
     def _send(self, message: Message) -> None:

@@ -1,0 +1,400 @@
+"""A whole reader: its own process, its own cage, media made here."""
+
+import contextlib
+import math
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streams.frame import Frame, SampleReason
+from streams.job import Job, SandboxMode, SourceKind
+from streams.sampling import SamplingMode, SamplingSettings
+from streams.sender import Counters, Sender, ServiceGone, read_message
+from streams.wire import EndCode, Ended, Heartbeat, LookCloser, Message, Opened, pack
+from tests.fixtures_media import Clip, MediaMaker
+
+pytestmark = pytest.mark.integration
+
+KEY = "secret-stream-key"
+SCAN = Job(SourceKind.FILE, "", 0, live=False, sampling=SamplingSettings(), sandbox=SandboxMode.PREFER)
+LIVE_FILE = replace(SCAN, live=True)
+
+_CHILD = """
+import fcntl, os, sys
+private = fcntl.fcntl(int(sys.argv[1]), fcntl.F_DUPFD, 10)
+if len(sys.argv) > 2:
+    os.dup2(int(sys.argv[2]), 4)
+os.dup2(private, 3)
+from streams.reader import main
+main(3)
+"""
+
+
+@dataclass
+class Reader:
+    """A running reader and everything it said, with the time at which it was heard."""
+
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+    heard: list[tuple[float, Message]] = field(default_factory=list)
+
+    def listen(self, until: Callable[[Message], bool] = lambda _: False) -> Message:
+        """Take messages until `until` or the last word, and return that message."""
+        while True:
+            message = read_message(self.socket.fileno())
+            self.heard.append((time.monotonic(), message))
+            if isinstance(message, Ended) or until(message):
+                return message
+
+    def all(self, kind: type) -> list:
+        return [message for _, message in self.heard if isinstance(message, kind)]
+
+
+@contextlib.contextmanager
+def reading(job: Job, path: Path | None = None) -> Iterator[Reader]:
+    """Run a reader on `job`."""
+    ours, theirs = socket.socketpair()
+    fds = [theirs.fileno()]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ours)
+        stack.enter_context(theirs)
+        if path is not None:
+            fds.append(os.open(path, os.O_RDONLY))
+            stack.callback(os.close, fds[-1])
+        command = [sys.executable, "-c", _CHILD, *map(str, fds)]
+        # One thread of numpy's, as the forkserver sees to: a cage holds only a process that has no others yet.
+        env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        process = stack.enter_context(subprocess.Popen(command, pass_fds=fds, stderr=subprocess.PIPE, env=env))
+        stack.callback(process.kill)
+        theirs.close()
+        ours.settimeout(20)
+        ours.sendall(pack(job))
+        ours.setblocking(True)
+        yield Reader(process, ours)
+
+
+def scanned(tmp_path: Path, content: bytes, job: Job = SCAN) -> Reader:
+    """Let a reader read `content` to its end."""
+    path = tmp_path / "media"
+    path.write_bytes(content)
+    with reading(job, path) as reader:
+        reader.listen()
+        assert reader.process.wait(10) == 0
+        assert reader.process.stderr.read() == b""
+    sequence = [frame.sequence for frame in reader.all(Frame)]
+    assert sequence == sorted(set(sequence))
+    return reader
+
+
+@contextlib.contextmanager
+def http_stream(content: bytes, seconds: float, *, stays: bool = False) -> Iterator[tuple[str, int]]:
+    """Serve `content` at the pace of a live stream of `seconds`, to one reader; give URL and port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = threading.Event()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                client, _ = server.accept()
+                with client:
+                    client.recv(4096)
+                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
+                    step = max(188, int(len(content) / max(seconds, 0.02) / 50) // 188 * 188)
+                    for start in range(0, len(content), step):
+                        client.sendall(content[start : start + step])
+                        if seconds and done.wait(0.02):
+                            return
+                    done.wait(30 if stays else 0)
+
+        thread = threading.Thread(target=serve, name="http-stream", daemon=True)
+        thread.start()
+        try:
+            port = server.getsockname()[1]
+            yield f"http://127.0.0.1:{port}/live/{KEY}", port
+        finally:
+            done.set()
+            thread.join(10)
+
+
+def http_job(url: str, port: int, sampling: SamplingSettings = SamplingSettings()) -> Job:  # noqa: B008
+    return Job(SourceKind.HTTP_TS, url, port, live=True, sampling=sampling, sandbox=SandboxMode.PREFER)
+
+
+def test_scan_takes_the_first_frame_every_change_and_one_an_interval(media: MediaMaker, tmp_path: Path) -> None:
+    """A file's samples are where its pictures change and once an interval, on the media's own clock."""
+    cards = {frame: media.card(grey) for frame, grey in ((0, 40), (70, 200), (71, 40))}
+    clip = Clip(frames=150, gop=300, b_frames=2)
+
+    def draw(number: int) -> np.ndarray:
+        return cards[max(frame for frame in cards if frame <= number)]
+
+    reader = scanned(tmp_path, media.clip(clip, draw))
+
+    samples = [(round(frame.arrived_at * 30), frame.reason) for frame in reader.all(Frame)]
+    changes = [number for number, reason in samples if reason is SampleReason.SCENE_CHANGE]
+    assert changes == [0, 70, 71]
+    assert max(later - earlier for (earlier, _), (later, _) in pairwise(samples)) <= 30
+    assert reader.all(Frame)[0].plane[0] == pytest.approx(40, abs=3)
+    ended = reader.all(Ended)[0]
+    assert ended.code is EndCode.END_OF_STREAM
+    assert ended.media_end_seconds == pytest.approx(clip.seconds, abs=0.05)
+
+
+def test_scan_waits_for_a_slow_service_and_loses_nothing(media: MediaMaker, tmp_path: Path) -> None:
+    """Every sample of a file arrives, however slowly the service takes them, and waiting is not told as work."""
+    path = tmp_path / "media"
+    greys = [0, 80, 160, 240]
+    path.write_bytes(media.clip(Clip(frames=40), lambda number: media.card(greys[number % 4])))
+    with reading(SCAN, path) as reader:
+        while not isinstance(reader.listen(lambda message: isinstance(message, Frame)), Ended):
+            time.sleep(0.02)
+
+    assert len(reader.all(Frame)) == 40
+    assert all(
+        math.isnan(beat.working_since) or beat.sent_at - beat.working_since < 1 for beat in reader.all(Heartbeat)
+    )
+
+
+@pytest.mark.parametrize(("codec", "pixel_format"), [("png", "rgb24"), ("png", "gray"), ("mjpeg", "yuvj422p")])
+def test_picture_is_one_sample(media: MediaMaker, tmp_path: Path, codec: str, pixel_format: str) -> None:
+    """A picture gives exactly one frame and takes no time."""
+    picture = media.picture(codec, media.ramp(0, (640, 480)), pixel_format)
+
+    reader = scanned(tmp_path, picture)
+
+    frames, ended = reader.all(Frame), reader.all(Ended)[0]
+    assert [(frame.reason, frame.arrived_at, frame.width) for frame in frames] == [(SampleReason.PICTURE, 0.0, 640)]
+    assert (ended.code, ended.media_end_seconds) == (EndCode.END_OF_STREAM, 0.0)
+    plane = np.frombuffer(frames[0].plane, np.uint8).reshape(64, 64)
+    assert np.abs(plane.mean(axis=0) - np.arange(64) * 4).max() < 6
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"no media at all", EndCode.NOT_MEDIA),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), EndCode.NOT_MEDIA),
+        (b"\xff\xd8\xff" + bytes(400), EndCode.DECODE_ERRORS),
+        (b"FLV\x01\x05\x00\x00\x00\x09" + os.urandom(3000), None),
+    ],
+    ids=["text", "png", "jpeg", "flv"],
+)
+def test_broken_file_ends_with_a_word(tmp_path: Path, content: bytes, code: EndCode | None) -> None:
+    """Whatever a file holds, the reader ends by itself and says why."""
+    ended = scanned(tmp_path, content).all(Ended)[0]
+
+    assert ended.code is not EndCode.INTERNAL
+    if code is not None:
+        assert ended.code in (code, EndCode.DECODE_ERRORS, EndCode.RESOLUTION, EndCode.NO_VIDEO)
+    assert len(ended.detail) > 10
+
+
+def test_damaged_clip_is_scanned_to_its_end(media: MediaMaker, tmp_path: Path) -> None:
+    """Noise in the middle of a file costs frames, not the file."""
+    content = bytearray(media.clip(Clip(frames=120)))
+    noise = np.random.default_rng(5)
+    for place in noise.integers(len(content) // 4, len(content) // 2, 40):
+        content[place] = noise.integers(256)
+
+    reader = scanned(tmp_path, bytes(content))
+
+    assert reader.all(Ended)[0].code is EndCode.END_OF_STREAM
+    assert reader.all(Ended)[0].media_end_seconds == pytest.approx(4.0, abs=0.5)
+    assert len(reader.all(Frame)) >= 4
+
+
+@pytest.mark.needs_cage
+def test_live_stream_is_watched_in_the_cage(media: MediaMaker) -> None:
+    """Over HTTP every keyframe arrives at once, from inside a whole cage, and nothing tells the key."""
+    clip = Clip(frames=120, gop=30, b_frames=2)
+    with http_stream(media.clip(clip), clip.seconds) as (url, port):
+        job = replace(http_job(url, port), sandbox=SandboxMode.REQUIRE)
+        with reading(job) as reader:
+            reader.listen()
+
+    opened, frames = reader.all(Opened)[0], reader.all(Frame)
+    assert (opened.codec, opened.width, opened.height, opened.video_tracks) == ("h264", 320, 240, 1)
+    assert opened.has_seccomp
+    assert opened.limits_network
+    keyframes = [frame for frame in frames if frame.reason is SampleReason.KEYFRAME]
+    assert len(keyframes) == 4
+    assert [later.pts_seconds - earlier.pts_seconds for earlier, later in pairwise(keyframes)] == pytest.approx(
+        [1.0] * 3
+    )
+    for at, message in reader.heard:
+        if isinstance(message, Frame):
+            assert message.arrived_at <= message.decoded_at <= at
+            assert at - message.arrived_at < 0.5
+    ended = reader.all(Ended)[0]
+    assert ended.code is EndCode.END_OF_STREAM
+    assert KEY not in ended.detail
+    assert frames[-1].reason is SampleReason.DECODE_THROUGH  # what was on screen last
+
+
+def test_live_stream_without_keyframes_is_decoded_when_time_is_up(media: MediaMaker) -> None:
+    """A GOP longer than detect_within is decoded after that time, and one frame an interval from there."""
+    clip = Clip(frames=90, gop=300)
+    sampling = SamplingSettings(detect_within_seconds=1.0, interval_seconds=0.5)
+    with http_stream(media.clip(clip), clip.seconds) as (url, port), reading(http_job(url, port, sampling)) as reader:
+        reader.listen()
+
+    frames = reader.all(Frame)
+    assert frames[0].reason is SampleReason.KEYFRAME
+    assert {frame.reason for frame in frames[1:]} == {SampleReason.DECODE_THROUGH}
+    assert len(frames) >= 4
+    assert max(later.arrived_at - earlier.arrived_at for earlier, later in pairwise(frames)) <= 1.05
+
+
+def test_refresh_stream_is_watched_and_its_flags_counted(media: MediaMaker) -> None:
+    """Intra refresh, whose flagged packets give no picture, is decoded through."""
+    clip = Clip(frames=120, gop=30, intra_refresh=True)
+    with http_stream(media.clip(clip), clip.seconds) as (url, port), reading(http_job(url, port)) as reader:
+        reader.listen(lambda message: isinstance(message, Heartbeat) and message.keyframes >= 3)
+        beat = reader.all(Heartbeat)[-1]
+        reader.listen()
+
+    assert beat.keyframes_without_picture == beat.keyframes - 1
+    reasons = [frame.reason for frame in reader.all(Frame)]
+    assert reasons[0] is SampleReason.KEYFRAME
+    assert reasons.count(SampleReason.DECODE_THROUGH) >= 3
+
+
+def test_closer_look_is_begun_on_command(media: MediaMaker) -> None:
+    """The service can ask for a closer look at a running stream."""
+    clip = Clip(frames=120, gop=60)
+    with http_stream(media.clip(clip), clip.seconds) as (url, port), reading(http_job(url, port)) as reader:
+        reader.listen(lambda message: isinstance(message, Frame))
+        asked_at = time.monotonic()
+        reader.socket.sendall(pack(LookCloser(0.1, asked_at + 1.0)))
+        reader.listen()
+
+    closer = [frame.arrived_at for frame in reader.all(Frame) if frame.reason is SampleReason.CLOSER_LOOK]
+    assert len(closer) >= 6
+    assert asked_at <= closer[0] <= asked_at + 0.3
+    assert closer[-1] <= asked_at + 1.0
+
+
+def test_file_can_be_watched_like_a_live_stream(media: MediaMaker, tmp_path: Path) -> None:
+    """A live job on a file takes as long as the file and samples its keyframes."""
+    started_at = time.monotonic()
+
+    reader = scanned(tmp_path, media.clip(Clip(frames=45, gop=20)), LIVE_FILE)
+
+    assert time.monotonic() - started_at > 1.4
+    frames = reader.all(Frame)
+    assert [frame.reason for frame in frames[:3]] == [SampleReason.KEYFRAME] * 3
+    assert frames[2].arrived_at - frames[0].arrived_at == pytest.approx(4 / 3, abs=0.2)
+    assert reader.all(Ended)[0].media_end_seconds == pytest.approx(1.5, abs=0.05)
+
+
+def test_full_mode_takes_a_frame_of_each_interval(media: MediaMaker, tmp_path: Path) -> None:
+    """Mode full analyses a random frame of every interval beside the keyframes."""
+    sampling = SamplingSettings(interval_seconds=0.25, mode=SamplingMode.FULL)
+
+    reader = scanned(tmp_path, media.clip(Clip(frames=60, gop=60)), replace(LIVE_FILE, sampling=sampling))
+
+    through = [frame for frame in reader.all(Frame) if frame.reason is SampleReason.DECODE_THROUGH]
+    assert 7 <= len(through) <= 10
+
+
+def test_silent_server_ends_in_a_timeout_with_heartbeats_all_the_while(media: MediaMaker) -> None:
+    """A stream that stops is left after the read timeout; until then the reader says that it waits."""
+    content = media.clip(Clip(frames=30))
+    with (
+        http_stream(content, 0, stays=True) as (url, port),
+        reading(replace(http_job(url, port), read_timeout_seconds=1.5)) as reader,
+    ):
+        ended = reader.listen()
+
+    assert isinstance(ended, Ended)
+    assert ended.code is EndCode.TIMEOUT
+    beats = [at for at, message in reader.heard if isinstance(message, Heartbeat)]
+    assert len(beats) >= 3
+    assert max(later - earlier for earlier, later in pairwise(beats)) < 1.0
+    last = reader.all(Heartbeat)[-1]
+    assert math.isnan(last.working_since)
+    assert last.packets >= 25  # the demuxer holds the last ones back
+    assert last.received_bytes > 1000
+    assert 0 < last.cpu_seconds < 5
+
+
+def test_reader_ends_quietly_when_the_service_is_gone(media: MediaMaker) -> None:
+    """A closed socket ends a reader, without a word on its error output."""
+    clip = Clip(frames=300, gop=15)
+    with http_stream(media.clip(clip), clip.seconds) as (url, port), reading(http_job(url, port)) as reader:
+        reader.listen(lambda message: isinstance(message, Frame))
+        reader.socket.close()
+        assert reader.process.wait(5) == 0
+        assert reader.process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("said", [b"", b"SFR1", struct.pack("<4sB3xI", b"SFR1", 17, 16) + bytes(16), bytes(200)])
+def test_reader_without_a_job_ends(said: bytes) -> None:
+    """Anything but a job on the socket ends a reader before it does anything."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-c", _CHILD, str(theirs.fileno())]
+        with subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE) as process:
+            theirs.close()
+            ours.sendall(said)
+            ours.shutdown(socket.SHUT_WR)
+            assert process.wait(10) == 0
+            assert process.stderr.read() == b""
+
+
+def sample(sequence: int, reason: SampleReason) -> Frame:
+    return Frame(sequence, 1.0, 1.0, None, reason, False, 64, 64, bytes(4096), bytes(196608))
+
+
+def test_sender_replaces_waiting_samples_of_a_live_stream() -> None:
+    """While the service does not read, the newest sample of each reason waits and the others are counted."""
+    ours, theirs = socket.socketpair()
+    counters = Counters()
+    with ours, theirs:
+        with Sender(theirs.fileno(), counters, lambda _: None, drops=True) as sender:
+            for sequence in range(1, 21):
+                sender.put(sample(sequence, SampleReason.KEYFRAME))
+                time.sleep(0.005)
+            sender.put(sample(21, SampleReason.CLOSER_LOOK))
+            heard: list[Message] = []
+            while not heard or getattr(heard[-1], "sequence", 0) < 21:
+                heard.append(read_message(ours.fileno()))
+        frames = [message.sequence for message in heard if isinstance(message, Frame)]
+
+    assert frames[-2:] == [20, 21]
+    assert len(frames) + counters.replaced_samples == 21
+    assert counters.replaced_samples >= 10
+
+
+def test_sender_tells_when_nobody_listens() -> None:
+    """A waiting `put` ends when the other side closes."""
+    ours, theirs = socket.socketpair()
+    with theirs, Sender(theirs.fileno(), Counters(), lambda _: None, drops=False) as sender:
+        ours.close()
+        started_at = time.monotonic()
+        with contextlib.suppress(ServiceGone):  # the first may still find a place to wait
+            sender.put(sample(1, SampleReason.INTERVAL))
+        with pytest.raises(ServiceGone):
+            sender.put(sample(2, SampleReason.INTERVAL))
+        assert time.monotonic() - started_at < 2.0
+
+
+def test_sender_tells_overlong_opening_as_work() -> None:
+    """Waiting beyond what opening may take shows in heartbeats as work, so that the service ends it."""
+    ours, theirs = socket.socketpair()
+    overdue_at = time.monotonic() - 7.0
+    with ours, theirs, Sender(theirs.fileno(), Counters(overdue_at=overdue_at), lambda _: None, drops=True):
+        beat = read_message(ours.fileno())
+
+    assert isinstance(beat, Heartbeat)
+    assert beat.working_since == overdue_at

@@ -45,6 +45,7 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.sessions: dict[str, StreamSession] = {}
         self.ingest_fault: str | None = None
+        self.failed_total = 0
 
     async def run(self) -> None:
         """Watch until cancelled; every session ends with it."""
@@ -55,10 +56,11 @@ class Supervisor:
                 await self._follow_publishers()
                 await asyncio.sleep(_RETRY_SECONDS)
         finally:
-            tasks = list(self._tasks.values())
-            for task in tasks:
+            for task in self._tasks.values():
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            for session in list(self.sessions.values()):
+                await self._forget(session)
 
     async def _follow_publishers(self) -> None:
         try:
@@ -94,16 +96,19 @@ class Supervisor:
     def _begin(self, watched: Watched) -> None:
         session = self._open_session(watched)
         self.sessions[session.stream_id] = session
-        self._tasks[session.session] = asyncio.create_task(self._keep(session), name=f"session[{session.stream_id}]")
+        task = asyncio.create_task(self._keep(session, watched), name=f"session[{session.stream_id}]")
+        self._tasks[session.session] = task
 
-    async def _keep(self, session: StreamSession) -> None:
+    async def _keep(self, session: StreamSession, watched: Watched) -> None:
         try:
             await session.run()
-        finally:
-            if self.sessions.get(session.stream_id) is session:
-                del self.sessions[session.stream_id]
-            self._tasks.pop(session.session, None)
-            await self._ended(session)
+        except Exception:
+            # A fault of ours in one stream must neither end the others nor leave this one unwatched.
+            self.failed_total += 1
+            log.exception("session.failed", stream=session.stream_id)
+            await asyncio.sleep(_RETRY_SECONDS)
+            await self._forget(session)
+            self._begin(watched)
 
     async def _stop(self, session: StreamSession) -> None:
         task = self._tasks.get(session.session)
@@ -111,3 +116,11 @@ class Supervisor:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self._forget(session)
+
+    async def _forget(self, session: StreamSession) -> None:
+        """Drop what is known of a session; done here and not by its task, which may never have begun to run."""
+        if self.sessions.get(session.stream_id) is session:
+            del self.sessions[session.stream_id]
+        if self._tasks.pop(session.session, None) is not None:
+            await self._ended(session)

@@ -1,0 +1,209 @@
+"""Real analysis processes: what they find, and what happens when one dies, hangs or is swamped."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from detector.analysis.messages import ModelSetup, WorkerSetup
+from detector.analysis.pool import AnalysisPool, FrameDropped, PoolSettings
+from detector.cards import synthetic_card
+from models.banks import add_entries
+from models.hashing.registry import hash_algorithms
+from models.manifest import load_manifest
+from streams.frame import Frame, SampleReason
+
+pytestmark = pytest.mark.integration
+
+
+def frame_of(seed: int, number: int = 1) -> Frame:
+    now = time.monotonic()
+    plane = luma(seed).tobytes()
+    return Frame(number, now, now, None, SampleReason.KEYFRAME, False, 256, 256, plane, picture(seed).tobytes())
+
+
+def picture(seed: int) -> np.ndarray:
+    return synthetic_card(seed, 256, 256)
+
+
+def luma(seed: int) -> np.ndarray:
+    red, green, blue = (picture(seed)[:, :, channel].astype(float) for channel in range(3))
+    gray = 0.299 * red + 0.587 * green + 0.114 * blue
+    return gray.reshape(64, 4, 64, 4).mean(axis=(1, 3)).astype(np.uint8)
+
+
+def put_on_bank(banks: Path, seed: int, entry: str) -> None:
+    fingerprint = hash_algorithms()["pdq"].hash_plane(luma(seed))
+    add_entries(banks / "CARDS", np.frombuffer(fingerprint.value, np.uint8)[None], [entry])
+
+
+@asynccontextmanager
+async def pool_of(
+    tmp_path: Path, *, workers: int = 1, queue: int = 64, model_timeout: float = 5.0, models: tuple[str, ...] = ()
+) -> AsyncIterator[AnalysisPool]:
+    banks = tmp_path / "banks"
+    banks.mkdir(exist_ok=True)
+    setup = WorkerSetup(
+        banks_folder=str(banks),
+        bank_limits={},
+        models=tuple(ModelSetup(name, str(load_manifest(name).path)) for name in models),
+        readable_paths=(str(banks),),
+        sandbox="prefer",
+        memory_limit_bytes=8 << 30,
+    )
+    async with AnalysisPool(PoolSettings(workers, queue, model_timeout, setup)) as pool:
+        yield pool
+
+
+def worker_pids() -> list[int]:
+    """The forked processes: grandchildren of this one under the analysis forkserver."""
+    pids = []
+    for child in psutil.Process().children():
+        if any("detector.analysis.worker:main" in word for word in child.cmdline()):
+            pids += [grandchild.pid for grandchild in child.children()]
+    return pids
+
+
+async def test_a_known_picture_is_matched_and_scored(tmp_path: Path) -> None:
+    """A frame of a banked card comes back with its entry, and every class of the model with its score."""
+    put_on_bank(tmp_path / "banks", 7, "seven")
+
+    async with pool_of(tmp_path, models=("standin-cards",)) as pool:
+        found = await pool.inspect(frame_of(7), deadline_at=time.monotonic() + 10)
+        other = await pool.inspect(frame_of(8), deadline_at=time.monotonic() + 10)
+
+    assert [(match.bank, match.entry, match.distance) for match in found.matches] == [("CARDS", "seven", 0)]
+    assert other.matches == ()
+    assert {score.label for score in found.scores} == {"other", "smptebars", "testsrc2", "mandelbrot"}
+
+
+async def test_a_new_entry_is_in_force_after_a_reload(tmp_path: Path) -> None:
+    """What a command adds while the service runs matches from the next frame on."""
+    async with pool_of(tmp_path) as pool:
+        before = await pool.inspect(frame_of(3), deadline_at=time.monotonic() + 10)
+        put_on_bank(tmp_path / "banks", 3, "three")
+        pool.reload_banks()
+        after = await pool.inspect(frame_of(3), deadline_at=time.monotonic() + 10)
+
+    assert before.matches == ()
+    assert [match.entry for match in after.matches] == ["three"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_killed_process_delays_no_verdict_by_a_second(tmp_path: Path, workers: int) -> None:
+    """`kill -9` of a process under load: its frame goes to another, every frame is judged, and a fresh one starts."""
+    async with pool_of(tmp_path, workers=workers) as pool:
+        slowest = 0.0
+        for number in range(60):
+            if number == 20:
+                os.kill(worker_pids()[0], signal.SIGKILL)
+            began = time.monotonic()
+            await pool.inspect(frame_of(1, number), deadline_at=began + 10)
+            slowest = max(slowest, time.monotonic() - began)
+        restarts = pool.restarts
+        async with asyncio.timeout(5):
+            while pool.ready_workers < workers:
+                await asyncio.sleep(0.02)
+
+    assert restarts == 1
+    assert slowest < 1.0
+
+
+async def test_an_idle_process_that_dies_is_replaced_before_the_next_frame(tmp_path: Path) -> None:
+    """Nobody has to send a frame to find out that a process is gone."""
+    async with pool_of(tmp_path) as pool:
+        first = worker_pids()
+        os.kill(first[0], signal.SIGKILL)
+        async with asyncio.timeout(5):
+            while pool.restarts == 0 or pool.ready_workers == 0:
+                await asyncio.sleep(0.02)
+
+        assert worker_pids() != first
+
+
+async def test_a_frame_past_its_deadline_is_dropped_not_shown_late(tmp_path: Path) -> None:
+    """Nobody is cut for what was on screen some time ago."""
+    async with pool_of(tmp_path) as pool:
+        with pytest.raises(FrameDropped, match="stale"):
+            await pool.inspect(frame_of(1), deadline_at=time.monotonic() - 1)
+
+        assert pool.dropped["stale"] == 1
+
+
+async def test_a_full_queue_drops_the_frame_nearest_its_deadline(tmp_path: Path) -> None:
+    """Memory is bounded under overload, and what is dropped is counted."""
+    async with pool_of(tmp_path, queue=3) as pool:
+        for pid in worker_pids():
+            os.kill(pid, signal.SIGSTOP)
+        now = time.monotonic()
+        waiting = [
+            asyncio.ensure_future(pool.inspect(frame_of(1, number), deadline_at=now + 20 + number))
+            for number in range(6)
+        ]
+        await asyncio.sleep(0.2)
+        for pid in worker_pids():
+            os.kill(pid, signal.SIGCONT)
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    dropped = [number for number, answer in enumerate(answers) if isinstance(answer, FrameDropped)]
+    assert len(dropped) == pool.dropped["overload"] >= 2
+    assert max(dropped) < 5, "the frame with most time left is kept"
+
+
+async def test_a_process_that_hangs_is_replaced_and_its_frame_judged_by_another(tmp_path: Path) -> None:
+    """A stopped process costs its frame the model's time, never the verdict."""
+    async with pool_of(tmp_path, model_timeout=0.5) as pool:
+        os.kill(worker_pids()[0], signal.SIGSTOP)
+
+        inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 10)
+
+        assert inspection.quality > 50
+        assert pool.restarts == 1
+
+
+async def test_a_model_that_hangs_its_process_three_times_is_taken_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One model cannot stop all others: after three losses it is quarantined, and health says which."""
+    async with pool_of(tmp_path, model_timeout=0.3, models=("standin-cards",)) as pool:
+        for slot in pool._slots:
+            for _ in range(3):
+                slot.stage = "model:standin-cards"
+                pool._note_loss(slot, TimeoutError())
+        os.kill(worker_pids()[0], signal.SIGKILL)
+        async with asyncio.timeout(5):
+            while pool.restarts < 4 or pool.ready_workers == 0:
+                await asyncio.sleep(0.02)
+        inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 10)
+
+        assert inspection.scores == ()
+        assert any("standin-cards was taken out" in problem for problem in pool.problems())
+
+
+async def test_the_processes_hold_no_environment_and_no_network(tmp_path: Path) -> None:
+    """What looks at a stranger's pixels has no secret to tell and nobody to tell it to."""
+    async with pool_of(tmp_path) as pool:
+        state = pool.state()
+        pid = worker_pids()[0]
+        environment = Path(f"/proc/{pid}/environ").read_bytes() if os.geteuid() == 0 else b""
+
+    assert state is not None
+    assert state.missing_cage == ()
+    assert b"HOME=" not in environment
+
+
+async def test_leaving_the_pool_leaves_no_process(tmp_path: Path) -> None:
+    """Every process ends with the pool."""
+    async with pool_of(tmp_path, workers=2):
+        pids = worker_pids()
+        assert len(pids) == 2
+
+    assert worker_pids() == []
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]

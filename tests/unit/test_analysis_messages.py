@@ -1,0 +1,113 @@
+"""What crosses between the service and its analysis processes."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector.analysis import messages
+from detector.analysis.messages import AnalysisProtocolError, Kind, ModelSetup, WorkerReady, WorkerSetup
+from models.evidence import ClassScore, HashMatch, Inspection, Opinion
+from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+
+INSPECTION = Inspection(
+    quality=88,
+    is_stable=True,
+    is_low_information=False,
+    fingerprint=bytes(range(32)),
+    matches=(HashMatch("CARDS", "one", "pdq", 256, 12, 31, "mirror", 90, Opinion.POSITIVE, "gen-1"),),
+    scores=(ClassScore("cards", "bars", 0.75, "ab" * 32),),
+    failed_models=("broken",),
+    stage_seconds={"hash": 0.001},
+    left_out_matches=3,
+)
+
+
+def body_of(message: bytes) -> tuple[Kind, bytes]:
+    kind, length = messages.parse_header(message[: messages.HEADER.size])
+    body = message[messages.HEADER.size :]
+    assert len(body) == length
+    return kind, body
+
+
+def test_an_inspection_arrives_as_it_was_sent() -> None:
+    """Nothing of an inspection is lost or rounded on its way."""
+    kind, body = body_of(messages.pack_result(7, INSPECTION))
+
+    assert kind is Kind.RESULT
+    assert messages.parse_result(body) == (7, INSPECTION)
+
+
+def test_a_frame_arrives_as_it_was_sent() -> None:
+    """Plane, picture, size and tier reach the process unchanged."""
+    plane, picture = bytes(range(256)) * 16, b"\x07" * PICTURE_BYTES
+    frame = Frame(1, 2.0, 2.5, None, SampleReason.KEYFRAME, False, 1920, 1080, plane, picture)
+
+    kind, body = body_of(messages.pack_inspect(99, frame, every_tier=True))
+    request = messages.parse_inspect(body)
+
+    assert kind is Kind.INSPECT
+    assert (request.number, request.width, request.height, request.every_tier) == (99, 1920, 1080, True)
+    assert (request.plane, request.picture) == (plane, picture)
+    assert len(plane) == PLANE_BYTES
+
+
+def test_setup_and_ready_arrive_as_they_were_sent() -> None:
+    """What a process is told and what it says of itself survive the way."""
+    setup = WorkerSetup("/banks", {"A": 20}, (ModelSetup("m", "/m.yaml"),), ("/banks",), "prefer", 1 << 30)
+    ready = WorkerReady({"m": "ab"}, {"n": "no file"}, {"A": 3}, {"B": "broken"}, ("seccomp",))
+
+    assert messages.parse_setup(body_of(messages.pack_setup(setup))[1]) == setup
+    assert messages.parse_ready(body_of(messages.pack_ready(Kind.READY, ready))[1]) == ready
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_raise_nothing_but_the_protocol_error(noise: bytes) -> None:
+    """A process that went mad cannot raise anything unexpected in the service."""
+    for parse in (messages.parse_result, messages.parse_ready, messages.parse_inspect, messages.parse_header):
+        try:
+            parse(noise)
+        except AnalysisProtocolError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("quality", 101),
+        ("quality", "high"),
+        ("fingerprint", "00"),
+        ("fingerprint", 5),
+        ("scores", [{"model": "m", "label": "l", "score": 1.5, "model_sha256": ""}]),
+        ("scores", [{"model": "m", "label": "l", "score": float("nan"), "model_sha256": ""}]),
+        ("matches", [{}]),
+        ("matches", 4),
+        ("stage_seconds", {"hash": float("inf")}),
+        ("left_out_matches", None),
+    ],
+)
+def test_an_answer_out_of_range_is_refused(field: str, value: object) -> None:
+    """A hijacked process cannot make the policy see impossible figures."""
+    _, body = body_of(messages.pack_result(1, INSPECTION))
+    number, raw = json.loads(body)
+    raw[field] = value
+
+    with pytest.raises(AnalysisProtocolError):
+        messages.parse_result(json.dumps([number, raw]).encode())
+
+
+def test_a_match_further_than_its_bits_is_refused() -> None:
+    """A distance lies between 0 and the length of the hash."""
+    _, body = body_of(messages.pack_result(1, INSPECTION))
+    number, raw = json.loads(body)
+    raw["matches"][0]["distance"] = 257
+
+    with pytest.raises(AnalysisProtocolError, match="257"):
+        messages.parse_result(json.dumps([number, raw]).encode())
+
+
+def test_an_absurd_length_is_refused_before_it_is_read() -> None:
+    """A header that promises a gigabyte is no reason to wait for one."""
+    with pytest.raises(AnalysisProtocolError, match="RESULT"):
+        messages.parse_header(messages.HEADER.pack(Kind.RESULT, 1 << 30))

@@ -1,0 +1,53 @@
+"""A bank that a command changed is noticed by the running service."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+
+from detector import bank_watch
+from detector.bank_watch import BankWatch
+from models.banks import add_entries
+
+
+def add(folder: Path, name: str, seed: int) -> None:
+    rows = np.random.default_rng(seed).integers(0, 256, (1, 32), dtype=np.uint8)
+    add_entries(folder / name, rows, [f"entry-{seed}"])
+
+
+async def test_a_new_bank_and_a_new_entry_are_each_one_change(tmp_path: Path) -> None:
+    """Both a bank that appears and one that grows make one change each, within a second."""
+    watch = BankWatch(tmp_path)
+    changes = watch.changes()
+
+    add(tmp_path, "CARDS", 1)
+    async with asyncio.timeout(5):
+        await anext(changes)
+    assert set(watch.names()) == {"CARDS"}
+
+    add(tmp_path, "CARDS", 2)
+    async with asyncio.timeout(5):
+        await anext(changes)
+
+
+async def test_nothing_changes_while_nothing_is_written(tmp_path: Path) -> None:
+    """A bank that stays as it is wakes nobody."""
+    add(tmp_path, "CARDS", 1)
+    watch = BankWatch(tmp_path)
+    waiting = asyncio.ensure_future(anext(watch.changes()))
+
+    await asyncio.sleep(2.5 * bank_watch._LOOK_EVERY_SECONDS)
+
+    assert not waiting.done()
+    waiting.cancel()
+
+
+def test_a_configured_bank_that_does_not_exist_is_a_problem(tmp_path: Path) -> None:
+    """A typo in a bank's name would leave a platform undefended, so health says so."""
+    add(tmp_path, "CARDS", 1)
+    watch = BankWatch(tmp_path)
+
+    problems = watch.problems({"CARDS": None, "CRADS": None})
+
+    assert len(problems) == 1
+    assert "CRADS" in problems[0]

@@ -1,0 +1,280 @@
+"""What follows a decision: one incident per session, on disk before anything is sent or cut."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from detector.alerts.delivery import Submitted
+from detector.breaker import Breaker, BreakerSettings
+from detector.enforcement import CutOutcome, CutTarget
+from detector.events import CutState, Decision, Observation, Signal, Step, StreamKey
+from detector.metrics import Metrics
+from detector.response import MAX_UPDATES, Responder, ResponseSettings, StreamFacts
+from detector.store.database import StoreUnavailable
+from detector.store.incidents import IncidentRecord
+from models.evidence import Inspection
+
+
+def decision(
+    action: Step = Step.CUT, *, session: str = "s1", stream: str = "STREAM1", entry: str = "one", live: bool = True
+) -> Decision:
+    signal = Signal(
+        kind="hash", name="pdq", source=f"CARDS/{entry}", step=action, threshold=31, bank="CARDS", entry=entry,
+        distance=4, view="identity", quality=90, generation="gen-1",
+    )  # fmt: skip
+    seen = Observation(
+        stream, session, 1, "keyframe", 10.0, 10.1, 10.2, None, is_corrupt=False,
+        inspection=Inspection(90, is_stable=True, is_low_information=False, fingerprint=bytes(32)),
+    )  # fmt: skip
+    return Decision(stream, session, seen, action, live, (signal,), (1, 1))
+
+
+def facts(session: str = "s1", stream: str = "STREAM1") -> StreamFacts:
+    return StreamFacts(stream, session, StreamKey("embedded", "live", session), "c1", {"seen_s": 1.0}, lambda: 5.0)
+
+
+@dataclass
+class FakeDelivery:
+    journal: list[str]
+    sent: list[tuple[Any, IncidentRecord]] = field(default_factory=list)
+    is_durable: bool = True
+
+    async def submit(self, alert: Any, incident: IncidentRecord | None = None) -> Submitted:
+        assert incident is not None
+        self.journal.append("stored")
+        self.sent.append((alert, incident))
+        return Submitted(alert.alert_id, len(self.sent), self.is_durable)
+
+
+@dataclass
+class FakeEnforcer:
+    journal: list[str]
+    targets: list[CutTarget] = field(default_factory=list)
+    outcome: CutOutcome = field(default_factory=lambda: CutOutcome(CutState.CONFIRMED, 1, 1, gone_at=10.5))
+
+    async def cut(self, target: CutTarget, *, last_packet_at: Any) -> CutOutcome:
+        self.journal.append("cut")
+        self.targets.append(target)
+        return self.outcome
+
+
+@dataclass
+class FakeIncidents:
+    pending: list[IncidentRecord] = field(default_factory=list)
+    opened: list[IncidentRecord] = field(default_factory=list)
+    is_broken: bool = False
+
+    async def pending_cuts(self) -> list[IncidentRecord]:
+        return self.pending
+
+    async def open(self, record: IncidentRecord) -> None:
+        if self.is_broken:
+            raise StoreUnavailable("the disk is full: free space where state_dir lies")
+        self.opened.append(record)
+
+
+class Scene:
+    def __init__(self, *, breaker: BreakerSettings | None = None, live_streams: int = 40) -> None:
+        self.journal: list[str] = []
+        self.delivery = FakeDelivery(self.journal)
+        self.enforcer = FakeEnforcer(self.journal)
+        self.incidents = FakeIncidents()
+        self.metrics = Metrics()
+        self.responder = Responder(
+            delivery=self.delivery,  # type: ignore[arg-type]
+            incidents=self.incidents,  # type: ignore[arg-type]
+            enforcer=self.enforcer,  # type: ignore[arg-type]
+            breaker=Breaker(breaker or BreakerSettings()),
+            metrics=self.metrics,
+            settings=ResponseSettings(600_000, "digest"),
+            live_streams=lambda: live_streams,
+            clock=lambda: 11.0,
+        )
+
+    @property
+    def actions(self) -> list[str]:
+        return [alert.body["action"] for alert, _ in self.delivery.sent]
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_the_alert_is_stored_before_the_publisher_is_cut() -> None:
+    """A crash after the cut can then never leave a cut that nobody was told of."""
+    scene = Scene()
+
+    await scene.responder.respond(decision(), facts())
+    await scene.settle()
+
+    assert scene.journal == ["stored", "cut"]
+    _, incident = scene.delivery.sent[0]
+    assert incident.cut_state is CutState.PENDING, "a restart must find the cut that was begun"
+    assert scene.enforcer.targets[0].connection == "c1"
+
+
+async def test_a_hit_that_goes_on_is_one_alert_and_one_cut() -> None:
+    """A card that stays on screen for a hundred frames is told once."""
+    scene = Scene()
+
+    for _ in range(100):
+        await scene.responder.respond(decision(), facts())
+    await scene.settle()
+
+    assert scene.journal == ["stored", "cut"]
+
+
+async def test_a_review_that_becomes_a_cut_is_an_update_of_the_same_incident() -> None:
+    """An operator sees one story, raised."""
+    scene = Scene()
+
+    await scene.responder.respond(decision(Step.REVIEW), facts())
+    await scene.responder.respond(decision(Step.CUT), facts())
+    await scene.settle()
+
+    first, second = (incident for _, incident in scene.delivery.sent)
+    assert scene.actions == ["review", "cut"]
+    assert first.incident_id == second.incident_id
+    assert [alert.body["type"] for alert, _ in scene.delivery.sent] == ["open", "update"]
+    assert scene.journal.count("cut") == 1
+
+
+async def test_nothing_is_cut_while_enforcement_is_off() -> None:
+    """`enforcement.live: false` tells what would have happened, and does nothing."""
+    scene = Scene()
+
+    await scene.responder.respond(decision(live=False), facts())
+    await scene.settle()
+
+    assert scene.journal == ["stored"]
+    alert, incident = scene.delivery.sent[0]
+    assert (alert.body["action"], alert.body["mode"]) == ("cut", "shadow")
+    assert incident.cut_state is CutState.NONE
+
+
+async def test_the_sixth_cut_of_one_entry_becomes_a_review() -> None:
+    """One bad list entry cuts at most as many publishers as the breaker allows; the others go to people."""
+    scene = Scene()
+
+    for number in range(20):
+        name = f"s{number}"
+        await scene.responder.respond(decision(session=name, stream=f"ID{number}"), facts(name, f"ID{number}"))
+    await scene.settle()
+
+    assert scene.actions.count("cut") == scene.journal.count("cut") == 5
+    assert scene.actions.count("review") == 15
+    assert all(incident.refused_by == "CARDS/one" for _, incident in scene.delivery.sent[5:])
+    assert "CARDS/one" in scene.responder.refused()[0]
+
+
+async def test_a_refused_cut_is_told_once_however_long_it_shows() -> None:
+    """What the breaker refused does not fill the outbox."""
+    scene = Scene(breaker=BreakerSettings(cuts=1, share=0.0))
+    await scene.responder.respond(decision(session="a", stream="A"), facts("a", "A"))
+
+    for _ in range(50):
+        await scene.responder.respond(decision(session="b", stream="B"), facts("b", "B"))
+
+    assert scene.actions == ["cut", "review"]
+
+
+async def test_a_release_cuts_what_was_refused_and_is_still_live() -> None:
+    """An operator's yes acts at once, on the streams that still show it."""
+    scene = Scene(breaker=BreakerSettings(cuts=1, share=0.0))
+    for name in ("a", "b", "c"):
+        await scene.responder.respond(decision(session=name, stream=name.upper()), facts(name, name.upper()))
+    still_live = {"B": facts("b", "B")}
+
+    assert await scene.responder.release("CARDS/one", still_live.get)
+    assert not await scene.responder.release("CARDS/two", still_live.get)
+    await scene.settle()
+
+    assert [target.stream_id for target in scene.enforcer.targets] == ["A", "B"]
+    assert scene.responder.refused() == []
+
+
+async def test_updates_of_a_flapping_stream_are_bounded_and_counted() -> None:
+    """A stream that shows a hundred known cards fills neither outbox nor inbox."""
+    scene = Scene()
+
+    for number in range(100):
+        await scene.responder.respond(decision(Step.REVIEW, entry=f"card-{number}"), facts())
+
+    assert len(scene.delivery.sent) == 1 + MAX_UPDATES
+    assert scene.responder.updates_left_out_total == 100 - 1 - MAX_UPDATES
+
+
+async def test_a_cut_that_failed_is_tried_again_at_the_next_hit() -> None:
+    """A publisher that outlived one attempt is not forgotten."""
+    scene = Scene()
+    scene.enforcer.outcome = CutOutcome(CutState.FAILED, 3, 0, detail="no proof came in time")
+
+    await scene.responder.respond(decision(), facts())
+    await scene.settle()
+    await scene.responder.respond(decision(), facts())
+    await scene.settle()
+
+    assert scene.journal.count("cut") == 2
+
+
+async def test_the_next_session_of_a_key_is_another_incident() -> None:
+    """What a publisher shows after it came back is told again."""
+    scene = Scene()
+
+    await scene.responder.respond(decision(session="a"), facts("a"))
+    scene.responder.session_ended("a")
+    await scene.responder.respond(decision(session="b"), facts("b"))
+
+    assert len({incident.incident_id for _, incident in scene.delivery.sent}) == 2
+
+
+async def test_a_disk_that_refuses_stops_no_cut() -> None:
+    """A full disk must not keep a publisher on air."""
+    scene = Scene()
+    scene.delivery.is_durable = False
+
+    await scene.responder.respond(decision(), facts())
+    await scene.settle()
+
+    assert scene.journal == ["stored", "cut"]
+    assert scene.metrics.value("stopframe_alerts_total", state="not_durable") == 1
+
+
+async def test_an_operator_cuts_whatever_the_switch_says() -> None:
+    """`stopframe cut` acts although enforcement is off, and writes an incident even of a stream without a hit."""
+    scene = Scene()
+
+    incident_id, outcome = await scene.responder.cut_by_hand(facts())
+
+    assert outcome.state is CutState.CONFIRMED
+    assert [record.incident_id for record in scene.incidents.opened] == [incident_id]
+    scene.incidents.is_broken = True
+    assert (await scene.responder.cut_by_hand(facts()))[1].state is CutState.CONFIRMED
+
+
+async def test_a_restart_goes_on_with_the_cuts_it_finds() -> None:
+    """What was decided and not done before a crash is done after it."""
+    scene = Scene()
+    await scene.responder.respond(decision(), facts())
+    _, found = scene.delivery.sent[0]
+    after = Scene()
+    after.incidents.pending = [replace(found, key=StreamKey("embedded", "live", "s1"))]
+
+    async with after.responder:
+        await after.settle()
+
+    assert [target.incident_id for target in after.enforcer.targets] == [found.incident_id]
+
+
+@pytest.mark.parametrize("step", [Step.SHADOW, Step.REVIEW])
+async def test_weaker_steps_cut_nobody(step: Step) -> None:
+    """A bank at shadow or review alone never touches a publisher."""
+    scene = Scene()
+
+    await scene.responder.respond(decision(step), facts())
+    await scene.settle()
+
+    assert "cut" not in scene.journal
+    assert scene.delivery.sent[0][1].is_live is (step is Step.REVIEW)

@@ -288,8 +288,10 @@ class SlotTables:
         Lists with large clusters of like hashes can fill one key with most of their rows; a scan is cheaper then.
         """
         probes = _probes_for(self.slots, radius)
+        # One Python integer is cut faster than an array of four words: a sixth of the look-up.
+        bits = int.from_bytes(words.tobytes(), "little")
         slots = zip(self.slots.offsets, self.slots.widths, strict=True)
-        keys = np.array([int(_keys(words, offset, width)) for offset, width in slots], dtype=np.uint32)
+        keys = np.array([bits >> offset & (1 << width) - 1 for offset, width in slots], dtype=np.uint32)
         places = (keys[probes.slot] ^ probes.flips) + self._bases[probes.slot]
         first = self.starts[places].astype(np.int64)
         counts = self.starts[places + 1] - first

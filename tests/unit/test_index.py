@@ -1,5 +1,6 @@
 """The Hamming index: equal to brute force, whatever the list looks like, and never fooled by a damaged file."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def _brute_force(rows: Rows, query: bytes, radius: int) -> list[tuple[int, int]]
 
 def _found(index: HammingIndex, query: bytes, radius: int) -> list[tuple[int, int]]:
     numbers, distances = index.search(query, radius)
-    assert (numbers.dtype, distances.dtype) == (np.int64, np.int64)
+    assert numbers.dtype == distances.dtype == np.dtype(np.int64)
     return list(zip(distances.tolist(), numbers.tolist(), strict=True))
 
 
@@ -174,8 +175,6 @@ def test_damaged_folders_are_refused(saved: Path, damage: str) -> None:
 
 def _rewrite(folder: Path, name: str, array: NDArray[np.generic], **facts: object) -> None:
     # What a hostile hand would do: change a file and its record together.
-    import hashlib  # noqa: PLC0415
-
     path = folder / f"{name}.npy"
     with path.open("wb") as file:
         np.save(file, array, allow_pickle=True)

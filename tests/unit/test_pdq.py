@@ -69,9 +69,8 @@ def test_hash_takes_views_of_other_arrays() -> None:
 def _encoded(picture: Plane, quality: int, side: int) -> Plane:
     small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
     jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(
-        cv2.resize(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE), (64, 64), interpolation=cv2.INTER_AREA), dtype=np.uint8
-    )
+    decoded = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+    return np.asarray(cv2.resize(decoded, (64, 64), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _worst_drift(picture: Plane) -> int:

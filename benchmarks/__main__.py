@@ -1,0 +1,51 @@
+"""`python -m benchmarks NAME [--quick] [--trials N] [--seed S] [--json OUT]`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from benchmarks.report import Options, Report, print_report
+
+BENCHMARKS: Final = {
+    "lookup": "benchmarks.lookup",
+}
+"""Each names a module with `measure(options: Options) -> Report`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one benchmark; 0 when it ran, whatever the figures say, 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the product beside references.")
+    parser.add_argument("name", help=f"one of: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="end within 60 seconds; leaves out what needs longer")
+    parser.add_argument("--trials", type=_positive, help="how often each figure is measured")
+    parser.add_argument("--seed", type=int, default=1, help="of everything that is drawn (default 1)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the report to this file")
+    chosen = parser.parse_args(arguments)
+    if chosen.name not in BENCHMARKS:
+        parser.error(f"there is no benchmark {chosen.name!r}; choose one of: {', '.join(BENCHMARKS)}")
+    if chosen.json is not None and not chosen.json.absolute().parent.is_dir():
+        parser.error(f"{chosen.json.parent} is no folder; create it or name another file for --json")
+    # Figures are per thread: BLAS and OpenMP read this when they are first loaded, which the import below does.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    options = Options(is_quick=chosen.quick, trials=chosen.trials, seed=chosen.seed, json_path=chosen.json)
+    report: Report = import_module(BENCHMARKS[chosen.name]).measure(options)
+    print_report(report)
+    if chosen.json is not None:
+        report.write(chosen.json)
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("give a whole number of at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -102,7 +102,7 @@ async def test_accepted_alerts_arrive_unchanged(name: str, retained: RetainedTop
         async with asyncio.timeout(10):
             await sink.wait_ready()
             receipts = await asyncio.gather(*(sink.deliver(_notice(n)) for n in range(12)))
-            while len(receiver.payloads) < 12:  # noqa: ASYNC110 - what is waited for is the receiver's doing
+            while len(receiver.payloads) < 12:
                 await asyncio.sleep(0.01)
 
     assert set(receipts) == {Receipt.ACCEPTED}
@@ -127,7 +127,7 @@ async def test_absent_receiver_is_a_problem_and_never_a_hang(name: str, retained
             async with asyncio.timeout(10):
                 with pytest.raises(SinkUnavailable):
                     await sink.deliver(_notice(1))
-                while not sink.problems():  # noqa: ASYNC110 - a sink tells its problems to who asks
+                while not sink.problems():
                     await asyncio.sleep(0.01)
             problems = sink.problems()
 

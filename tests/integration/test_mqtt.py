@@ -52,7 +52,7 @@ def _notice(number: int = 1, *, expires_in_ms: int = 60_000) -> Notice:
 
 async def _until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for is another process's doing
+        while not condition():
             await asyncio.sleep(0.01)
 
 

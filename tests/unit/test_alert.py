@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.alerts.alert import (
@@ -228,6 +228,7 @@ def test_facts_of_a_decision() -> None:
     assert payload["latency_ms"]["total"] == 900
 
 
+@settings(deadline=None)
 @given(
     facts=st.builds(
         AlertFacts,
@@ -257,6 +258,7 @@ def test_any_payload_is_bounded_and_valid(facts: AlertFacts, seq: int | None) ->
     assert len(payload["signals"]) + payload["signals_left_out"] == len(facts.signals)
 
 
+@settings(deadline=None)
 @given(wall_ms=st.integers(0, 2**48 - 1), randomness=st.binary(min_size=10, max_size=10))
 def test_uuid7_is_one_and_sorts_by_time(wall_ms: int, randomness: bytes) -> None:
     """The id has version 7 and the RFC's variant, carries its time, and sorts by it."""
@@ -268,6 +270,7 @@ def test_uuid7_is_one_and_sorts_by_time(wall_ms: int, randomness: bytes) -> None
     assert set(text) <= set(string.hexdigits + "-")
 
 
+@settings(deadline=None)
 @given(wall_ms=st.integers(0, 4_000_000_000_000))
 def test_times_are_rfc3339_with_milliseconds(wall_ms: int) -> None:
     """Written and read again, an instant is the same to the millisecond."""
@@ -277,6 +280,7 @@ def test_times_are_rfc3339_with_milliseconds(wall_ms: int) -> None:
     assert round(read.timestamp() * 1000) == wall_ms
 
 
+@settings(deadline=None)
 @given(at=st.floats(0, 1e7), since=st.floats(0, 1e7))
 def test_wall_clock_follows_the_anchor(at: float, since: float) -> None:
     """An instant is as far from the anchor on the wall clock as on the monotonic one, to the millisecond."""

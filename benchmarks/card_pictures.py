@@ -314,8 +314,14 @@ def _source_pool(name: str) -> tuple[Picture, ...]:
     sized = name not in {"colorchart", "haldclutsrc"}
     moving = name not in {"rgbtestsrc", "yuvtestsrc", "colorspectrum", "colorchart", "haldclutsrc", *_BAR_SOURCES}
     options = "size=320x180:rate=25" if sized else ""
-    if name == "perlin":
-        options += ":octaves=4:persistence=0.7"
+    # Without a seed these draw another picture in every process.
+    options += {
+        "life": ":seed=7",
+        "cellauto": ":seed=7",
+        "gradients": ":seed=7:n=3:c0=orange:c1=navy:c2=teal",
+        "sierpinski": ":seed=7",
+        "perlin": ":random_mode=seed:random_seed=7:octaves=4:persistence=0.7",
+    }.get(name, "")
     count = (10 if name in _UNSEEN_SOURCES else 60) if moving else 1
     return tuple(squeeze(frame) for frame in source_frames(name, options, count, 20 if moving else 1))
 

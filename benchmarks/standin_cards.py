@@ -2,7 +2,7 @@
 
 `python -m benchmarks.standin_cards --out DIR` writes `model.onnx`, `model.yaml` and the parity picture; `--report`
 adds figures over pictures of another seed and over H.264 streams. Everything is synthetic and seeded: the same
-numpy on the same processor gives the same bytes, another one gives scores that differ in the third decimal.
+versions of numpy, OpenCV and FFmpeg on the same processor give the same bytes, others a model that scores alike.
 """
 
 import argparse

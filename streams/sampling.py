@@ -16,7 +16,11 @@ REMEMBERED_GOPS = 4
 """How many GOPs decide whether keyframes alone keep the promise."""
 
 SCENE_CHANGE_GREY_LEVELS = 4.0
-"""Mean absolute difference of two hash planes above which a scanned frame shows something else."""
+"""Mean absolute difference of two hash planes above which a scanned frame shows something else.
+
+Measured: x264 makes a still picture waver by up to 2.2 at CRF 35, camera noise included; a picture laid over a third of
+the width and height makes 9; and frames 8 apart are 18 of 256 PDQ bits apart, well within the 31 that count as equal.
+"""
 
 _LEAVES_ABOVE = 1.2
 _RETURNS_AT = 1.0

@@ -67,11 +67,16 @@ class MediaMaker:
         return np.full((size[1], size[0], 3), grey, np.uint8)
 
     def picture(self, codec: str, picture: Picture, pixel_format: str) -> bytes:
-        """Return `picture` as a file: codec `png` or `mjpeg`."""
+        """Return `picture` as a file: codec `png`, `mjpeg` or `libwebp`. With `pal8` it becomes grey, by a palette."""
         context = av.CodecContext.create(codec, "w")
         context.width, context.height, context.pix_fmt = picture.shape[1], picture.shape[0], pixel_format
         context.time_base = Fraction(1, 25)
-        frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format)
+        if pixel_format == "pal8":
+            greys = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, axis=1)
+            greys[:, 0] = 255  # opaque
+            frame = av.VideoFrame.from_ndarray((np.ascontiguousarray(picture[:, :, 0]), greys), "pal8")
+        else:
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format)
         return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
 
     def _encode(self, clip: Clip, draw: Callable[[int], Picture]) -> bytes:

@@ -165,7 +165,10 @@ def test_scan_waits_for_a_slow_service_and_loses_nothing(media: MediaMaker, tmp_
     )
 
 
-@pytest.mark.parametrize(("codec", "pixel_format"), [("png", "rgb24"), ("png", "gray"), ("mjpeg", "yuvj422p")])
+@pytest.mark.parametrize(
+    ("codec", "pixel_format"),
+    [("png", "rgb24"), ("png", "gray"), ("png", "pal8"), ("mjpeg", "yuvj422p"), ("libwebp", "yuv420p")],
+)
 def test_picture_is_one_sample(media: MediaMaker, tmp_path: Path, codec: str, pixel_format: str) -> None:
     """A picture gives exactly one frame and takes no time."""
     picture = media.picture(codec, media.ramp(0, (640, 480)), pixel_format)

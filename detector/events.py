@@ -1,8 +1,7 @@
 """The small frozen facts that flow between the service's parts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum, unique
-from typing import Any
 
 from models.evidence import Inspection
 
@@ -125,18 +124,3 @@ class CutResult:
 
     count: int
     gone_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """One thing that happened on one stream, from first signal to proof."""
-
-    incident_id: str
-    stream_id: str
-    session: str
-    opened_at: str
-    action: Step
-    is_live: bool
-    cut_state: CutState
-    alert: dict[str, Any] = field(default_factory=dict)
-    detail: str = ""

@@ -1,0 +1,276 @@
+"""One stream's life, with readers and analysis played by the test."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import pytest
+
+from detector import session as session_module
+from detector.analysis.pool import FrameDropped
+from detector.config.config import CloserLook
+from detector.events import Decision, Step, StreamKey
+from detector.metrics import Metrics
+from detector.policy import ClassRule, PolicySettings
+from detector.session import FRAME_QUEUE_LIMIT, SessionParts, SessionSettings, StreamSession
+from models.evidence import ClassScore, Inspection
+from streams.address import SourceUnreachable
+from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+from streams.job import Job, SandboxMode, SourceKind
+from streams.keeper import ReaderCrashed, ReaderStalled
+from streams.sampling import SamplingSettings
+from streams.wire import EndCode, Ended, Heartbeat, Opened
+
+OPENED = Opened("h264", 640, 360, 1, 7, has_seccomp=True, limits_network=True, open_seconds=0.1)
+
+
+def frame(number: int) -> Frame:
+    now = time.monotonic()
+    plane, picture = bytes(PLANE_BYTES), bytes(PICTURE_BYTES)
+    return Frame(number, now, now, None, SampleReason.KEYFRAME, False, 640, 360, plane, picture)
+
+
+def heartbeat(*, cpu_seconds: float = 0.0, replaced: int = 0, errors: int = 0, quiet_seconds: float = 0.0) -> Heartbeat:
+    now = time.monotonic()
+    return Heartbeat(now, now - quiet_seconds, math.nan, 10, 1000, 2, 0, errors, replaced, 0, 0, cpu_seconds, 1.0)
+
+
+class FakeReader:
+    """A keeper whose reader says what the test puts into `script`; a number is a pause, an exception is raised."""
+
+    scripts: list[list[Any]]
+    jobs: list[Job]
+    told: list[tuple[int, float]]
+
+    def __init__(self, _nursery: Any, job: Job, media_fd: int | None = None) -> None:
+        type(self).jobs.append(job)
+        self.number = len(type(self).jobs)
+        self.script = type(self).scripts.pop(0) if type(self).scripts else [60.0]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def look_closer(self, interval_seconds: float, until: float) -> bool:
+        type(self).told.append((self.number, interval_seconds))
+        return True
+
+    async def messages(self) -> AsyncIterator[Any]:
+        for line in self.script:
+            match line:
+                case float() | int():
+                    await asyncio.sleep(line)
+                case Exception():
+                    raise line
+                case _:
+                    yield line
+
+
+class FakePool:
+    """Answers with one class score per frame, or drops."""
+
+    def __init__(self, answer: Callable[[Frame], float | str | None]) -> None:
+        self.answer = answer
+        self.seen: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def inspect(self, seen: Frame, *, deadline_at: float, every_tier: bool = False) -> Inspection:
+        await self.gate.wait()
+        self.seen.append(seen.sequence)
+        score = self.answer(seen)
+        if isinstance(score, str):
+            raise FrameDropped(score)
+        scores = () if score is None else (ClassScore("cards", "bars", score, "ab"),)
+        return Inspection(90, True, score is None, bytes(32), scores=scores)
+
+
+class Scene:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *scripts: list[Any],
+        answer: Callable[[Frame], float | str | None] = lambda _frame: 0.0,
+    ) -> None:
+        FakeReader.scripts, FakeReader.jobs, FakeReader.told = list(scripts), [], []
+        monkeypatch.setattr(session_module, "Keeper", FakeReader)
+        monkeypatch.setattr(session_module, "resolve", self._resolve)
+        self.unreachable = 0
+        self.pool = FakePool(answer)
+        self.metrics = Metrics()
+        self.decisions: list[Decision] = []
+        policy = PolicySettings(classes={"cards/bars": ClassRule(Step.CUT, 0.5, 0.9)}, votes_k=3, votes_of=5)
+        job = Job(SourceKind.HTTP_TS, "http://h/live/k", 0, True, SamplingSettings(), SandboxMode.PREFER)
+        parts = SessionParts(None, self.pool, self.metrics, self._respond)  # type: ignore[arg-type]
+        settings = SessionSettings(job, CloserLook(0.3, 5.0), 1.0, policy)
+        self.session = StreamSession("ID", StreamKey("embedded", "live", "k"), settings, parts)
+
+    async def _resolve(self, url: str, kind: SourceKind) -> tuple[str, int]:
+        if self.unreachable:
+            self.unreachable -= 1
+            raise SourceUnreachable("nobody listens there: start the ingest server")
+        return url.replace("//h", "//127.0.0.1"), 80
+
+    async def _respond(self, _session: StreamSession, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[StreamSession]:
+        task = asyncio.create_task(self.session.run())
+        try:
+            yield self.session
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+
+async def test_frames_are_judged_in_order_and_seen_time_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Votes mean something only in the order in which frames were on screen."""
+    scene = Scene(monkeypatch, [OPENED, *(frame(number) for number in range(1, 6)), 60.0])
+    async with scene.running() as session:
+        await scene.until(lambda: len(scene.pool.seen) == 5)
+        await scene.until(lambda: session.last_sample_at is not None)
+
+        assert scene.pool.seen == [1, 2, 3, 4, 5]
+        assert session.state == "live"
+        assert FakeReader.jobs[0].url == "http://127.0.0.1/live/k"
+        assert session.coverage().seen_ns > 0
+    assert session.state == "ended"
+
+
+async def test_three_votes_of_a_class_are_one_decision_to_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A classifier acts on k of n frames; the first hit already asks for a closer look."""
+    frames = [item for number in range(1, 5) for item in (frame(number), 0.02)]
+    scene = Scene(monkeypatch, [OPENED, *frames, 60.0], answer=lambda _frame: 0.95)
+    async with scene.running():
+        await scene.until(lambda: bool(scene.decisions))
+
+    assert scene.decisions[0].action is Step.CUT
+    assert scene.decisions[0].votes == (3, 5)
+    assert FakeReader.told == [(1, 0.3)], "one request is enough for the whole hold"
+
+
+async def test_votes_and_the_closer_look_survive_a_reader_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can crash the decoder must not be able to reset the count."""
+    scene = Scene(
+        monkeypatch,
+        [OPENED, frame(1), 0.05, frame(2), 0.05, ReaderCrashed(9)],
+        [OPENED, frame(1), 60.0],
+        answer=lambda _frame: 0.95,
+    )
+    async with scene.running() as session:
+        await scene.until(lambda: bool(scene.decisions))
+
+        assert scene.decisions[0].votes == (3, 5)
+        assert session.readers == 2
+    assert [number for number, _ in FakeReader.told] == [1, 2]
+    assert scene.metrics.value("stopframe_crashes_total", process="reader") == 1
+
+
+async def test_a_reader_that_ends_is_replaced_and_its_cpu_time_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account of a stream outlives its readers."""
+    scene = Scene(
+        monkeypatch,
+        [OPENED, heartbeat(cpu_seconds=1.5), Ended(EndCode.END_OF_STREAM, math.nan, "")],
+        [OPENED, heartbeat(cpu_seconds=0.5), 60.0],
+    )
+    async with scene.running() as session:
+        await scene.until(lambda: session.readers == 2 and session.cpu_seconds > 1.9)
+
+        assert session.cpu_seconds == pytest.approx(2.0)
+    assert scene.metrics.value("stopframe_reader_cpu_seconds_total") == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [(EndCode.CODEC, "undecodable"), (EndCode.NO_VIDEO, "no_video"), (EndCode.NOT_FOUND, "unreachable")],
+)
+async def test_blind_time_carries_its_cause(monkeypatch: pytest.MonkeyPatch, code: EndCode, cause: str) -> None:
+    """A stream that cannot be watched says why, second by second."""
+    scene = Scene(monkeypatch, *([[0.01, Ended(code, math.nan, "")]] * 20))
+    async with scene.running() as session:
+        await scene.until(lambda: session.readers >= 2)
+        assert session.code == code.value
+
+    assert cause in session.coverage().blind_seconds_by_cause()
+    assert session.coverage().seen_ns == 0
+
+
+async def test_a_source_that_cannot_be_reached_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is not up yet is no reason to give up, nor to hammer it."""
+    scene = Scene(monkeypatch, [OPENED, 60.0])
+    scene.unreachable = 3
+    began = time.monotonic()
+    async with scene.running() as session:
+        await scene.until(lambda: session.state == "live")
+
+    assert 0.2 < time.monotonic() - began < 3
+    assert "unreachable" in session.coverage().blind_seconds_by_cause()
+
+
+async def test_a_stalled_reader_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that hangs costs its stream a moment, not the evening."""
+    scene = Scene(monkeypatch, [OPENED, ReaderStalled("silent")], [OPENED, 60.0])
+    async with scene.running() as session:
+        await scene.until(lambda: session.readers == 2)
+
+    assert scene.metrics.value("stopframe_crashes_total", process="reader_stalled") == 1
+
+
+async def test_a_stream_without_packets_is_stalled_until_they_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen publisher is blind time, and is over when it is over."""
+    scene = Scene(monkeypatch, [OPENED, heartbeat(quiet_seconds=4.0), 0.2, heartbeat(), 60.0])
+    async with scene.running() as session:
+        await scene.until(lambda: session.state == "stalled")
+        await scene.until(lambda: session.state == "live")
+
+
+async def test_what_waits_too_long_makes_room_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stream's backlog is bounded; the newest frames are the ones that count."""
+    scene = Scene(monkeypatch, [OPENED, *(frame(number) for number in range(1, 31)), 60.0])
+    scene.pool.gate.clear()
+    async with scene.running():
+        await scene.until(lambda: scene.metrics.value("stopframe_dropped_frames_total", cause="queue_full") > 0)
+        await asyncio.sleep(0.05)
+        scene.pool.gate.set()
+        await scene.until(lambda: bool(scene.pool.seen) and scene.pool.seen[-1] == 30)
+
+    assert scene.pool.seen[-FRAME_QUEUE_LIMIT:] == list(range(31 - FRAME_QUEUE_LIMIT, 31))
+    assert len(scene.pool.seen) <= 1 + FRAME_QUEUE_LIMIT, "one may have been with the processes already"
+
+
+@pytest.mark.parametrize(
+    ("drop", "cause"), [("stale", "stale"), ("overload", "overload"), ("crash", "analysis_failed")]
+)
+async def test_a_frame_that_was_not_looked_at_is_not_seen_time(
+    monkeypatch: pytest.MonkeyPatch, drop: str, cause: str
+) -> None:
+    """Dropped frames never flatter the account."""
+    scene = Scene(monkeypatch, [OPENED, frame(1), 60.0], answer=lambda _frame: drop)
+    async with scene.running() as session:
+        await scene.until(lambda: bool(scene.pool.seen))
+        await asyncio.sleep(0.02)
+
+    assert session.coverage().seen_ns == 0
+    assert cause in {found.value for found in session.coverage().by_cause_ns}
+
+
+async def test_a_black_frame_is_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of black is not a stream that was looked at."""
+    scene = Scene(monkeypatch, [OPENED, frame(1), 0.05, frame(2), 60.0], answer=lambda _frame: None)
+    async with scene.running() as session:
+        await scene.until(lambda: len(scene.pool.seen) == 2)
+        await asyncio.sleep(0.02)
+
+    assert session.last_sample_at is None
+    assert "low_information" in {found.value for found in session.coverage().by_cause_ns}

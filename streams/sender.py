@@ -123,6 +123,8 @@ class Sender:
                 next_heartbeat = now + HEARTBEAT_SECONDS
             message = self._next()
             if message is not None:
+                if isinstance(message, Ended):  # the last counts belong to the last word
+                    self._send(self._heartbeat(time.monotonic()))
                 self._send(message)
             elif self._is_ending:
                 return

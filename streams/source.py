@@ -17,7 +17,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from streams.job import Job, SourceKind
-from streams.wire import EndCode
+from streams.wire import UNKNOWN_FORMAT, EndCode
 
 AnyPacket: TypeAlias = "Packet[Stream]"
 """A packet of any track; quoted, as the binding's type takes its argument only while types are checked."""
@@ -213,7 +213,7 @@ def _file(media_fd: int | None) -> tuple[str, str, dict[str, str]]:
         raise SourceError(EndCode.NOT_MEDIA, "only regular files can be read") from None
     format_name = sniff(head)
     if format_name is None:
-        raise SourceError(EndCode.NOT_MEDIA, "its first bytes belong to no format that is let in")
+        raise SourceError(EndCode.NOT_MEDIA, UNKNOWN_FORMAT)
     return "fd:", format_name, {"fd": str(media_fd), "protocol_whitelist": "fd"}
 
 

@@ -65,6 +65,9 @@ class EndCode(StrEnum):
     INTERNAL = "internal"
 
 
+UNKNOWN_FORMAT = "its first bytes belong to no format that is let in"
+"""The detail of `NOT_MEDIA` that tells a file of another kind from a broken one."""
+
 _REASONS = tuple(SampleReason)
 _END_CODES = tuple(EndCode)
 

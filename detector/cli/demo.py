@@ -1,0 +1,26 @@
+"""`stopframe demo`."""
+
+import typer
+
+from detector.cli.options import AsJson
+from detector.cli.output import CommandFailed, line, run_async
+from detector.logs import configure_logs
+
+
+def demo(as_json: AsJson = False) -> None:
+    """Show the whole way on this machine: a publisher, a prohibited card, the alert, the cut. Benign cards only.
+
+    Exit 0 only if every cut was confirmed. With --json the last line is one object with the figures.
+    """
+    from detector.demo import DemoFailed, run_demo
+    from detector.service import ServiceRefused
+
+    configure_logs("warning", "auto")
+    try:
+        result = run_async(run_demo(typer.echo))
+    except (DemoFailed, ServiceRefused) as error:
+        raise CommandFailed(str(error)) from None
+    if as_json:
+        line(result.as_json())
+    if not result.is_cut_confirmed:
+        raise CommandFailed("not every cut was confirmed; the timeline above says how far it came", 1)

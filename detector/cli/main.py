@@ -1,0 +1,63 @@
+"""`stopframe`: the commands by name."""
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from detector.cli import demo, hashes, models, operate, run, scan
+from detector.cli.output import CommandFailed, note
+
+app = typer.Typer(
+    name="stopframe",
+    help="Watches live streams and stops the harmful ones within seconds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(is_wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag
+    if is_wanted:
+        try:
+            typer.echo(f"stopframe {version('stopframe')}")
+        except PackageNotFoundError:
+            typer.echo("stopframe (not installed: running from its source)")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Watches live streams and stops the harmful ones within seconds."""
+
+
+app.command("demo")(demo.demo)
+app.command("run")(run.run)
+app.command("check")(run.check)
+app.command("scan")(scan.scan)
+app.add_typer(hashes.app, name="hashes")
+app.add_typer(models.app, name="models")
+app.command("streams")(operate.streams)
+app.add_typer(operate.incidents_app, name="incidents")
+app.command("cut")(operate.cut)
+app.command("undo")(operate.undo)
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit: 2 and one sentence where it cannot be done."""
+    try:
+        app(prog_name="stopframe")
+    except CommandFailed as failure:
+        note(str(failure))
+        sys.exit(failure.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has left. Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

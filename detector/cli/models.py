@@ -1,0 +1,107 @@
+"""`stopframe models ...`: which models there are, where their values come from, and whether they answer as promised."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detector.cli.options import AsJson, ConfigFile, read_config_quietly
+from detector.cli.output import CommandFailed, line, table
+from models.manifest import Manifest, load_manifest
+from models.manifest_yaml import ManifestError
+from models.zoo.registry import zoo_names
+
+app = typer.Typer(help="Models: manifests, licences, start-up parity.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_models(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """List the models of the zoo and of the config."""
+    configured = read_config_quietly(config).models
+    rows = []
+    for reference in dict.fromkeys([*zoo_names(), *configured]):
+        manifest = _manifest(reference)
+        rows.append(
+            {
+                "name": manifest.name,
+                "version": manifest.version,
+                "configured": reference in configured,
+                "moderates": not manifest.stand_in,
+                "labels": len(manifest.model_info.labels),
+                "licence": manifest.license.weights,
+                "manifest": str(manifest.path),
+            }
+        )
+    if as_json:
+        for row in rows:
+            line(row)
+    elif rows:
+        table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the zoo, a model.yaml or its folder.")],
+    config: ConfigFile = None,
+) -> None:
+    """Show every value of a model's manifest and where it stands."""
+    read_config_quietly(config)
+    manifest = _manifest(name)
+    info = manifest.model_info
+    values: dict[str, object] = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "stand_in": manifest.stand_in,
+        "file.path": manifest.file.path,
+        "file.sha256": manifest.file.sha256,
+        "file.distribution": manifest.file.distribution,
+        "license.weights": manifest.license.weights,
+        "license.code": manifest.license.code,
+        "license.source": manifest.license.source,
+        **{f"model_info.{key}": getattr(info, key) for key in info.__dataclass_fields__},
+        "notes": manifest.notes or None,
+    }
+    rows = [
+        (key, ", ".join(map(str, value)) if isinstance(value, tuple) else value, _place(manifest, key))
+        for key, value in values.items()
+    ]
+    table(("key", "value", "from"), rows)
+
+
+@app.command("check")
+def check(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Else every model of the config.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Load models as at start-up: file and sha256, licence, warm-up, and the answer that the manifest promises."""
+    from models.classifier import Classifier, ModelError
+    from models.providers import ProviderUnavailable
+
+    settings = read_config_quietly(config)
+    rows, faults = [], []
+    for reference in [name] if name is not None else settings.models:
+        try:
+            manifest = load_manifest(reference)
+            begun_at = time.perf_counter()
+            Classifier(manifest)
+        except (ManifestError, ModelError, ProviderUnavailable) as error:
+            faults.append(str(error))
+            continue
+        parity = "answers as promised" if manifest.check else "promises no answer to check"
+        rows.append((manifest.name, "usable", parity, f"{time.perf_counter() - begun_at:.2f}"))
+    if rows:
+        table(("model", "state", "parity", "seconds"), rows)
+    if faults:
+        raise CommandFailed("\n".join(faults))
+
+
+def _manifest(reference: str | Path) -> Manifest:
+    try:
+        return load_manifest(reference)
+    except ManifestError as error:
+        raise CommandFailed(str(error)) from None
+
+
+def _place(manifest: Manifest, key: str) -> str:
+    return manifest.provenance.get(key, "default")

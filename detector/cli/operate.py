@@ -1,0 +1,149 @@
+"""What an operator asks of the running service: streams, incidents, cut, undo. All through the control socket."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from detector.cli.options import AsJson, ConfigFile, read_config_quietly
+from detector.cli.output import CommandFailed, line, note, table
+from detector.events import CutState
+
+if TYPE_CHECKING:
+    from detector.api.client import ControlClient
+
+incidents_app = typer.Typer(help="What happened.", rich_markup_mode=None)
+
+
+@contextlib.contextmanager
+def _service(config: Path | None) -> "Iterator[ControlClient]":
+    from detector.api.client import ControlClient, ControlError
+
+    settings = read_config_quietly(config)
+    try:
+        with ControlClient(settings.state_dir) as service:
+            yield service
+    except ControlError as error:
+        raise CommandFailed(str(error)) from None
+
+
+def streams(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show what is live."""
+    with _service(config) as service:
+        rows = service.streams()
+    if as_json:
+        for row in rows:
+            line(asdict(row))
+        return
+    table(
+        ("stream", "path", "state", "since", "video", "sampled", "seen_s", "skipped_s", "blind_s", "cpu_s", "decision"),
+        [
+            (
+                row.stream_id,
+                row.path,
+                row.state,
+                row.since,
+                None if row.codec is None else f"{row.codec} {row.width}x{row.height}",
+                None if row.last_sample_age_seconds is None else f"{row.last_sample_age_seconds:.1f} s ago",
+                f"{row.seen_seconds:.0f}",
+                f"{row.skipped_seconds:.0f}",
+                f"{row.blind_seconds:.0f}",
+                f"{row.cpu_seconds:.1f}",
+                row.decision,
+            )
+            for row in rows
+        ],
+    )
+
+
+@incidents_app.callback(invoke_without_command=True)
+def incidents(
+    context: typer.Context,
+    config: ConfigFile = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many, the newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show what happened, the newest first."""
+    if context.invoked_subcommand is not None:
+        context.obj = config
+        return
+    with _service(config) as service:
+        rows = service.incidents(limit)
+    if as_json:
+        for row in rows:
+            line(asdict(row))
+        return
+    table(
+        ("incident", "stream", "opened", "action", "mode", "cut", "to_cut_ms", "refused_by", "signals"),
+        [
+            (
+                row.incident_id,
+                row.stream_id,
+                row.opened_at,
+                row.action,
+                row.mode,
+                row.cut_state.value,
+                row.time_to_cut_ms,
+                row.refused_by,
+                row.signals,
+            )
+            for row in rows
+        ],
+    )
+
+
+@incidents_app.command("release")
+def release(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="BANK/entry or model/label.")],
+    config: ConfigFile = None,
+) -> None:
+    """Let a list entry or class cut again after the breaker held it; what it was refused and is live is cut now."""
+    with _service(config or context.obj) as service:
+        is_released = service.release(source)
+    if not is_released:
+        raise CommandFailed("the breaker holds nothing of this source; 'stopframe incidents' shows what was refused", 1)
+    note(f"{source} may cut again")
+
+
+def cut(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="The stream's id, or how it begins.")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a live stream by hand: revoke its key, drop the publisher, prove that it is gone."""
+    with _service(config) as service:
+        report = service.cut(stream)
+    if as_json:
+        line(asdict(report))
+    else:
+        taken = "" if report.time_to_cut_ms is None else f" after {report.time_to_cut_ms} ms"
+        table(
+            ("stream", "incident", "cut", "detail"),
+            [(report.stream_id, report.incident_id, report.cut_state.value + taken, report.detail or None)],
+        )
+    if report.cut_state is not CutState.CONFIRMED:
+        raise CommandFailed(
+            f"the cut is not confirmed: {report.detail or report.cut_state.value}; "
+            "'stopframe incidents' shows how it goes on",
+            1,
+        )
+
+
+def undo(
+    incident: Annotated[str, typer.Argument(metavar="INCIDENT", help="The incident's id, or how it begins.")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take back a cut: the key may publish again."""
+    with _service(config) as service:
+        report = service.undo(incident)
+    if as_json:
+        line(asdict(report))
+    else:
+        table(("incident", "stream", "detail"), [(report.incident_id, report.stream_id, report.detail)])
+    if not report.is_restored:
+        raise CommandFailed(f"the key was not restored: {report.detail}", 1)

@@ -1,0 +1,34 @@
+"""Options that commands share, and the config behind `-c`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detector.cli.output import CommandFailed
+from detector.config.config import Config
+from detector.config.faults import ConfigError
+from detector.config.loading import load_config
+from detector.logs import configure_logs
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-c", "--config", envvar="STOPFRAME_CONFIG", metavar="FILE", help="The config file; without one, the defaults."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def read_config(path: Path | None) -> Config:
+    """Return the config, its secrets included; `CommandFailed` names every fault by file and line."""
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        raise CommandFailed(str(error)) from None
+
+
+def read_config_quietly(path: Path | None) -> Config:
+    """As `read_config`, for a command that ends by itself: of the log only warnings reach the terminal."""
+    configure_logs("warning", "auto")
+    return read_config(path)

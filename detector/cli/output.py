@@ -1,0 +1,81 @@
+"""What commands print: results on stdout, notes on stderr, tables for people, aligned text for pipes."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_Answer = TypeVar("_Answer")
+
+
+class CommandFailed(Exception):
+    """Raised by a command that cannot do what it was asked; `main` prints the text and exits with `exit_code`."""
+
+    def __init__(self, sentence: str, exit_code: int = 2) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+def note(text: str) -> None:
+    """Say something to whoever sits in front: stderr, so that it never mixes with results."""
+    typer.echo(text, err=True)
+
+
+def line(content: Any) -> None:
+    """Print one JSON line, at once."""
+    typer.echo(json.dumps(content, allow_nan=False))
+    sys.stdout.flush()
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows: a table on a terminal, aligned plain text in a pipe. Nothing is ever cut short."""
+    texts = [["-" if cell is None else _printable(str(cell)) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        shown = Table(*headings, box=None, header_style="bold", pad_edge=False)
+        for row in texts:
+            shown.add_row(*(cell.replace("[", r"\[") for cell in row))
+        Console(soft_wrap=True).print(shown, overflow="fold")
+        return
+    widths = [max(len(cells[column]) for cells in [list(headings), *texts]) for column in range(len(headings))]
+    for row in [list(headings), *texts]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int | None, *, is_quiet: bool = False) -> Iterator[Progress]:
+    """A bar on a terminal's stderr, nothing in a pipe. It has one task, number 0; `total` None is of unknown length."""
+    console = Console(stderr=True)
+    counts = [] if total is None else [MofNCompleteColumn()]
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeElapsedColumn())
+    disable = is_quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=console, transient=True, disable=disable) as bar:
+        bar.add_task(what, total=total)
+        yield bar
+
+
+def run_async(work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Run a command's work to its end; SIGINT and SIGTERM cancel it, so that everything it opened is closed."""
+
+    async def cancellable() -> _Answer:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        raise typer.Exit(128 + signal.SIGTERM) from None
+
+
+def _printable(text: str) -> str:
+    """A name from a stream or a list must not move the cursor of whoever looks at it."""
+    return "".join(char if char.isprintable() else "?" for char in text)

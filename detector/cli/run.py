@@ -1,0 +1,74 @@
+"""`stopframe run` and `stopframe check`."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+
+from detector.cli.options import ConfigFile, read_config
+from detector.cli.output import CommandFailed, note
+from detector.config.loading import check_files
+from detector.logs import configure_logs
+
+if TYPE_CHECKING:
+    from detector.config.config import Config
+
+log = structlog.get_logger()
+
+
+def run(config: ConfigFile = None) -> None:
+    """Run the service until SIGINT or SIGTERM, then let open alerts leave and end."""
+    from detector.service import ServiceRefused
+
+    configure_logs("info", "auto")
+    settings = read_config(config)
+    configure_logs(settings.log.level, settings.log.format)
+    try:
+        asyncio.run(_serve(settings))
+    except ServiceRefused as error:
+        raise CommandFailed(str(error)) from None
+
+
+async def _serve(config: "Config") -> None:
+    from detector.service import open_service
+
+    is_over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    starting = asyncio.current_task()
+    assert starting is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, starting.cancel)
+    try:
+        async with open_service(config) as service:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, is_over.set)
+            where = service.addresses
+            log.info(
+                "service.ready",
+                http=where.http,
+                ingest=where.ingest,
+                broker=where.broker,
+                state_dir=str(config.state_dir),
+            )
+            await is_over.wait()
+            log.info("service.ending")
+    except asyncio.CancelledError:  # told to end before it was ready
+        pass
+
+
+def check(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Config files.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Check config files: exit 0, or 2 with file, line, key and remedy of every fault. Reads only these files."""
+    chosen = files or ([config] if config else [])
+    if not chosen:
+        raise CommandFailed("no file is named; write the config file to check, as in 'stopframe check stopframe.yaml'")
+    faults = check_files(chosen)
+    if faults:
+        raise CommandFailed("\n".join(str(fault) for fault in faults))
+    for file in chosen:
+        note(f"{file}: no fault")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -12,6 +13,7 @@ import structlog
 
 from detector.alerts.alert import AlertFacts, AlertType, WallAnchor, build_alert, uuid7
 from detector.alerts.delivery import Delivery
+from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker
 from detector.enforcement import CutOutcome, CutTarget, Enforcer
 from detector.events import CutState, Decision, Signal, Step, StreamKey
@@ -20,6 +22,9 @@ from detector.store.database import StoreUnavailable
 from detector.store.incidents import IncidentRecord, Incidents
 
 log = structlog.get_logger()
+
+_WAITING_KEPT = 10_000
+"""Alerts whose time to acknowledgement is still measured; older ones are only delivered."""
 
 MAX_UPDATES = 10
 """Updates of one incident that are sent: a stream that flaps must not fill the outbox."""
@@ -100,6 +105,7 @@ class Responder:
         self._clock = clock
         self._open: dict[str, _Open] = {}
         self._cuts: set[asyncio.Task[None]] = set()
+        self._waiting: OrderedDict[str, float] = OrderedDict()
         self.updates_left_out_total = 0
 
     async def __aenter__(self) -> Self:
@@ -165,6 +171,16 @@ class Responder:
             self._enforce(known, stream)
         return bool(refusals)
 
+    def attempted(self, notice: Notice, receipt: Receipt | None) -> None:
+        """Count one attempt to deliver an alert, and the time from its frame to the first acceptance."""
+        if receipt is not Receipt.ACCEPTED:
+            self._metrics.alert(AlertState.RETRIED if receipt is None else AlertState.REFUSED)
+            return
+        self._metrics.alert(AlertState.DELIVERED)
+        arrived_at = self._waiting.pop(notice.alert_id, None)
+        if arrived_at is not None:
+            self._metrics.frame_to_ack(self._clock() - arrived_at)
+
     def refused(self) -> list[str]:
         """One sentence for each source that the breaker stopped."""
         return [
@@ -218,6 +234,9 @@ class Responder:
             expires_after_ms=self._settings.expires_after_ms,
         )
         self._metrics.decision(decision.action)
+        self._waiting[alert.alert_id] = decision.observation.arrived_at
+        if len(self._waiting) > _WAITING_KEPT:
+            self._waiting.popitem(last=False)
         submitted = await self._delivery.submit(alert, record)
         self._metrics.stage("store", self._clock() - queued_at)
         self._metrics.alert(AlertState.QUEUED if submitted.is_durable else AlertState.NOT_DURABLE)

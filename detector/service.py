@@ -13,11 +13,11 @@ from typing import Any
 
 import structlog
 
-from detector.alerts.courier import DeliverySettings
 from detector.alerts.delivery import Delivery
 from detector.alerts.embedded_broker import BrokerUnavailable, EmbeddedBroker
 from detector.alerts.mqtt import MqttSink
 from detector.alerts.mqtt_connection import MqttSettings
+from detector.alerts.sink import Notice, Receipt
 from detector.analysis.pool import AnalysisPool
 from detector.analysis.setup import BANKS_FOLDER, ModelRefused, load_manifests, pool_settings
 from detector.api.app import create_app
@@ -146,7 +146,8 @@ async def _start(config: Config, stack: AsyncExitStack) -> "Service":
     credentials = load_or_create(config.state_dir)
     database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db"))
     broker, sink = await _start_mqtt(config, stack, database)
-    delivery = await stack.enter_async_context(Delivery(Outbox(database), [sink], settings=DeliverySettings()))
+    ear = _Ear()
+    delivery = await stack.enter_async_context(Delivery(Outbox(database), [sink], report=ear.hear))
     ingest = await stack.enter_async_context(_ingest(config, credentials))
     incidents = Incidents(database)
     enforcer = await stack.enter_async_context(
@@ -166,6 +167,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> "Service":
             live_streams=lambda: len(service.supervisor.sessions),
         )
     )
+    ear.responder = service.responder
     http = await stack.enter_async_context(
         HttpServer(create_app(service, metrics), config.http.listen.host, config.http.listen.port)
     )
@@ -177,6 +179,18 @@ async def _start(config: Config, stack: AsyncExitStack) -> "Service":
     )
     await stack.enter_async_context(service.running())
     return service
+
+
+class _Ear:
+    """Passes on what delivery reports: it starts before the responder that counts it."""
+
+    def __init__(self) -> None:
+        self.responder: Responder | None = None
+
+    def hear(self, notice: Notice, receipt: Receipt | None) -> None:
+        """As `detector.alerts.courier.Report`."""
+        if self.responder is not None:
+            self.responder.attempted(notice, receipt)
 
 
 def _make_state_dir(state_dir: Path) -> None:
@@ -260,6 +274,7 @@ class Service:
         self._sink = parts.sink
         self._enforcer = parts.enforcer
         self._policy = policy_settings(config)
+        self._told_coverage: dict[str, dict[str, Any]] = {}
         self.supervisor = Supervisor(
             ingest=parts.ingest,
             sources=self._sources(),
@@ -296,13 +311,13 @@ class Service:
         problems += self.bank_watch.problems(self.config.banks)
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
-        blind = [s for s in self.supervisor.sessions.values() if s.state in ("stalled", "reconnecting")]
-        if blind:
-            problems.append(
-                f"{len(blind)} of {len(self.supervisor.sessions)} streams are blind; 'stopframe streams' "
-                "says which and why"
-            )
         notes = list(self.delivery.notes())
+        # One hostile publisher must not be able to turn the whole node red: it takes the half of them.
+        sessions = self.supervisor.sessions.values()
+        blind = sum(session.state in ("stalled", "reconnecting") for session in sessions)
+        if blind:
+            sentence = f"{blind} of {len(sessions)} streams are blind; 'stopframe streams' says which and why"
+            (problems if 2 * blind > len(sessions) else notes).append(sentence)
         if self._moderation is not None:
             notes.append(self._moderation)
         if not self.config.enforcement.live:
@@ -405,7 +420,9 @@ class Service:
         self.metrics.coverage("seen", account.seen_seconds)
         for cause, nanoseconds in account.by_cause_ns.items():
             self.metrics.coverage(cause.kind.value, nanoseconds / 1e9, cause.value)
+        self._told_coverage[session.session] = _coverage_words(session)
         self._sink.set_status(session.stream_id, self._status(session))
+        self._told_coverage.pop(session.session)
         self._sink.end_stream(session.stream_id)
         with contextlib.suppress(StoreUnavailable):
             await self.coverage_store.upsert([_totals(session)])
@@ -437,8 +454,9 @@ class Service:
         while True:
             await asyncio.sleep(self.config.alerts.coverage_every.seconds)
             sessions = list(self.supervisor.sessions.values())
+            self._told_coverage = {session.session: _coverage_words(session) for session in sessions}
             for session in sessions:
-                self._sink.send_coverage(session.stream_id, _coverage_words(session))
+                self._sink.send_coverage(session.stream_id, self._told_coverage[session.session])
             with contextlib.suppress(StoreUnavailable):
                 await self.coverage_store.upsert([_totals(session) for session in sessions])
 
@@ -448,6 +466,7 @@ class Service:
             "since": session.since,
             "code": session.code,
             "sampling": session.settings.job.sampling.mode.value,
+            "coverage": self._told_coverage.get(session.session, {}),
         }
 
     def _row(self, session: StreamSession) -> StreamRow:

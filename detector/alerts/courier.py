@@ -20,6 +20,9 @@ _REFILL_PAUSE_SECONDS: Final = 0.05
 _UNMARKED_LIMIT: Final = 10_000
 _END_OF_TIME_MS: Final = 2**62
 
+Report = Callable[[Notice, Receipt | None], None]
+"""Told of every attempt: the alert and the sink's answer, None where none came."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySettings:
@@ -56,9 +59,17 @@ class Courier:
     """
 
     def __init__(
-        self, sink: Sink, outbox: Outbox, *, settings: DeliverySettings, clock: Clock, jitter: Callable[[], float]
+        self,
+        sink: Sink,
+        outbox: Outbox,
+        *,
+        settings: DeliverySettings,
+        clock: Clock,
+        jitter: Callable[[], float],
+        report: Report = lambda _notice, _receipt: None,
     ) -> None:
         self.sink = sink
+        self._report = report
         self.counters = CourierCounters()
         self._outbox = outbox
         self._settings = settings
@@ -229,6 +240,7 @@ class Courier:
             counters.accepted_total += 1
         else:
             counters.attempts_failed_total += 1
+        self._report(notice, receipt)
         return receipt
 
     async def _mark_accepted(self, notice: Notice) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Self
 import structlog
 
 from detector.alerts.clock import Clock
-from detector.alerts.courier import Courier, CourierCounters, DeliverySettings
+from detector.alerts.courier import Courier, CourierCounters, DeliverySettings, Report
 from detector.alerts.sink import Notice, Sink
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import IncidentRecord
@@ -46,12 +46,13 @@ class Delivery:
         settings: DeliverySettings | None = None,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
+        report: Report = lambda _notice, _receipt: None,
     ) -> None:
         self._outbox = outbox
         self._settings = settings or DeliverySettings()
         self._clock = clock or Clock()
         self._couriers = {
-            sink.name: Courier(sink, outbox, settings=self._settings, clock=self._clock, jitter=jitter)
+            sink.name: Courier(sink, outbox, settings=self._settings, clock=self._clock, jitter=jitter, report=report)
             for sink in sinks
         }
         self._tasks: list[asyncio.Task[None]] = []

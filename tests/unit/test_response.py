@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from detector.alerts.delivery import Submitted
+from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker, BreakerSettings
 from detector.enforcement import CutOutcome, CutTarget
 from detector.events import CutState, Decision, Observation, Signal, Step, StreamKey
@@ -278,3 +279,18 @@ async def test_weaker_steps_cut_nobody(step: Step) -> None:
 
     assert "cut" not in scene.journal
     assert scene.delivery.sent[0][1].is_live is (step is Step.REVIEW)
+
+
+async def test_the_way_from_frame_to_acknowledgement_is_measured_once() -> None:
+    """The figure that operators watch ends at the first acceptance, not at a repetition of it."""
+    scene = Scene()
+    await scene.responder.respond(decision(), facts())
+    alert, _ = scene.delivery.sent[0]
+    notice = Notice(alert.alert_id, "STREAM1", is_cut=True, payload=b"{}", expires_at_ms=0, order=1.0)
+
+    for receipt in (None, Receipt.NOBODY_LISTENS, Receipt.ACCEPTED, Receipt.ACCEPTED):
+        scene.responder.attempted(notice, receipt)
+
+    assert scene.metrics.value("stopframe_frame_to_ack_seconds_count") == 1
+    assert scene.metrics.value("stopframe_frame_to_ack_seconds_sum") == pytest.approx(1.0)
+    assert scene.metrics.value("stopframe_alerts_total", state="refused") == 1

@@ -76,13 +76,43 @@ class FileHashes:
             self.rows[fingerprint.value] = None
 
 
-def add_hashes(bank_dir: Path, files: Sequence[FileHashes], algorithm: HashAlgorithm) -> int:
-    """Add the rows of all files to a bank in one step; returns how many rows there were. With none nothing changes.
+async def add_files(  # noqa: PLR0913 - what, where, and how to read it, by name
+    media: Sequence[Medium],
+    *,
+    entry: str | None,
+    bank_dir: Path,
+    algorithm: HashAlgorithm,
+    nursery: Nursery,
+    job: Job,
+    at_once: int,
+) -> "Added":
+    """Hash files into a bank in one step; an entry is called `entry`, or after its file's stem.
+
+    Files that cannot be read are left out and told in `faults`.
 
     Raises:
         BankNameError, IndexCorrupt, ValueError: as `models.banks.add_entries`.
         OSError: the bank cannot be written.
     """
+    files = [FileHashes(entry or Path(medium.name).stem, algorithm) for medium in media]
+    answers = await read_all(
+        [(medium, file.take) for medium, file in zip(media, files, strict=True)], nursery, job, at_once
+    )
+    faults = [f"{medium.name}: {why}" for medium, why in zip(media, answers, strict=True) if why is not None]
+    return Added(tuple(files), _add_hashes(bank_dir, files, algorithm), tuple(faults))
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What `add_files` came to: the hashes of each file, the number of rows added, a sentence for each bad file."""
+
+    files: tuple[FileHashes, ...]
+    rows: int
+    faults: tuple[str, ...]
+
+
+def _add_hashes(bank_dir: Path, files: Sequence[FileHashes], algorithm: HashAlgorithm) -> int:
+    """Add the rows of all files to a bank in one step; returns how many rows there were. With none nothing changes."""
     names = [file.entry for file in files for _ in file.rows]
     rows = [row for file in files for row in file.rows]
     if rows:

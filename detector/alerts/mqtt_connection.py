@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -64,7 +65,7 @@ class MqttLink:
     """One connection: publishes, and pairs every PUBACK with its publish.
 
     aiomqtt's own `publish` returns on any PUBACK, also on one that says `Not authorized`; so paho's callback is taken
-    over. Nothing is ever subscribed to.
+    over. It never subscribes to anything.
     """
 
     def __init__(self, client: aiomqtt.Client, timeout_seconds: float, *, has_properties: bool) -> None:
@@ -165,6 +166,39 @@ async def connect(settings: MqttSettings, *, is_five: bool, will_topic: str) -> 
                 await asyncio.gather(watch, return_exceptions=True)
     except aiomqtt.MqttError as error:
         raise ConnectionFailed(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as it came; `at` is monotonic seconds."""
+
+    topic: str
+    payload: bytes
+    at: float
+
+
+@contextlib.asynccontextmanager
+async def listen(settings: MqttSettings, topic_filter: str) -> AsyncIterator[AsyncIterator[Received]]:
+    """Subscribe with QoS 1, and yield what comes; the subscription stands when the block begins.
+
+    For consumers such as the demo: the service itself subscribes to nothing. `settings.node` must be a name of its
+    own, else the broker takes this connection for the node's and ends that.
+
+    Raises:
+        ConnectionFailed: no connection came about, or it ended.
+    """
+    try:
+        is_five = await has_mqtt_5(settings)
+        async with _connected(_make_client(settings, is_five=is_five, will_topic=None)) as client:
+            await client.subscribe(topic_filter, qos=1)
+            yield _received(client)
+    except aiomqtt.MqttError as error:
+        raise ConnectionFailed(str(error)) from None
+
+
+async def _received(client: aiomqtt.Client) -> AsyncIterator[Received]:
+    async for message in client.messages:
+        yield Received(str(message.topic), bytes(message.payload), time.monotonic())
 
 
 @contextlib.asynccontextmanager

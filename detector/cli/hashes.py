@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -30,11 +30,15 @@ from models.lists.contents import DEFAULT_SIGNAL, ListContents, ListFormat, List
 from models.lists.registry import list_formats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+    from detector.bank_files import Added, FileHashes
     from detector.media_files import Medium
     from models.hashing.algorithm import HashAlgorithm
-    from streams.frame import Frame
+    from streams.job import Job
+    from streams.keeper import Nursery
+
+_Answer = TypeVar("_Answer")
 
 app = typer.Typer(help="Banks of known hashes.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -54,7 +58,7 @@ def add(
     signal: SignalOption = DEFAULT_SIGNAL,
 ) -> None:
     """Hash pictures and videos into a bank, which is created if it is new."""
-    from detector.bank_files import FileHashes, add_hashes
+    from detector.bank_files import add_files
     from detector.media_files import find_media
 
     settings = read_config_quietly(config)
@@ -63,17 +67,27 @@ def add(
         bank_dir = _bank_dir(settings, bank)
         is_new = bank not in bank_names(bank_dir.parent)
         media = find_media(files)
-        hashes = [FileHashes(entry or Path(medium.name).stem, algorithm) for medium in media]
-        faults = _read(settings, [(medium, one.take) for medium, one in zip(media, hashes, strict=True)], "hash")
-        count = add_hashes(bank_dir, hashes, algorithm)
-    _tell_left_out(media, hashes)
-    if count:
-        entries = len({one.entry for one in hashes if one.rows})
-        note(f"{count} hashes of {entries} entries are in bank {bank}")
+
+        async def work(nursery: "Nursery", job: "Job") -> "Added":
+            return await add_files(
+                media,
+                entry=entry,
+                bank_dir=bank_dir,
+                algorithm=algorithm,
+                nursery=nursery,
+                job=job,
+                at_once=settings.analysis.worker_count,
+            )
+
+        added = _in_cage(settings, work, "hash")
+    _tell_left_out(media, added.files)
+    if added.rows:
+        entries = len({one.entry for one in added.files if one.rows})
+        note(f"{added.rows} hashes of {entries} entries are in bank {bank}")
         _tell_new(bank, settings, is_new=is_new)
-    if faults:
-        raise CommandFailed("\n".join(faults))
-    if not count:
+    if added.faults:
+        raise CommandFailed("\n".join(added.faults))
+    if not added.rows:
         raise CommandFailed(
             f"bank {bank} is unchanged: no file gave a hash of sufficient quality; add clearer pictures"
         )
@@ -140,7 +154,7 @@ def match(
     as_json: AsJson = False,
 ) -> None:
     """Say what in the banks a file matches, through which view and at which distance, or why it does not."""
-    from detector.bank_files import FileMatches
+    from detector.bank_files import FileMatches, read_all
     from detector.media_files import find_media
 
     settings = read_config_quietly(config)
@@ -152,7 +166,12 @@ def match(
         limits = {bank.name: BankLimits(max_distances={"pdq": settings.bank(bank.name).max_distance}) for bank in banks}
         media = find_media(files)
         looks = [FileMatches(banks, limits, hash_algorithms()) for _ in media]
-        faults = _read(settings, [(medium, one.take) for medium, one in zip(media, looks, strict=True)], "match")
+        inputs = [(medium, one.take) for medium, one in zip(media, looks, strict=True)]
+
+        async def work(nursery: "Nursery", job: "Job") -> list[str | None]:
+            return await read_all(inputs, nursery, job, settings.analysis.worker_count)
+
+        answers = _in_cage(settings, work, "match")
     rows: list[dict[str, Any]] = []
     for medium, look in zip(media, looks, strict=True):
         rows += [
@@ -178,6 +197,7 @@ def match(
     else:
         headings = ("media", "is_match", "bank", "entry", "hash", "distance", "max_distance", "view", "quality", "why")
         table(headings, [[row[name] for name in headings] for row in rows])
+    faults = [f"{medium.name}: {why}" for medium, why in zip(media, answers, strict=True) if why is not None]
     if faults:
         raise CommandFailed("\n".join(faults))
 
@@ -266,25 +286,23 @@ def _show_stats(settings: Config, *, as_json: bool) -> None:
     )
 
 
-def _read(settings: Config, inputs: "Sequence[tuple[Medium, Callable[[Frame], None]]]", what: str) -> list[str]:
-    """Decode all files in the cage; returns one sentence for each that could not be read."""
-    from detector.bank_files import read_all
+def _in_cage(settings: Config, work: "Callable[[Nursery, Job], Coroutine[Any, Any, _Answer]]", what: str) -> _Answer:
+    """Run `work` with a nursery of caged readers and the job that says how they read."""
     from detector.service import reader_job
     from streams.job import SourceKind
     from streams.keeper import Nursery, NurseryBroken
 
     job = reader_job(settings, "", SourceKind.FILE, "", live=False)
 
-    async def work() -> list[str | None]:
+    async def in_nursery() -> _Answer:
         async with Nursery("streams.reader:main", silences_children=True) as nursery:
-            return await read_all(inputs, nursery, job, settings.analysis.worker_count)
+            return await work(nursery, job)
 
     try:
         with progress(what, None):
-            answers = run_async(work())
+            return run_async(in_nursery())
     except NurseryBroken as error:
         raise CommandFailed(str(error)) from None
-    return [f"{medium.name}: {fault}" for (medium, _), fault in zip(inputs, answers, strict=True) if fault is not None]
 
 
 @contextlib.contextmanager
@@ -326,7 +344,7 @@ def _bank_dir(settings: Config, bank: str) -> Path:
     return _banks_folder(settings) / check_bank_name(bank)
 
 
-def _tell_left_out(media: "Sequence[Medium]", hashes: Sequence[Any]) -> None:
+def _tell_left_out(media: "Sequence[Medium]", hashes: "Sequence[FileHashes]") -> None:
     from detector.bank_files import MIN_QUALITY
 
     for medium, one in zip(media, hashes, strict=True):

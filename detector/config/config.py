@@ -139,7 +139,7 @@ class Config(Section):
 
     def _taken_addresses(self) -> Iterator[Conflict]:
         taken = {}
-        if self.ingest.kind == "embedded":
+        if self.ingest.kind == "embedded" and self.ingest.listen.port:  # any free port is nobody's
             taken[str(self.ingest.listen)] = "ingest.listen"
         mqtt = self.alerts.mqtt
         if mqtt.embedded_broker:

@@ -155,6 +155,25 @@ class Responder:
             known.updates += 1
         await self._alert_and_cut(judged, stream, known)
 
+    async def report_blind(self, stream: StreamFacts, cause: str) -> None:
+        """Alert that a stream cannot be seen: an incident of its own, for people, since nobody knows what it shows."""
+        signal = Signal("blind", cause, f"blind/{cause}", Step.REVIEW, 0.0)
+        record = self._record(stream, signals=f"blind: {cause}", action=Step.REVIEW, is_live=True)
+        facts = AlertFacts(
+            stream_id=stream.stream_id,
+            session=stream.session,
+            signals=(signal,),
+            votes=(1, 1),
+            action=Step.REVIEW,
+            is_live=True,
+            config_digest=self._settings.config_digest,
+            incident_id=record.incident_id,
+            coverage=stream.coverage,
+        )
+        self._metrics.signal("blind", Step.REVIEW)
+        self._metrics.decision(Step.REVIEW)
+        await self._submit(facts, record)
+
     def session_ended(self, session: str) -> None:
         """The stream ended: what comes under the same key afterwards is another incident."""
         self._open.pop(session, None)
@@ -219,37 +238,43 @@ class Responder:
         opened = known or _Open(record.incident_id, Step.OFF, set(), first_arrived_at)
         opened.note(decision)
         self._open[decision.session] = opened
+        facts = AlertFacts.of_decision(
+            decision,
+            config_digest=self._settings.config_digest,
+            alert_type=AlertType.UPDATE if known else AlertType.OPEN,
+            incident_id=record.incident_id,
+            coverage=stream.coverage,
+        )
+        self._metrics.decision(decision.action)
+        await self._submit(facts, record)
+        if must_cut:
+            self._enforce(opened, stream)
+
+    async def _submit(self, facts: AlertFacts, record: IncidentRecord) -> None:
+        """Put incident and alert on disk and the alert on its way."""
         queued_at = self._clock()
         alert = build_alert(
-            AlertFacts.of_decision(
-                decision,
-                config_digest=self._settings.config_digest,
-                alert_type=AlertType.UPDATE if known else AlertType.OPEN,
-                incident_id=record.incident_id,
-                coverage=stream.coverage,
-            ),
+            facts,
             alert_id=uuid7(_wall_ms(), os.urandom(10)),
             anchor=WallAnchor(queued_at, _wall_ms()),
             queued_at=queued_at,
             expires_after_ms=self._settings.expires_after_ms,
         )
-        self._metrics.decision(decision.action)
-        self._waiting[alert.alert_id] = decision.observation.arrived_at
-        if len(self._waiting) > _WAITING_KEPT:
-            self._waiting.popitem(last=False)
+        if facts.arrived_at is not None:
+            self._waiting[alert.alert_id] = facts.arrived_at
+            if len(self._waiting) > _WAITING_KEPT:
+                self._waiting.popitem(last=False)
         submitted = await self._delivery.submit(alert, record)
         self._metrics.stage("store", self._clock() - queued_at)
         self._metrics.alert(AlertState.QUEUED if submitted.is_durable else AlertState.NOT_DURABLE)
         log.info(
             "alert.queued",
-            stream=decision.stream_id,
+            stream=facts.stream_id,
             alert=alert.alert_id,
-            action=decision.action.word,
-            live=decision.is_live,
-            signals=summary,
+            action=facts.action.word,
+            live=facts.is_live,
+            signals=record.signals,
         )
-        if must_cut:
-            self._enforce(opened, stream)
 
     def _enforce(self, opened: _Open, stream: StreamFacts) -> None:
         if not opened.is_cutting:

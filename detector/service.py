@@ -442,6 +442,7 @@ class Service:
             self._sink.set_health(asdict(health))
             for session in self.supervisor.sessions.values():
                 self._sink.set_status(session.stream_id, self._status(session))
+            await self._report_blindness()
             self.metrics.set_live_streams(len(self.supervisor.sessions))
             self.metrics.set_analysis_workers(self.pool.ready_workers)
             self.metrics.set_queue_depth(self.pool.waiting)
@@ -449,6 +450,15 @@ class Service:
                 self.metrics.crashed(CrashKind.ANALYSIS_WORKER)
             restarts = self.pool.restarts
             await asyncio.sleep(_HEALTH_SECONDS)
+
+    async def _report_blindness(self) -> None:
+        limit = self.config.alerts.blind_after.seconds
+        for session in list(self.supervisor.sessions.values()):
+            since = session.blind_since
+            if since is None or session.is_blindness_told or time.monotonic() - since < limit:
+                continue
+            session.is_blindness_told = True
+            await self.responder.report_blind(self._facts(session), session.blind_cause.value)
 
     async def _send_coverage(self) -> None:
         while True:

@@ -15,7 +15,7 @@ import structlog
 
 from detector.analysis.pool import AnalysisPool, FrameDropped
 from detector.config.config import CloserLook
-from detector.coverage import Cause, Coverage, Ledger
+from detector.coverage import Cause, Coverage, Kind, Ledger
 from detector.events import Decision, Observation, StreamKey
 from detector.metrics import CrashKind, DropCause, Metrics
 from detector.policy import History, PolicySettings, decide
@@ -99,7 +99,10 @@ class StreamSession:
         self.last_packet_at: float | None = None
         self.last_action = ""
         self.readers = 0
-        self._ledger = Ledger(self.started_at, settings.job.sampling.detect_within_seconds)
+        self.blind_since: float | None = self.started_at
+        self.blind_cause = Cause.CONNECTING
+        self.is_blindness_told = False
+        self._ledger = Ledger(self.started_at, settings.job.sampling.detect_within_seconds, self.blind_cause)
         self._history = History()
         self._closer_until = -math.inf
         self._cpu_seconds_before = 0.0
@@ -126,13 +129,7 @@ class StreamSession:
                 ending = await self._read_until_it_ends()
                 self._note_end(ending)
                 lasted = self._parts.clock() - begun_at
-                pause = (
-                    0.0
-                    if lasted > _STEADY_SECONDS
-                    else min(max(_FIRST_PAUSE_SECONDS, 2 * pause), _LONGEST_PAUSE_SECONDS)
-                )
-                if isinstance(ending, Exception) and lasted > self.settings.job.sampling.detect_within_seconds:
-                    pause = 0.0  # a reader that worked and died is replaced at once
+                pause = self._pause_after(ending, lasted, pause)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, hides nothing
                 self._parts.metrics.reader_restarted()
         finally:
@@ -141,6 +138,16 @@ class StreamSession:
                 await analyst
             self.state = "ended"
             self._ledger.end(self._parts.clock())
+
+    def _pause_after(self, ending: Ended | Exception, lasted_seconds: float, pause: float) -> float:
+        within = self.settings.job.sampling.detect_within_seconds
+        if lasted_seconds > _STEADY_SECONDS:
+            return 0.0
+        if isinstance(ending, Exception) and lasted_seconds > within:
+            return 0.0  # a reader that worked and died is replaced at once
+        # A container that began without video may carry some at any moment: who opens it anew sees it.
+        is_waiting = isinstance(ending, Ended) and ending.code is EndCode.NO_VIDEO
+        return min(max(_FIRST_PAUSE_SECONDS, 2 * pause), within if is_waiting else _LONGEST_PAUSE_SECONDS)
 
     async def _read_until_it_ends(self) -> Ended | Exception:
         try:
@@ -169,7 +176,7 @@ class StreamSession:
             case Opened():
                 self.opened = message
                 self.state, self.code = "live", ""
-                self._ledger.cause(Cause.NO_KEYFRAME, self._parts.clock())
+                self._note_cause(Cause.NO_KEYFRAME, self._parts.clock())
                 log.info(
                     "session.opened",
                     stream=self.stream_id,
@@ -186,11 +193,25 @@ class StreamSession:
             case _:
                 pass
 
+    def _note_cause(self, cause: Cause, at: float) -> None:
+        """From `at` on, what is not seen is not seen because of `cause`; a blind one may become an alert."""
+        self._ledger.cause(cause, at)
+        if cause.kind is not Kind.BLIND:
+            self._note_sight()
+            return
+        self.blind_cause = cause
+        if self.blind_since is None:
+            self.blind_since = at
+
+    def _note_sight(self) -> None:
+        self.blind_since = None
+        self.is_blindness_told = False
+
     def _enqueue(self, frame: Frame) -> None:
         if self._frames.full():
             self._frames.get_nowait()
             self._parts.metrics.dropped(DropCause.QUEUE_FULL)
-            self._ledger.cause(Cause.OVERLOAD, self._parts.clock())
+            self._note_cause(Cause.OVERLOAD, self._parts.clock())
         self._frames.put_nowait(frame)
 
     def _note_heartbeat(self, beat: Heartbeat) -> None:
@@ -201,10 +222,10 @@ class StreamSession:
             self.last_packet_at = max(beat.last_packet_at, self.last_packet_at or 0.0)
         quiet_seconds = beat.sent_at - (self.last_packet_at or self.started_at)
         if self.state == "live" and quiet_seconds > self.settings.job.sampling.detect_within_seconds:
-            self._ledger.cause(Cause.NO_PACKETS, self._parts.clock() - quiet_seconds)
+            self._note_cause(Cause.NO_PACKETS, self._parts.clock() - quiet_seconds)
             self.state = "stalled"
         elif self.state == "stalled" and quiet_seconds < 1.0:
-            self._ledger.cause(Cause.UNSAMPLED, self._parts.clock())
+            self._note_cause(Cause.UNSAMPLED, self._parts.clock())
             self.state = "live"
 
     def _count(self, beat: Heartbeat, before: Heartbeat | None) -> None:
@@ -222,14 +243,14 @@ class StreamSession:
         if isinstance(ending, Ended):
             self.code = ending.code.value
             self._parts.metrics.reader_ended(ending.code)
-            self._ledger.cause(_END_CAUSES.get(ending.code, Cause.ENDED), now)
+            self._note_cause(_END_CAUSES.get(ending.code, Cause.ENDED), now)
             log.info("session.reader_ended", stream=self.stream_id, code=ending.code.value, detail=ending.detail)
             return
         self.code = type(ending).__name__
         kind = _CRASHES.get(type(ending))
         if kind is not None:
             self._parts.metrics.crashed(kind)
-        self._ledger.cause(Cause.UNREACHABLE if kind is None else Cause.READER_FAILED, now)
+        self._note_cause(Cause.UNREACHABLE if kind is None else Cause.READER_FAILED, now)
         log.warning("session.reader_lost", stream=self.stream_id, why=type(ending).__name__, detail=str(ending))
 
     async def _analyse_all(self) -> None:
@@ -249,7 +270,7 @@ class StreamSession:
             )
         except FrameDropped as drop:
             metrics.dropped(_DROP_CAUSES[drop.cause])
-            self._ledger.cause(_COVERAGE_CAUSES[drop.cause], clock())
+            self._note_cause(_COVERAGE_CAUSES[drop.cause], clock())
             return None
         metrics.stage("analysis", clock() - queued_at)
         metrics.inspection(inspection)
@@ -269,11 +290,12 @@ class StreamSession:
     async def _judge(self, observation: Observation) -> None:
         now = self._parts.clock()
         if observation.inspection.is_low_information:
-            self._ledger.cause(Cause.LOW_INFORMATION, observation.arrived_at)
+            self._note_cause(Cause.LOW_INFORMATION, observation.arrived_at)
         else:
             self.last_sample_at = observation.arrived_at
+            self._note_sight()
             self._ledger.sample(observation.arrived_at)
-            self._ledger.cause(Cause.UNSAMPLED, observation.arrived_at)
+            self._note_cause(Cause.UNSAMPLED, observation.arrived_at)
         self._history, verdict = decide(self.settings.policy, self._history, observation)
         self._parts.metrics.frame_to_decision(now - observation.arrived_at)
         if verdict.weak_hit:

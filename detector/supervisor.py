@@ -1,7 +1,6 @@
 """All streams: one session for every live publisher and every configured source, each in a task of its own."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -114,8 +113,7 @@ class Supervisor:
         task = self._tasks.get(session.session)
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])  # awaiting the task itself would hide that we are cancelled meanwhile
         await self._forget(session)
 
     async def _forget(self, session: StreamSession) -> None:

@@ -253,6 +253,8 @@ class AlertsSection(Section):
 
     expire_after: Annotated[Duration, Between("10s", "24h")] = Duration.parse("10m")
     """An alert that nobody took is resent this long; then it is counted, kept, and health is red."""
+    blind_after: Annotated[Duration, Between("1s", "1h")] = Duration.parse("5s")
+    """A stream that could not be seen for this long raises an alert of its own."""
     coverage_every: Annotated[Duration, Between("1s", "1h")] = Duration.parse("10s")
     """How often each stream's coverage is published."""
     retain_ended: Annotated[Duration, Between("0s", "24h")] = Duration.parse("1h")

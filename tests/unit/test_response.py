@@ -294,3 +294,18 @@ async def test_the_way_from_frame_to_acknowledgement_is_measured_once() -> None:
     assert scene.metrics.value("stopframe_frame_to_ack_seconds_count") == 1
     assert scene.metrics.value("stopframe_frame_to_ack_seconds_sum") == pytest.approx(1.0)
     assert scene.metrics.value("stopframe_alerts_total", state="refused") == 1
+
+
+async def test_a_blind_stream_is_an_alert_of_its_own() -> None:
+    """Nobody knows what a stream shows that cannot be seen: people are asked, nothing is cut."""
+    scene = Scene()
+
+    await scene.responder.report_blind(facts(), "undecodable")
+    await scene.responder.respond(decision(), facts())
+    await scene.settle()
+
+    blind, hit = scene.delivery.sent
+    assert blind[0].body["signals"][0] == {"kind": "blind", "name": "undecodable", "step": "review", "threshold": 0.0}
+    assert blind[0].body["action"] == "review"
+    assert blind[1].incident_id != hit[1].incident_id
+    assert scene.journal == ["stored", "stored", "cut"]

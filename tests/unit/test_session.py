@@ -12,6 +12,7 @@ import pytest
 from detector import session as session_module
 from detector.analysis.pool import FrameDropped
 from detector.config.config import CloserLook
+from detector.coverage import Cause
 from detector.events import Decision, Step, StreamKey
 from detector.metrics import Metrics
 from detector.policy import ClassRule, PolicySettings
@@ -274,3 +275,37 @@ async def test_a_black_frame_is_no_sample(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert session.last_sample_at is None
     assert "low_information" in {found.value for found in session.coverage().by_cause_ns}
+
+
+async def test_blindness_has_a_beginning_and_ends_with_the_first_frame_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an alert about a blind stream rests on: since when, and why."""
+    scene = Scene(
+        monkeypatch,
+        [OPENED, 0.1, frame(1), 0.1, Ended(EndCode.CODEC, math.nan, "")],
+        *([[0.01, Ended(EndCode.CODEC, math.nan, "")]] * 20),
+    )
+    async with scene.running() as session:
+        assert session.blind_since == session.started_at
+        await scene.until(lambda: session.last_sample_at is not None)
+        assert session.blind_since is None
+
+        await scene.until(lambda: session.readers >= 3)
+        assert session.blind_cause is Cause.UNDECODABLE
+        assert session.blind_since is not None
+        assert session.blind_since > (session.last_sample_at or math.inf)
+
+
+async def test_a_container_without_video_is_opened_anew_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Video that begins late is seen within `detect_within`, however often there was none before."""
+    scene = Scene(monkeypatch)
+
+    pause = 0.0
+    for _ in range(12):
+        pause = scene.session._pause_after(Ended(EndCode.NO_VIDEO, math.nan, ""), 0.5, pause)
+    refused = 0.0
+    for _ in range(12):
+        refused = scene.session._pause_after(Ended(EndCode.REFUSED, math.nan, ""), 0.5, refused)
+
+    assert pause == SamplingSettings().detect_within_seconds
+    assert refused == session_module._LONGEST_PAUSE_SECONDS
+    assert scene.session._pause_after(ReaderCrashed(9), 5.0, 4.0) == 0.0

@@ -11,6 +11,8 @@ from typing import Final
 from benchmarks.report import Options, Report, print_report
 
 BENCHMARKS: Final = {
+    "crowd": "benchmarks.crowd",
+    "demo": "benchmarks.demo",
     "lookup": "benchmarks.lookup",
 }
 """Each names a module with `measure(options: Options) -> Report`."""

@@ -7,7 +7,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from streams.job import SourceKind
 
-_SCHEMES = {SourceKind.RTMP: ("rtmp", 1935), SourceKind.HTTP_TS: ("http", 80)}
+_SCHEMES = {
+    SourceKind.RTMP: ("rtmp", 1935),
+    SourceKind.HTTP_TS: ("http", 80),
+    SourceKind.HTTP_FLV: ("http", 80),
+}
 _RESOLVE_SECONDS = 5.0
 _PROBE_SECONDS = 1.0
 

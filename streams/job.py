@@ -12,6 +12,7 @@ class SourceKind(StrEnum):
 
     RTMP = "rtmp"
     HTTP_TS = "http_ts"
+    HTTP_FLV = "http_flv"
     FILE = "file"
 
 

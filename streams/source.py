@@ -37,19 +37,17 @@ _OPTIONS = {
     "fpsprobesize": "0",
     "max_streams": "32",
 }
+_HTTP_OPTIONS = {
+    "protocol_whitelist": "http,tcp",
+    "max_redirects": "0",
+    "seekable": "0",
+    # Also keeps an http_proxy variable of the environment out of it.
+    "http_proxy": "",
+}
 _NETWORK_OPTIONS = {
     SourceKind.RTMP: ("flv", {"protocol_whitelist": "rtmp,tcp", "format_whitelist": "flv"}),
-    SourceKind.HTTP_TS: (
-        "mpegts",
-        {
-            "protocol_whitelist": "http,tcp",
-            "format_whitelist": "mpegts",
-            "max_redirects": "0",
-            "seekable": "0",
-            # Also keeps an http_proxy variable of the environment out of it.
-            "http_proxy": "",
-        },
-    ),
+    SourceKind.HTTP_TS: ("mpegts", {**_HTTP_OPTIONS, "format_whitelist": "mpegts"}),
+    SourceKind.HTTP_FLV: ("flv", {**_HTTP_OPTIONS, "format_whitelist": "flv"}),
 }
 _Faults = tuple[tuple[tuple[type[BaseException], ...], EndCode, str], ...]
 _SLOW = (av.error.ExitError, TimeoutError)  # ExitError is how the binding's own timeout shows, and no TimeoutError
@@ -68,7 +66,7 @@ _READING_FAULTS: _Faults = (
     ((MemoryError,), EndCode.OUT_OF_MEMORY, "the stream needs more memory than its reader may take"),
     ((EOFError, ConnectionError), EndCode.END_OF_STREAM, "the server closed the connection"),
 )
-_SCHEMES = {SourceKind.RTMP: "rtmp://", SourceKind.HTTP_TS: "http://"}
+_SCHEMES = {SourceKind.RTMP: "rtmp://", SourceKind.HTTP_TS: "http://", SourceKind.HTTP_FLV: "http://"}
 
 
 class SourceError(Exception):

@@ -23,6 +23,7 @@ SECRET = "s3cr3t"
         (SourceKind.RTMP, "rtmp://[::1]/live/key", ("rtmp://[::1]/live/key", 1935)),
         (SourceKind.HTTP_TS, "http://127.0.0.1/live.ts", ("http://127.0.0.1/live.ts", 80)),
         (SourceKind.HTTP_TS, "http://u:p%40@[fe80::1]:81/x", ("http://u:p%40@[fe80::1]:81/x", 81)),
+        (SourceKind.HTTP_FLV, "http://127.0.0.1:8000/live/key.flv", ("http://127.0.0.1:8000/live/key.flv", 8000)),
         (SourceKind.FILE, "/tmp/clip.ts", ("", 0)),
     ],
 )
@@ -49,6 +50,7 @@ async def test_name_becomes_the_address_that_accepts() -> None:
         (SourceKind.RTMP, f"http://host/{SECRET}", "rtmp://"),
         (SourceKind.HTTP_TS, f"file:///{SECRET}", "http://"),
         (SourceKind.HTTP_TS, f"concat:{SECRET}", "http://"),
+        (SourceKind.HTTP_FLV, f"rtmp://host/{SECRET}", "http://"),
         (SourceKind.RTMP, f"rtmp:///live/{SECRET}", "names no host"),
         (SourceKind.RTMP, f"rtmp://host:0/live/{SECRET}", "port 0"),
         (SourceKind.RTMP, f"rtmp://user:{SECRET}/x@host/live", "percent-encode"),

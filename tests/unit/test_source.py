@@ -1,5 +1,6 @@
 """What is opened, what is refused, and that nothing a stranger wrote comes back in a message."""
 
+import itertools
 import os
 import socket
 import threading
@@ -211,10 +212,30 @@ def test_redirect_is_not_followed(media: MediaMaker) -> None:
             assert refusal(job(SourceKind.HTTP_TS, url)).code is EndCode.REFUSED
 
 
-def test_playlist_over_http_is_not_obeyed() -> None:
-    """The format of a network source is fixed: a playlist is no transport stream."""
+@pytest.mark.parametrize("kind", [SourceKind.HTTP_TS, SourceKind.HTTP_FLV])
+def test_playlist_over_http_is_not_obeyed(kind: SourceKind) -> None:
+    """The format of a network source is fixed: a playlist is neither a transport stream nor FLV."""
     with answering(b"HTTP/1.1 200 OK\r\n\r\n#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n") as url:
-        assert refusal(job(SourceKind.HTTP_TS, url)).code is EndCode.REFUSED
+        assert refusal(job(kind, url)).code in (EndCode.REFUSED, EndCode.NOT_MEDIA)
+
+
+def test_flv_over_http_is_opened_whatever_its_header_promises(media: MediaMaker) -> None:
+    """Servers that announce sound and video in every FLV header, SRS and node-media-server, are read all the same."""
+    content = media.clip(Clip(container="flv"))
+    promising = content[:4] + b"\x05" + content[5:]
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Type: video/x-flv\r\n\r\n" + promising) as url:
+        with open_source(job(SourceKind.HTTP_FLV, url), None) as source:
+            assert (source.facts.codec, source.facts.width) == ("h264", 320)
+            packets = source.packets()
+            assert sum(1 for _ in itertools.islice(packets, 50)) == 50
+            with pytest.raises(SourceError, match="end_of_stream"):
+                list(packets)  # a live stream never ends by itself: the server went away
+
+
+def test_a_transport_stream_is_no_flv(media: MediaMaker) -> None:
+    """A wrong format in the config is said, not guessed around."""
+    with answering(b"HTTP/1.1 200 OK\r\n\r\n" + media.clip()) as url:
+        assert refusal(job(SourceKind.HTTP_FLV, url)).code in (EndCode.REFUSED, EndCode.NOT_MEDIA)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
@@ -230,13 +251,14 @@ def test_closed_port_is_refused() -> None:
         port = server.getsockname()[1]
     for kind, url in (
         (SourceKind.HTTP_TS, f"http://127.0.0.1:{port}/{KEY}"),
+        (SourceKind.HTTP_FLV, f"http://127.0.0.1:{port}/{KEY}.flv"),
         (SourceKind.RTMP, f"rtmp://127.0.0.1:{port}/live/{KEY}"),
     ):
         assert refusal(job(kind, url)).code is EndCode.REFUSED
 
 
 @pytest.mark.parametrize("url", ["file:/etc/passwd", "/etc/passwd", "concat:/etc/passwd", "https://127.0.0.1/x"])
-@pytest.mark.parametrize("kind", [SourceKind.HTTP_TS, SourceKind.RTMP])
+@pytest.mark.parametrize("kind", [SourceKind.HTTP_TS, SourceKind.HTTP_FLV, SourceKind.RTMP])
 def test_url_of_another_scheme_is_refused(kind: SourceKind, url: str) -> None:
     """A URL is only ever what its kind says."""
     assert refusal(job(kind, url)).code is EndCode.REFUSED

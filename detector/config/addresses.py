@@ -58,37 +58,48 @@ class ListenAddress(Unit):
         return _joined(self.host, self.port)
 
 
-def _split(url: object) -> SplitResult | None:
+def _split(url: object, *, lowest_port: int = 1) -> SplitResult | None:
     """The URL's parts, or None where it is none. Its text never enters an error: it may hold a stream's key."""
     if not isinstance(url, str) or len(url) > _URL_CHARACTERS or not re.fullmatch(r"[\x21-\x7e]+", url):
         return None
     try:
         parts = urlsplit(url)
-        return parts if parts.port != 0 and parts.hostname and _is_host(parts.hostname) else None
+        has_port = parts.port is None or parts.port >= lowest_port
+        return parts if has_port and parts.hostname and _is_host(parts.hostname) else None
     except ValueError:
         return None
 
 
+_MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
 @dataclass(frozen=True, slots=True)
 class MqttUrl(Unit):
-    """The broker, written `mqtt://host:port`; port 1883 where none is given."""
+    """The broker, written `mqtt://host:port`, or `mqtts://host:port` for TLS.
+
+    Without a port it is the one registered for the scheme: 1883 or 8883. Port 0 stands for a free one that is chosen.
+    """
 
     host: str
-    port: int = 1883
+    port: int = _MQTT_PORTS["mqtt"]
+    has_tls: bool = False
 
-    pattern: ClassVar[str] = r"mqtt://[^/@?#\s]+"
+    pattern: ClassVar[str] = r"mqtts?://[^/@?#\s]+"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `mqtt://host:port`."""
-        parts = _split(text)
-        if parts is None or parts.scheme != "mqtt":
-            raise ValueError("is no URL of a broker; write mqtt://HOST:PORT, such as mqtt://127.0.0.1:1883")
+        """Read `mqtt://host:port` or `mqtts://host:port`."""
+        parts = _split(text, lowest_port=0)
+        if parts is None or parts.scheme not in _MQTT_PORTS:
+            raise ValueError(
+                "is no URL of a broker; write mqtt://HOST:PORT, such as mqtt://127.0.0.1:1883, or mqtts:// for TLS"
+            )
         if "@" in parts.netloc:
             raise ValueError("holds credentials; write them under username and password, and the URL without them")
         if parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("has more than host and port; write mqtt://HOST:PORT and the topics' start under prefix")
-        return cls(str(parts.hostname), parts.port or 1883)
+        port = _MQTT_PORTS[parts.scheme] if parts.port is None else parts.port
+        return cls(str(parts.hostname), port, parts.scheme == "mqtts")
 
     @property
     def is_loopback(self) -> bool:
@@ -98,8 +109,13 @@ class MqttUrl(Unit):
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def address(self) -> str:
+        """Host and port, an IPv6 host in brackets."""
+        return _joined(self.host, self.port)
+
     def __str__(self) -> str:
-        return f"mqtt://{_joined(self.host, self.port)}"
+        return f"{'mqtts' if self.has_tls else 'mqtt'}://{self.address}"
 
 
 _KINDS = {"http": SourceKind.HTTP_TS, "https": SourceKind.HTTP_TS, "rtmp": SourceKind.RTMP}

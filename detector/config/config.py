@@ -142,11 +142,10 @@ class Config(Section):
         if self.ingest.kind == "embedded" and self.ingest.listen.port:  # any free port is nobody's
             taken[str(self.ingest.listen)] = "ingest.listen"
         mqtt = self.alerts.mqtt
-        if mqtt.embedded_broker:
-            address = str(mqtt.url).removeprefix("mqtt://")
-            if address in taken:
-                yield _collision(("alerts", "mqtt", "url"), taken[address])
-            taken[address] = "alerts.mqtt.url"
+        if mqtt.embedded_broker and mqtt.url.port:
+            if mqtt.url.address in taken:
+                yield _collision(("alerts", "mqtt", "url"), taken[mqtt.url.address])
+            taken[mqtt.url.address] = "alerts.mqtt.url"
         if self.http.listen.port and str(self.http.listen) in taken:
             yield _collision(("http", "listen"), taken[str(self.http.listen)])
 

@@ -31,7 +31,7 @@ def absolute_path(value: object, info: ValidationInfo) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.isprintable() or not value.strip():
-        raise ValueError("needs the path of a folder, such as /var/lib/stopframe")
+        raise ValueError("needs the path of a file or folder, such as /var/lib/stopframe")
     folder = info.context.folder if isinstance(info.context, LoadContext) else Path.cwd()
     try:
         return Path(folder / Path(value).expanduser()).absolute()

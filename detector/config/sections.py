@@ -1,6 +1,7 @@
 """Every option there is: types, bounds and defaults. The docstrings become the JSON Schema's descriptions."""
 
 import os
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
@@ -11,6 +12,7 @@ from detector.config.references import Secret
 from detector.config.units import Between, Duration, Share, Size
 from detector.config.values import (
     EmptyMeansDefault,
+    FilePath,
     LadderStep,
     Name,
     Pattern,
@@ -222,7 +224,7 @@ class MqttSection(Section):
     """The broker that alerts go to."""
 
     url: MqttUrl = MqttUrl("127.0.0.1", 1883)
-    """The broker: `mqtt://host:port`."""
+    """The broker: `mqtt://host:port`, or `mqtts://host:port` for TLS; port 0 with `embedded_broker` for a free one."""
     embedded_broker: Switch = True
     """Whether the service starts a small broker of its own there; it speaks to this machine only."""
     prefix: Prefix = "stopframe"
@@ -232,20 +234,41 @@ class MqttSection(Section):
     password: Secret | None = None
     """`${NAME}` for an environment variable or `{file: PATH}` for a file."""
 
+    ca_file: FilePath | None = None
+    """With mqtts://: the certificates (PEM) of the authorities that may vouch for the broker; null for the system's."""
+    certificate_file: FilePath | None = None
+    """With mqtts://: our own certificate (PEM), if the broker asks for one."""
+    key_file: FilePath | None = None
+    """The key (PEM, not encrypted) of `certificate_file`; null where that file holds it as well."""
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
-        conflicts = []
+        conflicts = list(self._conflicts())
+        if conflicts:
+            raise refuse(*conflicts)
+        return self
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        broker = ("embedded_broker",)
         if self.embedded_broker and not self.url.is_loopback:
             what = (
                 "names another machine; write embedded_broker: false for a broker elsewhere, or mqtt://127.0.0.1:1883"
             )
-            conflicts.append(Conflict(("url",), what, concerns=(("embedded_broker",),)))
+            yield Conflict(("url",), what, concerns=(broker,))
+        elif self.embedded_broker and self.url.has_tls:
+            what = "asks for TLS, which the embedded broker has not; write embedded_broker: false, or mqtt://"
+            yield Conflict(("url",), what, concerns=(broker,))
+        if not self.embedded_broker and not self.url.port:
+            what = "has port 0, which only embedded_broker: true may choose; write the broker's port"
+            yield Conflict(("url",), what, concerns=(broker,))
         if self.password is not None and self.username is None:
-            what = "has no username; write username as well"
-            conflicts.append(Conflict(("password",), what, concerns=(("username",),)))
-        if conflicts:
-            raise refuse(*conflicts)
-        return self
+            yield Conflict(("password",), "has no username; write username as well", concerns=(("username",),))
+        for key in ("ca_file", "certificate_file", "key_file"):
+            if getattr(self, key) is not None and not self.url.has_tls:
+                what = "is for TLS alone; write url: mqtts://HOST:PORT, or leave it out"
+                yield Conflict((key,), what, concerns=(("url",),))
+        if self.key_file is not None and self.certificate_file is None:
+            what = "has no certificate; write certificate_file as well"
+            yield Conflict(("key_file",), what, concerns=(("certificate_file",),))
 
 
 class AlertsSection(Section):

@@ -1,6 +1,7 @@
 """The kinds of value that options share: words, names, scores, and what an empty key means."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -93,5 +94,7 @@ LadderStep = Annotated[
     WithJsonSchema({"enum": [step.word for step in Step]}),
 ]
 Score = Annotated[float, Field(strict=True, ge=0, le=1)]
+FilePath = Annotated[Path, BeforeValidator(absolute_path)]
+"""A file that is read when it is needed, not when the config is: `check` looks at no other file."""
 Switch = Annotated[bool, Field(strict=True)]
 ModelReference = Annotated[str, BeforeValidator(read_model)]

@@ -171,6 +171,15 @@ def test_a_fault_reads_file_line_key_and_remedy(write: Write) -> None:
         ("alerts: {mqtt: {url: mqtt://broker.example}}", "alerts.mqtt.url", "embedded_broker: false"),
         ("alerts: {mqtt: {prefix: a/#}}", "alerts.mqtt.prefix", "no + # $"),
         ("alerts: {mqtt: {password: '${P}'}}", "alerts.mqtt.password", "write username"),
+        ("alerts: {mqtt: {url: mqtts://127.0.0.1}}", "alerts.mqtt.url", "asks for TLS"),
+        ("alerts: {mqtt: {url: mqtt://h:0, embedded_broker: false}}", "alerts.mqtt.url", "write the broker's port"),
+        ("alerts: {mqtt: {ca_file: ca.crt}}", "alerts.mqtt.ca_file", "is for TLS alone"),
+        (
+            "alerts: {mqtt: {url: mqtts://h, embedded_broker: false, key_file: own.key}}",
+            "alerts.mqtt.key_file",
+            "write certificate_file as well",
+        ),
+        ("alerts: {mqtt: {verify: false}}", "alerts.mqtt.verify", "no such key"),
         ("ingest: {listen: '127.0.0.1:1883'}", "alerts.mqtt.url", "the address of ingest.listen too"),
         ('state_dir: "a\\0b"', "state_dir", "needs the path"),
         ("a: &x 1", "(file)", "anchors"),
@@ -235,6 +244,26 @@ _PASSWORD = "alerts: {mqtt: {username: u, password: %s}}\n"
 )
 def test_a_password_in_the_file_is_refused_and_not_shown(write: Write, value: str) -> None:
     """A secret never stands in the file; the fault says how to name it instead."""
+def test_free_ports_collide_with_nothing(write: Write) -> None:
+    """Port 0 may stand at every server of ours at once."""
+    text = (
+        "ingest: {listen: '127.0.0.1:0'}\nhttp: {listen: '127.0.0.1:0'}\nalerts: {mqtt: {url: 'mqtt://127.0.0.1:0'}}\n"
+    )
+    assert load_config(write(text)).alerts.mqtt.url.port == 0
+
+
+def test_tls_files_count_from_the_config_file(write: Write) -> None:
+    """Certificates are named as the state folder is, and are not looked at before they are needed."""
+    text = "alerts: {mqtt: {url: mqtts://h, embedded_broker: false, ca_file: tls/ca.crt, certificate_file: /own.pem}}\n"
+    path = write(text)
+    mqtt = load_config(path).alerts.mqtt
+    assert (mqtt.ca_file, mqtt.certificate_file, mqtt.key_file) == (
+        path.parent / "tls/ca.crt",
+        Path("/own.pem"),
+        None,
+    )
+
+
     fault = _only(write(_PASSWORD % value))
     assert "{file: PATH}" in fault.message
     assert "hunter2" not in str(fault)

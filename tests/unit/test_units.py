@@ -73,7 +73,7 @@ _UNITS = st.one_of(
     st.tuples(st.sampled_from(["127.0.0.1", "::1", "localhost", "a-b.example"]), st.integers(0, 65535)).map(
         lambda parts: ListenAddress(*parts)
     ),
-    st.tuples(st.sampled_from(["127.0.0.1", "::1", "broker.example"]), st.integers(1, 65535)).map(
+    st.tuples(st.sampled_from(["127.0.0.1", "::1", "broker.example"]), st.integers(0, 65535), st.booleans()).map(
         lambda parts: MqttUrl(*parts)
     ),
 )
@@ -128,10 +128,10 @@ def test_listen_address_refuses_what_cannot_be_bound(text: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["mqtts://h:1", "h:1883", "mqtt://", "mqtt://h:0", "mqtt://h:x", "mqtt://h/topic", "mqtt://h?x=1", "mqtt://[::1"],
+    ["ssl://h:1", "h:1883", "mqtt://", "mqtt://h:65536", "mqtt://h:x", "mqtt://h/topic", "mqtt://h?x=1", "mqtt://[::1"],
 )
 def test_mqtt_url_refuses_other_forms(url: str) -> None:
-    """Only plain mqtt:// to a host and a port is spoken."""
+    """Only mqtt:// and mqtts:// to a host and a port are spoken."""
     with pytest.raises(ValueError, match="mqtt://HOST:PORT"):
         MqttUrl.parse(url)
 
@@ -144,12 +144,18 @@ def test_mqtt_url_never_repeats_credentials() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "loopback"), [("mqtt://127.0.0.9", True), ("mqtt://[::1]", True), ("mqtt://b.example", False)]
+    ("url", "loopback", "address", "has_tls"),
+    [
+        ("mqtt://127.0.0.9", True, "127.0.0.9:1883", False),
+        ("mqtts://[::1]", True, "[::1]:8883", True),
+        ("mqtts://b.example:1", False, "b.example:1", True),
+        ("mqtt://localhost:0", True, "localhost:0", False),
+    ],
 )
-def test_mqtt_url_knows_this_machine(url: str, *, loopback: bool) -> None:
-    """Loopback is told from the rest without asking a resolver; the port defaults to 1883."""
-    assert MqttUrl.parse(url).is_loopback is loopback
-    assert MqttUrl.parse(url).port == 1883
+def test_mqtt_url_knows_this_machine(url: str, address: str, *, loopback: bool, has_tls: bool) -> None:
+    """Loopback is told from the rest without asking a resolver; each scheme has its registered port."""
+    read = MqttUrl.parse(url)
+    assert (read.is_loopback, read.address, read.has_tls) == (loopback, address, has_tls)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from typing import Any
 import structlog
 
 from detector.alerts.delivery import Delivery
-from detector.alerts.embedded_broker import BrokerUnavailable, EmbeddedBroker
+from detector.alerts.embedded_broker import BrokerUnavailable
 from detector.alerts.mqtt import MqttSink
-from detector.alerts.mqtt_connection import MqttSettings
+from detector.alerts.setup import start_mqtt
 from detector.alerts.sink import Notice, Receipt
 from detector.analysis.pool import AnalysisPool
 from detector.analysis.setup import BANKS_FOLDER, ModelRefused, load_manifests, pool_settings
@@ -42,8 +42,8 @@ from detector.credentials import Credentials, CredentialsError, load_or_create, 
 from detector.enforcement import Enforcer, EnforcerSettings
 from detector.events import StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable
-from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
-from detector.ingest.none import NoIngest
+from detector.ingest.embedded import EmbeddedIngest
+from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import CrashKind, Metrics
 from detector.policy import BankRule, ClassRule, PolicySettings
@@ -53,7 +53,6 @@ from detector.store.coverage import CoverageStore, CoverageTotals
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import IncidentNotFound, Incidents
 from detector.store.outbox import Outbox
-from detector.store.retained import RetainedTopics
 from detector.supervisor import Supervisor, Watched
 from models.manifest import Manifest, describe_moderation
 from streams.job import Job, SourceKind
@@ -145,7 +144,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> "Service":
     pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, manifests)))
     credentials = load_or_create(config.state_dir)
     database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db"))
-    broker, sink = await _start_mqtt(config, stack, database)
+    broker, sink = await start_mqtt(config, stack, database)
     ear = _Ear()
     delivery = await stack.enter_async_context(Delivery(Outbox(database), [sink], report=ear.hear))
     ingest = await stack.enter_async_context(_ingest(config, credentials))
@@ -174,7 +173,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> "Service":
     await stack.enter_async_context(UnixServer(create_control_app(service), config.state_dir / SOCKET_NAME))
     service.addresses = Addresses(
         http=f"http://{config.http.listen.host}:{http.port}",
-        ingest=f"http://{config.ingest.listen.host}:{ingest.port}" if isinstance(ingest, EmbeddedIngest) else None,
+        ingest=ingest.url if isinstance(ingest, EmbeddedIngest) else None,
         broker=f"mqtt://{broker.host}:{broker.port}" if broker else None,
     )
     await stack.enter_async_context(service.running())
@@ -203,38 +202,12 @@ def _make_state_dir(state_dir: Path) -> None:
         ) from error
 
 
-async def _start_mqtt(
-    config: Config, stack: AsyncExitStack, database: Database
-) -> tuple[EmbeddedBroker | None, MqttSink]:
-    mqtt = config.alerts.mqtt
-    broker = None
-    if mqtt.embedded_broker:
-        host = "127.0.0.1" if mqtt.url.host == "localhost" else mqtt.url.host
-        broker = await stack.enter_async_context(EmbeddedBroker(host, mqtt.url.port))
-    password = mqtt.password
-    settings = MqttSettings(
-        host=broker.host if broker else mqtt.url.host,
-        port=broker.port if broker else mqtt.url.port,
-        node=config.node,
-        prefix=mqtt.prefix,
-        username=mqtt.username,
-        password=password.reveal if password else None,
-        retain_ended_seconds=config.alerts.retain_ended.seconds,
-        protocol="3.1.1" if broker else "auto",
-    )
-    sink = await stack.enter_async_context(MqttSink(settings, retained=RetainedTopics(database)))
-    return broker, sink
-
-
 def _ingest(config: Config, credentials: Credentials) -> IngestServer:
-    if config.ingest.kind == "none":
-        return NoIngest()
     revocations = Revocations(
         FileRevocations(config.state_dir / "revoked"), lambda key: stream_id(credentials.deployment, key)
     )
-    listen = config.ingest.listen
-    settings = EmbeddedSettings(host=listen.host, port=listen.port, max_publishers=config.ingest.max_publishers)
-    return EmbeddedIngest(settings, revocations)
+    kind = config.ingest.kind
+    return ingest_kind(kind).make(config.ingest, revocations, kind)
 
 
 @dataclass(frozen=True, slots=True)

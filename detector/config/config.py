@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from detector.config.crosscheck import Conflict, refuse
+from detector.config.ingest import ChosenByKind
 from detector.config.references import absolute_path
 from detector.config.sections import (
     AlertsSection,
@@ -30,6 +31,7 @@ from detector.config.sections import (
 )
 from detector.config.values import BankName, ClassName, EmptyMeansDefault, ModelReference, Name
 from detector.config.wording import listed, nearest, shown
+from detector.ingest.embedded import EmbeddedSettings
 from streams.job import SandboxMode
 from streams.sampling import SamplingSettings
 
@@ -72,7 +74,7 @@ class Config(Section):
     """`require` refuses to start without the whole cage, `prefer` takes what the kernel gives, `off` has none."""
     log: Annotated[LogSection, EmptyMeansDefault()] = LogSection()
     """What the service logs."""
-    ingest: Annotated[IngestSection, EmptyMeansDefault()] = IngestSection()
+    ingest: Annotated[IngestSection, ChosenByKind(), EmptyMeansDefault()] = EmbeddedSettings()
     """The ingest server whose publishers are watched."""
     sources: Annotated[tuple[SourceSection, ...], EmptyMeansDefault()] = ()
     """Streams watched by their URL. Nobody can be cut there: they only raise alerts."""
@@ -139,8 +141,9 @@ class Config(Section):
 
     def _taken_addresses(self) -> Iterator[Conflict]:
         taken = {}
-        if self.ingest.kind == "embedded" and self.ingest.listen.port:  # any free port is nobody's
-            taken[str(self.ingest.listen)] = "ingest.listen"
+        listens_on = self.ingest.listens_on
+        if listens_on is not None and listens_on.port:  # any free port is nobody's
+            taken[str(listens_on)] = "ingest.listen"
         mqtt = self.alerts.mqtt
         if mqtt.embedded_broker and mqtt.url.port:
             if mqtt.url.address in taken:
@@ -180,4 +183,7 @@ class Config(Section):
 
 
 def _collision(at: tuple[str, ...], other: str) -> Conflict:
-    return Conflict(at, f"is the address of {other} too; write another port", concerns=(tuple(other.split(".")),))
+    concern = tuple(other.split("."))
+    # Where the ingest server listens rests on its kind too.
+    concern = concern[:1] if concern[0] == "ingest" else concern
+    return Conflict(at, f"is the address of {other} too; write another port", concerns=(concern,))

@@ -13,6 +13,8 @@ from pydantic_core import ErrorDetails
 
 from detector.config.config import Config
 from detector.config.crosscheck import CONFLICT, Conflict, Location
+from detector.config.ingest import known_sections, section_for
+from detector.config.sections import IngestSection
 from detector.config.wording import listed, nearest, shown
 
 _SECRET_KEYS = frozenset({"password", "url"})
@@ -60,15 +62,17 @@ def key_text(location: Location) -> str:
     return text or "(file)"
 
 
-def findings(error: ValidationError) -> Iterator[Finding]:
-    """What a failed validation found, in words."""
+def findings(error: ValidationError, values: object) -> Iterator[Finding]:
+    """What the failed validation of a file's `values` found, in words."""
     for details in error.errors(include_url=False):
         location = _key_location(details)
         if details["type"] == CONFLICT:
             for conflict in details["ctx"]["conflicts"]:
                 yield _placed(conflict, location)
         else:
-            yield Finding(location, _message(details, location))
+            # What may stand under `ingest` rests on its kind: with a kind that does not exist all of it is open.
+            concerns: tuple[Location, ...] = (("ingest", "kind"),) if location[:1] == ("ingest",) else ()
+            yield Finding(location, _message(details, location, values), concerns)
 
 
 def _key_location(details: ErrorDetails) -> Location:
@@ -83,11 +87,11 @@ def _placed(conflict: Conflict, section: Location) -> Finding:
     return Finding((*section, *conflict.at), conflict.message, concerns)
 
 
-def _message(details: ErrorDetails, location: Location) -> str:
+def _message(details: ErrorDetails, location: Location, values: object) -> str:
     """One sentence for one of pydantic's errors."""
     kind, given = details["type"], details["input"]
     if kind == "extra_forbidden":
-        return _unknown_key(location)
+        return _unknown_key(location, values)
     if kind == "value_error":
         return str(details["ctx"]["error"])
     is_secret = bool(location) and location[-1] in _SECRET_KEYS
@@ -125,24 +129,27 @@ def _wanted(kind: str, context: dict[str, Any], given: object) -> str:
     return _WANTED.get(kind, "another value").format(**context)
 
 
-def _unknown_key(location: Location) -> str:
+def _unknown_key(location: Location, values: object) -> str:
     """A key that no section has: the name probably meant, and all the names there are."""
-    section = section_at(Config, location[:-1])
+    section = section_at(Config, location[:-1], values)
     names = sorted(section.model_fields) if section else []
     name = str(location[-1])
     near = nearest(name, names)
     if near:
         return f"no such key; did you mean {near}? (here: {listed(names)})"
     elsewhere = next((path for path in _paths(Config) if path.endswith(f".{name}")), None)
+    if elsewhere == key_text(location):
+        return f"no such key of this kind; write another kind, or one of its own keys ({listed(names)})"
     if elsewhere:
         return f"no such key here; write {elsewhere} (here: {listed(names)})"
     return f"no such key; write {listed(names)}"
 
 
-def section_at(root: type[BaseModel], location: Location) -> type[BaseModel] | None:
-    """The section type that stands at a place in the config, or None."""
+def section_at(root: type[BaseModel], location: Location, values: object = None) -> type[BaseModel] | None:
+    """The section type that stands at a place in the config, or None; that of `ingest` rests on the file's values."""
     annotation: Any = root
     for part in location:
+        values = values.get(part) if isinstance(values, dict) else None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             field = annotation.model_fields.get(str(part))
             annotation = field.annotation if field else None
@@ -150,6 +157,8 @@ def section_at(root: type[BaseModel], location: Location) -> type[BaseModel] | N
             arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
             annotation = arguments[-1] if arguments else None
         annotation = _bare(annotation)
+        if annotation is IngestSection:
+            annotation = section_for(values)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
@@ -166,7 +175,10 @@ def _paths(section: type[BaseModel], above: str = "") -> Iterator[str]:
     """The dotted path of every option below a section; lists and names are left out."""
     for name, field in section.model_fields.items():
         annotation = _bare(field.annotation)
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation is IngestSection:
+            for kind in known_sections():
+                yield from _paths(kind, f"{above}{name}.")
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from _paths(annotation, f"{above}{name}.")
         else:
             yield f"{above}{name}"

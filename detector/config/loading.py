@@ -86,7 +86,7 @@ def _validate(document: Document, context: LoadContext) -> tuple[Config | None, 
         try:
             return Config.model_validate(values, context=context), found
         except ValidationError as error:
-            present = list(itertools.islice(findings(error), _MAX_FAULTS + 1))
+            present = list(itertools.islice(findings(error, values), _MAX_FAULTS + 1))
         found += [each for each in present if not _rests_on_faults(each, found)]
         if len(found) > _MAX_FAULTS:
             break

@@ -44,14 +44,15 @@ class LogSection(Section):
 
 
 class IngestSection(Section):
-    """The ingest server whose publishers are watched."""
+    """The ingest server whose publishers are watched. Each kind has its own section, in its file in `detector.ingest`."""
 
-    kind: Literal["embedded", "none"] = "embedded"
-    """`embedded` is the relay inside the service; `none` watches only `sources`."""
-    listen: ListenAddress = ListenAddress("127.0.0.1", 8935)
-    """Where the embedded ingest listens."""
-    max_publishers: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 200
-    """Publishers at once; one more is turned away."""
+    kind: str
+    """Which server it is."""
+
+    @property
+    def listens_on(self) -> ListenAddress | None:
+        """Where the service itself listens for publishers; None where the server is a process of its own."""
+        return None
 
 
 class SourceSection(Section):
@@ -233,13 +234,13 @@ class MqttSection(Section):
     """Name to log in with, if the broker asks for one."""
     password: Secret | None = None
     """`${NAME}` for an environment variable or `{file: PATH}` for a file."""
-
     ca_file: FilePath | None = None
     """With mqtts://: the certificates (PEM) of the authorities that may vouch for the broker; null for the system's."""
     certificate_file: FilePath | None = None
     """With mqtts://: our own certificate (PEM), if the broker asks for one."""
     key_file: FilePath | None = None
     """The key (PEM, not encrypted) of `certificate_file`; null where that file holds it as well."""
+
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
         conflicts = list(self._conflicts())

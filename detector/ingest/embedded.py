@@ -11,11 +11,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from detector.config.addresses import ListenAddress
+from detector.config.sections import IngestSection
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
 from detector.ingest.board import PublisherBoard
@@ -29,16 +31,25 @@ log = structlog.get_logger()
 _SWEEP_SECONDS = 0.25
 
 
-class EmbeddedSettings(BaseModel):
-    """What an operator can set of the embedded ingest server."""
+class EmbeddedSettings(IngestSection):
+    """The relay inside the service."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["embedded"] = "embedded"
+    """`embedded` is the relay inside the service: MPEG-TS over HTTP."""
+    listen: ListenAddress = ListenAddress("127.0.0.1", 8935)
+    """Where the embedded ingest listens."""
+    max_publishers: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 200
+    """Publishers at once; one more is turned away."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8088, ge=0, le=65535)
-    max_publishers: int = Field(default=200, ge=1)
-    max_connections: int | None = Field(default=None, ge=8)
-    """Publishers, readers and callers at once; None: room for every publisher, three readers of each, and some."""
+    @property
+    def listens_on(self) -> ListenAddress:
+        """As `listen`."""
+        return self.listen
+
+    @property
+    def max_connections(self) -> int:
+        """Publishers, readers and callers at once: room for every publisher, three readers of each, and some."""
+        return 4 * self.max_publishers + 64
 
 
 class EmbeddedIngest:
@@ -56,6 +67,7 @@ class EmbeddedIngest:
         name: str = "embedded",
         *,
         limits: RelayLimits | None = None,
+        max_connections: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -63,7 +75,7 @@ class EmbeddedIngest:
         self.limits = limits or RelayLimits()
         self.counters = RelayCounters()
         self._settings = settings
-        self._max_connections = settings.max_connections or 4 * settings.max_publishers + 64
+        self._max_connections = settings.max_connections if max_connections is None else max_connections
         self._revocations = revocations
         self._board = PublisherBoard()
         self._channels: dict[StreamKey, Channel] = {}
@@ -75,14 +87,14 @@ class EmbeddedIngest:
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `IngestUnavailable` if the address cannot be had."""
-        host, port = self._settings.host, self._settings.port
+        host, port = self._settings.listen.host, self._settings.listen.port
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=512)
         except OSError as error:
             raise IngestUnavailable(
                 f"cannot listen on {host}:{port} ({error.strerror or 'no such address'}): "
-                "set `ingest.host` and `ingest.port` to an address that is free here"
+                "set `ingest.listen` to an address that is free here"
             ) from error
         self._sweeper = asyncio.create_task(self._sweep_forever(), name=f"ingest[{self.name}].sweeper")
         log.info("ingest.listening", server=self.name, host=host, port=self.port)
@@ -113,6 +125,13 @@ class EmbeddedIngest:
             raise IngestUnavailable("the embedded ingest server is not listening: use it inside `async with`")
         port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    @property
+    def url(self) -> str:
+        """`http://host:port` of this server, for whoever is on this machine."""
+        host = self._settings.listen.host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     async def publishers(self) -> list[Publisher]:
         """Who is publishing now."""
@@ -146,9 +165,7 @@ class EmbeddedIngest:
 
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """The URL that a reader on this machine gets the stream from."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._settings.host, self._settings.host)  # noqa: S104
-        netloc = f"[{host}]" if ":" in host else host
-        return SourceKind.HTTP_TS, f"http://{netloc}:{self.port}{path_for(key.app, key.name)}"
+        return SourceKind.HTTP_TS, f"{self.url}{path_for(key.app, key.name)}"
 
     def admit_connection(self, connection: Connection) -> str | None:
         """Take in a new connection and return its id, or None where there is no room for it.

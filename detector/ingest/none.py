@@ -2,20 +2,20 @@
 
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Literal, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict
-
+from detector.config.sections import IngestSection
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
 from detector.ingest.board import PublisherBoard
 from streams.job import SourceKind
 
 
-class NoIngestSettings(BaseModel):
-    """Nothing to set."""
+class NoIngestSettings(IngestSection):
+    """No ingest server: only `sources` are watched."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["none"] = "none"
+    """`none` watches only `sources`."""
 
 
 class NoIngest:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from pydantic import BaseModel
-
+from detector.config.sections import IngestSection
 from detector.ingest.adapter import IngestServer
 from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
 from detector.ingest.none import NoIngest, NoIngestSettings
@@ -18,12 +17,12 @@ ENTRY_POINT_GROUP = "stopframe.ingest"
 
 @dataclass(frozen=True, slots=True)
 class IngestKind:
-    """One kind of ingest server: its config section, and how to make one from it.
+    """One kind of ingest server: its config section, whose `kind` is the word for it, and how to make one from it.
 
     `make(settings, revocations, name)`; `name` is what stands in `StreamKey.server`.
     """
 
-    settings: type[BaseModel]
+    settings: type[IngestSection]
     make: Callable[[Any, Revocations, str], IngestServer]
 
 
@@ -33,14 +32,18 @@ INGEST_SERVERS: dict[str, IngestKind] = {
 }
 
 
+def ingest_kinds() -> list[str]:
+    """The words for every kind that there is, those of other packages included."""
+    return sorted({*INGEST_SERVERS, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
 def ingest_kind(kind: str) -> IngestKind:
     """The kind of ingest server that a config calls `kind`. Raises `LookupError` with the names that exist."""
     found = INGEST_SERVERS.get(kind)
     if found is not None:
         return found
-    outside = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    if kind in outside:
-        loaded: IngestKind = outside[kind].load()
-        return loaded
-    names = ", ".join(sorted({*INGEST_SERVERS, *outside}))
-    raise LookupError(f"there is no ingest server {kind!r}: use one of {names}")
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == kind:
+            loaded: IngestKind = point.load()
+            return loaded
+    raise LookupError(f"there is no ingest server {kind!r}: use one of {', '.join(ingest_kinds())}")

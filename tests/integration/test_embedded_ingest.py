@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector.config.addresses import ListenAddress
 from detector.events import StreamKey
 from detector.ingest.adapter import IngestUnavailable
 from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
@@ -31,12 +32,18 @@ def _plain_id(key: StreamKey) -> str:
 
 @contextlib.asynccontextmanager
 async def _server(
-    folder: Path, *, limits: RelayLimits | None = None, clock: Callable[[], float] = time.monotonic, **settings: int
+    folder: Path,
+    *,
+    limits: RelayLimits | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    max_connections: int | None = None,
+    **settings: int,
 ) -> AsyncIterator[EmbeddedIngest]:
     revocations = Revocations(FileRevocations(folder / "revoked"), _plain_id)
-    chosen = EmbeddedSettings.model_validate({"port": 0, **settings})
+    chosen = EmbeddedSettings.model_validate({"listen": "127.0.0.1:0", **settings})
     try:
-        async with EmbeddedIngest(chosen, revocations, limits=limits, clock=clock) as server:
+        made = EmbeddedIngest(chosen, revocations, limits=limits, max_connections=max_connections, clock=clock)
+        async with made as server:
             yield server
     finally:
         for peer in _Peer.open:
@@ -379,12 +386,11 @@ async def _read_when_live(server: EmbeddedIngest) -> _Peer:
 
 
 async def test_an_address_in_use_is_said(tmp_path: Path) -> None:
-    """A second server on the same port fails in one sentence that names the options to change."""
+    """A second server on the same port fails in one sentence that names the option to change."""
     async with _server(tmp_path) as server:
-        second = EmbeddedIngest(
-            EmbeddedSettings(port=server.port), Revocations(FileRevocations(tmp_path / "r"), _plain_id)
-        )
-        with pytest.raises(IngestUnavailable, match=r"in use.*`ingest.port`"):
+        taken = EmbeddedSettings(listen=ListenAddress("127.0.0.1", server.port))
+        second = EmbeddedIngest(taken, Revocations(FileRevocations(tmp_path / "r"), _plain_id))
+        with pytest.raises(IngestUnavailable, match=r"in use.*`ingest.listen`"):
             async with second:
                 pass
         with pytest.raises(IngestUnavailable, match="not listening"):

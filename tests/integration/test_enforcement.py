@@ -10,6 +10,7 @@ from typing import Self
 import httpx
 import pytest
 
+from detector.config.addresses import ListenAddress
 from detector.enforcement import CutTarget, Enforcer, EnforcerSettings
 from detector.events import CutResult, CutState, Publisher, StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable, PublisherChange
@@ -432,7 +433,7 @@ async def test_the_embedded_server_is_cut_for_real(records: _Records, tmp_path: 
             await asyncio.sleep(0.005)
 
     async with (
-        EmbeddedIngest(EmbeddedSettings(port=0), revocations, "edge") as server,
+        EmbeddedIngest(EmbeddedSettings(listen=ListenAddress("127.0.0.1", 0)), revocations, "edge") as server,
         Enforcer(server, records, quick) as enforcer,
         httpx.AsyncClient(trust_env=False) as client,
     ):

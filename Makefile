@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types imports coverage format install wheel wheel-check bare-root lock clean
+.PHONY: demo test check lint types imports coverage format install wheel wheel-check references bare-root lock clean
 
 demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
 	$(BIN)/python -m detector demo $(DEMO_FLAGS)
@@ -55,6 +55,9 @@ wheel: $(VENV)/.build  ## the wheel, in dist/
 
 wheel-check: wheel  ## installs the wheel into an empty environment and uses it outside the checkout
 	scripts/wheel-check dist/*.whl
+
+references: $(VENV)/.dev  ## what benchmarks and some tests compare against; needs a C++ compiler
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 
 bare-root:  ## the two commands on a bare Debian 12 (needs root and debootstrap)
 	scripts/bare-root

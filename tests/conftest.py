@@ -1,5 +1,6 @@
 """What every test shares: an ERROR log fails it, and a missing system server is said, never hidden."""
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -20,6 +21,10 @@ _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
         "nginx with RTMP is not installed (apt-get install nginx libnginx-mod-rtmp)",
     ),
     "needs_ffmpeg": (lambda: _which("ffmpeg"), "ffmpeg is not installed (apt-get install ffmpeg)"),
+    "needs_pdqhash": (
+        lambda: importlib.util.find_spec("pdqhash") is not None,
+        "the reference implementation of PDQ is not installed (make references)",
+    ),
     "needs_cage": (
         lambda: landlock_abi() >= 4 and seccomp.is_supported(),
         "this kernel or machine gives no whole cage (Linux 6.7 with Landlock, on x86_64)",

@@ -120,6 +120,8 @@ class _Reading:
                 self._sender.say(self._opened(source))
                 return self._read(source)
         except SourceError as error:
+            if not self._job.live:
+                self._media_end_seconds = error.media_seconds
             return error.code, error.detail
         except ServiceGone:
             return EndCode.INTERNAL, "nobody listens"

@@ -1,6 +1,7 @@
 """Opens one source safely: the only place where libav is given an address."""
 
 import errno
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -69,16 +70,22 @@ _READING_FAULTS: _Faults = (
 _SCHEMES = {SourceKind.RTMP: "rtmp://", SourceKind.HTTP_TS: "http://", SourceKind.HTTP_FLV: "http://"}
 
 
+_LONGEST_CLAIM = 7 * 86_400 * 1_000_000
+"""In microseconds: a container that says it is longer than a week says nothing."""
+
+
 class SourceError(Exception):
     """Raised by `open_source` and `Source.packets`: nothing (more) can be read; the source is closed.
 
     `detail` is made of our own words: what a server or a file said could hold a key, or lines for a log.
+    `media_seconds` is how long a file that is media, but not for us, says that it is; NaN where it does not say.
     """
 
     def __init__(self, code: EndCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+        self.media_seconds = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,11 @@ def open_source(job: Job, media_fd: int | None) -> Source:
         stream, tracks = _video_track(container)
         facts = _facts(container, stream, tracks, started_at)
         _check(facts, job.max_pixels)
+    except SourceError as error:
+        if container.duration is not None and 0 <= container.duration < _LONGEST_CLAIM:
+            error.media_seconds = container.duration / av.time_base
+        container.close()
+        raise
     except BaseException:
         container.close()
         raise

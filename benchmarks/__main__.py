@@ -14,6 +14,7 @@ BENCHMARKS: Final = {
     "crowd": "benchmarks.crowd",
     "demo": "benchmarks.demo",
     "lookup": "benchmarks.lookup",
+    "recovery": "benchmarks.recovery",
 }
 """Each names a module with `measure(options: Options) -> Report`."""
 

@@ -154,6 +154,13 @@ def test_codec_and_size_outside_the_limits_are_named(
         assert refusal(job(SourceKind.FILE, max_pixels=640 * 360), fd).code is code
 
 
+def test_a_file_that_is_refused_still_says_how_long_it_is(media: MediaMaker, tmp_path: Path) -> None:
+    """Whoever accounts for every second needs to know how many could not be seen."""
+    clip = Clip(codec="mpeg4", frames=30, container="mp4")
+    with on_descriptor(tmp_path / "clip", media.clip(clip)) as fd:
+        assert refusal(job(SourceKind.FILE), fd).media_seconds == pytest.approx(clip.seconds, abs=0.05)
+
+
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     """A file with nothing to see says so."""
     path = tmp_path / "sound.ts"

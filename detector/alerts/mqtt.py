@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import structlog
 from detector.alerts.backoff import backoff_seconds
 from detector.alerts.clock import Clock
 from detector.alerts.mqtt_connection import ConnectionFailed, MqttLink, MqttSettings, connect, has_mqtt_5
+from detector.alerts.mqtt_faults import SESSION_TAKEN_OVER, explain_refusal
 from detector.alerts.retained_state import RetainedState
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
 from detector.store.database import StoreUnavailable
@@ -28,7 +30,14 @@ _RECEIPTS: Final = {
 }
 """PUBACK reason codes of MQTT 5, section 3.4.2.1; every other one is a refusal. MQTT 3.1.1 knows only 0."""
 
+_STREAM_KINDS: Final = {"alert", "status", "coverage"}
+
 _GOODBYE_SECONDS: Final = 1.0
+_STEADY_SECONDS: Final = 1.0
+"""A connection that lasted this long earns an immediate return; shorter ones wait, lest we hammer a broker."""
+_SLOWEST: Final = 32
+_CONTESTED_SECONDS: Final = 60.0
+"""How long health tells that another client used our identifier: the connections themselves only flicker."""
 
 
 @dataclass(slots=True)
@@ -72,7 +81,8 @@ class MqttSink:
         self._is_five = settings.protocol != "3.1.1"
         self._is_version_known = settings.protocol != "auto"
         self._outage: str | None = None
-        self._denied_topics: set[str] = set()
+        self._contested_until = -math.inf
+        self._denied_kinds: set[str] = set()
         self._nobody_listens = False
 
     @property
@@ -158,10 +168,12 @@ class MqttSink:
         where = f"{self._settings.host}:{self._settings.port}"
         told = []
         if self._outage is not None:
-            told.append(f"no connection to the MQTT broker {where} ({self._outage}): check that it runs and lets us in")
+            told.append(f"no connection to the MQTT broker {where}: {self._outage}")
+        elif self._clock.monotonic() < self._contested_until:
+            told.append(f"the MQTT broker {where}: {explain_refusal(SESSION_TAKEN_OVER, '', may_write='')}")
         told += [
-            f"the MQTT broker denies publishing {topic}: let this node's user write {self._settings.prefix}/#"
-            for topic in sorted(self._denied_topics)
+            f"the MQTT broker denies publishing {kind}: let this node's user write {self._topic_of(kind)} in its ACL"
+            for kind in sorted(self._denied_kinds)
         ]
         if self._nobody_listens:
             told.append(
@@ -170,10 +182,18 @@ class MqttSink:
         return told
 
     def notes(self) -> list[str]:
-        """Say which MQTT is spoken where that limits what can be known."""
-        if self._is_five:
-            return []
-        return ["MQTT 3.1.1: the broker cannot tell whether anyone subscribes to alerts; MQTT 5 could"]
+        """Say where the protocol limits what can be known, or the password what is safe."""
+        told = []
+        if not self._is_five:
+            told.append("MQTT 3.1.1: the broker cannot tell whether anyone subscribes to alerts; MQTT 5 could")
+        if self._settings.has_open_password:
+            told.append("the MQTT password crosses the network unencrypted: write alerts.mqtt.url: mqtts://HOST:PORT")
+        return told
+
+    def _topic_of(self, kind: str) -> str:
+        """The topics of one kind, as an ACL names them."""
+        prefix = self._settings.prefix
+        return f"{prefix}/stream/+/{kind}" if kind in _STREAM_KINDS else f"{self._node_topic}/{kind}"
 
     def _status_topic(self, stream_id: str) -> str:
         return f"{self._settings.prefix}/stream/{stream_id}/status"
@@ -182,27 +202,33 @@ class MqttSink:
         self._state.want(topic, _json(content))
         self._news.set()
 
-    def _note_permission(self, topic_kind: str, receipt: Receipt) -> None:
+    def _note_permission(self, kind: str, receipt: Receipt) -> None:
         """Log a denial once when it begins and once when it is over."""
         is_denied = receipt is Receipt.NOT_AUTHORIZED
-        if is_denied and topic_kind not in self._denied_topics:
-            self._denied_topics.add(topic_kind)
-            log.warning("mqtt.denied", topic=topic_kind)
-        elif not is_denied and topic_kind in self._denied_topics:
-            self._denied_topics.discard(topic_kind)
-            log.info("mqtt.allowed", topic=topic_kind)
+        if is_denied and kind not in self._denied_kinds:
+            self._denied_kinds.add(kind)
+            log.warning("mqtt.denied", topic=kind)
+        elif not is_denied and kind in self._denied_kinds:
+            self._denied_kinds.discard(kind)
+            log.info("mqtt.allowed", topic=kind)
 
     async def _keep_connected(self) -> None:
         """Connect, stay, and connect again: at once the first time, then with backoff."""
         attempts = 0
         while True:
-            before = self.counters.connects_total
+            before, begun_at = self.counters.connects_total, self._clock.monotonic()
             why = await self._stay_connected()
             self.counters.connection_errors_total += 1
-            if self._outage is None:
-                log.warning("mqtt.disconnected", reason=why)
-            self._outage = why
-            attempts = 0 if self.counters.connects_total > before else attempts + 1
+            now = self._clock.monotonic()
+            if self._outage is None and now >= self._contested_until:
+                log.warning("mqtt.disconnected", reason=str(why))
+            self._outage = str(why)
+            was_steady = self.counters.connects_total > before and now - begun_at >= _STEADY_SECONDS
+            attempts = 0 if was_steady else attempts + 1
+            if why.code == SESSION_TAKEN_OVER:
+                # Returning takes the other's connection in turn: slowly, and told in one line.
+                attempts = _SLOWEST
+                self._contested_until = now + _CONTESTED_SECONDS
             if attempts:
                 settings = self._settings
                 pause = backoff_seconds(
@@ -213,7 +239,7 @@ class MqttSink:
                 )
                 await asyncio.sleep(pause)
 
-    async def _stay_connected(self) -> str:
+    async def _stay_connected(self) -> ConnectionFailed:
         """Hold one connection as long as it lasts; returns why it ended or did not come about."""
         try:
             if not self._is_version_known:
@@ -223,9 +249,9 @@ class MqttSink:
             async with connect(self._settings, is_five=self._is_five, will_topic=will_topic) as link:
                 return await self._use(link)
         except ConnectionFailed as error:
-            return str(error)
+            return error
 
-    async def _use(self, link: MqttLink) -> str:
+    async def _use(self, link: MqttLink) -> ConnectionFailed:
         """Let alerts out and keep the retained state up to date until the connection breaks."""
         state = asyncio.create_task(self._keep_state(link), name="mqtt-state")
         state.add_done_callback(lambda _: link.fail("the retained state cannot be published"))
@@ -235,9 +261,11 @@ class MqttSink:
             self._link = link
             self._ready.set()
             if self._outage is not None:
-                log.info("mqtt.connected", protocol=self.protocol, errors_total=self.counters.connection_errors_total)
+                if self._clock.monotonic() >= self._contested_until:
+                    errors_total = self.counters.connection_errors_total
+                    log.info("mqtt.connected", protocol=self.protocol, errors_total=errors_total)
                 self._outage = None
-            return await link.broken
+            return ConnectionFailed(await link.broken, link.end_code)
         finally:
             self._ready.clear()
             self._link = None
@@ -270,9 +298,9 @@ class MqttSink:
 
     async def _clear_due(self, link: MqttLink) -> None:
         for topic in self._state.due(self._clock.monotonic()):
-            await self._publish_retained(link, topic, b"")
+            is_done = await self._publish_retained(link, topic, b"")  # a denied one is tried again at the next start
             self._state.cleared(topic)
-            if self._retained is not None and not self._state.holds(topic):
+            if self._retained is not None and is_done and not self._state.holds(topic):
                 with contextlib.suppress(StoreUnavailable):  # it is cleared once more at the next start
                     await self._retained.forget(topic)
                     self._remembered.discard(topic)
@@ -283,9 +311,11 @@ class MqttSink:
                 await self._retained.remember(topic)
                 self._remembered.add(topic)
 
-    async def _publish_retained(self, link: MqttLink, topic: str, payload: bytes) -> None:
-        code = await link.publish(topic, payload, retain=True)
-        self._note_permission(topic.rsplit("/", 1)[-1], _RECEIPTS.get(code, Receipt.REFUSED))
+    async def _publish_retained(self, link: MqttLink, topic: str, payload: bytes) -> bool:
+        """Publish, and return whether the broker keeps it: whether anybody listens now is no matter."""
+        receipt = _RECEIPTS.get(await link.publish(topic, payload, retain=True), Receipt.REFUSED)
+        self._note_permission(topic.rsplit("/", 1)[-1], receipt)
+        return receipt in {Receipt.ACCEPTED, Receipt.NOBODY_LISTENS}
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import ssl
 import time
@@ -16,6 +17,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from detector.alerts.mqtt_faults import explain_failure, explain_refusal
 from detector.alerts.sink import SinkUnavailable
 
 _UNSUPPORTED_VERSION: Final = (0x01, 0x84)
@@ -25,16 +27,23 @@ _GOODBYE_SECONDS: Final = 1.0
 
 
 class ConnectionFailed(Exception):
-    """Raised where no connection came about or it ended; the text says why in a few words and names no secret."""
+    """Raised where no connection came about or it ended: why and what to do about it; the text names no secret.
+
+    `code` is the broker's reason code, where it gave one.
+    """
+
+    def __init__(self, why: str, code: int | None = None) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MqttSettings:
     """Where the broker is and how to speak to it.
 
-    `password` is asked at every connect and never kept or logged. With `tls`, the broker's certificate is checked
-    against `ca_file`, or the system's authorities. `protocol`: `auto` tries MQTT 5 and falls back to 3.1.1 if the
-    broker says that it has no 5.
+    `password` is asked at every connect and never kept or logged. With `tls`, the broker's certificate is always
+    verified, against `ca_file` or the system's authorities, and so is its host name. `protocol`: `auto` tries MQTT 5
+    and falls back to 3.1.1 if the broker says that it has no 5.
     """
 
     host: str
@@ -60,6 +69,15 @@ class MqttSettings:
             if not value or any(c in value for c in "+#\0") or value.startswith("$") or "/" in (value[0], value[-1]):
                 raise ValueError(f"{name} {value!r} is no topic name: leave out + # $ and / at its ends")
 
+    @property
+    def has_open_password(self) -> bool:
+        """Whether a password crosses a network that others may read."""
+        try:
+            is_here = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            is_here = self.host == "localhost"
+        return self.password is not None and not self.tls and not is_here
+
 
 class MqttLink:
     """One connection: publishes, and pairs every PUBACK with its publish.
@@ -70,6 +88,7 @@ class MqttLink:
 
     def __init__(self, client: aiomqtt.Client, timeout_seconds: float, *, has_properties: bool) -> None:
         self.has_properties = has_properties
+        self.end_code: int | None = None
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._timeout_seconds = timeout_seconds
         self._waiting: dict[int, asyncio.Future[ReasonCode]] = {}
@@ -94,7 +113,7 @@ class MqttLink:
                 return int((await answer).value)
         except TimeoutError:
             # A broker that takes bytes and answers nothing is frozen: only a new connection tells when it is back.
-            self.fail("the broker stopped answering")
+            self.fail("it stopped answering; check that the broker runs and is not overloaded")
             raise SinkUnavailable("the broker did not answer") from None
         finally:
             self._waiting.pop(info.mid, None)
@@ -141,10 +160,10 @@ async def has_mqtt_5(settings: MqttSettings) -> bool:
         async with _connected(_make_client(settings, is_five=True, will_topic=None)):
             return True
     except aiomqtt.MqttError as error:
-        code = getattr(error, "rc", None)
-        if (code.value if isinstance(code, ReasonCode) else code) in _UNSUPPORTED_VERSION:
+        failed = _failure(error, settings)
+        if failed.code in _UNSUPPORTED_VERSION:
             return False
-        raise ConnectionFailed(str(error)) from None
+        raise failed from None
 
 
 @contextlib.asynccontextmanager
@@ -157,7 +176,7 @@ async def connect(settings: MqttSettings, *, is_five: bool, will_topic: str) -> 
     try:
         async with _connected(_make_client(settings, is_five=is_five, will_topic=will_topic)) as client:
             link = MqttLink(client, settings.answer_timeout_seconds, has_properties=is_five)
-            watch = asyncio.create_task(_watch(client, link), name="mqtt-watch")
+            watch = asyncio.create_task(_watch(client, link, settings), name="mqtt-watch")
             try:
                 yield link
             finally:
@@ -165,7 +184,7 @@ async def connect(settings: MqttSettings, *, is_five: bool, will_topic: str) -> 
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
     except aiomqtt.MqttError as error:
-        raise ConnectionFailed(str(error)) from None
+        raise _failure(error, settings) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +212,7 @@ async def listen(settings: MqttSettings, topic_filter: str) -> AsyncIterator[Asy
             await client.subscribe(topic_filter, qos=1)
             yield _received(client)
     except aiomqtt.MqttError as error:
-        raise ConnectionFailed(str(error)) from None
+        raise _failure(error, settings) from None
 
 
 async def _received(client: aiomqtt.Client) -> AsyncIterator[Received]:
@@ -219,13 +238,28 @@ async def _connected(client: aiomqtt.Client) -> AsyncIterator[aiomqtt.Client]:
         _close(client)
 
 
-async def _watch(client: aiomqtt.Client, link: MqttLink) -> None:
+def _failure(error: aiomqtt.MqttError, settings: MqttSettings) -> ConnectionFailed:
+    """Say why a connection failed, from whichever exception knows: aiomqtt hides the socket's in the context."""
+    known = error if isinstance(error, aiomqtt.MqttCodeError) else (error.__cause__ or error.__context__ or error)
+    if isinstance(known, aiomqtt.MqttCodeError) and isinstance(known.rc, ReasonCode) and known.rc.is_failure:
+        code = int(known.rc.value)
+        will_topic = f"{settings.prefix}/{settings.node}/available"
+        return ConnectionFailed(explain_refusal(code, str(known.rc), may_write=will_topic), code)
+    if isinstance(known, aiomqtt.MqttError):
+        # No answer in time, or the connection ended before or after the broker let us in.
+        known = TimeoutError() if "timed out" in str(known).lower() else ConnectionResetError()
+    return ConnectionFailed(explain_failure(known, host=settings.host, has_tls=settings.tls))
+
+
+async def _watch(client: aiomqtt.Client, link: MqttLink, settings: MqttSettings) -> None:
     """Notice the end of the connection: the stream of messages, of which there are none, ends with it."""
     try:
         async for _ in client.messages:
             continue
     except aiomqtt.MqttError as error:
-        link.fail(str(error.__cause__ or error))
+        failed = _failure(error, settings)
+        link.end_code = failed.code
+        link.fail(str(failed))
 
 
 def _close(client: aiomqtt.Client) -> None:
@@ -265,11 +299,20 @@ def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
         return None
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.certificate_file is not None:
-            context.load_cert_chain(settings.certificate_file, settings.key_file)
     except OSError as error:  # ssl.SSLError is one
-        raise ConnectionFailed(f"the TLS files cannot be used: {error.strerror or type(error).__name__}") from None
+        raise _unusable("ca_file", settings.ca_file, error) from None
+    if settings.certificate_file is not None:
+        try:
+            # A password of our own, lest OpenSSL ask the terminal for one and wait.
+            context.load_cert_chain(settings.certificate_file, settings.key_file, password="")
+        except OSError as error:
+            raise _unusable("certificate_file or key_file", settings.certificate_file, error) from None
     return context
+
+
+def _unusable(option: str, path: str | None, error: OSError) -> ConnectionFailed:
+    why = "is no usable PEM file" if isinstance(error, ssl.SSLError) else str(error.strerror).lower()
+    return ConnectionFailed(f"alerts.mqtt.{option}: {path}: {why}; name a readable PEM file, its key not encrypted")
 
 
 def _password(settings: MqttSettings) -> str | None:
@@ -278,4 +321,5 @@ def _password(settings: MqttSettings) -> str | None:
     try:
         return settings.password()
     except OSError as error:
-        raise ConnectionFailed(f"the password cannot be read: {error.strerror}") from None
+        why = str(error.strerror).lower()
+        raise ConnectionFailed(f"the password cannot be read ({why}); make its file readable") from None

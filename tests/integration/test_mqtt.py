@@ -1,34 +1,26 @@
 """The MQTT sink against real brokers: the embedded one, and mosquitto where MQTT 5 or a broker's moods matter."""
 
 import asyncio
-import contextlib
-import json
-import os
-import shutil
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiomqtt
 import pytest
 from structlog.testing import capture_logs
 
-from detector.alerts.alert import Alert, AlertFacts, WallAnchor, build_alert, uuid7
 from detector.alerts.courier import DeliverySettings
 from detector.alerts.delivery import Delivery
 from detector.alerts.embedded_broker import BrokerUnavailable, EmbeddedBroker
 from detector.alerts.mqtt import MqttSink
 from detector.alerts.mqtt_connection import MqttSettings
-from detector.alerts.sink import Notice, Receipt, SinkUnavailable
-from detector.events import Step
+from detector.alerts.sink import Receipt, SinkUnavailable
 from detector.store.database import Database
 from detector.store.outbox import Outbox
 from detector.store.retained import RetainedTopics
+from tests.fixtures_brokers import Ear, Mosquitto, alert, listening, notice, until
 
 pytestmark = pytest.mark.integration
 
@@ -45,125 +37,18 @@ def _settings(port: int, **changes: Any) -> MqttSettings:
     return MqttSettings(**(values | changes))
 
 
-def _notice(number: int = 1, *, expires_in_ms: int = 60_000) -> Notice:
-    payload = json.dumps({"alert_id": f"id-{number}"}).encode()
-    return Notice(f"id-{number}", "S1", True, payload, int(time.time() * 1000) + expires_in_ms, number)
-
-
-async def _until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-@dataclass
-class Ear:
-    """A subscriber to everything under one filter."""
-
-    messages: list[aiomqtt.Message] = field(default_factory=list)
-
-    def of(self, suffix: str) -> list[str]:
-        return [bytes(m.payload).decode() for m in self.messages if m.topic.value.endswith(suffix)]
-
-    def ids(self) -> list[str]:
-        return [json.loads(payload)["alert_id"] for payload in self.of("/alert")]
-
-
-def _alert(number: int) -> Alert:
-    facts = AlertFacts(
-        stream_id=f"S{number % 3}",
-        session="1",
-        signals=(),
-        votes=(1, 1),
-        action=Step.CUT,
-        is_live=True,
-        config_digest="c",
-    )
-    anchor = WallAnchor(time.monotonic(), int(time.time() * 1000))
-    alert_id = uuid7(anchor.wall_ms, os.urandom(10))
-    return build_alert(facts, alert_id=alert_id, anchor=anchor, queued_at=time.monotonic(), expires_after_ms=60_000)
-
-
-@contextlib.asynccontextmanager
-async def _listening(port: int, topics: str = "stopframe/#", *, five: bool = False) -> AsyncIterator[Ear]:
-    ear = Ear()
-    version = aiomqtt.ProtocolVersion.V5 if five else aiomqtt.ProtocolVersion.V311
-    async with aiomqtt.Client("127.0.0.1", port, protocol=version) as client:
-        await client.subscribe(topics, qos=1)
-
-        async def collect() -> None:
-            with contextlib.suppress(aiomqtt.MqttError):
-                async for message in client.messages:
-                    ear.messages.append(message)
-
-        task = asyncio.create_task(collect())
-        try:
-            yield ear
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-class Mosquitto:
-    """A mosquitto of the test's own, on a port of its own."""
-
-    def __init__(self, folder: Path, *lines: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self._config = folder / "mosquitto.conf"
-        self._config.write_text("\n".join(["user root", f"listener {self.port} 127.0.0.1", *lines]))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-        command = [shutil.which("mosquitto", path=path) or "mosquitto", "-c", str(self._config)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2):
-                return
-            time.sleep(0.02)
-        raise AssertionError("mosquitto did not start")
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture
-def make_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
-    made: list[Mosquitto] = []
-
-    def make(*lines: str, start: bool = True) -> Mosquitto:
-        made.append(Mosquitto(tmp_path, *(lines or ("allow_anonymous true",))))
-        if start:
-            made[-1].start()
-        return made[-1]
-
-    yield make
-    for broker in made:
-        broker.stop()
-
-
 # ---- the embedded broker: MQTT 3.1.1
 
 
 async def test_state_comes_before_online_and_stopped_comes_last() -> None:
     """On connect the retained state is sent first, then `online`; a clean end says `stopped`."""
-    async with EmbeddedBroker() as broker, _listening(broker.port) as ear:
+    async with EmbeddedBroker() as broker, listening(broker.port) as ear:
         async with MqttSink(_settings(broker.port)) as sink:
             sink.set_health({"ok": True})
             sink.set_status("S1", {"state": "live"})
-            await _until(lambda: ear.of("/available"))
+            await until(lambda: ear.of("/available"))
             assert (sink.protocol, len(sink.notes()), sink.problems()) == ("3.1.1", 1, [])
-        await _until(lambda: len(ear.of("/available")) == 2)
+        await until(lambda: len(ear.of("/available")) == 2)
 
     assert [m.topic.value for m in ear.messages] == [
         "stopframe/n1/health",
@@ -176,16 +61,16 @@ async def test_state_comes_before_online_and_stopped_comes_last() -> None:
 
 async def test_lost_connection_leaves_offline_and_comes_back_by_itself() -> None:
     """When the connection breaks the broker says `offline`; the sink returns at once with its state, then `online`."""
-    async with EmbeddedBroker() as broker, _listening(broker.port) as ear, MqttSink(_settings(broker.port)) as sink:
+    async with EmbeddedBroker() as broker, listening(broker.port) as ear, MqttSink(_settings(broker.port)) as sink:
         sink.set_health({"ok": True})
-        await _until(lambda: ear.of("/available") == ["online"])
+        await until(lambda: ear.of("/available") == ["online"])
         assert sink._link is not None
         sink._link._paho.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-        await _until(lambda: ear.of("/available") == ["online", "offline", "online"])
+        await until(lambda: ear.of("/available") == ["online", "offline", "online"])
 
         assert ear.of("/health") == ['{"ok":true}'] * 2
         assert sink.counters.connects_total == 2
-        assert await sink.deliver(_notice()) is Receipt.ACCEPTED
+        assert await sink.deliver(notice()) is Receipt.ACCEPTED
 
 
 async def test_outage_is_logged_once_and_its_end_once() -> None:
@@ -195,10 +80,10 @@ async def test_outage_is_logged_once_and_its_end_once() -> None:
         port = probe.getsockname()[1]
     with capture_logs() as logs:
         async with MqttSink(_settings(port)) as sink:
-            await _until(lambda: sink.counters.connection_errors_total >= 4)
+            await until(lambda: sink.counters.connection_errors_total >= 4)
             (problem,) = sink.problems()
             async with EmbeddedBroker(port=port):
-                await _until(lambda: sink.is_connected)
+                await until(lambda: sink.is_connected)
                 assert sink.problems() == []
                 events = [entry["event"] for entry in logs]
 
@@ -213,22 +98,22 @@ async def test_ended_streams_leave_the_broker(tmp_path: Path) -> None:
         async with MqttSink(_settings(broker.port, retain_ended_seconds=0.2), retained=retained) as sink:
             for stream in ("ENDED", "BACK", "LEFT"):
                 sink.set_status(stream, {"state": "live"})
-            await _until(lambda: sink.is_connected)
+            await until(lambda: sink.is_connected)
             for stream in ("ENDED", "BACK"):
                 sink.end_stream(stream)
             sink.set_status("BACK", {"state": "live", "again": 1})
             await asyncio.sleep(0.6)
         assert [t.split("/")[2] for t in await retained.all()] == ["BACK", "LEFT"]
 
-        async with MqttSink(_settings(broker.port), retained=retained) as sink, _listening(broker.port) as ear:
+        async with MqttSink(_settings(broker.port), retained=retained) as sink, listening(broker.port) as ear:
             sink.set_status("BACK", {"state": "live"})
-            await _until(lambda: ear.of("/available")[-1:] == ["online"])
+            await until(lambda: ear.of("/available")[-1:] == ["online"])
             for _ in range(500):
                 if len(await retained.all()) == 1:
                     break
                 await asyncio.sleep(0.01)
-        async with _listening(broker.port) as late:
-            await _until(lambda: late.of("n1/available"))
+        async with listening(broker.port) as late:
+            await until(lambda: late.of("n1/available"))
             await asyncio.sleep(0.1)
 
     assert {m.topic.value for m in late.messages if "status" in m.topic.value} == {"stopframe/stream/BACK/status"}
@@ -236,13 +121,13 @@ async def test_ended_streams_leave_the_broker(tmp_path: Path) -> None:
 
 async def test_coverage_is_sent_or_counted() -> None:
     """Coverage goes out while there is a connection, and is dropped and counted while there is none."""
-    async with EmbeddedBroker() as broker, _listening(broker.port) as ear:
+    async with EmbeddedBroker() as broker, listening(broker.port) as ear:
         sink = MqttSink(_settings(broker.port))
         sink.send_coverage("S1", {"seen_s": 1})
         async with sink:
             await sink.wait_ready()
             sink.send_coverage("S1", {"seen_s": 2})
-            await _until(lambda: ear.of("/coverage"))
+            await until(lambda: ear.of("/coverage"))
 
     assert (ear.of("/coverage"), sink.counters.coverage_dropped_total) == (['{"seen_s":2}'], 1)
 
@@ -253,7 +138,7 @@ async def test_port_that_is_taken_has_a_remedy() -> None:
         with pytest.raises(BrokerUnavailable, match="is taken: end what listens there"):
             await EmbeddedBroker(port=broker.port).__aenter__()
         async with MqttSink(_settings(broker.port)) as sink:
-            await _until(lambda: sink.is_connected)
+            await until(lambda: sink.is_connected)
 
 
 def test_embedded_broker_stays_on_this_machine() -> None:
@@ -278,7 +163,7 @@ async def test_unreadable_password_is_a_problem() -> None:
         raise FileNotFoundError(2, "No such file or directory", "/secret/place")
 
     async with MqttSink(_settings(1, username="u", password=missing)) as sink:
-        await _until(lambda: sink.counters.connection_errors_total >= 2)
+        await until(lambda: sink.counters.connection_errors_total >= 2)
         (problem,) = sink.problems()
 
     assert "the password cannot be read" in problem
@@ -295,12 +180,12 @@ async def test_nobody_listening_is_told_and_ends_when_somebody_does(make_mosquit
     async with MqttSink(_settings(broker.port)) as sink:
         await sink.wait_ready()
         assert sink.protocol == "5"
-        assert await sink.deliver(_notice()) is Receipt.NOBODY_LISTENS
+        assert await sink.deliver(notice()) is Receipt.NOBODY_LISTENS
         assert ["nobody subscribes" in problem for problem in sink.problems()] == [True]
 
-        async with _listening(broker.port, "stopframe/stream/+/alert", five=True) as ear:
-            assert await sink.deliver(_notice(expires_in_ms=9_500)) is Receipt.ACCEPTED
-            await _until(lambda: ear.messages)
+        async with listening(broker.port, "stopframe/stream/+/alert", five=True) as ear:
+            assert await sink.deliver(notice(expires_in_ms=9_500)) is Receipt.ACCEPTED
+            await until(lambda: ear.messages)
         assert (sink.problems(), sink.notes()) == ([], [])
 
     (message,) = ear.messages
@@ -320,16 +205,16 @@ async def test_denied_topics_are_problems_until_allowed(
     async with MqttSink(_settings(broker.port)) as sink:
         sink.set_status("S1", {"state": "live"})
         await sink.wait_ready()
-        assert await sink.deliver(_notice()) is Receipt.NOT_AUTHORIZED
-        await _until(lambda: len(sink.problems()) == 2)
+        assert await sink.deliver(notice()) is Receipt.NOT_AUTHORIZED
+        await until(lambda: len(sink.problems()) == 2)
         assert [p.split(":")[0].rsplit(" ", 1)[-1] for p in sink.problems()] == ["alert", "status"]
 
         acl.write_text("topic readwrite #\n")
         broker.signal(signal.SIGHUP)
         await asyncio.sleep(0.3)
-        assert await sink.deliver(_notice()) is Receipt.NOBODY_LISTENS
+        assert await sink.deliver(notice()) is Receipt.NOBODY_LISTENS
         sink.set_status("S1", {"state": "stalled"})
-        await _until(lambda: not any("denies" in problem for problem in sink.problems()))
+        await until(lambda: not any("denies" in problem for problem in sink.problems()))
 
 
 @pytest.mark.needs_mosquitto
@@ -338,7 +223,7 @@ async def test_refused_login_never_shows_the_password(make_mosquitto: Callable[.
     broker = make_mosquitto("allow_anonymous false")
     with capture_logs() as logs:
         async with MqttSink(_settings(broker.port, username="node", password=lambda: "hunter2")) as sink:
-            await _until(sink.problems)
+            await until(sink.problems)
             (problem,) = sink.problems()
 
     assert "Not authorized" in problem
@@ -350,22 +235,22 @@ async def test_frozen_broker_is_noticed_in_time_and_used_again(make_mosquitto: C
     """A broker that takes bytes and answers nothing fails the delivery in time; once it thaws, alerts are accepted."""
     broker = make_mosquitto()
     async with (
-        _listening(broker.port, "stopframe/stream/+/alert") as ear,
+        listening(broker.port, "stopframe/stream/+/alert") as ear,
         MqttSink(_settings(broker.port, answer_timeout_seconds=0.5)) as sink,
     ):
         await sink.wait_ready()
         broker.signal(signal.SIGSTOP)
         started_at = time.monotonic()
         with pytest.raises(SinkUnavailable):
-            await sink.deliver(_notice())
+            await sink.deliver(notice())
         assert time.monotonic() - started_at < 2
-        await _until(sink.problems)
+        await until(sink.problems)
         await asyncio.sleep(0.7)
 
         broker.signal(signal.SIGCONT)
-        await _until(lambda: sink.is_connected)
-        assert await sink.deliver(_notice(2)) is Receipt.ACCEPTED
-        await _until(lambda: '{"alert_id": "id-2"}' in ear.of("/alert"))
+        await until(lambda: sink.is_connected)
+        assert await sink.deliver(notice(2)) is Receipt.ACCEPTED
+        await until(lambda: '{"alert_id": "id-2"}' in ear.of("/alert"))
         assert sink.protocol == "5"
         assert sink.problems() == []
 
@@ -396,21 +281,21 @@ async def test_broker_frozen_and_killed_under_load_loses_nothing(
         MqttSink(settings) as sink,
         Delivery(Outbox(database), [sink], settings=quick) as delivery,
     ):
-        async with _listening(broker.port, "stopframe/stream/+/alert") as ear:
+        async with listening(broker.port, "stopframe/stream/+/alert") as ear:
             ears.append(ear)
-            sent = [(await delivery.submit(_alert(n))).alert_id for n in range(10)]
+            sent = [(await delivery.submit(alert(n))).alert_id for n in range(10)]
             broker.signal(signal.SIGSTOP)
-            sent += [(await delivery.submit(_alert(n))).alert_id for n in range(10)]
+            sent += [(await delivery.submit(alert(n))).alert_id for n in range(10)]
             await asyncio.sleep(0.8)
             broker.signal(signal.SIGCONT)
-            await _until(lambda: len(set(ear.ids())) == 20)
+            await until(lambda: len(set(ear.ids())) == 20)
             await delivery.drain(5)
         broker.stop()
-        sent += [(await delivery.submit(_alert(n))).alert_id for n in range(10)]
+        sent += [(await delivery.submit(alert(n))).alert_id for n in range(10)]
         broker.start()
-        async with _listening(broker.port, "stopframe/stream/+/alert") as ear:
+        async with listening(broker.port, "stopframe/stream/+/alert") as ear:
             ears.append(ear)
-            await _until(lambda: len(set(ear.ids())) == 10)
+            await until(lambda: len(set(ear.ids())) == 10)
             assert await delivery.drain(5) == 0
         assert (await Outbox(database).counts("mqtt"), delivery.problems()) == ({"acked": 30}, [])
 
@@ -423,14 +308,14 @@ async def test_killed_node_is_offline(make_mosquitto: Callable[..., Mosquitto]) 
     """A late subscriber finds `offline` retained where the node's connection just vanished."""
     broker = make_mosquitto()
     sink = MqttSink(_settings(broker.port, reconnect_first_seconds=60, reconnect_limit_seconds=60))
-    async with _listening(broker.port) as ear, sink:
-        await _until(lambda: ear.of("/available") == ["online"])
+    async with listening(broker.port) as ear, sink:
+        await until(lambda: ear.of("/available") == ["online"])
         broker_side = sink._link
         assert broker_side is not None
         sink._is_version_known = True
         sink._settings = _settings(1, reconnect_first_seconds=60, reconnect_limit_seconds=60)  # nowhere to return to
         broker_side._paho.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-        await _until(lambda: ear.of("/available") == ["online", "offline"])
-        async with _listening(broker.port) as late:
-            await _until(lambda: late.of("/available"))
+        await until(lambda: ear.of("/available") == ["online", "offline"])
+        async with listening(broker.port) as late:
+            await until(lambda: late.of("/available"))
             assert late.of("/available") == ["offline"]

@@ -324,7 +324,11 @@ async def _watch(
 
 
 def _with_alerts(outcome: Outcome, receiver: AlertReceiver) -> Outcome:
-    streams = {arrival.alert["stream"] for arrival in receiver.arrivals}
+    streams = {
+        arrival.alert["stream"]
+        for arrival in receiver.arrivals
+        if any(signal["kind"] != "blind" for signal in arrival.alert["signals"])
+    }
     return Outcome(
         outcome.harmful,
         outcome.clean,

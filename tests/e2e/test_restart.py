@@ -1,0 +1,59 @@
+"""The whole service is killed or told to end in bad moments: alerts and cuts survive, processes do not."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from benchmarks.brokers import Mosquitto
+from benchmarks.clips import encode_clip
+from benchmarks.losses import CLEAN_SCRIPT, HARMFUL_SCRIPT, kill_before_delivery
+from benchmarks.publishers import PacedPublishers
+from benchmarks.running import RunningService, free_port, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.needs_mosquitto
+@pytest.mark.parametrize("waits_for_cut", [False, True], ids=["alert-on-disk", "publisher-cut"])
+async def test_an_alert_and_a_cut_survive_a_kill(waits_for_cut: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """Killed between decision and delivery, the service sends the same alert once after its start, and denies the key.
+
+    Nothing of the killed service lives on.
+    """
+    clip = await asyncio.to_thread(encode_clip, HARMFUL_SCRIPT)
+    with Mosquitto(tmp_path) as broker:
+        restart = await kill_before_delivery(tmp_path / "service", clip, waits_for_cut=waits_for_cut, broker=broker)
+    assert (restart.alerts, restart.lost, restart.most_copies) == (1, 0, 1)
+    assert restart.is_key_refused
+    assert restart.outlived == 0
+
+
+async def test_it_ends_in_order_while_publishers_leave(tmp_path: Path) -> None:
+    """Told to end in the moment in which publishers leave, it ends within seconds, with exit code 0, and all of it."""
+    clip = await asyncio.to_thread(encode_clip, CLEAN_SCRIPT)
+    service = RunningService(tmp_path, f'alerts: {{mqtt: {{url: "mqtt://127.0.0.1:{free_port()}"}}}}')
+    async with service:
+        async with PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
+            publishers.start_many(6, clip, spread_seconds=0.5)
+            await service.wait_live(6, 30)
+            everyone = service.tree.everyone()
+        assert await service.stop() < 8
+        assert await wait_until(lambda: not any(one.is_running() for one in everyone), 5)
+    assert len(everyone) >= 9, "the service, two forkservers and six readers at least"
+
+
+async def test_a_publisher_who_stays_is_watched_again_after_a_restart(tmp_path: Path) -> None:
+    """A killed service that starts again takes and watches whoever publishes next, with the same state folder."""
+    clip = await asyncio.to_thread(encode_clip, CLEAN_SCRIPT)
+    service = RunningService(tmp_path, f'alerts: {{mqtt: {{url: "mqtt://127.0.0.1:{free_port()}"}}}}')
+    names = []
+    async with service:
+        for _ in range(2):
+            async with PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
+                publishers.start("live/again", clip)
+                rows = await service.wait_live(1, 30)
+                names.append(rows["live/again"].stream_id)
+                assert await service.kill() == []
+            await service.start()
+    assert names[0] == names[1], "the stream's identifier outlives a restart"

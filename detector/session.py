@@ -99,6 +99,7 @@ class StreamSession:
         self.last_packet_at: float | None = None
         self.last_action = ""
         self.readers = 0
+        self.faults = 0
         self.blind_since: float | None = self.started_at
         self.blind_cause = Cause.CONNECTING
         self.is_blindness_told = False
@@ -256,9 +257,22 @@ class StreamSession:
     async def _analyse_all(self) -> None:
         while True:
             frame = await self._frames.get()
-            observation = await self._look_at(frame)
-            if observation is not None:
-                await self._judge(observation)
+            try:
+                observation = await self._look_at(frame)
+                if observation is not None:
+                    await self._judge(observation)
+            except Exception as error:  # noqa: BLE001 - the task's edge: a fault over one frame must not end the watch
+                self._note_fault(error)
+
+    def _note_fault(self, error: Exception) -> None:
+        """Count a frame that could not be judged; only the first of a session is logged."""
+        self.faults += 1
+        self._parts.metrics.dropped(DropCause.WORKER_LOST)
+        self._note_cause(Cause.ANALYSIS_FAILED, self._parts.clock())
+        if self.faults == 1:
+            log.warning(
+                "session.frame_failed", stream=self.stream_id, why=type(error).__name__, detail=str(error)[:200]
+            )
 
     async def _look_at(self, frame: Frame) -> Observation | None:
         clock, metrics = self._parts.clock, self._parts.metrics

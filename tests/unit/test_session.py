@@ -149,6 +149,22 @@ async def test_frames_are_judged_in_order_and_seen_time_is_counted(monkeypatch: 
     assert session.state == "ended"
 
 
+async def test_a_fault_over_one_frame_does_not_end_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong with a frame is counted, and the next one is looked at all the same."""
+
+    def answer(seen: Frame) -> float:
+        if seen.sequence < 3:
+            raise ValueError("nobody expected this")
+        return 0.0
+
+    scene = Scene(monkeypatch, [OPENED, frame(1), frame(2), frame(3), 60.0], answer=answer)
+    async with scene.running() as session:
+        await scene.until(lambda: session.last_sample_at is not None)
+        assert scene.pool.seen == [1, 2, 3]
+        assert session.faults == 2
+        assert scene.metrics.value("stopframe_dropped_frames_total", cause="worker_lost") == 2
+
+
 async def test_three_votes_of_a_class_are_one_decision_to_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """A classifier acts on k of n frames; the first hit already asks for a closer look."""
     frames = [item for number in range(1, 5) for item in (frame(number), 0.02)]

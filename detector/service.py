@@ -38,6 +38,7 @@ from detector.bank_watch import BankWatch
 from detector.breaker import Breaker, BreakerSettings
 from detector.config.config import Config
 from detector.config.loading import config_digest
+from detector.coverage import Kind
 from detector.credentials import Credentials, CredentialsError, load_or_create, stream_id
 from detector.enforcement import Enforcer, EnforcerSettings
 from detector.events import StreamKey
@@ -248,6 +249,8 @@ class Service:
         self._enforcer = parts.enforcer
         self._policy = policy_settings(config)
         self._told_coverage: dict[str, dict[str, Any]] = {}
+        self._counted_coverage: dict[str, dict[tuple[Kind, str], float]] = {}
+        self._works: list[asyncio.Task[None]] = []
         self.supervisor = Supervisor(
             ingest=parts.ingest,
             sources=self._sources(),
@@ -263,6 +266,9 @@ class Service:
         names = ("supervisor", "banks", "health", "coverage")
         works = (self.supervisor.run(), self._watch_banks(), self._keep_health(), self._send_coverage())
         tasks = [asyncio.create_task(work, name=f"service.{name}") for name, work in zip(names, works, strict=True)]
+        self._works = tasks
+        for task in tasks:
+            task.add_done_callback(_note_failure)
         try:
             yield
         finally:
@@ -282,6 +288,11 @@ class Service:
         """As `ServiceView.health`."""
         problems = [*self.pool.problems(), *self.delivery.problems(), *self.responder.refused()]
         problems += self.bank_watch.problems(self.config.banks)
+        problems += [
+            f"{task.get_name()} has failed and does nothing more; restart stopframe, and report what its log says"
+            for task in self._works
+            if task.done() and not task.cancelled()
+        ]
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
         notes = list(self.delivery.notes())
@@ -353,9 +364,8 @@ class Service:
     def _sources(self) -> list[Watched]:
         found = []
         for source in self.config.sources:
-            url = source.url.reveal()
-            kind = SourceKind.RTMP if url.startswith("rtmp") else SourceKind.HTTP_TS
-            found.append(Watched(StreamKey("source", "source", source.name), kind, url))
+            key = StreamKey("source", "source", source.name)
+            found.append(Watched(key, source.kind, source.url.reveal()))
         return found
 
     def _open_session(self, watched: Watched) -> StreamSession:
@@ -389,10 +399,8 @@ class Service:
 
     async def _session_ended(self, session: StreamSession) -> None:
         self.responder.session_ended(session.session)
-        account = session.coverage()
-        self.metrics.coverage("seen", account.seen_seconds)
-        for cause, nanoseconds in account.by_cause_ns.items():
-            self.metrics.coverage(cause.kind.value, nanoseconds / 1e9, cause.value)
+        self._count_coverage(session)
+        self._counted_coverage.pop(session.session, None)
         self._told_coverage[session.session] = _coverage_words(session)
         self._sink.set_status(session.stream_id, self._status(session))
         self._told_coverage.pop(session.session)
@@ -439,9 +447,22 @@ class Service:
             sessions = list(self.supervisor.sessions.values())
             self._told_coverage = {session.session: _coverage_words(session) for session in sessions}
             for session in sessions:
+                self._count_coverage(session)
                 self._sink.send_coverage(session.stream_id, self._told_coverage[session.session])
             with contextlib.suppress(StoreUnavailable):
                 await self.coverage_store.upsert([_totals(session) for session in sessions])
+
+    def _count_coverage(self, session: StreamSession) -> None:
+        """Add what came to a stream's account since it was last counted."""
+        account = session.coverage()
+        totals = {(Kind.SEEN, ""): account.seen_seconds}
+        totals |= {(cause.kind, cause.value): ns / 1e9 for cause, ns in account.by_cause_ns.items()}
+        counted = self._counted_coverage.setdefault(session.session, {})
+        for (kind, cause), total in totals.items():
+            before = counted.get((kind, cause), 0.0)
+            if total > before:
+                self.metrics.coverage(kind.value, total - before, cause)
+                counted[kind, cause] = total
 
     def _status(self, session: StreamSession) -> dict[str, Any]:
         return {
@@ -512,6 +533,12 @@ def _totals(session: StreamSession) -> CoverageTotals:
         max_gap_seconds=account.max_gap_seconds,
         updated_at_ms=time.time_ns() // 1_000_000,
     )
+
+
+def _note_failure(task: "asyncio.Task[None]") -> None:
+    """Tell at once of a work that was to last as long as the service."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("service.work_failed", work=task.get_name(), exc_info=error)
 
 
 def _versions() -> dict[str, Any]:

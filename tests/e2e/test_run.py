@@ -1,0 +1,121 @@
+"""`stopframe run`: it says where it is found, ends on SIGTERM, and refuses to start with one sentence."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fixtures_cli import ROOT, CommandLine
+
+pytestmark = pytest.mark.e2e
+
+_CONFIG = """
+ingest: {{listen: "127.0.0.1:{ingest}"}}
+http: {{listen: "127.0.0.1:{http}"}}
+alerts: {{mqtt: {{url: "mqtt://127.0.0.1:{mqtt}"}}}}
+"""
+
+
+@contextmanager
+def _running(stopframe: CommandLine) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Start the service and yield it with the addresses of its ready line."""
+    process = stopframe.start("run")
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            event = json.loads(line)
+            if event["event"] == "service.ready":
+                yield process, event
+                return
+        raise AssertionError("it ended before it was ready")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_it_is_ready_where_it_says_and_ends_on_sigterm(stopframe: CommandLine, free_tcp_port: int) -> None:
+    """Health answers, the commands reach it over its socket, and SIGTERM ends it with exit 0."""
+    stopframe.write_config(_CONFIG.format(ingest=0, http=0, mqtt=free_tcp_port))
+    with _running(stopframe) as (process, ready):
+        health = httpx.get(f"{ready['http']}/health/live")
+        streams = stopframe("streams", "--json")
+        incidents = stopframe("incidents")
+        no_stream = stopframe("cut", "ABCDEFGH")
+        no_incident = stopframe("undo", "01a206b9-0000")
+        held = stopframe("incidents", "release", "CARDS/x")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+
+    assert health.status_code == 200
+    assert (streams.code, streams.out) == (0, "")
+    assert incidents.out.split()[0] == "incident"
+    assert (no_stream.code, no_incident.code, held.code) == (2, 2, 1)
+    assert "stopframe streams" in no_stream.err
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+
+
+def test_two_services_never_share_a_state_folder(stopframe: CommandLine, free_tcp_port: int) -> None:
+    """The second one on the same state_dir is refused in one sentence."""
+    stopframe.write_config(_CONFIG.format(ingest=0, http=0, mqtt=free_tcp_port))
+    with _running(stopframe):
+        second = CommandLine(stopframe.folder)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            other_port = probe.getsockname()[1]
+        second.write_config(_CONFIG.format(ingest=0, http=0, mqtt=other_port) + "log: {level: error}\n")
+        run = second("run")
+
+    assert run.code == 2
+    assert "another stopframe runs on this state_dir" in run.err
+
+
+@pytest.mark.parametrize("taken", ["ingest", "http", "mqtt"])
+def test_a_busy_port_is_one_sentence(stopframe: CommandLine, free_tcp_port: int, taken: str) -> None:
+    """Whichever port is taken: the sentence names it, exit 2, and nothing is left running."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        ports = {"ingest": 0, "http": 0, "mqtt": free_tcp_port} | {taken: port}
+        stopframe.write_config(_CONFIG.format(**ports) + "log: {level: error}\n")
+        run = stopframe("run")
+
+    assert run.code == 2
+    assert str(port) in run.err
+    assert len(run.err.strip().splitlines()) == 1
+
+
+def test_a_model_with_another_sha256_is_refused(stopframe: CommandLine) -> None:
+    """A model file that is missing, or not the one that its manifest names, keeps the service from starting."""
+    model = stopframe.folder / "model"
+    shutil.copytree(ROOT / "models/zoo/standin-cards", model)
+    manifest = model / "model.yaml"
+    manifest.write_text(re.sub(r"sha256: [0-9a-f]{64}", f"sha256: {'a' * 64}", manifest.read_text()))
+    stopframe.write_config("models: [./model]\nlog: {level: error}\n")
+    changed = stopframe("run")
+    (model / "model.onnx").unlink()
+    missing = stopframe("run")
+
+    assert (changed.code, missing.code) == (2, 2)
+    assert f"the manifest says {'a' * 64}" in changed.err
+    assert "No such file or directory; put the model file there" in missing.err
+    assert not Path(stopframe.folder / "state").exists()
+
+
+def test_an_unknown_class_is_refused(stopframe: CommandLine) -> None:
+    """A class that no configured model knows would never fire: the sentence lists those that there are."""
+    stopframe.write_config('classes: {"standin-cards/smptebar": {step: cut}}\nlog: {level: error}\n')
+
+    run = stopframe("run")
+
+    assert run.code == 2
+    assert "standin-cards/smptebars" in run.err

@@ -1,0 +1,107 @@
+"""What every command has in common: exit codes, one-sentence errors, and no traceback ever."""
+
+import pytest
+
+from tests.fixtures_cli import CommandLine
+
+pytestmark = pytest.mark.integration
+
+
+def test_version_and_help(stopframe: CommandLine) -> None:
+    """`--version` and `--help` answer on stdout with exit 0."""
+    version, usage = stopframe("--version"), stopframe("--help")
+
+    assert (version.code, usage.code) == (0, 0)
+    assert version.out.startswith("stopframe")
+    assert all(name in usage.out for name in ("demo", "run", "check", "scan", "hashes", "models", "streams", "cut"))
+
+
+@pytest.mark.parametrize(
+    "words", [("scan", "--liv", "x"), ("nosuch",), ("hashes", "nosuch"), ("run", "--port", "1"), ("scan",), ("cut",)]
+)
+def test_wrong_words_exit_2(stopframe: CommandLine, words: tuple[str, ...]) -> None:
+    """A typo in a command or flag is told on stderr with exit 2."""
+    run = stopframe(*words)
+
+    assert (run.code, run.out) == (2, "")
+    assert "Error: " in run.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("run",), ("scan", "x.png"), ("hashes", "stats"), ("models", "list"), ("streams",), ("undo", "ABCD"), ("check",)],
+)
+def test_a_missing_config_is_one_sentence(stopframe: CommandLine, words: tuple[str, ...]) -> None:
+    """Every command that reads a config says which file is missing."""
+    stopframe.config.unlink()
+
+    run = stopframe(*words)
+
+    assert (run.code, run.out) == (2, "")
+    assert run.err.strip().endswith(
+        ":1: (file): cannot be read (No such file or directory); name a readable config file"
+    )
+
+
+def test_check_names_every_fault_by_file_and_line(stopframe: CommandLine) -> None:
+    """`check` tells all faults of all files, reads nothing else, and is silent on stdout."""
+    (stopframe.folder / "good.yaml").write_text(
+        "state_dir: nowhere\nalerts: {mqtt: {username: me, password: '${NOPE}'}}\n"
+    )
+    (stopframe.folder / "bad.yaml").write_text("stat_dir: x\nsampling:\n  interval: fast\n")
+
+    good, bad = stopframe("check", "good.yaml"), stopframe("check", "good.yaml", "bad.yaml")
+
+    assert good.code == 0, good.err
+    assert bad.code == 2
+    first, second = bad.err.splitlines()
+    assert first.startswith("bad.yaml:1: stat_dir: no such key; did you mean state_dir?")
+    assert second.startswith("bad.yaml:3: sampling.interval: ")
+    assert not (stopframe.folder / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("streams",), ("incidents",), ("cut", "ABCDEFGH"), ("undo", "01a206b9"), ("incidents", "release", "A/b")]
+)
+def test_commands_for_a_service_that_does_not_run(stopframe: CommandLine, words: tuple[str, ...]) -> None:
+    """Without a running service the sentence says how to start one; exit 2."""
+    run = stopframe(*words)
+
+    assert (run.code, run.out) == (2, "")
+    assert "start it with 'stopframe run'" in run.err
+    assert len(run.err.strip().splitlines()) == 1
+
+
+def test_models_are_listed_shown_and_checked(stopframe: CommandLine) -> None:
+    """The stand-in is listed with its licence, shown with the place of each value, and loads as at start-up."""
+    listed, shown, checked = stopframe("models", "list", "--json"), stopframe("models", "show", "standin-cards"), None
+    checked = stopframe("models", "check")
+
+    standin = next(row for row in listed.lines if row["name"] == "standin-cards")
+    assert (standin["licence"], standin["configured"], standin["moderates"]) == ("Apache-2.0", True, False)
+    assert "model.yaml:" in shown.out
+    assert "file.sha256" in shown.out
+    assert checked.code == 0, checked.err
+    assert "answers as promised" in checked.out
+
+
+def test_a_model_that_does_not_exist_is_one_sentence(stopframe: CommandLine) -> None:
+    """`models show` and `models check` name the models that there are."""
+    for command in ("show", "check"):
+        run = stopframe("models", command, "nosuch")
+        assert run.code == 2
+        assert "no model of the zoo (standin-cards" in run.err
+
+
+def test_a_reader_of_our_output_may_leave(stopframe: CommandLine) -> None:
+    """A closed pipe ends a command without a traceback."""
+    for seed in range(3):
+        stopframe.picture(f"media/{seed}.png", seed)
+    process = stopframe.start("scan", "media")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=30)
+
+    assert process.returncode != 0
+    assert "Traceback" not in err

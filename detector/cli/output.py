@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 _Answer = TypeVar("_Answer")
 
@@ -38,13 +39,14 @@ def line(content: Any) -> None:
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows: a table on a terminal, aligned plain text in a pipe. Nothing is ever cut short."""
     texts = [["-" if cell is None else _printable(str(cell)) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        shown = Table(*headings, box=None, header_style="bold", pad_edge=False)
-        for row in texts:
-            shown.add_row(*(cell.replace("[", r"\[") for cell in row))
-        Console(soft_wrap=True).print(shown, overflow="fold")
-        return
     widths = [max(len(cells[column]) for cells in [list(headings), *texts]) for column in range(len(headings))]
+    if sys.stdout.isatty():
+        shown = Table(*(Column(name, no_wrap=True) for name in headings), box=None, header_style="bold", pad_edge=False)
+        for row in texts:
+            shown.add_row(*(Text(cell) for cell in row))
+        # As wide as the rows are: a narrow terminal wraps them, but an identifier is never cut short.
+        Console(width=sum(widths) + 2 * len(widths)).print(shown)
+        return
     for row in [list(headings), *texts]:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 

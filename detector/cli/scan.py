@@ -1,6 +1,7 @@
 """`stopframe scan`."""
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,9 @@ async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_q
         nursery = await stack.enter_async_context(Nursery("streams.reader:main", silences_children=True))
         pool = await stack.enter_async_context(_pool(config, at_once * FRAMES_AT_ONCE))
         _refuse_half_a_look(config, pool)
-        bar = stack.enter_context(progress("scan", len(media), is_quiet=is_quiet or len(media) == 1))
+        bar = stack.enter_context(
+            progress("scan", len(media), is_quiet=is_quiet or len(media) == 1 or sys.stdout.isatty())
+        )
 
         async def look(medium: Medium, tell: Tell) -> Outcome:
             bar.update(bar.task_ids[0], description=medium.name[-40:])

@@ -1,0 +1,75 @@
+"""Where log events go, and what never stands in them."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from detector.logs import configure_logs
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_json_lines_go_to_stderr_from_the_level_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """Events below the level are dropped; the others are one JSON object a line on stderr, with level and time."""
+    configure_logs("warning", "json")
+    structlog.get_logger().info("stream.seen")
+    structlog.get_logger().warning("stream.lost", stream="A")
+
+    written = capsys.readouterr()
+    (event,) = (json.loads(line) for line in written.err.splitlines())
+
+    assert written.out == ""
+    assert (event["event"], event["stream"], event["level"]) == ("stream.lost", "A", "warning")
+    assert event["timestamp"].endswith("Z")
+
+
+def test_auto_is_json_in_a_pipe_and_console_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """`auto` writes JSON where nobody sits; `console` writes text without colours there."""
+    assert not sys.stderr.isatty()
+    configure_logs("info", "auto")
+    structlog.get_logger().info("one.fact")
+    configure_logs("info", "console")
+    structlog.get_logger().info("other.fact", count=3)
+
+    first, second = capsys.readouterr().err.splitlines()
+
+    assert json.loads(first)["event"] == "one.fact"
+    assert "other.fact" in second
+    assert "count=3" in second
+    assert "\x1b" not in second
+
+
+def test_credentials_in_a_url_never_reach_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a library says, what stands before the @ of a URL is not written; nor are its chatty lines."""
+    configure_logs("info", "json")
+    logging.getLogger("some.library").warning("cannot reach rtmp://user:s3cret@192.0.2.1/live")
+    logging.getLogger("some.library").info("connecting")
+
+    (event,) = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+
+    assert event["event"] == "cannot reach rtmp://***@192.0.2.1/live"
+
+
+def test_an_exception_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A traceback in the JSON log stays within its object."""
+    configure_logs("info", "json")
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        structlog.get_logger().warning("it.broke", exc_info=True)
+
+    (event,) = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+
+    assert "ValueError: odd" in event["exception"]

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import structlog
 from detector.alerts.backoff import backoff_seconds
 from detector.alerts.clock import Clock
 from detector.alerts.mqtt_connection import ConnectionFailed, MqttLink, MqttSettings, connect, has_mqtt_5
-from detector.alerts.mqtt_faults import SESSION_TAKEN_OVER, explain_refusal
 from detector.alerts.retained_state import RetainedState
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
 from detector.store.database import StoreUnavailable
@@ -33,11 +31,9 @@ _RECEIPTS: Final = {
 _STREAM_KINDS: Final = {"alert", "status", "coverage"}
 
 _GOODBYE_SECONDS: Final = 1.0
-_STEADY_SECONDS: Final = 1.0
-"""A connection that lasted this long earns an immediate return; shorter ones wait, lest we hammer a broker."""
-_SLOWEST: Final = 32
-_CONTESTED_SECONDS: Final = 60.0
-"""How long health tells that another client used our identifier: the connections themselves only flicker."""
+_BRIEF_LIMIT: Final = 3
+"""So many brief connections in a row are a problem of their own: a broker that closes them, or a second client with
+our identifier, whose connection we end by connecting and which ends ours in turn."""
 
 
 @dataclass(slots=True)
@@ -81,7 +77,9 @@ class MqttSink:
         self._is_five = settings.protocol != "3.1.1"
         self._is_version_known = settings.protocol != "auto"
         self._outage: str | None = None
-        self._contested_until = -math.inf
+        self._is_leaving = False
+        self._connected_at: float | None = None
+        self._brief_in_a_row = 0
         self._denied_kinds: set[str] = set()
         self._nobody_listens = False
 
@@ -110,6 +108,7 @@ class MqttSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Publish `stopped` and disconnect, within a second or two."""
+        self._is_leaving = True
         if self._link is not None:
             with contextlib.suppress(SinkUnavailable, TimeoutError):
                 async with asyncio.timeout(_GOODBYE_SECONDS):
@@ -169,8 +168,11 @@ class MqttSink:
         told = []
         if self._outage is not None:
             told.append(f"no connection to the MQTT broker {where}: {self._outage}")
-        elif self._clock.monotonic() < self._contested_until:
-            told.append(f"the MQTT broker {where}: {explain_refusal(SESSION_TAKEN_OVER, '', may_write='')}")
+        if self._flickers:
+            told.append(
+                f"the connection to the MQTT broker {where} breaks again and again: see the broker's log, "
+                f"and give every service a node name of its own, {self._settings.node} may be taken"
+            )
         told += [
             f"the MQTT broker denies publishing {kind}: let this node's user write {self._topic_of(kind)} in its ACL"
             for kind in sorted(self._denied_kinds)
@@ -213,22 +215,14 @@ class MqttSink:
             log.info("mqtt.allowed", topic=kind)
 
     async def _keep_connected(self) -> None:
-        """Connect, stay, and connect again: at once the first time, then with backoff."""
+        """Connect, stay, and connect again: at once after a steady connection, else with backoff."""
         attempts = 0
         while True:
-            before, begun_at = self.counters.connects_total, self._clock.monotonic()
             why = await self._stay_connected()
             self.counters.connection_errors_total += 1
-            now = self._clock.monotonic()
-            if self._outage is None and now >= self._contested_until:
-                log.warning("mqtt.disconnected", reason=str(why))
-            self._outage = str(why)
-            was_steady = self.counters.connects_total > before and now - begun_at >= _STEADY_SECONDS
-            attempts = 0 if was_steady else attempts + 1
-            if why.code == SESSION_TAKEN_OVER:
-                # Returning takes the other's connection in turn: slowly, and told in one line.
-                attempts = _SLOWEST
-                self._contested_until = now + _CONTESTED_SECONDS
+            self._note_end(why)
+            attempts = 0 if self._was_steady() else attempts + 1
+            self._connected_at = None
             if attempts:
                 settings = self._settings
                 pause = backoff_seconds(
@@ -239,7 +233,26 @@ class MqttSink:
                 )
                 await asyncio.sleep(pause)
 
-    async def _stay_connected(self) -> ConnectionFailed:
+    def _note_end(self, why: str) -> None:
+        """Keep why there is no connection; log it once per outage, and flickering once as well."""
+        if self._connected_at is not None:
+            self._brief_in_a_row = 0 if self._was_steady() else self._brief_in_a_row + 1
+            if self._brief_in_a_row == _BRIEF_LIMIT:
+                log.warning("mqtt.flickering", reason=why)
+        if self._outage is None and self._brief_in_a_row < _BRIEF_LIMIT:
+            log.warning("mqtt.disconnected", reason=why)
+        self._outage = why
+
+    def _was_steady(self) -> bool:
+        """Whether the connection lasts, or lasted, longer than the longest wait for one: then it may return at once."""
+        steady_seconds = 2 * self._settings.reconnect_limit_seconds
+        return self._connected_at is not None and self._clock.monotonic() - self._connected_at >= steady_seconds
+
+    @property
+    def _flickers(self) -> bool:
+        return self._brief_in_a_row >= _BRIEF_LIMIT and not self._was_steady()
+
+    async def _stay_connected(self) -> str:
         """Hold one connection as long as it lasts; returns why it ended or did not come about."""
         try:
             if not self._is_version_known:
@@ -249,23 +262,24 @@ class MqttSink:
             async with connect(self._settings, is_five=self._is_five, will_topic=will_topic) as link:
                 return await self._use(link)
         except ConnectionFailed as error:
-            return error
+            return str(error)
 
-    async def _use(self, link: MqttLink) -> ConnectionFailed:
+    async def _use(self, link: MqttLink) -> str:
         """Let alerts out and keep the retained state up to date until the connection breaks."""
         state = asyncio.create_task(self._keep_state(link), name="mqtt-state")
         state.add_done_callback(lambda _: link.fail("the retained state cannot be published"))
         self.counters.connects_total += 1
+        self._connected_at = self._clock.monotonic()
         try:
             # Alerts do not wait for the retained state of a thousand streams.
             self._link = link
             self._ready.set()
             if self._outage is not None:
-                if self._clock.monotonic() >= self._contested_until:
+                if self._brief_in_a_row < _BRIEF_LIMIT:
                     errors_total = self.counters.connection_errors_total
                     log.info("mqtt.connected", protocol=self.protocol, errors_total=errors_total)
                 self._outage = None
-            return ConnectionFailed(await link.broken, link.end_code)
+            return await link.broken
         finally:
             self._ready.clear()
             self._link = None
@@ -277,7 +291,8 @@ class MqttSink:
         self._state.forget_sent()
         try:
             await self._publish_unsent(link)
-            await self._publish_retained(link, f"{self._node_topic}/available", b"online")
+            if not self._is_leaving:  # else `stopped` is out and stays the last word
+                await self._publish_retained(link, f"{self._node_topic}/available", b"online")
             while True:
                 self._news.clear()
                 await self._publish_unsent(link)

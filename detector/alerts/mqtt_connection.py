@@ -17,13 +17,17 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from detector.alerts.mqtt_faults import explain_failure, explain_refusal
+from detector.alerts.mqtt_faults import BROKEN, explain_failure, explain_refusal
 from detector.alerts.sink import SinkUnavailable
 
 _UNSUPPORTED_VERSION: Final = (0x01, 0x84)
 """CONNACK codes by which a broker says that it has no MQTT 5: 3.1.1's own and MQTT 5's."""
 
+_UNSPECIFIED: Final = 0x80
+"""What paho calls any end of a connection that the broker did not explain."""
+
 _GOODBYE_SECONDS: Final = 1.0
+_LAST_WORD_SECONDS: Final = 0.1
 
 
 class ConnectionFailed(Exception):
@@ -88,7 +92,6 @@ class MqttLink:
 
     def __init__(self, client: aiomqtt.Client, timeout_seconds: float, *, has_properties: bool) -> None:
         self.has_properties = has_properties
-        self.end_code: int | None = None
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._timeout_seconds = timeout_seconds
         self._waiting: dict[int, asyncio.Future[ReasonCode]] = {}
@@ -105,7 +108,7 @@ class MqttLink:
         """
         info = self._paho.publish(topic, payload, 1, retain, self._properties(expires_in_seconds))
         if info.rc != MQTT_ERR_SUCCESS or self.broken.done():
-            raise SinkUnavailable("the connection to the broker is down")
+            raise SinkUnavailable(BROKEN)
         answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
         self._waiting[info.mid] = answer
         try:
@@ -174,9 +177,12 @@ async def connect(settings: MqttSettings, *, is_five: bool, will_topic: str) -> 
         ConnectionFailed: no connection came about.
     """
     try:
-        async with _connected(_make_client(settings, is_five=is_five, will_topic=will_topic)) as client:
+        client = _make_client(settings, is_five=is_five, will_topic=will_topic)
+        async with _connected(client) as lost:
             link = MqttLink(client, settings.answer_timeout_seconds, has_properties=is_five)
-            watch = asyncio.create_task(_watch(client, link, settings), name="mqtt-watch")
+            # aiomqtt forgets a loss between the broker's yes and its own; where the watch sees it, it knows more.
+            lost.add_done_callback(lambda _: lost.get_loop().call_later(_LAST_WORD_SECONDS, link.fail, BROKEN))
+            watch = asyncio.create_task(_watch(client, link), name="mqtt-watch")
             try:
                 yield link
             finally:
@@ -208,7 +214,8 @@ async def listen(settings: MqttSettings, topic_filter: str) -> AsyncIterator[Asy
     """
     try:
         is_five = await has_mqtt_5(settings)
-        async with _connected(_make_client(settings, is_five=is_five, will_topic=None)) as client:
+        client = _make_client(settings, is_five=is_five, will_topic=None)
+        async with _connected(client):
             await client.subscribe(topic_filter, qos=1)
             yield _received(client)
     except aiomqtt.MqttError as error:
@@ -221,12 +228,22 @@ async def _received(client: aiomqtt.Client) -> AsyncIterator[Received]:
 
 
 @contextlib.asynccontextmanager
-async def _connected(client: aiomqtt.Client) -> AsyncIterator[aiomqtt.Client]:
-    """Connect, and disconnect whatever happens: aiomqtt leaves the socket of a failed or cancelled try open."""
+async def _connected(client: aiomqtt.Client) -> AsyncIterator[asyncio.Future[None]]:
+    """Connect, and disconnect whatever happens: aiomqtt leaves the socket of a failed or cancelled try open.
+
+    Yields a future that is done when the connection is lost.
+    """
+    lost = _loss(client)
     entering = asyncio.create_task(client.__aenter__(), name="mqtt-connect")
+    either: tuple[asyncio.Future[Any], ...] = (entering, lost)
     try:
-        await asyncio.shield(entering)
-        yield client
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not entering.done():  # a refusal is told just before the connection is closed: it is on its way
+            await asyncio.wait({entering}, timeout=_LAST_WORD_SECONDS)
+        if not entering.done():
+            raise aiomqtt.MqttError("closed before the broker let us in") from ConnectionResetError()
+        await entering
+        yield lost
     finally:
         if not entering.done():  # cancelled while a thread is connecting, which cannot be
             await asyncio.wait({entering}, timeout=_GOODBYE_SECONDS)
@@ -243,30 +260,55 @@ def _failure(error: aiomqtt.MqttError, settings: MqttSettings) -> ConnectionFail
     known = error if isinstance(error, aiomqtt.MqttCodeError) else (error.__cause__ or error.__context__ or error)
     if isinstance(known, aiomqtt.MqttCodeError) and isinstance(known.rc, ReasonCode) and known.rc.is_failure:
         code = int(known.rc.value)
-        will_topic = f"{settings.prefix}/{settings.node}/available"
-        return ConnectionFailed(explain_refusal(code, str(known.rc), may_write=will_topic), code)
+        return ConnectionFailed(explain_refusal(code, str(known.rc)), code)
     if isinstance(known, aiomqtt.MqttError):
         # No answer in time, or the connection ended before or after the broker let us in.
         known = TimeoutError() if "timed out" in str(known).lower() else ConnectionResetError()
     return ConnectionFailed(explain_failure(known, host=settings.host, has_tls=settings.tls))
 
 
-async def _watch(client: aiomqtt.Client, link: MqttLink, settings: MqttSettings) -> None:
+def _loss(client: aiomqtt.Client) -> asyncio.Future[None]:
+    """Return what is done when the connection is lost: aiomqtt takes no notice before the broker let it in."""
+    loop, lost = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+    paho: PahoClient = client._client  # noqa: SLF001
+    inner: Callable[..., None] = paho.on_disconnect  # type: ignore[assignment]
+
+    def note() -> None:
+        if not lost.done():
+            lost.set_result(None)
+
+    def on_disconnect(*words: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(note)
+        inner(*words)
+        _look_at_end(client)
+
+    paho.on_disconnect = on_disconnect
+    return lost
+
+
+def _look_at_end(client: aiomqtt.Client) -> None:
+    """Take note of how the connection ended: asyncio complains of a future whose exception nobody looked at."""
+    ended = client._disconnected  # noqa: SLF001
+    if ended.done() and not ended.cancelled():
+        ended.exception()
+
+
+async def _watch(client: aiomqtt.Client, link: MqttLink) -> None:
     """Notice the end of the connection: the stream of messages, of which there are none, ends with it."""
     try:
         async for _ in client.messages:
             continue
     except aiomqtt.MqttError as error:
-        failed = _failure(error, settings)
-        link.end_code = failed.code
-        link.fail(str(failed))
+        code = getattr(error.__cause__ or error, "rc", None)
+        if isinstance(code, ReasonCode) and code.value != _UNSPECIFIED:
+            link.fail(explain_refusal(int(code.value), str(code)))
+        link.fail(BROKEN)
 
 
 def _close(client: aiomqtt.Client) -> None:
     """Close the socket if there is one, and take note of how the connection ended, which nobody else asks."""
-    ended = client._disconnected  # noqa: SLF001 - a future that asyncio complains about if nobody looks
-    if ended.done() and not ended.cancelled():
-        ended.exception()
+    _look_at_end(client)
     with contextlib.suppress(OSError, ValueError):
         client._client.disconnect()  # noqa: SLF001 - aiomqtt offers this only for established connections
 
@@ -291,7 +333,30 @@ def _make_client(settings: MqttSettings, *, is_five: bool, will_topic: str | Non
         logger=quiet,
     )
     client._client.connect_timeout = settings.answer_timeout_seconds  # noqa: SLF001 - aiomqtt gives no way in
+    client._loop = _ForgivingLoop(client._loop)  # type: ignore[assignment]  # noqa: SLF001
     return client
+
+
+class _ForgivingLoop:
+    """The event loop as aiomqtt sees it.
+
+    aiomqtt asks it from a thread to watch the new connection. If the broker closed that meanwhile, there is nothing to
+    watch; the loss itself is told by `on_disconnect`.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._loop.add_reader(descriptor, callback)
+
+    def add_writer(self, descriptor: int, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._loop.add_writer(descriptor, callback)
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
@@ -307,7 +372,19 @@ def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
             context.load_cert_chain(settings.certificate_file, settings.key_file, password="")
         except OSError as error:
             raise _unusable("certificate_file or key_file", settings.certificate_file, error) from None
+    context.sslsocket_class = _TidySocket
     return context
+
+
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails: paho forgets it then, with each try of an outage another one."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as ssl declares it
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
 
 
 def _unusable(option: str, path: str | None, error: OSError) -> ConnectionFailed:

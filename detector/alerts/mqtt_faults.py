@@ -4,7 +4,7 @@ import socket
 import ssl
 from typing import Final
 
-SESSION_TAKEN_OVER: Final = 0x8E
+_SESSION_TAKEN_OVER: Final = 0x8E
 """DISCONNECT reason of MQTT 5, section 3.14.2.1: another client connected under our client identifier."""
 
 _LETS_NOBODY_IN: Final = {0x04, 0x05, 0x86, 0x87, 0x8C}
@@ -23,17 +23,19 @@ _NO_TLS: Final = {"wrong version number", "unexpected eof while reading", "packe
 """What OpenSSL says of an answer that is no TLS."""
 
 
-def explain_refusal(code: int, words: str, *, may_write: str) -> str:
-    """Return why a broker's CONNACK or DISCONNECT sent us away.
+_CLOSED: Final = "it closed the connection; see the broker's log, or write mqtts://, in case it speaks TLS there"
+_CLOSED_TLS: Final = (
+    "it closed the connection; see the broker's log: it may want a certificate of ours "
+    "(alerts.mqtt.certificate_file), or speak no TLS there"
+)
+BROKEN: Final = "the connection broke; check that the broker runs"
 
-    `words` is the code in the standard's own words, `may_write` the topic of our last will.
-    """
+
+def explain_refusal(code: int, words: str) -> str:
+    """Return why a broker's CONNACK or DISCONNECT sent us away; `words` is the code in the standard's own words."""
     if code in _LETS_NOBODY_IN:
-        return (
-            f"it does not let us in ({words}); correct alerts.mqtt.username and password, "
-            f"and let this user write {may_write}, our last will"
-        )
-    if code == SESSION_TAKEN_OVER:
+        return f"it does not let us in ({words}); correct alerts.mqtt.username and password, or the broker's list"
+    if code == _SESSION_TAKEN_OVER:
         return "another client took our client identifier; give every service a node name of its own"
     if code in _IS_BUSY:
         return f"it has no room for us ({words}); raise its limits, or see what else connects"
@@ -54,8 +56,7 @@ def explain_failure(error: BaseException, *, host: str, has_tls: bool) -> str:
         case TimeoutError():
             why = "it does not answer; check that it runs and that no firewall stands between"
         case ConnectionError():
-            speaks = "mqtt://, in case it speaks no TLS there" if has_tls else "mqtts://, in case it speaks TLS there"
-            why = f"it closed the connection; see the broker's log, or write {speaks}"
+            why = _CLOSED_TLS if has_tls else _CLOSED
         case OSError() if error.strerror:
             why = f"it cannot be reached ({error.strerror}); check the network and alerts.mqtt.url"
         case _:

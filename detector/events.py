@@ -23,7 +23,10 @@ class Step(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
-    """Where a stream lives on its ingest server. `app/name` holds the publisher's key: never logged, never sent."""
+    """Where a stream lives on its ingest server. `app/name` holds the publisher's key: never logged, never sent.
+
+    `app` is empty on servers whose paths may have a single part.
+    """
 
     server: str
     app: str
@@ -32,7 +35,7 @@ class StreamKey:
     @property
     def path(self) -> str:
         """What `match:` patterns in the config are held against."""
-        return f"{self.app}/{self.name}"
+        return f"{self.app}/{self.name}" if self.app else self.name
 
 
 @dataclass(frozen=True, slots=True)

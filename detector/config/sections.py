@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
@@ -23,6 +24,7 @@ from detector.config.values import (
     read_workers,
 )
 from detector.events import Step
+from streams.job import SourceKind
 from streams.sampling import SamplingMode
 
 
@@ -44,7 +46,7 @@ class LogSection(Section):
 
 
 class IngestSection(Section):
-    """The ingest server whose publishers are watched. Each kind has its own section, in its file in `detector.ingest`."""
+    """The ingest server whose publishers are watched. Each kind has a section of its own, in its file."""
 
     kind: str
     """Which server it is."""
@@ -61,7 +63,24 @@ class SourceSection(Section):
     name: Name
     """What the stream is called; unique."""
     url: SourceUrl
-    """Where it is read: MPEG-TS over http or https, or rtmp. `${NAME}` keeps a key out of the file."""
+    """Where it is read: MPEG-TS or FLV over http or https, or rtmp. `${NAME}` keeps a key out of the file."""
+    format: Literal["auto", "ts", "flv"] = "auto"
+    """What comes over http: `ts` (MPEG-TS) or `flv`; `auto` takes flv where the URL's path ends in .flv, else ts."""
+
+    @model_validator(mode="after")
+    def _format_fits_the_url(self) -> Self:
+        if self.format == "ts" and self.url.kind is SourceKind.RTMP:
+            raise refuse(Conflict(("format",), "is ts, which RTMP cannot carry; leave it out", concerns=(("url",),)))
+        return self
+
+    @property
+    def kind(self) -> SourceKind:
+        """How it is read. Raises LookupError as `url.reveal` does."""
+        url = self.url.reveal()
+        if self.url.kind is SourceKind.RTMP:
+            return SourceKind.RTMP
+        is_flv = self.format == "flv" or (self.format == "auto" and urlsplit(url).path.lower().endswith(".flv"))
+        return SourceKind.HTTP_FLV if is_flv else SourceKind.HTTP_TS
 
 
 class ReaderSection(Section):

@@ -8,6 +8,8 @@ from typing import Any
 from detector.config.sections import IngestSection
 from detector.ingest.adapter import IngestServer
 from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
+from detector.ingest.mediamtx import MediaMtx, MediaMtxSettings
+from detector.ingest.node_media_server import NodeMediaServer, NodeMediaServerSettings
 from detector.ingest.none import NoIngest, NoIngestSettings
 from detector.ingest.revocations import Revocations
 
@@ -29,6 +31,8 @@ class IngestKind:
 INGEST_SERVERS: dict[str, IngestKind] = {
     "none": IngestKind(NoIngestSettings, lambda _settings, _revocations, name: NoIngest(name)),
     "embedded": IngestKind(EmbeddedSettings, EmbeddedIngest),
+    "mediamtx": IngestKind(MediaMtxSettings, MediaMtx),
+    "node-media-server": IngestKind(NodeMediaServerSettings, NodeMediaServer),
 }
 
 

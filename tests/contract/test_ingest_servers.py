@@ -5,6 +5,8 @@ To add a server: one line in `INGEST_SERVERS` and one in `BENCHES` below, with a
 
 import asyncio
 import contextlib
+import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
@@ -14,6 +16,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from detector.config.references import Secret
 from detector.events import Publisher, StreamKey
 from detector.ingest.adapter import (
     IngestServer,
@@ -24,19 +27,41 @@ from detector.ingest.adapter import (
     answer_within,
 )
 from detector.ingest.board import PublisherBoard
+from detector.ingest.mediamtx import MediaMtx, join_path
+from detector.ingest.node_media_server import NodeMediaServer
 from detector.ingest.registry import ENTRY_POINT_GROUP, INGEST_SERVERS, ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
+from tests.fixtures_mediamtx import Denied, FakeMediaMtx, until
+from tests.fixtures_node_media_server import running_nms
 
 AWKWARD_NAMES = ["plain", "a b", "a&b", "k+1", "%41", "what?", "x'y\"", "ümläut", "日本"]
+
+Publish = Callable[[IngestServer, StreamKey], contextlib.AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A server to test: the settings to reach it by, and a publisher: `publish` is live inside its context."""
+
+    settings: object
+    publish: Publish
+    is_denied: Callable[[IngestServer, StreamKey], Awaitable[bool]]
+    """Tries to publish once."""
+    attach: Callable[[IngestServer], None] = lambda _: None
+    """Lets the server ask this hook."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A server under test, and a publisher for it: `publish` is live inside its context, `is_denied` tries once."""
+    """How one kind is tested. `names` are those that the server lets anyone publish under."""
 
     settings: dict[str, object]
-    publish: Callable[[IngestServer, StreamKey], contextlib.AbstractAsyncContextManager[None]] | None = None
-    is_denied: Callable[[IngestServer, StreamKey], Awaitable[bool]] | None = None
+    stage: Callable[[Path], contextlib.AbstractAsyncContextManager[Stage]] | None = None
+    names: tuple[str, ...] = tuple(AWKWARD_NAMES)
+    app: str = "li ve"
+    marks: tuple[pytest.MarkDecorator, ...] = ()
+    at_port: Callable[[int], dict[str, object]] | None = None
+    """The settings for a server of its own process that is to be found at a port."""
 
 
 @contextlib.asynccontextmanager
@@ -63,25 +88,95 @@ async def _is_denied_over_http(server: IngestServer, key: StreamKey) -> bool:
         return (await client.post(server.reader_source(key)[1], content=b"x")).status_code == 403
 
 
-BENCHES = {
-    "none": Bench({}),
-    "embedded": Bench({"listen": "127.0.0.1:0"}, _publish_over_http, _is_denied_over_http),
-}
-CUTTING = sorted(name for name, bench in BENCHES.items() if bench.publish)
+@contextlib.asynccontextmanager
+async def _embedded(_: Path) -> AsyncIterator[Stage]:
+    yield Stage({"listen": "127.0.0.1:0"}, _publish_over_http, _is_denied_over_http)
 
 
 @contextlib.asynccontextmanager
-async def _open(kind: str, folder: Path) -> AsyncIterator[IngestServer]:
+async def _mediamtx(_: Path) -> AsyncIterator[Stage]:
+    """A stand-in written from its source: this was never run against a real MediaMTX."""
+    async with FakeMediaMtx().serving() as fake:
+
+        @contextlib.asynccontextmanager
+        async def publish(_: IngestServer, key: StreamKey) -> AsyncIterator[None]:
+            source_id = await fake.publish(join_path(key.app, key.name))
+            yield
+            if source_id not in fake.kicked:
+                del fake.paths[join_path(key.app, key.name)]
+
+        async def is_denied(_: IngestServer, key: StreamKey) -> bool:
+            with contextlib.suppress(Denied):
+                async with publish(_, key):
+                    return False
+            return True
+
+        def attach(server: IngestServer) -> None:
+            assert isinstance(server, MediaMtx)
+            fake.hook = lambda fields: server.answer_hook(json.dumps(fields).encode())
+
+        yield Stage({"api": f"http://127.0.0.1:{fake.port}", "poll": "100ms"}, publish, is_denied, attach)
+
+
+@contextlib.asynccontextmanager
+async def _node_media_server(folder: Path) -> AsyncIterator[Stage]:
+    async with running_nms(folder / "nms") as nms:
+
+        @contextlib.asynccontextmanager
+        async def publish(_: IngestServer, key: StreamKey) -> AsyncIterator[None]:
+            before = nms.hook_answers
+            async with nms.publishing(key.app, key.name):
+                # It asks twice and lets in meanwhile: a key revoked between the two denies this publisher as well.
+                await until(lambda: nms.hook_answers >= before + 2)
+                yield
+
+        def attach(server: IngestServer) -> None:
+            assert isinstance(server, NodeMediaServer)
+            nms.hook = server.answer_hook
+
+        yield Stage(nms.settings, publish, lambda _, key: nms.is_denied(key.app, key.name), attach)
+
+
+BENCHES = {
+    "none": Bench({}),
+    "embedded": Bench({"listen": "127.0.0.1:0"}, _embedded),
+    "mediamtx": Bench({}, _mediamtx, at_port=lambda port: {"api": f"http://127.0.0.1:{port}", "timeout": "300ms"}),
+    "node-media-server": Bench(
+        {},
+        _node_media_server,
+        names=("plain", "A-b_9"),  # it lets nobody publish under any other character
+        app="li-ve",
+        marks=(pytest.mark.needs_node_media_server,),
+        at_port=lambda port: {
+            "api": f"http://127.0.0.1:{port}",
+            "timeout": "300ms",
+            "password": Secret("test", "secret-password"),
+        },
+    ),
+}
+CUTTING = [pytest.param(name, marks=bench.marks) for name, bench in sorted(BENCHES.items()) if bench.stage]
+CUTTING_NAMES = [
+    pytest.param(kind, name, marks=bench.marks)
+    for kind, bench in sorted(BENCHES.items())
+    if bench.stage
+    for name in bench.names
+]
+REMOTE = sorted(name for name, bench in BENCHES.items() if bench.at_port)
+
+
+def _made(kind: str, folder: Path, settings: object) -> IngestServer:
     made = ingest_kind(kind)
     store = Revocations(FileRevocations(folder / "revoked"), lambda key: key.path.encode().hex())
-    async with made.make(made.settings.model_validate(BENCHES[kind].settings), store, "edge") as server:
-        yield server
+    return made.make(made.settings.model_validate(settings), store, "edge")
 
 
-def _publish(kind: str, server: IngestServer, key: StreamKey) -> contextlib.AbstractAsyncContextManager[None]:
-    publish = BENCHES[kind].publish
-    assert publish is not None
-    return publish(server, key)
+@contextlib.asynccontextmanager
+async def _open(kind: str, folder: Path) -> AsyncIterator[tuple[IngestServer, Stage]]:
+    stage_for = BENCHES[kind].stage
+    assert stage_for is not None
+    async with stage_for(folder) as stage, _made(kind, folder, stage.settings) as server:
+        stage.attach(server)
+        yield server, stage
 
 
 async def _next(changes: AsyncIterator[PublisherChange]) -> PublisherChange:
@@ -122,11 +217,15 @@ def test_settings_are_strict(kind: str) -> None:
         settings.model_validate({"no_such_key": 1})
 
 
-@pytest.mark.parametrize("kind", sorted(INGEST_SERVERS))
+@pytest.mark.parametrize("kind", [pytest.param(n, marks=b.marks) for n, b in sorted(BENCHES.items())])
 async def test_an_idle_server_has_nobody(kind: str, tmp_path: Path) -> None:
     """Without publishers the list is empty, a cut counts 0, nothing is revoked; `changes()` ends with the server."""
     key = StreamKey("edge", "live", "nobody")
-    async with _open(kind, tmp_path) as server:
+    async with contextlib.AsyncExitStack() as stack:
+        if BENCHES[kind].stage:
+            server, _ = await stack.enter_async_context(_open(kind, tmp_path))
+        else:
+            server = await stack.enter_async_context(_made(kind, tmp_path, BENCHES[kind].settings))
         assert server.name == "edge"
         assert await server.publishers() == []
         assert (await server.cut(key)).count == 0
@@ -138,11 +237,11 @@ async def test_an_idle_server_has_nobody(kind: str, tmp_path: Path) -> None:
     assert await asyncio.wait_for(waiting, 5) is None
 
 
-@pytest.mark.parametrize("kind", sorted(set(INGEST_SERVERS) - set(CUTTING)))
+@pytest.mark.parametrize("kind", sorted(name for name, bench in BENCHES.items() if not bench.stage))
 async def test_a_server_that_cannot_cut_says_so(kind: str, tmp_path: Path) -> None:
     """Where nothing can be cut, that is said beforehand, and each attempt ends in a sentence with the remedy."""
     key = StreamKey("edge", "live", "x")
-    async with _open(kind, tmp_path) as server:
+    async with _made(kind, tmp_path, BENCHES[kind].settings) as server:
         assert not server.can_cut
         for ask in (server.revoke, server.restore):
             with pytest.raises(IngestUnavailable, match="`ingest`"):
@@ -151,14 +250,13 @@ async def test_a_server_that_cannot_cut_says_so(kind: str, tmp_path: Path) -> No
             server.reader_source(key)
 
 
-@pytest.mark.parametrize("name", AWKWARD_NAMES)
-@pytest.mark.parametrize("kind", CUTTING)
+@pytest.mark.parametrize(("kind", "name"), CUTTING_NAMES)
 async def test_a_publisher_is_listed_cut_and_gone(kind: str, name: str, tmp_path: Path) -> None:
     """Whatever its name, a publisher is listed, told of, cut once with its connection's id, and told to have ended."""
-    key = StreamKey("edge", "li ve", name)
-    async with _open(kind, tmp_path) as server:
+    key = StreamKey("edge", BENCHES[kind].app, name)
+    async with _open(kind, tmp_path) as (server, stage):
         changes = server.changes()
-        async with _publish(kind, server, key):
+        async with stage.publish(server, key):
             started = await _next(changes)
             assert isinstance(started, PublisherStarted)
             assert await server.publishers() == [started.publisher]
@@ -175,35 +273,33 @@ async def test_a_publisher_is_listed_cut_and_gone(kind: str, name: str, tmp_path
 @pytest.mark.parametrize("kind", CUTTING)
 async def test_revoking_denies_until_restored(kind: str, tmp_path: Path) -> None:
     """Revoking leaves a live publisher alone and denies the next, over a restart too; restoring lets in again."""
-    key = StreamKey("edge", "live", "k+1")
-    is_denied = BENCHES[kind].is_denied
-    assert is_denied is not None
-    async with _open(kind, tmp_path) as server:
+    key = StreamKey("edge", "live", BENCHES[kind].names[-1])
+    async with _open(kind, tmp_path) as (server, stage):
         changes = server.changes()
-        async with _publish(kind, server, key):
+        async with stage.publish(server, key):
             await _next(changes)
             await server.revoke(key)
             await server.revoke(key)
             assert [p.key for p in await server.publishers()] == [key]
         await _next(changes)
-        assert await is_denied(server, key)
-    async with _open(kind, tmp_path) as server:
+        assert await stage.is_denied(server, key)
+    async with _open(kind, tmp_path) as (server, stage):
         assert server.is_revoked(key)
-        assert await is_denied(server, key)
+        assert await stage.is_denied(server, key)
         await server.restore(key)
         await server.restore(key)
         assert not server.is_revoked(key)
-        assert not await is_denied(server, key)
+        assert not await stage.is_denied(server, key)
 
 
 @pytest.mark.parametrize("kind", CUTTING)
 async def test_a_late_consumer_is_told_the_present(kind: str, tmp_path: Path) -> None:
     """Who begins to follow late hears of everyone live; who falls behind hears a true end for every start."""
     keys = [StreamKey("edge", "live", str(n)) for n in range(3)]
-    async with _open(kind, tmp_path) as server, contextlib.AsyncExitStack() as stack:
+    async with _open(kind, tmp_path) as (server, stage), contextlib.AsyncExitStack() as stack:
         early = server.changes()
         for key in keys:
-            await stack.enter_async_context(_publish(kind, server, key))
+            await stack.enter_async_context(stage.publish(server, key))
         seen = [await _next(early) for _ in keys]
         late = server.changes()
         told = {c.publisher.key for c in [await _next(late) for _ in keys] if isinstance(c, PublisherStarted)}
@@ -213,6 +309,34 @@ async def test_a_late_consumer_is_told_the_present(kind: str, tmp_path: Path) ->
         ended = [await _next(early), await _next(early)]
         assert [type(c) for c in seen + ended] == [PublisherStarted] * 3 + [PublisherEnded] * 2
         assert [p.key for p in await server.publishers()] == [keys[2]]
+
+
+@pytest.mark.parametrize("is_listening", [False, True])
+@pytest.mark.parametrize("kind", REMOTE)
+async def test_a_server_that_is_down_or_hangs_costs_its_time_limit(
+    kind: str, *, is_listening: bool, tmp_path: Path
+) -> None:
+    """What needs its answer fails in time with a sentence; denying keys, reading and watching go on without it."""
+    key = StreamKey("edge", "live", "secret-key")
+    at_port = BENCHES[kind].at_port
+    assert at_port is not None
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if is_listening:
+            silent.listen()
+        async with _made(kind, tmp_path, at_port(silent.getsockname()[1])) as server:
+            for ask in (server.publishers, lambda: server.cut(key), lambda: server.cut(key, "1")):
+                async with asyncio.timeout(2):
+                    with pytest.raises(IngestUnavailable) as caught:
+                        await ask()
+                assert "secret" not in str(caught.value)
+            changes = asyncio.create_task(anext(server.changes(), None), name="changes")
+            await server.revoke(key)
+            assert server.is_revoked(key)
+            await server.restore(key)
+            assert server.reader_source(key)[1].startswith(("http://", "rtmp://"))
+            assert not changes.done()
+    assert await changes is None
 
 
 async def test_a_question_that_hangs_is_given_up() -> None:

@@ -1,0 +1,140 @@
+"""Questions to an ingest server's HTTP API: every one bounded in time and size, and no key or password in any error."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from detector.ingest.adapter import IngestUnavailable
+
+_ANSWER_BYTES = 16 * 1024 * 1024
+"""A list of 20,000 publishers fits; what is longer comes from no ingest server."""
+
+_CONNECTIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAnswer:
+    """What the server answered: the HTTP status, and the JSON of the body or None where there is none."""
+
+    status: int
+    content: Any
+
+
+class ServerApi:
+    """`async with ServerApi("MediaMTX", "http://127.0.0.1:9997", setting="ingest.api") as api`: ask one server.
+
+    Follows no redirects and obeys no proxy variables. `setting` is the option that names the address, for errors.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        address: str,
+        *,
+        setting: str,
+        timeout_seconds: float = 2.0,
+        limit_bytes: int = _ANSWER_BYTES,
+        auth: tuple[str, str] | None = None,
+    ) -> None:
+        self._server = server
+        self._address = address
+        self._setting = setting
+        self._timeout_seconds = timeout_seconds
+        self._limit_bytes = limit_bytes
+        self._auth = httpx.BasicAuth(*auth) if auth else None
+        self._resources = AsyncExitStack()
+        self._http: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        """Make the client; nothing is asked yet."""
+        client = httpx.AsyncClient(
+            base_url=self._address,
+            auth=self._auth,
+            timeout=self._timeout_seconds,
+            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=2, keepalive_expiry=5.0),
+            headers={"accept-encoding": "identity"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+        self._http = await self._resources.enter_async_context(client)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close every connection."""
+        self._http = None
+        await self._resources.aclose()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Any = None,
+        token: str | None = None,
+        wants_json: bool = True,
+    ) -> ApiAnswer:
+        """Ask one question; `path` is quoted already, `body` becomes JSON, `token` goes in as bearer.
+
+        Any HTTP status is an answer; without `wants_json` it is all that counts. Raises `IngestUnavailable` where no
+        answer came, or none that can be understood.
+        """
+        if self._http is None:
+            raise IngestUnavailable(f"{self._server} cannot be asked any more: the service is stopping")
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        request = self._http.build_request(method, path, params=params, json=body, headers=headers)
+        try:
+            # httpx limits each read; a server that sends a byte now and then is bounded by this alone.
+            async with asyncio.timeout(self._timeout_seconds):
+                status, raw = await self._exchange(self._http, request)
+        except (TimeoutError, httpx.TimeoutException):
+            raise IngestUnavailable(
+                f"{self._server} at {self._address} did not answer within {self._timeout_seconds:g} s; its log says why"
+            ) from None
+        except (httpx.HTTPError, OSError) as error:
+            raise IngestUnavailable(
+                f"{self._server} at {self._address} cannot be asked ({type(error).__name__}); "
+                f"start it, or correct {self._setting}"
+            ) from None
+        return ApiAnswer(status, self._json(raw, status) if wants_json else None)
+
+    def refuse(self, answer: ApiAnswer) -> IngestUnavailable:
+        """The error for an answer that is none of those expected: its status and where to look."""
+        return IngestUnavailable(
+            f"{self._server} at {self._address} answered {answer.status}; its log says why, or {self._setting} is wrong"
+        )
+
+    async def _exchange(self, client: httpx.AsyncClient, request: httpx.Request) -> tuple[int, bytes]:
+        response = await client.send(request, stream=True)
+        try:
+            received = bytearray()
+            async for piece in response.aiter_raw():
+                received += piece
+                if len(received) > self._limit_bytes:
+                    raise IngestUnavailable(
+                        f"{self._server} at {self._address} sent more than {self._limit_bytes} bytes; "
+                        f"correct {self._setting}: this is no such server"
+                    )
+            return response.status_code, bytes(received)
+        finally:
+            await response.aclose()
+
+    def _json(self, raw: bytes, status: int) -> Any:
+        if not raw.strip():
+            return None
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested beyond reason
+            if status >= 400:
+                return None  # errors of proxies and of the HTTP layer come as text; the status says enough
+            raise IngestUnavailable(
+                f"{self._server} at {self._address} answered no JSON; correct {self._setting}: this is no such server"
+            ) from None

@@ -293,6 +293,7 @@ class Service:
             for task in self._works
             if task.done() and not task.cancelled()
         ]
+        problems += self.ingest.problems()
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
         notes = list(self.delivery.notes())

@@ -85,6 +85,9 @@ class IngestServer(Protocol):
     def is_revoked(self, key: StreamKey) -> bool:
         """Whether `key` is denied; answered from memory."""
 
+    def problems(self) -> list[str]:
+        """What keeps this server from being watched or obeyed now, one sentence each; answered from memory."""
+
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """How the detector's own reader gets at the stream: the kind of source, and a URL that holds the key."""
 

@@ -163,6 +163,10 @@ class EmbeddedIngest:
         """Whether publishers of `key` get 403."""
         return key in self._revocations
 
+    def problems(self) -> list[str]:
+        """It runs in this process: nothing keeps it from being watched."""
+        return []
+
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """The URL that a reader on this machine gets the stream from."""
         return SourceKind.HTTP_TS, f"{self.url}{path_for(key.app, key.name)}"

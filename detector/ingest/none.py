@@ -61,6 +61,10 @@ class NoIngest:
         """Never."""
         return False
 
+    def problems(self) -> list[str]:
+        """There is nothing to watch."""
+        return []
+
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:  # noqa: ARG002
         """Raise `IngestUnavailable`: such streams have a URL of their own."""
         _refuse("a stream has no reader URL but its own")

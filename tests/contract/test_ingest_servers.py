@@ -231,6 +231,7 @@ async def test_an_idle_server_has_nobody(kind: str, tmp_path: Path) -> None:
         assert (await server.cut(key)).count == 0
         assert (await server.cut(key, "1")).count == 0
         assert not server.is_revoked(key)
+        assert server.problems() == []
         changes = server.changes()
         waiting = asyncio.create_task(anext(changes, None), name="changes")
         await asyncio.sleep(0)
@@ -331,6 +332,8 @@ async def test_a_server_that_is_down_or_hangs_costs_its_time_limit(
                         await ask()
                 assert "secret" not in str(caught.value)
             changes = asyncio.create_task(anext(server.changes(), None), name="changes")
+            await until(lambda: len(server.problems()) == 1)
+            assert "ingest.api" in server.problems()[0] or "did not answer" in server.problems()[0]
             await server.revoke(key)
             assert server.is_revoked(key)
             await server.restore(key)

@@ -230,13 +230,15 @@ def test_flv_over_http_is_opened_whatever_its_header_promises(media: MediaMaker)
     """Servers that announce sound and video in every FLV header, SRS and node-media-server, are read all the same."""
     content = media.clip(Clip(container="flv"))
     promising = content[:4] + b"\x05" + content[5:]
-    with answering(b"HTTP/1.1 200 OK\r\nContent-Type: video/x-flv\r\n\r\n" + promising) as url:
-        with open_source(job(SourceKind.HTTP_FLV, url), None) as source:
-            assert (source.facts.codec, source.facts.width) == ("h264", 320)
-            packets = source.packets()
-            assert sum(1 for _ in itertools.islice(packets, 50)) == 50
-            with pytest.raises(SourceError, match="end_of_stream"):
-                list(packets)  # a live stream never ends by itself: the server went away
+    with (
+        answering(b"HTTP/1.1 200 OK\r\nContent-Type: video/x-flv\r\n\r\n" + promising) as url,
+        open_source(job(SourceKind.HTTP_FLV, url), None) as source,
+    ):
+        assert (source.facts.codec, source.facts.width) == ("h264", 320)
+        packets = source.packets()
+        assert sum(1 for _ in itertools.islice(packets, 50)) == 50
+        with pytest.raises(SourceError, match="end_of_stream"):
+            list(packets)  # a live stream never ends by itself: the server went away
 
 
 def test_a_transport_stream_is_no_flv(media: MediaMaker) -> None:

@@ -249,7 +249,9 @@ class Enforcer:
                 outcome = await self._try_once(run)
             except IngestUnavailable as error:
                 self.counters.unavailable_total += 1
-                run.trouble = str(error)
+                # A question that our own deadline cut short says less than the trouble before it.
+                if not run.trouble or self._clock() < run.deadline_at:
+                    run.trouble = str(error)
                 outcome = None
             if outcome is not None:
                 return outcome
@@ -361,7 +363,7 @@ class Enforcer:
             confirmed_at_ms=self._unix_ms(outcome.confirmed_at),
             time_to_cut_ms=None
             if gone_at is None or target.hit_at is None
-            else round((gone_at - target.hit_at) * 1000),
+            else max(0, round((gone_at - target.hit_at) * 1000)),
             detail=outcome.detail or None,
         )
         for incident_id in tuple(incident_ids):

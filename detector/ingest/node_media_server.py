@@ -5,6 +5,7 @@ also looked for in the list. API and webhook: github.com/illuspas/Node-Media-Ser
 `src/server/notify_server.js` of the release 4.4.3.
 """
 
+import asyncio
 import json
 import math
 import time
@@ -76,6 +77,7 @@ class NodeMediaServer:
         )
         self._poll = PublisherPoll(name, self._list, interval_seconds=settings.poll.seconds, clock=clock)
         self._token: str | None = None
+        self._logging_in = asyncio.Lock()
         self._login_refused_at = -math.inf
         self._resources = AsyncExitStack()
 
@@ -184,14 +186,21 @@ class NodeMediaServer:
         return Publisher(key, str(publisher["id"]), since_at=self._clock(), address=address)
 
     async def _ask(self, method: str, path: str) -> ApiAnswer:
-        token = self._token or await self._log_in()
+        token = self._token or await self._log_in(None)
         answer = await self._api.ask(method, path, token=token)
         if answer.status != 401:
             return answer
-        self._token = None  # it expired, or the server was given another secret
-        return await self._api.ask(method, path, token=await self._log_in())
+        # It expired, or the server was given another secret.
+        return await self._api.ask(method, path, token=await self._log_in(token))
 
-    async def _log_in(self) -> str:
+    async def _log_in(self, expired: str | None) -> str:
+        """A token that is not `expired`; questions that need one at the same time log in once."""
+        async with self._logging_in:
+            if self._token is None or self._token == expired:
+                self._token = await self._new_token()
+            return self._token
+
+    async def _new_token(self) -> str:
         wait = self._login_refused_at + _LOGIN_PAUSE_SECONDS - self._clock()
         if wait > 0:
             raise self._login_refused()
@@ -204,11 +213,9 @@ class NodeMediaServer:
             self._login_refused_at = self._clock()
             raise self._login_refused()
         try:
-            token = answer.content["data"]["token"]
+            return str(answer.content["data"]["token"])
         except (KeyError, TypeError):
             raise self._api.refuse(answer) from None
-        self._token = str(token)
-        return self._token
 
     def _login_refused(self) -> IngestUnavailable:
         return IngestUnavailable(

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -71,3 +72,19 @@ def test_the_document_hangs_together() -> None:
     used = [operation["channel"]["$ref"].rsplit("/", 1)[-1] for operation in document["operations"].values()]
     assert sorted(used) == sorted(document["channels"])
     assert {operation["action"] for operation in document["operations"].values()} == {"send"}
+
+
+def test_the_documented_alert_and_topics_are_the_real_ones() -> None:
+    """The alert in the docs fits the schema, and their table has every topic of the contract and no other."""
+    text = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    jsonschema.Draft202012Validator(message_schema("alert")).validate(json.loads(example))
+    documented = set(re.findall(r"^\| `<prefix>/(\S+)` \| (\d) \| (yes|no) \|", text, re.MULTILINE))
+    document = asyncapi()
+    expected = set()
+    for operation in document["operations"].values():
+        channel = document["channels"][operation["channel"]["$ref"].rsplit("/", 1)[-1]]
+        topic = channel["address"].removeprefix("{prefix}/").replace("{node}", "<node>").replace("{stream}", "<id>")
+        mqtt = operation["bindings"]["mqtt"]
+        expected.add((topic, str(mqtt["qos"]), "yes" if mqtt["retain"] else "no"))
+    assert documented == expected

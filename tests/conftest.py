@@ -15,7 +15,10 @@ from streams.sandbox import landlock_abi
 pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_cli", "tests.fixtures_media"]
 
 _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
-    "needs_mosquitto": (lambda: _which("mosquitto"), "mosquitto is not installed (apt-get install mosquitto)"),
+    "needs_mosquitto": (
+        lambda: all(_which(name) for name in ("mosquitto", "mosquitto_sub", "openssl")),
+        "mosquitto is not installed (apt-get install mosquitto mosquitto-clients openssl)",
+    ),
     "needs_nginx_rtmp": (
         lambda: _which("nginx") and Path("/usr/lib/nginx/modules/ngx_rtmp_module.so").exists(),
         "nginx with RTMP is not installed (apt-get install nginx libnginx-mod-rtmp)",

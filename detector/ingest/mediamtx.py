@@ -274,7 +274,7 @@ class MediaMtx:
         if source is None or source["type"] == "redirect":
             return None
         source_type, source_id = str(source["type"]), str(source.get("id") or "")
-        # Pulls on demand have a source that sleeps; `online` is called `ready` in releases before 1.17.
+        # Pulls on demand have a source that sleeps; older releases say `ready` for `online`.
         if source_type not in _KICKS and not item.get("online", item.get("ready")):
             return None
         key = StreamKey(self.name, *split_path(path))

@@ -1,0 +1,73 @@
+"""The shipped pairs of configs for ingest servers: without faults, and each half fits the other."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from detector.config.config import Config
+from detector.config.loading import check_files, load_config
+
+EXAMPLES = Path(__file__).parents[2] / "configs/examples"
+ENVIRONMENT = {
+    "NMS_PASSWORD": "x",
+    "MEDIAMTX_PASSWORD": "x",
+    "PLATFORM_AUTH_URL": "https://platform.example/auth",
+}
+
+
+def loaded(name: str) -> Config:
+    path = EXAMPLES / name / "stopframe.yaml"
+    assert check_files([path]) == []
+    return load_config(path, environment=ENVIRONMENT)
+
+
+def assert_hook(address: str, config: Config) -> None:
+    """The server's hook is where Stopframe answers it, with the secret left to be filled in."""
+    parts = urlsplit(address)
+    assert parts.netloc == str(config.http.listen)
+    assert parts.path == f"/hook/SECRET/{config.ingest.kind}"
+
+
+def test_mediamtx_and_stopframe_fit() -> None:
+    """MediaMTX asks where Stopframe answers, and its API is for this machine alone."""
+    config: Any = loaded("mediamtx")
+    server = yaml.safe_load((EXAMPLES / "mediamtx/mediamtx.yml").read_text(encoding="utf-8"))
+    assert_hook(server["authHTTPAddress"], config)
+    assert (server["authMethod"], server["authHTTPExclude"], server["api"]) == ("http", [], True)
+    assert str(config.ingest.api) == f"http://{server['apiAddress']}"
+    assert str(config.ingest.rtmp).endswith(server["rtmpAddress"])
+
+
+def test_node_media_server_and_stopframe_fit() -> None:
+    """It tells where Stopframe listens, binds to this machine, and names no password."""
+    config: Any = loaded("node-media-server")
+    server = json.loads((EXAMPLES / "node-media-server/config.json").read_text(encoding="utf-8"))
+    assert_hook(server["notify"]["url"], config)
+    assert str(config.ingest.api) == f"http://{server['bind']}:{server['http']['port']}"
+    users = server["auth"]["jwt"]["users"]
+    assert [(user["username"], user["password"]) for user in users] == [(config.ingest.username, "")]
+
+
+@pytest.mark.parametrize("name", ["mediamtx", "node-media-server"])
+def test_every_option_stands_in_the_example(name: str, tmp_path: Path) -> None:
+    """With the remarks taken off the commented options too, all are there and valid, at their defaults or named."""
+    text = (EXAMPLES / name / "stopframe.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "stopframe.yaml"
+    path.write_text(
+        "\n".join(
+            line.replace("  #", "  ", 1) if line.startswith("  #") and line[3] != " " else line
+            for line in text.splitlines()
+        )
+    )
+    assert check_files([path]) == []
+    config: Any = load_config(path, environment=ENVIRONMENT)
+    written = yaml.safe_load(path.read_text())["ingest"]
+    assert set(written) == set(type(config.ingest).model_fields)
+    defaults = type(config.ingest)()
+    for key in set(written) - {"username", "password", "forward"}:
+        assert getattr(config.ingest, key) == getattr(defaults, key), key
+    assert (config.enforcement.live, config.sandbox.value) == (False, "require")

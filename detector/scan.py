@@ -62,6 +62,8 @@ async def scan_medium(
     code, fault = await watch.read(nursery)
     if code == EndCode.NOT_MEDIA and watch.fault_detail == UNKNOWN_FORMAT and _is_bystander(medium):
         return Outcome(is_passed_over=True)
+    if fault is None:
+        code, fault = watch.what_was_not_seen(code)
     tell({"summary": watch.summary(code, fault)})
     return Outcome(watch.has_found, fault, frames_not_analysed=watch.frames_not_analysed)
 
@@ -140,11 +142,18 @@ class _Look:
                 task.cancel()
             await asyncio.gather(*(task for _, task in self._waiting), return_exceptions=True)
 
+    def what_was_not_seen(self, code: str) -> tuple[str, str | None]:
+        """A file with a hole in it was not read, however well the rest was."""
+        blind = 0.0 if self._is_live else self._coverage().blind_seconds
+        return (code, None) if blind <= 0 else ("undecodable", f"{blind:.1f} s of it could not be decoded")
+
+    def _coverage(self) -> Coverage:
+        within = self._settings.job.sampling.detect_within_seconds
+        return self._account.close(self._seconds, within, self._first_cause)
+
     def summary(self, code: str, fault: str | None) -> dict[str, Any]:
         """The account of the input, in the form in which it is printed."""
-        account = self._account.close(
-            self._seconds, self._settings.job.sampling.detect_within_seconds, self._first_cause
-        )
+        account = self._coverage()
         coverage: dict[str, Any] = {
             "seen_s": round(account.seen_seconds, 6),
             "skipped_s": round(account.skipped_seconds, 6),

@@ -206,8 +206,9 @@ class _Reading:
                 if packet.stream_index != source.stream.index:
                     continue
                 self._counters.keyframes += packet.is_keyframe
-                self._emit_scanned(scan, decoder.decode_through(packet), decoder)
                 scan.last_frame_seconds = _seconds(packet.duration, packet) or None
+                scan.heard_seconds += scan.last_frame_seconds or source.facts.frame_seconds
+                self._emit_scanned(scan, decoder.decode_through(packet), decoder)
         except SourceError as error:
             end = error.code, error.detail
         self._emit_scanned(scan, decoder.finish_through(), decoder)
@@ -274,13 +275,15 @@ class _Scan:
     def __init__(self, clock: MediaClock, sampler: ScanSampler, decoder: Decoder) -> None:
         self.clock = clock
         self.last_frame_seconds: float | None = None
+        self.heard_seconds = 0.0
         self._sampler = sampler
         self._decoder = decoder
         self._analysed: NDArray[np.int16] | None = None
 
     def look(self, frame: VideoFrame) -> tuple[float, SampleReason | None]:
         """Return the frame's time on the media clock, and why it is analysed if it is."""
-        at = self.clock.advance(self._decoder.pts_seconds(frame))
+        at = self.clock.advance(self._decoder.pts_seconds(frame), heard_seconds=self.heard_seconds)
+        self.heard_seconds = 0.0
         plane = self._decoder.plane(frame).astype(np.int16)
         change = 0.0 if self._analysed is None else float(np.abs(plane - self._analysed).mean())
         reason = self._sampler.reason(at, change)

@@ -263,11 +263,14 @@ class MediaClock:
         self._now = 0.0
         self._has_started = False
 
-    def advance(self, time_seconds: float | None) -> float:
-        """Return the clock's time of a frame that claims `time_seconds`."""
+    def advance(self, time_seconds: float | None, *, heard_seconds: float = 0.0) -> float:
+        """Return the clock's time of a frame that claims `time_seconds`.
+
+        `heard_seconds` is how much came in since the last frame and gave none: so much of a longer step is no claim.
+        """
         if self._has_started:
             step = 0.0 if time_seconds is None or self._previous is None else time_seconds - self._previous
-            self._now += min(step, self._longest_step) if step > 0.0 else self._frame_seconds
+            self._now += min(step, max(self._longest_step, heard_seconds)) if step > 0.0 else self._frame_seconds
         self._has_started = True
         if time_seconds is not None:
             self._previous = time_seconds

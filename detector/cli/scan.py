@@ -69,7 +69,8 @@ async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_q
         outcomes = await scan_all(media, at_once, look, line)
     passed_over = sum(outcome.is_passed_over for outcome in outcomes)
     if passed_over:
-        note(f"{passed_over} files that are no media were passed over")
+        many = "1 file that is no media was" if passed_over == 1 else f"{passed_over} files that are no media were"
+        note(f"{many} passed over")
     if any(outcome.fault is not None for outcome in outcomes):
         return 2
     return 1 if any(outcome.has_found for outcome in outcomes) else 0

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,15 @@ def _summaries(run: Run) -> dict[str, dict[str, Any]]:
 
 def _detections(run: Run) -> list[dict[str, Any]]:
     return [line for line in run.lines if "summary" not in line]
+
+
+def _remux(source: Path, target: Path) -> None:
+    with av.open(str(source)) as read, av.open(str(target), "w") as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                written.mux(packet)
 
 
 def _total_seconds(summary: dict[str, Any]) -> float:
@@ -62,7 +72,7 @@ def test_scan_finds_what_was_planted_in_a_folder(stopframe: CommandLine) -> None
     assert summaries["media/copy.jpg"]["coverage"] == {"seen_s": 0.0, "skipped_s": 0.0, "blind_s": 0.0}
     assert summaries["media/copy.jpg"]["frames"] == {"picture": 1}
     assert summaries["media/clip.ts"]["frames"]["scene_change"] == 3
-    assert "1 files that are no media were passed over" in run.err
+    assert "1 file that is no media was passed over" in run.err
 
 
 def test_scan_runs_the_classifiers_by_the_same_policy(stopframe: CommandLine) -> None:
@@ -127,7 +137,26 @@ def test_scan_of_a_folder_fails_for_a_broken_film_and_passes_over_text(stopframe
 
     assert run.code == 2
     assert list(_summaries(run)) == ["media/film.mp4"]
-    assert "1 files that are no media were passed over" in run.err
+    assert "1 file that is no media was passed over" in run.err
+
+
+def test_a_film_with_a_hole_was_not_read(stopframe: CommandLine) -> None:
+    """Seconds that came and could not be decoded are blind, with their cause, and the exit code says so."""
+    film = stopframe.folder / "film.mp4"
+    _remux(stopframe.folder / stopframe.clip("film.ts", "testsrc:15"), film)
+    content = bytearray(film.read_bytes())
+    begin, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
+    fifth = (end - begin) // 5
+    content[begin + fifth : end - fifth] = bytes(end - begin - 2 * fifth)
+    film.write_bytes(content)
+
+    run = stopframe("scan", "film.mp4")
+
+    summary = _summaries(run)["film.mp4"]
+    assert run.code == 2
+    assert _total_seconds(summary) == pytest.approx(15.0, abs=0.1)
+    assert summary["coverage"]["blind_s"] == summary["coverage"]["causes"]["undecodable"] > 3.0
+    assert summary["error"]["code"] == "undecodable"
 
 
 def test_scan_live_samples_at_real_pace(stopframe: CommandLine) -> None:

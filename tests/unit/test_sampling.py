@@ -336,6 +336,16 @@ def test_media_clock_never_goes_back_nor_leaps(times: list[float | None], frame_
     assert all(0.0 <= later - earlier <= max(longest, 1.0) + 1e-6 for earlier, later in pairwise(read))
 
 
+def test_media_clock_counts_what_came_in_and_could_not_be_decoded() -> None:
+    """A hole of ten seconds is ten seconds where ten seconds of packets were heard, and no more than a step otherwise."""
+    heard, claimed = MediaClock(1 / 25, longest_step_seconds=3.0), MediaClock(1 / 25, longest_step_seconds=3.0)
+    for clock in (heard, claimed):
+        clock.advance(0.0)
+
+    assert heard.advance(10.0, heard_seconds=10.0) == pytest.approx(10.0)
+    assert claimed.advance(10.0) == pytest.approx(3.0)
+
+
 def test_media_clock_of_an_honest_file_ends_at_its_duration() -> None:
     """Even frames from any start add up to the duration."""
     clock = MediaClock(1 / 25, longest_step_seconds=3.0)

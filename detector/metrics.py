@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from detector.events import CutState, Step
+from detector.ingest.hooks import HookOutcome
 from models.evidence import Inspection
 from streams.frame import SampleReason
 from streams.wire import EndCode
@@ -212,6 +213,10 @@ class Metrics:
         """The policy decided about one frame."""
         self._decisions.labels(action.word).inc()
 
+    def hook(self, outcome: HookOutcome, seconds: float) -> None:
+        """An ingest server asked and was answered after `seconds`."""
+        self._hooks.labels(outcome.value).observe(seconds)
+
     def breaker_refused(self) -> None:
         """The breaker made a review out of a cut."""
         self._breaker_refusals.inc()
@@ -255,6 +260,13 @@ class Metrics:
         self._frame_to_decision = self._way("frame_to_decision", "From a frame's arrival to the decision about it.")
         self._frame_to_ack = self._way("frame_to_ack", "From a frame's arrival to its alert's acknowledgement.")
         self._cut_seconds = self._way("cut", "From a frame's arrival to the last media byte the server accepted.")
+        self._hooks = Histogram(
+            "stopframe_hook_seconds",
+            "From an ingest server's question to its answer, by what became of it.",
+            ("outcome",),
+            registry=self._registry,
+            buckets=_STAGE_BUCKETS,
+        )
 
     def _make_counters(self) -> None:
         self._samples = self._counter("samples", "Sampled frames received.", "reason", SampleReason)

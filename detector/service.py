@@ -44,6 +44,7 @@ from detector.enforcement import Enforcer, EnforcerSettings
 from detector.events import StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.ingest.embedded import EmbeddedIngest
+from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import CrashKind, Metrics
@@ -168,8 +169,9 @@ async def _start(config: Config, stack: AsyncExitStack) -> "Service":
         )
     )
     ear.responder = service.responder
+    hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
     http = await stack.enter_async_context(
-        HttpServer(create_app(service, metrics), config.http.listen.host, config.http.listen.port)
+        HttpServer(create_app(service, metrics, hook), config.http.listen.host, config.http.listen.port)
     )
     await stack.enter_async_context(UnixServer(create_control_app(service), config.state_dir / SOCKET_NAME))
     service.addresses = Addresses(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
 
 import av
 import av.error
@@ -199,6 +200,8 @@ def _open(job: Job, media_fd: int | None, *, quick: bool) -> InputContainer:
         format_name, more = _NETWORK_OPTIONS[job.kind]
         if not url.startswith(_SCHEMES[job.kind]):
             raise SourceError(EndCode.REFUSED, f"a source of kind {job.kind} starts with {_SCHEMES[job.kind]}")
+        url, exact = _exact_rtmp(url)
+        more = more | exact
     try:
         return av.open(
             url,
@@ -211,6 +214,19 @@ def _open(job: Job, media_fd: int | None, *, quick: bool) -> InputContainer:
         )
     except Exception as error:  # noqa: BLE001 - hostile bytes raise anything; each becomes a code, without its text
         raise while_opening(error) from None
+
+
+def _exact_rtmp(url: str) -> tuple[str, dict[str, str]]:
+    """Of `rtmp://HOST:PORT/?app=APP&playpath=KEY`, both percent-encoded, the bare address and libav's options.
+
+    libav's own reading of a path ends a key at a space, cuts it at the wrong slash, drops a last `.flv` and puts `mp4:`
+    before one that ends in `.mp4`: whoever chose such a key would be watched nowhere. Other URLs stay as they are.
+    """
+    parts = urlsplit(url)
+    named = dict(parse_qsl(parts.query)) if parts.scheme == "rtmp" and parts.path == "/" else {}
+    if named.keys() != {"app", "playpath"}:
+        return url, {}
+    return f"rtmp://{parts.netloc}/", {"rtmp_app": named["app"], "rtmp_playpath": named["playpath"]}
 
 
 def _file(media_fd: int | None) -> tuple[str, str, dict[str, str]]:

@@ -16,7 +16,8 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 _GRACE_SECONDS = 1.0
-_CONNECTIONS = 64
+_CONNECTIONS = 1024
+"""Every publisher of a server that just came back may be held in the hook at once."""
 
 
 class ListenFailed(Exception):

@@ -9,6 +9,7 @@ from detector.config.sections import IngestSection
 from detector.ingest.adapter import IngestServer
 from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
 from detector.ingest.mediamtx import MediaMtx, MediaMtxSettings
+from detector.ingest.nginx_rtmp import NginxRtmp, NginxRtmpSettings
 from detector.ingest.node_media_server import NodeMediaServer, NodeMediaServerSettings
 from detector.ingest.none import NoIngest, NoIngestSettings
 from detector.ingest.revocations import Revocations
@@ -31,6 +32,7 @@ class IngestKind:
 INGEST_SERVERS: dict[str, IngestKind] = {
     "none": IngestKind(NoIngestSettings, lambda _settings, _revocations, name: NoIngest(name)),
     "embedded": IngestKind(EmbeddedSettings, EmbeddedIngest),
+    "nginx-rtmp": IngestKind(NginxRtmpSettings, NginxRtmp),
     "mediamtx": IngestKind(MediaMtxSettings, MediaMtx),
     "node-media-server": IngestKind(NodeMediaServerSettings, NodeMediaServer),
 }

@@ -1,0 +1,371 @@
+"""nginx with the RTMP module: its hooks ask us, its stat page lists, its control module drops.
+
+Contract: github.com/arut/nginx-rtmp-module, `ngx_rtmp_notify_module.c`, `ngx_rtmp_control_module.c` and
+`ngx_rtmp_stat_module.c`. What nginx.conf must hold is in configs/examples/nginx-rtmp.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Annotated, Literal, Self
+from urllib.parse import quote
+
+import httpx
+import structlog
+
+from detector.config.endpoints import EndpointUrl
+from detector.config.sections import IngestSection
+from detector.config.servers import HttpServerUrl, RtmpServerUrl
+from detector.config.units import Between, Duration
+from detector.config.values import Name
+from detector.events import CutResult, Publisher, StreamKey
+from detector.ingest.adapter import IngestUnavailable, PublisherChange
+from detector.ingest.board import PublisherBoard
+from detector.ingest.hooks import BadForm, HookAnswer, HookOutcome, first_values
+from detector.ingest.nginx_roll import Entry, Roll
+from detector.ingest.nginx_stat import STAT_LIMIT_BYTES, BadStat, StatPublisher, parse_stat
+from detector.ingest.revocations import Revocations
+from streams.job import SourceKind
+
+log = structlog.get_logger()
+
+_ANSWER_SECONDS = 1.0
+"""How long the control module and the stat page may take: they answer from one worker's memory."""
+_JOIN_SECONDS = 0.03
+"""From our reader's `on_play` until it has joined the stream: one round trip of nginx to itself, measured, and some."""
+_REFUSAL_SECONDS = 0.8
+"""How long a cut waits for a publisher that control cannot reach to be refused at its next `on_update`."""
+_NAME_BYTES = 255
+_QUARANTINED_KEPT = 10_000
+_NONCE = "stopframe"
+_HERE = HttpServerUrl("http", "127.0.0.1", 8080)
+
+
+class NginxRtmpSettings(IngestSection):
+    """nginx with the RTMP module."""
+
+    kind: Literal["nginx-rtmp"] = "nginx-rtmp"
+    """`nginx-rtmp` is nginx with the RTMP module."""
+    control: EndpointUrl = EndpointUrl(_HERE, "/control")
+    """Its `rtmp_control` location."""
+    stat: EndpointUrl = EndpointUrl(_HERE, "/stat")
+    """Its `rtmp_stat` location."""
+    rtmp: RtmpServerUrl = RtmpServerUrl("rtmp", "127.0.0.1", 1935)
+    """Where streams are read."""
+    apps: tuple[Name, ...] = ()
+    """Applications that are watched; empty for all."""
+    poll: Annotated[Duration, Between("100ms", "1m")] = Duration.parse("1s")
+    """How often the stat page is read."""
+    update_interval: Annotated[Duration, Between("500ms", "5m")] = Duration.parse("3s")
+    """How often nginx calls `on_update`: its `notify_update_timeout`."""
+    hook_deadline: Annotated[Duration, Between("0s", "5s")] = Duration.parse("500ms")
+    """How long `on_publish` is held until our reader is in place; then it is answered all the same."""
+    quarantine: Name | None = None
+    """Whom we cut is not dropped but publishes on under this name and a number, where nobody looks; null drops."""
+
+
+class NginxRtmp:
+    """One nginx. An `IngestServer` that answers hooks; `clock` is monotonic, in seconds."""
+
+    can_cut = True
+
+    def __init__(
+        self,
+        settings: NginxRtmpSettings,
+        revocations: Revocations,
+        name: str = "nginx-rtmp",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.polls_failed_total = 0
+        self._settings = settings
+        self._revocations = revocations
+        self._clock = clock
+        self._roll = Roll(name, settings.update_interval.seconds)
+        self._board = PublisherBoard()
+        self._quarantined: dict[str, str] = {}
+        # Our own readers show this in their play arguments; it ends with the process.
+        self._nonce = secrets.token_hex(16)
+        self._fault = ""
+        self._failing_since: float | None = None
+        self._http: httpx.AsyncClient | None = None
+        self._poller: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin to read the stat page; a server that is down is asked until it is up."""
+        # One connection for each question: a kept one would hide that several workers answer.
+        limits = httpx.Limits(max_connections=16, max_keepalive_connections=0)
+        self._http = httpx.AsyncClient(timeout=_ANSWER_SECONDS, limits=limits, trust_env=False)
+        self._poller = asyncio.create_task(self._poll_forever(), name=f"ingest[{self.name}].poll")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ask no more; every `changes()` ends. Publishers stay live."""
+        assert self._poller is not None
+        assert self._http is not None
+        self._poller.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._poller
+        self._board.close()
+        await self._http.aclose()
+
+    async def publishers(self) -> list[Publisher]:
+        """Who is live now: what stat lists, and nobody else."""
+        await self._read_stat()
+        return [entry.publisher for entry in self._roll.entries.values() if entry.is_listed]
+
+    def changes(self) -> AsyncIterator[PublisherChange]:
+        """As `IngestServer.changes`; goes on while the server is down, which `problems` tells."""
+        return self._board.changes()
+
+    async def cut(self, key: StreamKey, connection: str | None = None) -> CutResult:
+        """Drop, or send to quarantine. One on a worker that control does not reach goes at its next `on_update`."""
+        found = self._find(key, connection)
+        if not found:
+            await self._read_stat()
+            found = self._find(key, connection)
+        count = 0
+        for entry in found:
+            count += await self._cut_one(entry)
+        return CutResult(count=count, gone_at=self._clock() if count else None)
+
+    async def revoke(self, key: StreamKey) -> None:
+        """As `IngestServer.revoke`: the hook refuses `key`."""
+        await self._revocations.add(key)
+
+    async def restore(self, key: StreamKey) -> None:
+        """As `IngestServer.restore`."""
+        await self._revocations.remove(key)
+
+    def is_revoked(self, key: StreamKey) -> bool:
+        """Whether the hook refuses `key`."""
+        return key in self._revocations
+
+    def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
+        """An RTMP URL that names app and stream key apart, and shows nginx's `on_play` that the reader is ours."""
+        play = quote(f"{key.name}?{_NONCE}={self._nonce}", safe="", errors="surrogateescape")
+        return SourceKind.RTMP, f"{self._settings.rtmp}/?app={quote(key.app, safe='')}&playpath={play}"
+
+    def problems(self) -> list[str]:
+        """What keeps nginx from being watched or obeyed, one sentence each."""
+        found = [self._fault] if self._fault else []
+        missing, unheard = len(self._roll.missing()), len(self._roll.unheard(self._clock()))
+        if missing:
+            found.append(
+                f"{missing} publishers are live by nginx's hooks and missing in its stat page, so they cannot be "
+                "dropped: they stayed on an old worker after a reload, or there are several workers; set "
+                "worker_processes 1 and worker_shutdown_timeout, or end the old worker"
+            )
+        if self._roll.has_several_workers:
+            found.append(
+                "several nginx workers answer in turns and each knows its own publishers: set worker_processes 1"
+            )
+        if unheard:
+            found.append(
+                f"{unheard} publishers are listed by nginx and not told by its hooks, so their keys cannot be denied: "
+                "set on_publish, on_publish_done and on_update in nginx.conf"
+            )
+        if self._revocations.unsaved_total:
+            found.append(f"{self._revocations.unsaved_total} changes of revoked keys are not on disk: free space there")
+        return found
+
+    # Hooks
+
+    async def answer_hook(self, body: bytes) -> HookAnswer:
+        """Answer one of nginx's callbacks; a publisher waits for it. A revoked key is answered from memory alone."""
+        try:
+            fields = first_values(body)
+        except BadForm:
+            return HookAnswer(413, HookOutcome.UNREADABLE)
+        key = StreamKey(self.name, fields.get("app", ""), fields.get("name", ""))
+        match fields.get("call", ""):
+            case "publish" | "update_publish" as call:
+                return await self._on_publisher(call, key, fields.get("clientid", ""), fields.get("addr", ""))
+            case "publish_done":
+                return self._on_publish_done(fields.get("clientid", ""), key.name)
+            case "play":
+                return self._on_play(key, fields.get(_NONCE, ""))
+            case _:
+                return HookAnswer(200, HookOutcome.TOLD)
+
+    async def _on_publisher(self, call: str, key: StreamKey, clientid: str, address: str) -> HookAnswer:
+        if not clientid.isdecimal() or not _is_readable(key.app) or not _is_readable(key.name):
+            # What no reader can ask for could be published and never be seen.
+            return HookAnswer(403, HookOutcome.UNREADABLE)
+        if self._is_quarantine(key.name):
+            is_ours = self._quarantined.get(clientid) == key.name
+            return HookAnswer(200, HookOutcome.TOLD) if is_ours else HookAnswer(403, HookOutcome.DENIED)
+        if self._settings.apps and key.app not in self._settings.apps:
+            return HookAnswer(200, HookOutcome.TOLD)
+        if call == "publish":
+            return await self._on_publish(clientid, key, address)
+        return self._on_update(clientid, key, address)
+
+    async def _on_publish(self, clientid: str, key: StreamKey, address: str) -> HookAnswer:
+        if key in self._revocations:
+            if self._settings.quarantine is None:
+                return HookAnswer(403, HookOutcome.DENIED)
+            return HookAnswer(302, HookOutcome.DENIED, location=self._quarantine_for(clientid))
+        deadline = self._settings.hook_deadline.seconds
+        entry = self._roll.published(clientid, key, address, self._clock())
+        if not deadline:
+            self._show()
+            return HookAnswer(200, HookOutcome.LET_IN)
+        entry.is_held = True
+        try:
+            async with asyncio.timeout(deadline):
+                if len(self._find(key)) > 1:
+                    # Whoever publishes already stays the one: nginx will refuse the second, unless stat lost the first.
+                    with suppress(IngestUnavailable):
+                        await self._read_stat()
+                self._show()
+                if entry.publisher not in self._board.current():
+                    return HookAnswer(200, HookOutcome.LET_IN)
+                await entry.attached.wait()
+                await asyncio.sleep(_JOIN_SECONDS)
+        except TimeoutError:
+            return HookAnswer(200, HookOutcome.TOO_LATE)
+        finally:
+            entry.is_held = False
+        # The key may have been revoked while we waited.
+        is_denied = key in self._revocations
+        return HookAnswer(403, HookOutcome.DENIED) if is_denied else HookAnswer(200, HookOutcome.ATTACHED)
+
+    def _on_publish_done(self, clientid: str, name: str) -> HookAnswer:
+        was_known = self._roll.remove(clientid) is not None
+        if self._is_quarantine(name) or not was_known:
+            self._quarantined.pop(clientid, None)  # whom control redirects ends its old name first and goes on
+        self._show()
+        return HookAnswer(200, HookOutcome.TOLD)
+
+    def _on_update(self, clientid: str, key: StreamKey, address: str) -> HookAnswer:
+        if clientid in self._quarantined:
+            return HookAnswer(200, HookOutcome.TOLD)  # redirected in its hook, it keeps its old name in later ones
+        entry = self._roll.updated(clientid, key, address, self._clock())
+        self._show()
+        if entry.is_condemned and key in self._revocations:
+            # nginx ends a publisher whose update is refused, on whichever worker it is.
+            return HookAnswer(403, HookOutcome.DENIED)
+        return HookAnswer(200, HookOutcome.TOLD)
+
+    def _on_play(self, key: StreamKey, nonce: str) -> HookAnswer:
+        if secrets.compare_digest(nonce.encode("utf-8", "surrogateescape"), self._nonce.encode()):
+            for entry in self._find(key):
+                entry.attached.set()
+        return HookAnswer(200, HookOutcome.TOLD)
+
+    # Stat and control
+
+    async def _poll_forever(self) -> None:
+        while True:
+            with suppress(IngestUnavailable):  # kept in `problems`, asked again
+                await self._read_stat()
+            await asyncio.sleep(self._settings.poll.seconds)
+
+    async def _read_stat(self) -> None:
+        asked_at = self._clock()
+        try:
+            page = parse_stat(await self._ask(str(self._settings.stat), "ingest.stat"))
+        except (BadStat, IngestUnavailable) as error:
+            self.polls_failed_total += 1
+            self._fault = f"{error}: correct ingest.stat" if isinstance(error, BadStat) else str(error)
+            self._failing_since = asked_at if self._failing_since is None else self._failing_since
+            self._roll.unreachable(self._failing_since, self._clock())
+            self._show()
+            raise IngestUnavailable(self._fault) from None
+        self._fault, self._failing_since = "", None
+        self._roll.listed(page, tuple(p for p in page.publishers if self._is_ours(p)), self._clock())
+        self._show()
+
+    async def _cut_one(self, entry: Entry) -> int:
+        key = entry.publisher.key
+        newname = None if self._settings.quarantine is None else self._quarantine_for(entry.clientid)
+        if newname is not None and await self._control("redirect", key.app, entry.clientid, newname):
+            return 1
+        self._quarantined.pop(entry.clientid, None)
+        count = await self._control("drop", key.app, entry.clientid)
+        if count:
+            # nginx closes it before it answers anything else; its publish_done is on the way.
+            self._roll.remove(entry.clientid)
+            self._show()
+            return count
+        return await self._wait_for_refusal(entry)
+
+    async def _wait_for_refusal(self, entry: Entry) -> int:
+        if entry.publisher.key not in self._revocations or entry.heard_at is None:
+            return 0
+        entry.is_condemned = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REFUSAL_SECONDS):
+                await entry.gone.wait()
+        return int(entry.gone.is_set())
+
+    async def _control(self, verb: str, app: str, clientid: str, newname: str = "") -> int:
+        """How many publishers the control module acted on; always asked by clientid, as it takes names undecoded."""
+        more = f"&newname={newname}" if newname else ""
+        url = f"{self._settings.control}/{verb}/publisher?app={quote(app, safe='')}&clientid={clientid}{more}"
+        answer = (await self._ask(url, "ingest.control")).strip()
+        return int(answer) if answer.isdigit() and len(answer) < 10 else 0
+
+    async def _ask(self, url: str, setting: str) -> bytes:
+        assert self._http is not None, "use it inside `async with`"
+        body = b""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS), self._http.stream("GET", url) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    raise IngestUnavailable(
+                        f"nginx answered {answer.status_code} at {setting}: correct it, or nginx.conf"
+                    )
+                async for chunk in answer.aiter_raw():
+                    body += chunk
+                    if len(body) > STAT_LIMIT_BYTES:
+                        raise IngestUnavailable(f"nginx sent too much at {setting}: is it the right address?")
+        except TimeoutError:
+            raise IngestUnavailable(f"nginx did not answer at {setting} within {_ANSWER_SECONDS:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise IngestUnavailable(
+                f"nginx cannot be reached at {setting} ({type(error).__name__}): start it, or correct the address"
+            ) from None
+        return body
+
+    # Bookkeeping
+
+    def _find(self, key: StreamKey, connection: str | None = None) -> list[Entry]:
+        return [
+            entry
+            for entry in self._roll.entries.values()
+            if entry.publisher.key == key and connection in (None, entry.publisher.connection)
+        ]
+
+    def _show(self) -> None:
+        self._board.replace(self._roll.on_air(self._clock()))
+
+    def _is_ours(self, told: StatPublisher) -> bool:
+        if told.clientid in self._quarantined or self._is_quarantine(told.name):
+            return False
+        return not self._settings.apps or told.app in self._settings.apps
+
+    def _quarantine_for(self, clientid: str) -> str:
+        name = self._quarantined[clientid] = f"{self._settings.quarantine}-{clientid}"
+        while len(self._quarantined) > _QUARANTINED_KEPT:
+            del self._quarantined[next(iter(self._quarantined))]
+        return name
+
+    def _is_quarantine(self, name: str) -> bool:
+        prefix, _, number = name.rpartition("-")
+        return prefix == self._settings.quarantine and number.isdecimal()
+
+
+def _is_readable(text: str) -> bool:
+    """Whether a reader can ask for it: UTF-8 without control characters, as long as nginx takes."""
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        return False
+    return 0 < length <= _NAME_BYTES and not any(ord(c) < 0x20 or ord(c) == 0x7F or c == "?" for c in text)

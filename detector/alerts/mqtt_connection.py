@@ -18,6 +18,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from detector.alerts.mqtt_faults import BROKEN, explain_failure, explain_refusal
+from detector.alerts.mqtt_tls import TlsFileUnusable, tls_context
 from detector.alerts.sink import SinkUnavailable
 
 _UNSUPPORTED_VERSION: Final = (0x01, 0x84)
@@ -363,33 +364,9 @@ def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
     if not settings.tls:
         return None
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise _unusable("ca_file", settings.ca_file, error) from None
-    if settings.certificate_file is not None:
-        try:
-            # A password of our own, lest OpenSSL ask the terminal for one and wait.
-            context.load_cert_chain(settings.certificate_file, settings.key_file, password="")
-        except OSError as error:
-            raise _unusable("certificate_file or key_file", settings.certificate_file, error) from None
-    context.sslsocket_class = _TidySocket
-    return context
-
-
-class _TidySocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails: paho forgets it then, with each try of an outage another one."""
-
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as ssl declares it
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
-def _unusable(option: str, path: str | None, error: OSError) -> ConnectionFailed:
-    why = "is no usable PEM file" if isinstance(error, ssl.SSLError) else str(error.strerror).lower()
-    return ConnectionFailed(f"alerts.mqtt.{option}: {path}: {why}; name a readable PEM file, its key not encrypted")
+        return tls_context(settings.ca_file, settings.certificate_file, settings.key_file)
+    except TlsFileUnusable as error:
+        raise ConnectionFailed(str(error)) from None
 
 
 def _password(settings: MqttSettings) -> str | None:

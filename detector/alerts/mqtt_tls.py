@@ -23,7 +23,7 @@ def tls_context(ca_file: str | None, certificate_file: str | None, key_file: str
     if certificate_file is not None:
         try:
             # A password of our own, lest OpenSSL ask the terminal for one and wait.
-            context.load_cert_chain(certificate_file, key_file, password="")  # noqa: S106
+            context.load_cert_chain(certificate_file, key_file, password="")
         except OSError as error:
             raise _unusable("certificate_file or key_file", certificate_file, error) from None
     context.sslsocket_class = _TidySocket

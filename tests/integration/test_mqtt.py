@@ -319,3 +319,43 @@ async def test_killed_node_is_offline(make_mosquitto: Callable[..., Mosquitto]) 
         async with listening(broker.port) as late:
             await until(lambda: late.of("/available"))
             assert late.of("/available") == ["offline"]
+
+
+@pytest.mark.needs_mosquitto
+async def test_denied_clearing_is_tried_again_at_the_next_start(
+    make_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    """A status that the broker does not let us clear stays noted, and goes once it lets us."""
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite stopframe/n1/#\n")
+    broker = make_mosquitto("allow_anonymous true", f"acl_file {acl}")
+    async with Database.open(tmp_path / "s.db") as database:
+        retained = RetainedTopics(database)
+        await retained.remember("stopframe/stream/OLD/status")
+        async with MqttSink(_settings(broker.port), retained=retained) as sink:
+            await until(lambda: any("denies publishing status" in problem for problem in sink.problems()))
+        assert await retained.all() == ["stopframe/stream/OLD/status"]
+
+        acl.write_text("topic readwrite #\n")
+        broker.signal(signal.SIGHUP)
+        await asyncio.sleep(0.3)
+        async with MqttSink(_settings(broker.port), retained=retained):
+            for _ in range(200):
+                if not await retained.all():
+                    break
+                await asyncio.sleep(0.02)
+        assert await retained.all() == []
+
+
+@pytest.mark.needs_mosquitto
+async def test_leaving_at_once_still_ends_with_stopped(make_mosquitto: Callable[..., Mosquitto]) -> None:
+    """However soon after connecting the service leaves, the last word on `available` is `stopped`."""
+    broker = make_mosquitto()
+    async with listening(broker.port, "stopframe/n1/available") as ear:
+        for _ in range(10):
+            async with MqttSink(_settings(broker.port)) as sink:
+                for number in range(20):
+                    sink.set_status(f"S{number}", {"state": "live"})
+                await sink.wait_ready()
+            await asyncio.sleep(0.05)
+            assert ear.of("/available")[-1:] == ["stopped"]

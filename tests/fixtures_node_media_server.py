@@ -77,10 +77,16 @@ class RunningNms:
 
 
 @contextlib.asynccontextmanager
-async def running_nms(folder: Path, hook: Hook | None = None, *, has_hook: bool = True) -> AsyncIterator[RunningNms]:
-    """The server, by the shipped example, on ports of its own; `has_hook=False` has a webhook that nobody answers."""
-    http_port, rtmp_port, closed_port = _free_ports(3)
-    nms = RunningNms(http_port, rtmp_port, hook)
+async def running_nms(
+    folder: Path, *, has_hook: bool = True, hook_url: str | None = None, http_port: int = 0
+) -> AsyncIterator[RunningNms]:
+    """The server, by the shipped example, on ports of its own.
+
+    Its webhook asks `RunningNms.hook`; with `has_hook=False` nobody answers it, with `hook_url` somebody else does.
+    """
+    free_port, rtmp_port, closed_port = free_ports(3)
+    http_port = http_port or free_port
+    nms = RunningNms(http_port, rtmp_port)
     app = FastAPI()
 
     @app.post("/hook")
@@ -93,7 +99,8 @@ async def running_nms(folder: Path, hook: Hook | None = None, *, has_hook: bool 
     async with HttpServer(app, "127.0.0.1", 0) as server, contextlib.AsyncExitStack() as stack:
         config = json.loads(EXAMPLE.read_text(encoding="utf-8"))
         config["http"]["port"], config["rtmp"]["port"] = http_port, rtmp_port
-        config["notify"]["url"] = f"http://127.0.0.1:{server.port if has_hook else closed_port}/hook"
+        own_hook = f"http://127.0.0.1:{server.port if has_hook else closed_port}/hook"
+        config["notify"]["url"] = hook_url or own_hook
         config["auth"]["jwt"]["users"][0]["password"] = PASSWORD
         folder.mkdir(exist_ok=True)
         path = folder / "config.json"
@@ -118,7 +125,42 @@ async def running_nms(folder: Path, hook: Hook | None = None, *, has_hook: bool 
         yield nms
 
 
-def _free_ports(count: int) -> list[int]:
+@contextlib.asynccontextmanager
+async def stubborn(port: int) -> AsyncIterator[int]:
+    """The port of a way to `port` that never tells the client that the server closed its half of a connection."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        back = asyncio.create_task(pump(there_reader, writer), name="back")
+        try:
+            await pump(reader, there_writer)
+        finally:
+            back.cancel()
+            for end in (writer, there_writer):
+                end.transport.abort()
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
+
+    carried: list[asyncio.Task[None]] = []
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carried.append(asyncio.create_task(carry(reader, writer), name="carried"))
+
+    async with await asyncio.start_server(begin, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        for task in carried:
+            task.cancel()
+        await asyncio.gather(*carried, return_exceptions=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

@@ -5,7 +5,7 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -24,7 +24,7 @@ from streams.keeper import Keeper, resolve
 from streams.nursery import Nursery
 from streams.sampling import SamplingSettings
 from tests.fixtures_mediamtx import until
-from tests.fixtures_node_media_server import PASSWORD, RunningNms, running_nms
+from tests.fixtures_node_media_server import PASSWORD, RunningNms, running_nms, stubborn
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs_node_media_server]
 
@@ -47,11 +47,11 @@ async def attached(nms: RunningNms, folder: Path, **changes: object) -> AsyncIte
 
 
 @contextlib.contextmanager
-def publishing(nms: RunningNms, name: str = "key", *, gop_frames: int = 15) -> Iterator["subprocess.Popen[bytes]"]:
-    """Publish with ffmpeg over RTMP, 15 frames a second."""
+def publishing(nms: RunningNms, port: int = 0, *, gop_frames: int = 15) -> Iterator["subprocess.Popen[bytes]"]:
+    """Publish KEY with ffmpeg over RTMP, 15 frames a second."""
     command = (
         "ffmpeg -loglevel error -re -f lavfi -i testsrc2=size=320x180:rate=15 -c:v libx264 -preset ultrafast "
-        f"-g {gop_frames} -sc_threshold 0 -pix_fmt yuv420p -f flv rtmp://127.0.0.1:{nms.rtmp_port}/live/{name}"
+        f"-g {gop_frames} -sc_threshold 0 -pix_fmt yuv420p -f flv rtmp://127.0.0.1:{port or nms.rtmp_port}/live/key"
     )
     with subprocess.Popen(command.split(), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         try:
@@ -79,10 +79,12 @@ async def first_bytes(server: NodeMediaServer, seconds: float) -> int:
     return received
 
 
-async def cut(server: NodeMediaServer, **settings: float) -> CutOutcome:
+async def cut(
+    server: NodeMediaServer, last_packet_at: Callable[[], float | None] = lambda: None, **settings: float
+) -> CutOutcome:
     limits = EnforcerSettings(**({"quiet_seconds": 0.3} | settings))
     async with Enforcer(server, Forgetful(), limits) as enforcer:
-        return await enforcer.cut(CutTarget("stream", "session", KEY), last_packet_at=lambda: None)
+        return await enforcer.cut(CutTarget("stream", "session", KEY), last_packet_at=last_packet_at)
 
 
 @pytest.mark.needs_ffmpeg
@@ -188,6 +190,26 @@ async def test_a_publisher_that_ignores_the_end_is_no_confirmed_cut(tmp_path: Pa
         assert outcome.count >= 1
         assert "still lists" in outcome.detail
         assert not answer.done()
+
+
+@pytest.mark.needs_ffmpeg
+async def test_a_refused_publisher_that_ignores_it_is_heard_under_anothers_name(tmp_path: Path) -> None:
+    """Its media reaches the viewers and no list names it: the cut of the one who is listed is not called a success."""
+    async with (
+        running_nms(tmp_path / "nms") as nms,
+        attached(nms, tmp_path) as server,
+        stubborn(nms.rtmp_port) as port,
+        nms.publishing("live", "key"),
+    ):
+        await asyncio.wait_for(_started(server), 5)
+        with publishing(nms, port) as refused:
+            assert await first_bytes(server, 2.0) > 10_000
+            assert len(await server.publishers()) == 1
+            outcome = await cut(server, time.monotonic, deadline_seconds=2.0)
+            assert (outcome.state, outcome.detail) == (CutState.FAILED, "packets keep arriving")
+            assert await server.publishers() == []
+            assert await first_bytes(server, 0.5) > 10_000
+            assert refused.poll() is None
 
 
 async def test_a_refused_login_is_not_repeated_until_the_account_is_locked(tmp_path: Path) -> None:

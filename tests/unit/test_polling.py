@@ -1,0 +1,96 @@
+"""Following a server by asking it: nothing is missed, nothing stale is told, and it is not asked too often."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from detector.events import Publisher, StreamKey
+from detector.ingest.adapter import IngestUnavailable, PublisherEnded, PublisherStarted
+from detector.ingest.polling import PublisherPoll
+from tests.fixtures_mediamtx import until
+
+
+@dataclass
+class Server:
+    """Answers with `live`; an Exception in its place is raised; `gates` hold single answers back, by their number."""
+
+    live: list[str] | Exception = field(default_factory=list)
+    gates: dict[int, asyncio.Event] = field(default_factory=dict)
+    asked: int = 0
+
+    async def ask(self) -> list[Publisher]:
+        self.asked += 1
+        answer = self.live
+        if self.asked in self.gates:
+            await self.gates[self.asked].wait()
+        if isinstance(answer, Exception):
+            raise answer
+        now = asyncio.get_running_loop().time()
+        return [Publisher(StreamKey("edge", "live", name), name, since_at=now) for name in answer]
+
+
+async def test_changes_follow_the_list_through_an_outage() -> None:
+    """While the server is away its last list stands; what changed meanwhile is told afterwards, each end once."""
+    server = Server(["a", "b"])
+    async with PublisherPoll("edge", server.ask, interval_seconds=0.02) as poll:
+        changes = poll.changes()
+        assert {(await anext(changes)).publisher.connection for _ in range(2)} == {"a", "b"}  # type: ignore[union-attr]
+        server.live = IngestUnavailable("it is away")
+        await until(lambda: poll.fault == "it is away")
+        server.live = ["b", "c"]
+        told = [await anext(changes), await anext(changes)]
+        assert [type(change) for change in told] == [PublisherEnded, PublisherStarted]
+        assert (poll.fault, poll.failures_total > 0) == (None, True)
+
+
+async def test_an_overtaken_answer_changes_nothing() -> None:
+    """An answer that arrives after a later one is returned to who asked, but nobody else is told of the past."""
+    server = Server(["old"])
+    async with PublisherPoll("edge", server.ask, interval_seconds=60) as poll:
+        await until(lambda: server.asked == 1)
+        server.gates[2] = asyncio.Event()
+        slow = asyncio.create_task(poll.now(), name="slow")
+        await until(lambda: server.asked == 2)
+        server.live = ["new"]
+        assert [p.connection for p in await poll.now()] == ["new"]
+        server.gates[2].set()
+        assert [p.connection for p in await slow] == ["old"]
+        started = await anext(poll.changes())
+        assert isinstance(started, PublisherStarted)
+        assert started.publisher.connection == "new"
+
+
+async def test_since_when_somebody_is_live_does_not_move() -> None:
+    """However often the list is read, a publisher is live since it was first seen."""
+    server = Server(["a"])
+    async with PublisherPoll("edge", server.ask, interval_seconds=60) as poll:
+        first = await poll.now()
+        await asyncio.sleep(0.01)
+        assert await poll.now() == first
+
+
+async def test_a_flood_of_hurry_is_no_flood_of_questions() -> None:
+    """A thousand hooks within a second are some dozen questions, and a lull is followed by silence."""
+    server = Server()
+    async with PublisherPoll("edge", server.ask, interval_seconds=60) as poll:
+        for _ in range(500):
+            poll.hurry(0.2)
+            await asyncio.sleep(0.001)
+        assert 3 <= server.asked <= 60
+        await asyncio.sleep(0.4)
+        settled = server.asked
+        await asyncio.sleep(0.3)
+        assert server.asked == settled
+
+
+async def test_a_question_that_fails_for_the_asker_is_the_askers() -> None:
+    """Who asks directly gets the error; those who follow hear nothing of it."""
+    server = Server(IngestUnavailable("away"))
+    async with PublisherPoll("edge", server.ask, interval_seconds=60) as poll:
+        with pytest.raises(IngestUnavailable, match="away"):
+            await poll.now()
+        waiting = asyncio.create_task(anext(poll.changes(), None), name="changes")
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    assert await waiting is None

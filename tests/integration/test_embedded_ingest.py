@@ -109,13 +109,13 @@ async def _read(server: EmbeddedIngest, path: str = "/live/cam%20one") -> _Peer:
 
 async def _until(claim: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
-        while not claim():  # noqa: ASYNC110 - what is awaited is the server's own state
+        while not claim():
             await asyncio.sleep(0.005)
 
 
 async def _live(server: EmbeddedIngest, count: int = 1) -> None:
     async with asyncio.timeout(5):
-        while len(await server.publishers()) != count:  # noqa: ASYNC110
+        while len(await server.publishers()) != count:
             await asyncio.sleep(0.005)
 
 

@@ -162,7 +162,7 @@ async def _enforcing(
 
 async def _until(claim: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not claim():  # noqa: ASYNC110 - what is awaited is another object's state
+        while not claim():
             await asyncio.sleep(0.001)
 
 

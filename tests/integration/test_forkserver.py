@@ -148,7 +148,7 @@ async def test_cancelled_spawn_leaves_nothing(nursery: Nursery) -> None:
             continue
         await child.close()
     deadline = time.monotonic() + 2.0
-    while nursery.live_children and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells
+    while nursery.live_children and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
 
     assert nursery.live_children == 0
@@ -194,7 +194,7 @@ async def test_service_killed_leaves_no_process(tmp_path: Path) -> None:
         "        await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as service:  # noqa: ASYNC220
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         pids = [int(word) for word in service.stdout.readline().split()]
         service.kill()

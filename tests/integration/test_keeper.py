@@ -117,7 +117,7 @@ async def test_lie_ends_the_reader(nursery: Nursery, lie: str) -> None:
             async for _ in keeper.messages():
                 pass
         deadline = time.monotonic() + 2.0
-        while psutil.pid_exists(keeper.pid) and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells
+        while psutil.pid_exists(keeper.pid) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         assert not psutil.pid_exists(keeper.pid)
 
@@ -191,7 +191,7 @@ async def test_service_that_sleeps_blames_no_reader(nursery: Nursery) -> None:
     async with Keeper(nursery, part("alive")) as keeper:
         messages = keeper.messages()
         await anext(messages)
-        time.sleep(3.0)  # noqa: ASYNC251 - the point: the event loop stands still
+        time.sleep(3.0)
         for _ in range(5):
             assert isinstance(await anext(messages), Heartbeat)
 

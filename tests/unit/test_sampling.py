@@ -337,7 +337,7 @@ def test_media_clock_never_goes_back_nor_leaps(times: list[float | None], frame_
 
 
 def test_media_clock_counts_what_came_in_and_could_not_be_decoded() -> None:
-    """A hole of ten seconds is ten seconds where ten seconds of packets were heard, and no more than a step otherwise."""
+    """A hole of ten seconds is as long as the packets that were heard in it, and else no more than a step."""
     heard, claimed = MediaClock(1 / 25, longest_step_seconds=3.0), MediaClock(1 / 25, longest_step_seconds=3.0)
     for clock in (heard, claimed):
         clock.advance(0.0)

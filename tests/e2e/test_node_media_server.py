@@ -1,6 +1,5 @@
 """The whole service beside a real node-media-server, by the shipped pair of configs: seen, cut, refused, let in."""
 
-import asyncio
 import contextlib
 import subprocess
 from collections.abc import Iterator
@@ -69,4 +68,3 @@ async def test_a_stream_is_seen_cut_refused_and_let_in_again(tmp_path: Path) -> 
             async with httpx.AsyncClient(trust_env=False) as client:
                 refused = await client.post(f"http://127.0.0.1:{http_port}/hook/{'0' * 64}/node-media-server")
             assert refused.status_code == 404
-            await asyncio.sleep(0)

@@ -41,13 +41,13 @@ class Nginx:
     rtmp_port: int
     http_port: int
     hook_port: int
+    secret: str = SECRET
     process: "subprocess.Popen[bytes] | None" = None
 
     def write(self, changes: dict[str, str] | None = None) -> Path:
         """The shipped nginx.conf with this machine's ports and paths, and whatever a test changes on purpose."""
         text = (EXAMPLE / "nginx.conf").read_text(encoding="utf-8")
-        hook = self.folder / "stopframe-hook.conf"
-        hook.write_text(f"set $stopframe_hook http://127.0.0.1:{self.hook_port}/hook/{SECRET}/nginx-rtmp;\n")
+        hook = self.write_hook()
         places = {
             "listen 1935;": f"listen 127.0.0.1:{self.rtmp_port};",
             "127.0.0.1:8080": f"127.0.0.1:{self.http_port}",
@@ -60,6 +60,12 @@ class Nginx:
             text = text.replace(here, there)
         path = self.folder / "nginx.conf"
         path.write_text(f"daemon off;\n{text}")
+        return path
+
+    def write_hook(self) -> Path:
+        """The one line that an operator writes: the hook's address with its secret."""
+        path = self.folder / "stopframe-hook.conf"
+        path.write_text(f"set $stopframe_hook http://127.0.0.1:{self.hook_port}/hook/{self.secret}/nginx-rtmp;\n")
         return path
 
     def start(self, changes: dict[str, str] | None = None) -> None:
@@ -95,6 +101,7 @@ class Nginx:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(10)
+        self.process = None
 
     def kill(self) -> None:
         if self.process is not None:
@@ -139,10 +146,10 @@ class _Healthy:
 
 
 @contextlib.asynccontextmanager
-async def hook_server(port: int, server: AnswersHooks, metrics: Metrics | None = None) -> AsyncIterator[None]:
-    """The service's own HTTP side, with `server` behind its hook."""
-    app = create_app(cast("ServiceView", _Healthy()), metrics or Metrics(), (SECRET, server))
-    async with HttpServer(app, "127.0.0.1", port):
+async def hook_server(nginx: Nginx, server: AnswersHooks, metrics: Metrics | None = None) -> AsyncIterator[None]:
+    """The service's own HTTP side, with `server` behind the hook that `nginx` asks."""
+    app = create_app(cast("ServiceView", _Healthy()), metrics or Metrics(), (nginx.secret, server))
+    async with HttpServer(app, "127.0.0.1", nginx.hook_port):
         yield
 
 

@@ -39,7 +39,8 @@ _JOIN_SECONDS = 0.03
 _REFUSAL_SECONDS = 0.8
 """How long a cut waits for a publisher that control cannot reach to be refused at its next `on_update`."""
 _NAME_BYTES = 255
-_QUARANTINED_KEPT = 10_000
+_ENDED_SECONDS = 30.0
+_REMEMBERED = 10_000
 _NONCE = "stopframe"
 _HERE = HttpServerUrl("http", "127.0.0.1", 8080)
 
@@ -88,6 +89,7 @@ class NginxRtmp:
         self._roll = Roll(name, settings.update_interval.seconds)
         self._board = PublisherBoard()
         self._quarantined: dict[str, str] = {}
+        self._ended_by_hook: dict[StreamKey, tuple[str, float]] = {}
         # Our own readers show this in their play arguments; it ends with the process.
         self._nonce = secrets.token_hex(16)
         self._fault = ""
@@ -133,7 +135,11 @@ class NginxRtmp:
         count = 0
         for entry in found:
             count += await self._cut_one(entry)
-        return CutResult(count=count, gone_at=self._clock() if count else None)
+        gone_at = self._clock() if count else None
+        ended = self._ended_by_hook.pop(key, None)
+        if ended is not None and connection in (None, ended[0]) and self._clock() - ended[1] < _ENDED_SECONDS:
+            count, gone_at = count + 1, gone_at or ended[1]
+        return CutResult(count=count, gone_at=gone_at)
 
     async def revoke(self, key: StreamKey) -> None:
         """As `IngestServer.revoke`: the hook refuses `key`."""
@@ -238,8 +244,12 @@ class NginxRtmp:
         return HookAnswer(403, HookOutcome.DENIED) if is_denied else HookAnswer(200, HookOutcome.ATTACHED)
 
     def _on_publish_done(self, clientid: str, name: str) -> HookAnswer:
-        was_known = self._roll.remove(clientid) is not None
-        if self._is_quarantine(name) or not was_known:
+        entry = self._roll.remove(clientid)
+        if entry is not None and entry.is_condemned:
+            self._ended_by_hook[entry.publisher.key] = (entry.publisher.connection, self._clock())
+            while len(self._ended_by_hook) > _REMEMBERED:
+                del self._ended_by_hook[next(iter(self._ended_by_hook))]
+        if self._is_quarantine(name) or entry is None:
             self._quarantined.pop(clientid, None)  # whom control redirects ends its old name first and goes on
         self._show()
         return HookAnswer(200, HookOutcome.TOLD)
@@ -295,16 +305,17 @@ class NginxRtmp:
             self._roll.remove(entry.clientid)
             self._show()
             return count
-        return await self._wait_for_refusal(entry)
+        await self._wait_for_refusal(entry)
+        return 0
 
-    async def _wait_for_refusal(self, entry: Entry) -> int:
+    async def _wait_for_refusal(self, entry: Entry) -> None:
+        """Have the next `on_update` end it; one that comes after this wait counts for the next cut."""
         if entry.publisher.key not in self._revocations or entry.heard_at is None:
-            return 0
+            return
         entry.is_condemned = True
         with suppress(TimeoutError):
             async with asyncio.timeout(_REFUSAL_SECONDS):
                 await entry.gone.wait()
-        return int(entry.gone.is_set())
 
     async def _control(self, verb: str, app: str, clientid: str, newname: str = "") -> int:
         """How many publishers the control module acted on; always asked by clientid, as it takes names undecoded."""
@@ -353,7 +364,7 @@ class NginxRtmp:
 
     def _quarantine_for(self, clientid: str) -> str:
         name = self._quarantined[clientid] = f"{self._settings.quarantine}-{clientid}"
-        while len(self._quarantined) > _QUARANTINED_KEPT:
+        while len(self._quarantined) > _REMEMBERED:
             del self._quarantined[next(iter(self._quarantined))]
         return name
 

@@ -144,7 +144,7 @@ async def _nginx_rtmp(folder: Path) -> AsyncIterator[Stage]:
     clip = make_clip(folder / "clip.flv", audio=False)
     relay = HookRelay()
     with running_nginx(folder / "nginx") as nginx:
-        async with hook_server(nginx.hook_port, relay):
+        async with hook_server(nginx, relay):
 
             @contextlib.asynccontextmanager
             async def publish(server: IngestServer, key: StreamKey) -> AsyncIterator[None]:

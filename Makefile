@@ -35,17 +35,19 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-install: $(VENV)/.runtime
+install: $(VENV)/.runtime  ## the `stopframe` command, in .venv/bin
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: requirements/base.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/base.txt
+	scripts/link-checkout $(VENV)
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	scripts/link-checkout $(VENV)
 	touch $@ $(VENV)/.runtime
 
 wheel: $(VENV)/.build  ## the wheel, in dist/

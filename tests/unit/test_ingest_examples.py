@@ -71,3 +71,28 @@ def test_every_option_stands_in_the_example(name: str, tmp_path: Path) -> None:
     for key in set(written) - {"username", "password", "forward"}:
         assert getattr(config.ingest, key) == getattr(defaults, key), key
     assert (config.enforcement.live, config.sandbox.value) == (False, "require")
+
+
+def test_nginx_rtmp_and_stopframe_fit() -> None:
+    """Both name the same addresses and times; what an nginx needs for being watched and obeyed is in its file."""
+    config: Any = loaded("nginx-rtmp")
+    server = (EXAMPLES / "nginx-rtmp/nginx.conf").read_text(encoding="utf-8")
+    assert str(config.ingest.control.server) == str(config.ingest.stat.server) == "http://127.0.0.1:8080"
+    assert f"notify_update_timeout {config.ingest.update_interval};" in server
+    assert config.ingest.hook_deadline.seconds < 2
+    assert config.sandbox == "require"
+    for line in (
+        "worker_processes 1;",
+        f"listen {config.ingest.rtmp.port};",
+        "listen 127.0.0.1:8080;",
+        "idle_streams on;",
+        "wait_key on;",
+        "wait_video on;",
+        "error_page 500 502 503 504 = @without_stopframe;",
+        "proxy_read_timeout 2s;",
+        "rtmp_control all;",
+        "rtmp_stat all;",
+    ):
+        assert line in server, line
+    readme = (EXAMPLES / "nginx-rtmp/README.md").read_text(encoding="utf-8")
+    assert f"http://{config.http.listen}/hook/" in readme

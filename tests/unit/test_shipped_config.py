@@ -18,17 +18,25 @@ from detector.config.loading import check_files, load_config
 from detector.config.schema import config_schema, schema_text
 from detector.config.sections import SamplingOverride
 from detector.config.units import Between
+from detector.ingest.registry import INGEST_SERVERS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = CONFIGS / "stopframe.yaml"
 # One space after the # makes a remark; none or more an example.
 _EXAMPLE = re.compile(r"^#(?! \S|$)", re.MULTILINE)
+# A section that stands in place of the one above it.
+_INSTEAD = re.compile(r"^#ingest:\n(?:#.*\n)+", re.MULTILINE)
 # Their defaults depend on the machine, so the file cannot hold them.
 _LEFT_OUT = {"state_dir", "node"}
 
 
+def _text() -> str:
+    """The file without what stands in place of something else."""
+    return _INSTEAD.sub("", SHIPPED.read_text(encoding="utf-8"))
+
+
 def _uncommented() -> str:
-    return _EXAMPLE.sub("", SHIPPED.read_text(encoding="utf-8"))
+    return _EXAMPLE.sub("", _text())
 
 
 def _options(values: dict[str, Any], section: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -97,13 +105,31 @@ def test_the_examples_are_valid_as_soon_as_they_are_uncommented(tmp_path: Path) 
 def test_each_example_is_valid_alone(tmp_path: Path) -> None:
     """Uncommenting one block needs no second one."""
     path = tmp_path / "stopframe.yaml"
-    text = SHIPPED.read_text(encoding="utf-8")
+    text = _text()
     blocks = re.findall(r"(?:^#(?! \S|$).*\n)+", text, re.MULTILINE)
     assert len(blocks) == 6
     for block in blocks:
         path.write_text(text.replace(block, _EXAMPLE.sub("", block)), encoding="utf-8")
         assert check_files([path]) == []
         assert load_config(path) != load_config(None)
+
+
+def test_every_kind_of_ingest_server_has_its_block(tmp_path: Path) -> None:
+    """Each server's keys stand there at their defaults, explained with their bounds, ready to replace the section."""
+    path = tmp_path / "stopframe.yaml"
+    kinds = {"embedded", "none"}
+    for block in _INSTEAD.findall(SHIPPED.read_text(encoding="utf-8")):
+        section = _EXAMPLE.sub("", block)
+        path.write_text(re.sub(r"^ingest:\n(?: .*\n)+", lambda _, s=section: s, _text(), flags=re.MULTILINE))
+        assert check_files([path]) == []
+        ingest = load_config(path).ingest
+        assert ingest == type(ingest).model_validate({"kind": ingest.kind})
+        assert list(yaml.safe_load(section)["ingest"]) == list(type(ingest).model_fields)
+        for key, between in _bounds(type(ingest)):
+            assert re.search(rf"{between.least} to {between.most}\.\n  {key}:", section), key
+        assert len(re.findall(r"^  # .*\n  [a-z_]+:", section, re.MULTILINE)) == len(type(ingest).model_fields)
+        kinds.add(ingest.kind)
+    assert kinds == set(INGEST_SERVERS)
 
 
 def test_the_examples_of_banks_and_classes_are_their_defaults() -> None:

@@ -55,12 +55,11 @@ class Roll:
     def updated(self, clientid: str, key: StreamKey, address: str, now: float) -> Entry:
         """A hook says that `clientid` still publishes; it is taken in if it was not known under this name."""
         entry = self.entries.get(clientid)
-        if entry is None or entry.publisher.key != key:
+        if entry is None or entry.publisher.key != key or not entry.is_exact:
             was_listed = entry is not None and entry.is_listed
             entry = self.published(clientid, key, address, now)
             entry.is_listed = was_listed
         entry.heard_at = now
-        entry.is_exact = True
         return entry
 
     def remove(self, clientid: str) -> Entry | None:

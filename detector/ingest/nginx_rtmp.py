@@ -257,8 +257,10 @@ class NginxRtmp:
     def _on_update(self, clientid: str, key: StreamKey, address: str) -> HookAnswer:
         if clientid in self._quarantined:
             return HookAnswer(200, HookOutcome.TOLD)  # redirected in its hook, it keeps its old name in later ones
+        known = self._roll.entries.get(clientid)
         entry = self._roll.updated(clientid, key, address, self._clock())
-        self._show()
+        if entry is not known:
+            self._show()
         if entry.is_condemned and key in self._revocations:
             # nginx ends a publisher whose update is refused, on whichever worker it is.
             return HookAnswer(403, HookOutcome.DENIED)

@@ -161,7 +161,7 @@ class AnalysisSection(Section):
     ] = "auto"
     """`auto` is one per core."""
     deadline: Annotated[Duration, Between("50ms", "1m")] = Duration.parse("1s")
-    """A frame not analysed this long after it arrived is dropped and counted."""
+    """A frame whose analysis has not begun this long after it was decoded is dropped and counted."""
     queue: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 64
     """Frames that may wait for a worker."""
     model_timeout: Annotated[Duration, Between("10ms", "1m")] = Duration.parse("1s")

@@ -28,7 +28,8 @@ from detector.config.addresses import MqttUrl
 from detector.config.config import Config
 from detector.events import CutState
 from detector.media_files import find_media
-from detector.service import Service, open_service, reader_job
+from detector.service import Service, open_service
+from detector.settings import reader_job
 from models.hashing.registry import hash_algorithms
 from streams.job import SourceKind
 from streams.keeper import Nursery

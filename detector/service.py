@@ -2,17 +2,16 @@
 
 import asyncio
 import contextlib
-import platform
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from detector.accounts import Accounts, coverage_words
 from detector.alerts.delivery import Delivery
 from detector.alerts.embedded_broker import BrokerUnavailable
 from detector.alerts.mqtt import MqttSink
@@ -38,7 +37,6 @@ from detector.bank_watch import BankWatch
 from detector.breaker import Breaker, BreakerSettings
 from detector.config.config import Config
 from detector.config.loading import config_digest
-from detector.coverage import Kind
 from detector.credentials import Credentials, CredentialsError, load_or_create, stream_id
 from detector.enforcement import Enforcer, EnforcerSettings
 from detector.events import StreamKey
@@ -48,16 +46,16 @@ from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import CrashKind, Metrics
-from detector.policy import BankRule, ClassRule, PolicySettings
+from detector.overview import incident_row, sandbox_state, stream_row, versions
 from detector.response import Responder, ResponseSettings, StreamFacts
 from detector.session import SessionParts, SessionSettings, StreamSession
-from detector.store.coverage import CoverageStore, CoverageTotals
+from detector.settings import policy_settings, reader_job
+from detector.store.coverage import CoverageStore
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import IncidentNotFound, Incidents
 from detector.store.outbox import Outbox
 from detector.supervisor import Supervisor, Watched
 from models.manifest import Manifest, describe_moderation
-from streams.job import Job, SourceKind
 from streams.nursery import Nursery, NurseryBroken
 
 log = structlog.get_logger()
@@ -77,39 +75,6 @@ class Addresses:
     http: str
     ingest: str | None
     broker: str | None
-
-
-def policy_settings(config: Config) -> PolicySettings:
-    """The rules that a config states."""
-    return PolicySettings(
-        banks={
-            name: BankRule(step=bank.step, max_distance=bank.max_distance, min_quality=bank.min_quality)
-            for name, bank in config.banks.items()
-        },
-        classes={
-            name: ClassRule(step=rule.step, review=rule.review, cut=rule.cut) for name, rule in config.classes.items()
-        },
-        votes_k=config.votes.k,
-        votes_of=config.votes.of,
-        live=config.enforcement.live,
-    )
-
-
-def reader_job(config: Config, path: str, kind: SourceKind, url: str, *, live: bool = True) -> Job:
-    """What a reader of `app/name` is told under a config; host and port are resolved later."""
-    return Job(
-        kind=kind,
-        url=url,
-        port=0,
-        live=live,
-        sampling=config.sampling_for(path),
-        sandbox=config.sandbox,
-        max_pixels=config.reader.max_pixels,
-        open_timeout_seconds=config.reader.open_timeout.seconds,
-        read_timeout_seconds=config.reader.read_timeout.seconds,
-        ring_limit_bytes=config.reader.ring_limit.bytes,
-        memory_limit_bytes=config.reader.memory_limit.bytes,
-    )
 
 
 @contextlib.asynccontextmanager
@@ -243,15 +208,13 @@ class Service:
         self.ingest = parts.ingest
         self.nursery = parts.nursery
         self.incident_store = Incidents(parts.database)
-        self.coverage_store = CoverageStore(parts.database)
         self.bank_watch = BankWatch(config.state_dir / BANKS_FOLDER)
         self._moderation = describe_moderation(parts.manifests)
         self._secret = parts.credentials.deployment
         self._sink = parts.sink
         self._enforcer = parts.enforcer
         self._policy = policy_settings(config)
-        self._told_coverage: dict[str, dict[str, Any]] = {}
-        self._counted_coverage: dict[str, dict[tuple[Kind, str], float]] = {}
+        self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._works: list[asyncio.Task[None]] = []
         self.supervisor = Supervisor(
             ingest=parts.ingest,
@@ -266,7 +229,7 @@ class Service:
         if self._moderation is not None:
             log.warning("models.no_moderation", note=self._moderation)
         names = ("supervisor", "banks", "health", "coverage")
-        works = (self.supervisor.run(), self._watch_banks(), self._keep_health(), self._send_coverage())
+        works = (self.supervisor.run(), self._watch_banks(), self._keep_health(), self._keep_accounts())
         tasks = [asyncio.create_task(work, name=f"service.{name}") for name, work in zip(names, works, strict=True)]
         self._works = tasks
         for task in tasks:
@@ -310,29 +273,20 @@ class Service:
         if not self.config.enforcement.live:
             notes.append("enforcement.live is false: nothing is cut")
         return Health(
-            ok=not problems, problems=tuple(problems), notes=tuple(notes), versions=_versions(), sandbox=self._sandbox()
+            ok=not problems,
+            problems=tuple(problems),
+            notes=tuple(notes),
+            versions=versions(),
+            sandbox=sandbox_state(self.config.sandbox, self.supervisor.sessions.values(), self.pool.state()),
         )
 
     def streams(self) -> list[StreamRow]:
         """As `ServiceView.streams`."""
-        return [self._row(session) for session in self.supervisor.sessions.values()]
+        return [stream_row(session) for session in self.supervisor.sessions.values()]
 
     async def incidents(self, limit: int) -> list[IncidentRow]:
         """As `ServiceView.incidents`."""
-        return [
-            IncidentRow(
-                incident_id=record.incident_id,
-                stream_id=record.stream_id,
-                opened_at=record.public()["opened_at"],
-                action=record.action.word,
-                mode="live" if record.is_live else "shadow",
-                signals=record.signals,
-                cut_state=record.cut_state,
-                time_to_cut_ms=record.time_to_cut_ms,
-                refused_by=record.refused_by,
-            )
-            for record in await self._read(self.incident_store.newest(limit))
-        ]
+        return [incident_row(record) for record in await self._read(self.incident_store.newest(limit))]
 
     async def cut(self, stream: str) -> CutReport:
         """As `ServiceView.cut`."""
@@ -396,21 +350,13 @@ class Service:
             session=session.session,
             key=session.key,
             connection=session.connection,
-            coverage=_coverage_words(session),
+            coverage=coverage_words(session),
             last_packet_at=lambda: session.last_packet_at,
         )
 
     async def _session_ended(self, session: StreamSession) -> None:
         self.responder.session_ended(session.session)
-        self._count_coverage(session)
-        self._counted_coverage.pop(session.session, None)
-        self._told_coverage[session.session] = _coverage_words(session)
-        self._sink.set_status(session.stream_id, self._status(session))
-        self._told_coverage.pop(session.session)
-        self._sink.end_stream(session.stream_id)
-        with contextlib.suppress(StoreUnavailable):
-            await self.coverage_store.upsert([_totals(session)])
-        log.info("session.ended", stream=session.stream_id, **_coverage_words(session))
+        await self._accounts.close(session)
 
     # What is told without being asked
 
@@ -425,7 +371,7 @@ class Service:
             health = self.health()
             self._sink.set_health(asdict(health))
             for session in self.supervisor.sessions.values():
-                self._sink.set_status(session.stream_id, self._status(session))
+                self._accounts.show(session)
             await self._report_blindness()
             self.metrics.set_live_streams(len(self.supervisor.sessions))
             self.metrics.set_analysis_workers(self.pool.ready_workers)
@@ -434,6 +380,9 @@ class Service:
                 self.metrics.crashed(CrashKind.ANALYSIS_WORKER)
             restarts = self.pool.restarts
             await asyncio.sleep(_HEALTH_SECONDS)
+
+    async def _keep_accounts(self) -> None:
+        await self._accounts.keep_telling(self.supervisor.sessions.values, self.config.alerts.coverage_every.seconds)
 
     async def _report_blindness(self) -> None:
         limit = self.config.alerts.blind_after.seconds
@@ -444,69 +393,6 @@ class Service:
             session.is_blindness_told = True
             await self.responder.report_blind(self._facts(session), session.blind_cause.value)
 
-    async def _send_coverage(self) -> None:
-        while True:
-            await asyncio.sleep(self.config.alerts.coverage_every.seconds)
-            sessions = list(self.supervisor.sessions.values())
-            self._told_coverage = {session.session: _coverage_words(session) for session in sessions}
-            for session in sessions:
-                self._count_coverage(session)
-                self._sink.send_coverage(session.stream_id, self._told_coverage[session.session])
-            with contextlib.suppress(StoreUnavailable):
-                await self.coverage_store.upsert([_totals(session) for session in sessions])
-
-    def _count_coverage(self, session: StreamSession) -> None:
-        """Add what came to a stream's account since it was last counted."""
-        account = session.coverage()
-        totals = {(Kind.SEEN, ""): account.seen_seconds}
-        totals |= {(cause.kind, cause.value): ns / 1e9 for cause, ns in account.by_cause_ns.items()}
-        counted = self._counted_coverage.setdefault(session.session, {})
-        for (kind, cause), total in totals.items():
-            before = counted.get((kind, cause), 0.0)
-            if total > before:
-                self.metrics.coverage(kind.value, total - before, cause)
-                counted[kind, cause] = total
-
-    def _status(self, session: StreamSession) -> dict[str, Any]:
-        return {
-            "state": session.state,
-            "since": session.since,
-            "code": session.code,
-            "sampling": session.settings.job.sampling.mode.value,
-            "coverage": self._told_coverage.get(session.session, {}),
-        }
-
-    def _row(self, session: StreamSession) -> StreamRow:
-        account, opened = session.coverage(), session.opened
-        sampled = session.last_sample_at
-        return StreamRow(
-            stream_id=session.stream_id,
-            path=session.key.path,
-            state=session.state,
-            since=session.since,
-            codec=opened.codec if opened else None,
-            width=opened.width if opened else None,
-            height=opened.height if opened else None,
-            sampling=session.settings.job.sampling.mode.value,
-            last_sample_age_seconds=None if sampled is None else max(0.0, time.monotonic() - sampled),
-            seen_seconds=account.seen_seconds,
-            skipped_seconds=account.skipped_seconds,
-            blind_seconds=account.blind_seconds,
-            cpu_seconds=session.cpu_seconds,
-            decision=session.last_action or None,
-        )
-
-    def _sandbox(self) -> dict[str, Any]:
-        opened = next((s.opened for s in self.supervisor.sessions.values() if s.opened is not None), None)
-        state = self.pool.state()
-        readers = (
-            {"landlock_abi": opened.landlock_abi, "seccomp": opened.has_seccomp, "network": opened.limits_network}
-            if opened
-            else None
-        )
-        analysis = {"missing": list(state.missing_cage)} if state else None
-        return {"mode": self.config.sandbox.value, "readers": readers, "analysis": analysis}
-
     async def _read(self, reading: Any) -> Any:
         try:
             return await reading
@@ -514,39 +400,7 @@ class Service:
             raise ViewError(str(error)) from error
 
 
-def _coverage_words(session: StreamSession) -> dict[str, Any]:
-    account = session.coverage()
-    skipped = {c.value: ns / 1e9 for c, ns in account.by_cause_ns.items() if c.kind.value == "skipped"}
-    return {
-        "seen_s": round(account.seen_seconds, 3),
-        "skipped_s": {cause: round(seconds, 3) for cause, seconds in skipped.items()},
-        "blind_s": {cause: round(seconds, 3) for cause, seconds in account.blind_seconds_by_cause().items()},
-        "max_gap_s": round(account.max_gap_seconds, 3),
-    }
-
-
-def _totals(session: StreamSession) -> CoverageTotals:
-    account = session.coverage()
-    return CoverageTotals(
-        stream_id=session.stream_id,
-        session=session.session,
-        seen_seconds=account.seen_seconds,
-        skipped_seconds={c.value: ns / 1e9 for c, ns in account.by_cause_ns.items() if c.kind.value == "skipped"},
-        blind_seconds=account.blind_seconds_by_cause(),
-        max_gap_seconds=account.max_gap_seconds,
-        updated_at_ms=time.time_ns() // 1_000_000,
-    )
-
-
 def _note_failure(task: "asyncio.Task[None]") -> None:
     """Tell at once of a work that was to last as long as the service."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.warning("service.work_failed", work=task.get_name(), exc_info=error)
-
-
-def _versions() -> dict[str, Any]:
-    found: dict[str, Any] = {"python": platform.python_version()}
-    for name in ("stopframe", "av", "onnxruntime", "numpy"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

@@ -288,7 +288,7 @@ def _show_stats(settings: Config, *, as_json: bool) -> None:
 
 def _in_cage(settings: Config, work: "Callable[[Nursery, Job], Coroutine[Any, Any, _Answer]]", what: str) -> _Answer:
     """Run `work` with a nursery of caged readers and the job that says how they read."""
-    from detector.service import reader_job
+    from detector.settings import reader_job
     from streams.job import SourceKind
     from streams.keeper import Nursery, NurseryBroken
 

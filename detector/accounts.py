@@ -1,0 +1,102 @@
+"""Tells of every stream's account: to the metrics, to the board of retained state, and to the database."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+import structlog
+
+from detector.alerts.sink import StatusBoard
+from detector.coverage import Kind
+from detector.metrics import Metrics
+from detector.session import StreamSession
+from detector.store.coverage import CoverageStore, CoverageTotals
+from detector.store.database import StoreUnavailable
+
+log = structlog.get_logger()
+
+
+class Accounts:
+    """What was told of which session, so that counters only ever grow and status changes only when something did."""
+
+    def __init__(self, board: StatusBoard, metrics: Metrics, store: CoverageStore) -> None:
+        self._board = board
+        self._metrics = metrics
+        self._store = store
+        self._told: dict[str, dict[str, Any]] = {}
+        self._counted: dict[str, dict[tuple[Kind, str], float]] = {}
+
+    async def keep_telling(self, sessions: Callable[[], Collection[StreamSession]], every_seconds: float) -> None:
+        """Send, count and store the accounts of all live sessions, for ever."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            live = list(sessions())
+            self._told = {session.session: coverage_words(session) for session in live}
+            for session in live:
+                self._count(session)
+                self._board.send_coverage(session.stream_id, self._told[session.session])
+            with contextlib.suppress(StoreUnavailable):  # health tells of the disk; the next round stores all of it
+                await self._store.upsert([_totals(session) for session in live])
+
+    def show(self, session: StreamSession) -> None:
+        """Show a session's state on the board, with the account that was last told."""
+        self._board.set_status(session.stream_id, self._status(session))
+
+    async def close(self, session: StreamSession) -> None:
+        """Tell of a session for the last time."""
+        self._count(session)
+        self._counted.pop(session.session, None)
+        self._told[session.session] = coverage_words(session)
+        self.show(session)
+        log.info("session.ended", stream=session.stream_id, **self._told.pop(session.session))
+        self._board.end_stream(session.stream_id)
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.upsert([_totals(session)])
+
+    def _count(self, session: StreamSession) -> None:
+        """Add what came to a stream's account since it was last counted."""
+        account = session.coverage()
+        totals = {(Kind.SEEN, ""): account.seen_seconds}
+        totals |= {(cause.kind, cause.value): ns / 1e9 for cause, ns in account.by_cause_ns.items()}
+        counted = self._counted.setdefault(session.session, {})
+        for (kind, cause), total in totals.items():
+            before = counted.get((kind, cause), 0.0)
+            if total > before:
+                self._metrics.coverage(kind.value, total - before, cause)
+                counted[kind, cause] = total
+
+    def _status(self, session: StreamSession) -> dict[str, Any]:
+        return {
+            "state": session.state,
+            "since": session.since,
+            "code": session.code,
+            "sampling": session.settings.job.sampling.mode.value,
+            "coverage": self._told.get(session.session, {}),
+        }
+
+
+def coverage_words(session: StreamSession) -> dict[str, Any]:
+    """A stream's account up to now, as alerts, status and coverage messages tell it."""
+    account = session.coverage()
+    skipped = {c.value: ns / 1e9 for c, ns in account.by_cause_ns.items() if c.kind.value == "skipped"}
+    return {
+        "seen_s": round(account.seen_seconds, 3),
+        "skipped_s": {cause: round(seconds, 3) for cause, seconds in skipped.items()},
+        "blind_s": {cause: round(seconds, 3) for cause, seconds in account.blind_seconds_by_cause().items()},
+        "max_gap_s": round(account.max_gap_seconds, 3),
+    }
+
+
+def _totals(session: StreamSession) -> CoverageTotals:
+    account = session.coverage()
+    return CoverageTotals(
+        stream_id=session.stream_id,
+        session=session.session,
+        seen_seconds=account.seen_seconds,
+        skipped_seconds={c.value: ns / 1e9 for c, ns in account.by_cause_ns.items() if c.kind.value == "skipped"},
+        blind_seconds=account.blind_seconds_by_cause(),
+        max_gap_seconds=account.max_gap_seconds,
+        updated_at_ms=time.time_ns() // 1_000_000,
+    )

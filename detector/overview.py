@@ -1,0 +1,74 @@
+"""What the service shows of itself: rows for the control socket, the cage and the versions for health."""
+
+import contextlib
+import platform
+import time
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from detector.analysis.messages import WorkerReady
+from detector.api.view import IncidentRow, StreamRow
+from detector.session import StreamSession
+from detector.store.incidents import IncidentRecord
+from streams.job import SandboxMode
+
+
+def stream_row(session: StreamSession) -> StreamRow:
+    """What the control socket shows of a live stream."""
+    account, opened = session.coverage(), session.opened
+    sampled = session.last_sample_at
+    return StreamRow(
+        stream_id=session.stream_id,
+        path=session.key.path,
+        state=session.state,
+        since=session.since,
+        codec=opened.codec if opened else None,
+        width=opened.width if opened else None,
+        height=opened.height if opened else None,
+        sampling=session.settings.job.sampling.mode.value,
+        last_sample_age_seconds=None if sampled is None else max(0.0, time.monotonic() - sampled),
+        seen_seconds=account.seen_seconds,
+        skipped_seconds=account.skipped_seconds,
+        blind_seconds=account.blind_seconds,
+        cpu_seconds=session.cpu_seconds,
+        decision=session.last_action or None,
+    )
+
+
+def incident_row(record: IncidentRecord) -> IncidentRow:
+    """What the control socket shows of an incident."""
+    return IncidentRow(
+        incident_id=record.incident_id,
+        stream_id=record.stream_id,
+        opened_at=record.public()["opened_at"],
+        action=record.action.word,
+        mode="live" if record.is_live else "shadow",
+        signals=record.signals,
+        cut_state=record.cut_state,
+        time_to_cut_ms=record.time_to_cut_ms,
+        refused_by=record.refused_by,
+    )
+
+
+def sandbox_state(
+    mode: SandboxMode, sessions: Iterable[StreamSession], analysis_state: WorkerReady | None
+) -> dict[str, Any]:
+    """Which parts of the cage are in force, by the word of the processes in it."""
+    opened = next((s.opened for s in sessions if s.opened is not None), None)
+    readers = (
+        {"landlock_abi": opened.landlock_abi, "seccomp": opened.has_seccomp, "network": opened.limits_network}
+        if opened
+        else None
+    )
+    analysis = {"missing": list(analysis_state.missing_cage)} if analysis_state else None
+    return {"mode": mode.value, "readers": readers, "analysis": analysis}
+
+
+def versions() -> dict[str, Any]:
+    """What runs here, for health."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in ("stopframe", "av", "onnxruntime", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

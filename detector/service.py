@@ -376,6 +376,7 @@ class Service:
             self.metrics.set_live_streams(len(self.supervisor.sessions))
             self.metrics.set_analysis_workers(self.pool.ready_workers)
             self.metrics.set_queue_depth(self.pool.waiting)
+            self.metrics.set_outbox_pending(await self.delivery.open_count())
             for _ in range(self.pool.restarts - restarts):
                 self.metrics.crashed(CrashKind.ANALYSIS_WORKER)
             restarts = self.pool.restarts

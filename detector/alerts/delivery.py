@@ -113,11 +113,15 @@ class Delivery:
         for courier in self._couriers.values():
             courier.hurry()
         while True:
-            left = sum([await courier.open_count() for courier in self._couriers.values()])
+            left = await self.open_count()
             remaining = until - self._clock.monotonic()
             if not left or remaining <= 0:
                 return left
             await asyncio.sleep(min(0.02, remaining))
+
+    async def open_count(self) -> int:
+        """Return how many deliveries are open, on disk or in memory."""
+        return sum([await courier.open_count() for courier in self._couriers.values()])
 
     def problems(self) -> list[str]:
         """Return what turns health red: a disk that refuses, alerts that expired, sinks that have a problem."""

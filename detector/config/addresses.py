@@ -118,7 +118,7 @@ class MqttUrl(Unit):
         return f"{'mqtts' if self.has_tls else 'mqtt'}://{self.address}"
 
 
-_KINDS = {"http": SourceKind.HTTP_TS, "https": SourceKind.HTTP_TS, "rtmp": SourceKind.RTMP}
+_KINDS = {"http": SourceKind.HTTP_TS, "rtmp": SourceKind.RTMP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class SourceUrl:
 
     @classmethod
     def parse(cls, url: object) -> Self:
-        """Read an http, https or rtmp URL. Raises ValueError with a sentence that holds nothing of it."""
+        """Read an http or rtmp URL. Raises ValueError with a sentence that holds nothing of it."""
         parts = _split(url)
         if parts is None or parts.scheme not in _KINDS or parts.fragment:
             schemes = listed(f"{scheme}://" for scheme in _KINDS)
@@ -170,4 +170,4 @@ class SourceUrl:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """A URL of one of the schemes, or the name of a variable."""
-        return {"type": "string", "pattern": r"^(?:https?://|rtmp://|\$\{[A-Za-z_])\S+$"}
+        return {"type": "string", "pattern": r"^(?:http://|rtmp://|\$\{[A-Za-z_])\S+$"}

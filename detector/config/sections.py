@@ -63,7 +63,7 @@ class SourceSection(Section):
     name: Name
     """What the stream is called; unique."""
     url: SourceUrl
-    """Where it is read: MPEG-TS or FLV over http or https, or rtmp. `${NAME}` keeps a key out of the file."""
+    """Where it is read: MPEG-TS or FLV over http, or rtmp; without TLS. `${NAME}` keeps a key out of the file."""
     format: Literal["auto", "ts", "flv"] = "auto"
     """What comes over http: `ts` (MPEG-TS) or `flv`; `auto` takes flv where the URL's path ends in .flv, else ts."""
 

@@ -162,7 +162,7 @@ def test_mqtt_url_knows_this_machine(url: str, address: str, *, loopback: bool, 
     ("url", "origin", "kind"),
     [
         ("http://192.0.2.1:8080/live/KEY.ts?t=KEY", "http://192.0.2.1:8080", SourceKind.HTTP_TS),
-        ("https://user:KEY@cdn.example/x.ts", "https://cdn.example", SourceKind.HTTP_TS),
+        ("http://user:KEY@cdn.example/x.ts", "http://cdn.example", SourceKind.HTTP_TS),
         ("rtmp://[2001:db8::1]/live/KEY", "rtmp://[2001:db8::1]", SourceKind.RTMP),
     ],
 )

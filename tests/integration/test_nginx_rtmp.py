@@ -350,6 +350,24 @@ async def test_a_reader_goes_on_when_the_clock_jumps_back(
     assert all(b.arrived_at > a.arrived_at for a, b in itertools.pairwise(frames))
 
 
+async def test_a_frozen_server_is_blindness_until_it_thaws(clips: dict[str, Path], tmp_path: Path) -> None:
+    """While nginx stands still its streams are blind and health says that it does not answer; then all goes on."""
+    with running_nginx(tmp_path / "nginx") as nginx:
+        async with service(nginx, tmp_path) as running, live(nginx.rtmp_port, clips["short"], "frozen"):
+            session = await session_of(running, "frozen")
+            await until(lambda: session.last_sample_at is not None)
+            nginx.signal(signal.SIGSTOP)
+            await until(lambda: session.state in ("stalled", "reconnecting") or not running.supervisor.sessions, 12)
+            await until(lambda: any("ingest.stat" in problem for problem in running.health().problems), 12)
+
+            nginx.signal(signal.SIGCONT)
+            thawed_at = time.monotonic()
+            async with live(nginx.rtmp_port, clips["short"], "fresh"):
+                fresh = await session_of(running, "fresh")
+                await until(lambda: fresh.last_sample_at is not None and fresh.last_sample_at > thawed_at, 12)
+                await until(lambda: not running.health().problems, 12)
+
+
 @pytest.mark.parametrize("how", ["quit", "kill"])
 async def test_a_server_that_ends_and_comes_back_is_watched_again(
     how: str, clips: dict[str, Path], tmp_path: Path

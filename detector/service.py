@@ -21,7 +21,7 @@ from detector.analysis.pool import AnalysisPool
 from detector.analysis.setup import BANKS_FOLDER, ModelRefused, load_manifests, pool_settings
 from detector.api.app import create_app
 from detector.api.control import SOCKET_NAME, create_control_app
-from detector.api.server import HttpServer, ListenFailed, UnixServer
+from detector.api.server import HttpServer, ListenFailed, UnixServer, exclusive
 from detector.api.view import (
     CutReport,
     Health,
@@ -105,6 +105,7 @@ async def open_service(config: Config) -> AsyncIterator["Service"]:
 async def _start(config: Config, stack: AsyncExitStack) -> "Service":
     manifests = load_manifests(config)
     _make_state_dir(config.state_dir)
+    stack.enter_context(exclusive(config.state_dir / "service.lock"))  # before anything in it is opened
     metrics = Metrics()
     # The two forkservers start before any secret is read: what they hold, every child holds.
     nursery = await stack.enter_async_context(Nursery("streams.reader:main"))

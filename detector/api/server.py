@@ -136,7 +136,7 @@ class UnixServer:
         with contextlib.ExitStack() as undo:
             try:
                 folder = undo.enter_context(open_folder(self._path.parent))
-                undo.enter_context(_locked(self._path.with_suffix(".lock")))
+                undo.enter_context(exclusive(self._path.with_suffix(".lock")))
                 listening = undo.enter_context(_bind_unix(folder, self._path))
             except OSError as error:
                 sentence = (
@@ -200,7 +200,8 @@ def _why_not(error: OSError, host: str, port: int) -> str:
 
 
 @contextlib.contextmanager
-def _locked(lock: Path) -> Iterator[None]:
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock file for as long as the block lasts; raise `ListenFailed` if another process holds it."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:

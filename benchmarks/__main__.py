@@ -13,6 +13,7 @@ from benchmarks.report import Options, Report, print_report
 BENCHMARKS: Final = {
     "crowd": "benchmarks.crowd",
     "demo": "benchmarks.demo",
+    "latency": "benchmarks.latency",
     "lookup": "benchmarks.lookup",
     "recovery": "benchmarks.recovery",
 }

@@ -99,6 +99,10 @@ def print_report(report: Report) -> None:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, dict) and value and all(isinstance(one, float) for one in value.values()):
+        return "/".join(f"{one:.3g}" for one in value.values())
+    if isinstance(value, list) and len(value) > 6:
+        return f"[{len(value)} values]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from benchmarks.report import Options, Report, print_report
 
 BENCHMARKS: Final = {
+    "churn": "benchmarks.churn",
     "crowd": "benchmarks.crowd",
     "demo": "benchmarks.demo",
     "latency": "benchmarks.latency",

@@ -13,6 +13,9 @@ import yaml
 from detector.cli.main import app
 from detector.config.config import Config
 from detector.config.loading import check_files
+from detector.events import Step
+from detector.ingest.hooks import HookOutcome
+from detector.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 _HIDDEN = re.compile(r"^(\.|dist$|build$|state$)")
@@ -73,6 +76,19 @@ def _is_config(text: str) -> bool:
     return isinstance(values, dict) and set(values) <= set(Config.model_fields)
 
 
+@cache
+def _metric_names() -> frozenset[str]:
+    """The names that `/metrics` shows once everything with a label has happened; a histogram counts by its stem."""
+    metrics = Metrics()
+    metrics.stage("hash", 0.0)
+    metrics.coverage("seen", 1.0)
+    metrics.signal("hash", Step.REVIEW)
+    metrics.model_failure("model")
+    metrics.hook(HookOutcome.LET_IN, 0.0)
+    samples = re.findall(r"^(stopframe_\w+)", metrics.expose()[0].decode(), re.MULTILINE)
+    return frozenset(samples) | {re.sub(r"_(bucket|count|sum)$", "", name) for name in samples}
+
+
 def _configs() -> list[tuple[str, str]]:
     found = []
     for document in DOCUMENTS:
@@ -118,6 +134,13 @@ def test_every_command_exists(document: Path) -> None:
         assert match[1] in known, spoken
         below = getattr(known[match[1]], "commands", {})
         assert match[2] is None or not below or match[2] in below, spoken
+
+
+@every_document
+def test_every_metric_exists(document: Path) -> None:
+    """A `stopframe_...` in a document is a metric that the service shows: an alarm on another would never ring."""
+    for spoken in re.findall(r"`(stopframe_\w+)", document.read_text(encoding="utf-8")):
+        assert spoken in _metric_names(), spoken
 
 
 @every_document

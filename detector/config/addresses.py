@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 from urllib.parse import SplitResult, urlsplit
@@ -118,13 +119,11 @@ class MqttUrl(Unit):
         return f"{'mqtts' if self.has_tls else 'mqtt'}://{self.address}"
 
 
-_KINDS = {"http": SourceKind.HTTP_TS, "rtmp": SourceKind.RTMP}
-
-
 @dataclass(frozen=True, slots=True)
 class SourceUrl:
     """A stream's URL. Its path and query may be the publisher's key, so printing shows scheme and host alone."""
 
+    kinds: ClassVar[Mapping[str, SourceKind | None]] = {"http": SourceKind.HTTP_TS, "rtmp": SourceKind.RTMP}
     origin: str
     kind: SourceKind | None = None
     value: str | None = field(default=None, repr=False)
@@ -142,12 +141,12 @@ class SourceUrl:
     def parse(cls, url: object) -> Self:
         """Read an http or rtmp URL. Raises ValueError with a sentence that holds nothing of it."""
         parts = _split(url)
-        if parts is None or parts.scheme not in _KINDS or parts.fragment:
-            schemes = listed(f"{scheme}://" for scheme in _KINDS)
+        if parts is None or parts.scheme not in cls.kinds or parts.fragment:
+            schemes = listed(f"{scheme}://" for scheme in cls.kinds)
             raise ValueError(f"is no URL of a stream; write {schemes} with host and path (MPEG-TS over HTTP, or RTMP)")
         host = str(parts.hostname)
         where = _joined(host, parts.port) if parts.port else f"[{host}]" if ":" in host else host
-        return cls(f"{parts.scheme}://{where}", _KINDS[parts.scheme], str(url))
+        return cls(f"{parts.scheme}://{where}", cls.kinds[parts.scheme], str(url))
 
     @classmethod
     def from_yaml(cls, value: object, info: ValidationInfo) -> Self:

@@ -1,6 +1,7 @@
 """Where the servers beside us are reached, and the hooks of others."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from pydantic_core import CoreSchema
 from detector.config.addresses import ListenAddress, SourceUrl
 from detector.config.units import Unit
 from detector.config.wording import listed
+from streams.job import SourceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class HookUrl(SourceUrl):
     """The URL of somebody's HTTP hook. Its path and query may be secret, so printing shows scheme and host alone."""
 
     __slots__ = ()
+    kinds: ClassVar[Mapping[str, SourceKind | None]] = {"http": None, "https": None}
 
     @classmethod
     def parse(cls, url: object) -> Self:
@@ -77,11 +80,7 @@ class HookUrl(SourceUrl):
             read = super().parse(url)
         except ValueError:
             read = None
-        if (
-            read is None
-            or not read.reveal().startswith(("http://", "https://"))
-            or "@" in urlsplit(read.reveal()).netloc
-        ):
+        if read is None or "@" in urlsplit(read.reveal()).netloc:
             raise ValueError("is no URL of a hook; write http:// or https:// with host and path, without credentials")
         return read
 

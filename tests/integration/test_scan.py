@@ -216,19 +216,16 @@ def test_a_crashed_reader_is_one_files_blindness(stopframe: CommandLine) -> None
 
 
 def _kill_a_reader(pid: int) -> None:
-    """Kill the first reader that reads: a grandchild, forked from the warm process, with a file as descriptor 4."""
+    """Kill the first reader: the eldest child of the warm process that forks readers."""
     deadline_at = time.monotonic() + 30
     while time.monotonic() < deadline_at:
         for child in _children(pid):
-            for reader in _children(child):
-                try:
-                    target = str(Path(f"/proc/{reader}/fd/4").readlink())
-                except OSError:
-                    continue
-                if target.endswith("long.ts"):
-                    time.sleep(1.0)
-                    os.kill(reader, signal.SIGKILL)
-                    return
+            if b"streams.reader:main" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                continue
+            if readers := _children(child):
+                time.sleep(1.0)
+                os.kill(min(readers), signal.SIGKILL)
+                return
         time.sleep(0.05)
     raise AssertionError("no reader was seen")
 

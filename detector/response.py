@@ -104,6 +104,7 @@ class Responder:
         self._live_streams = live_streams
         self._clock = clock
         self._open: dict[str, _Open] = {}
+        self._alerts: set[asyncio.Task[None]] = set()
         self._cuts: set[asyncio.Task[None]] = set()
         self._waiting: OrderedDict[str, float] = OrderedDict()
         self.updates_left_out_total = 0
@@ -126,7 +127,8 @@ class Responder:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give up waiting for cuts; the enforcer owns them and lets them end."""
+        """Finish the alerts in hand; give up waiting for cuts: the enforcer owns them and lets them end."""
+        await asyncio.gather(*self._alerts, return_exceptions=True)
         for task in self._cuts:
             task.cancel()
         await asyncio.gather(*self._cuts, return_exceptions=True)
@@ -151,9 +153,18 @@ class Responder:
         if known is not None and judged.action <= known.action:
             if known.updates >= MAX_UPDATES:
                 self.updates_left_out_total += 1
+                if _must_cut(judged):  # enough was said of it, not done
+                    self._enforce(known, stream)
                 return
             known.updates += 1
-        await self._alert_and_cut(judged, stream, known)
+        work = asyncio.create_task(
+            self._alert_and_cut(*self._open_incident(judged, stream, known), stream),
+            name=f"response.alert[{judged.stream_id}]",
+        )
+        self._alerts.add(work)
+        work.add_done_callback(self._alerts.discard)
+        # Whoever ends the stream ends the session that waits here, and must not end what was decided.
+        await asyncio.shield(work)
 
     async def report_blind(self, stream: StreamFacts, cause: str) -> None:
         """Alert that a stream cannot be seen: an incident of its own, for people, since nobody knows what it shows."""
@@ -221,7 +232,10 @@ class Responder:
         self._metrics.cut(outcome.state)
         return record.incident_id, outcome
 
-    async def _alert_and_cut(self, decision: Decision, stream: StreamFacts, known: _Open | None) -> None:
+    def _open_incident(
+        self, decision: Decision, stream: StreamFacts, known: _Open | None
+    ) -> tuple[AlertFacts, IncidentRecord, _Open]:
+        """Note the incident, new or raised, and what is to be told and written of it."""
         summary = "; ".join(dict.fromkeys(_summary(signal) for signal in decision.signals))[:500]
         record = self._record(
             stream,
@@ -231,8 +245,7 @@ class Responder:
             known=known,
         )
         record = replace(record, refused_by=decision.refused_by)
-        must_cut = decision.action is Step.CUT and decision.is_live
-        if must_cut:
+        if _must_cut(decision):
             record = replace(record, cut_state=CutState.PENDING)
         first_arrived_at = known.first_arrived_at if known else decision.observation.arrived_at
         opened = known or _Open(record.incident_id, Step.OFF, set(), first_arrived_at)
@@ -245,9 +258,14 @@ class Responder:
             incident_id=record.incident_id,
             coverage=stream.coverage,
         )
-        self._metrics.decision(decision.action)
+        return facts, record, opened
+
+    async def _alert_and_cut(
+        self, facts: AlertFacts, record: IncidentRecord, opened: _Open, stream: StreamFacts
+    ) -> None:
+        self._metrics.decision(record.action)
         await self._submit(facts, record)
-        if must_cut:
+        if record.cut_state is CutState.PENDING:
             self._enforce(opened, stream)
 
     async def _submit(self, facts: AlertFacts, record: IncidentRecord) -> None:
@@ -290,11 +308,17 @@ class Responder:
         task.add_done_callback(self._cuts.discard)
 
     async def _cut(self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: _Open | None) -> None:
-        outcome = await self._enforcer.cut(target, last_packet_at=last_packet_at)
-        self._metrics.cut(outcome.state)
-        if outcome.gone_at is not None and target.hit_at is not None:
-            self._metrics.cut_done(outcome.gone_at - target.hit_at)
-        if opened is not None and outcome.state is not CutState.CONFIRMED:
+        state = CutState.FAILED
+        try:
+            outcome = await self._enforcer.cut(target, last_packet_at=last_packet_at)
+            state = outcome.state
+            if outcome.gone_at is not None and target.hit_at is not None:
+                self._metrics.cut_done(outcome.gone_at - target.hit_at)
+        except Exception:
+            # The task's edge: a fault of ours, or of an adapter from elsewhere, is a cut that failed.
+            log.exception("cut.broke", stream=target.stream_id)
+        self._metrics.cut(state)
+        if opened is not None and state is not CutState.CONFIRMED:
             opened.is_cutting = False  # the next hit tries again
 
     def _record(
@@ -311,6 +335,10 @@ class Responder:
             is_live=is_live,
             signals=signals,
         )
+
+
+def _must_cut(decision: Decision) -> bool:
+    return decision.action is Step.CUT and decision.is_live
 
 
 def _target(stream: StreamFacts, incident_id: str, hit_at: float) -> CutTarget:

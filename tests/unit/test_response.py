@@ -41,9 +41,14 @@ class FakeDelivery:
     journal: list[str]
     sent: list[tuple[Any, IncidentRecord]] = field(default_factory=list)
     is_durable: bool = True
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def submit(self, alert: Any, incident: IncidentRecord | None = None) -> Submitted:
         assert incident is not None
+        await self.gate.wait()
         self.journal.append("stored")
         self.sent.append((alert, incident))
         return Submitted(alert.alert_id, len(self.sent), self.is_durable)
@@ -54,10 +59,13 @@ class FakeEnforcer:
     journal: list[str]
     targets: list[CutTarget] = field(default_factory=list)
     outcome: CutOutcome = field(default_factory=lambda: CutOutcome(CutState.CONFIRMED, 1, 1, gone_at=10.5))
+    fault: Exception | None = None
 
     async def cut(self, target: CutTarget, *, last_packet_at: Any) -> CutOutcome:
         self.journal.append("cut")
         self.targets.append(target)
+        if self.fault is not None:
+            raise self.fault
         return self.outcome
 
 
@@ -218,6 +226,62 @@ async def test_a_cut_that_failed_is_tried_again_at_the_next_hit() -> None:
     await scene.settle()
 
     assert scene.journal.count("cut") == 2
+
+
+async def test_cuts_that_keep_failing_are_tried_however_often_it_was_told() -> None:
+    """The limit on updates is one on words: an ingest server that is away for minutes must not save a publisher."""
+    scene = Scene()
+    scene.enforcer.outcome = CutOutcome(CutState.FAILED, 3, 0, detail="the ingest server did not answer")
+
+    for _ in range(3 * MAX_UPDATES):
+        await scene.responder.respond(decision(), facts())
+        await scene.settle()
+
+    assert scene.journal.count("cut") == 3 * MAX_UPDATES
+    assert len(scene.delivery.sent) == 1 + MAX_UPDATES
+
+
+async def test_a_cut_that_broke_is_tried_again_at_the_next_hit(expects_errors: None) -> None:
+    """A fault of ours in one attempt must not count as an attempt that is still under way."""
+    scene = Scene()
+    scene.enforcer.fault = ZeroDivisionError()
+    await scene.responder.respond(decision(), facts())
+    await scene.settle()
+
+    scene.enforcer.fault = None
+    await scene.responder.respond(decision(), facts())
+    await scene.settle()
+
+    assert scene.journal.count("cut") == 2
+
+
+async def test_a_stream_that_ends_while_its_alert_is_stored_is_cut_all_the_same() -> None:
+    """Whoever drops the connection in the moment of the hit keeps neither the key nor the silence."""
+    scene = Scene()
+    scene.delivery.gate.clear()
+    async with scene.responder:
+        judging = asyncio.create_task(scene.responder.respond(decision(), facts()))
+        await scene.settle()
+        judging.cancel()
+        await asyncio.gather(judging, return_exceptions=True)
+        scene.responder.session_ended("s1")
+        scene.delivery.gate.set()
+        await scene.settle()
+
+        assert scene.journal == ["stored", "cut"]
+
+
+async def test_what_is_being_stored_at_the_end_is_stored() -> None:
+    """A service that is told to stop finishes the alert in its hands."""
+    scene = Scene()
+    scene.delivery.gate.clear()
+    async with scene.responder:
+        judging = asyncio.create_task(scene.responder.respond(decision(), facts()))
+        await scene.settle()
+        judging.cancel()
+        asyncio.get_running_loop().call_later(0.02, scene.delivery.gate.set)
+
+    assert "stored" in scene.journal
 
 
 async def test_the_next_session_of_a_key_is_another_incident() -> None:

@@ -1,6 +1,7 @@
 """What follows a decision: an incident and its alert on disk, the alert on its way, and the cut."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import OrderedDict
@@ -19,12 +20,14 @@ from detector.enforcement import CutOutcome, CutTarget, Enforcer
 from detector.events import CutState, Decision, Signal, Step, StreamKey
 from detector.metrics import AlertState, Metrics
 from detector.store.database import StoreUnavailable
-from detector.store.incidents import IncidentRecord, Incidents
+from detector.store.incidents import CutProgress, IncidentRecord, Incidents
 
 log = structlog.get_logger()
 
 _WAITING_KEPT = 10_000
 """Alerts whose time to acknowledgement is still measured; older ones are only delivered."""
+
+_BY_HAND = "cut by an operator"
 
 MAX_UPDATES = 10
 """Updates of one incident that are sent: a stream that flaps must not fill the outbox."""
@@ -70,10 +73,11 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class ResponseSettings:
-    """How long an alert is of use, and which config decided."""
+    """How long an alert is of use, which config decided, and whether it lets anybody be cut."""
 
     expires_after_ms: int
     config_digest: str
+    is_live: bool
 
 
 class Responder:
@@ -117,12 +121,21 @@ class Responder:
             log.warning("response.pending_cuts_unknown", why=str(error))
             return self
         for record in pending:
+            if not self._settings.is_live and record.signals != _BY_HAND:
+                await self._give_up(record)
+                continue
             log.info("cut.resumed", stream=record.stream_id, incident=record.incident_id)
             target = CutTarget(
                 record.stream_id, record.session, record.key, record.connection or None, record.incident_id
             )
             self._begin_cut(target, lambda: None)
         return self
+
+    async def _give_up(self, record: IncidentRecord) -> None:
+        log.info("cut.given_up", stream=record.stream_id, incident=record.incident_id, why="enforcement.live is false")
+        progress = CutProgress(state=CutState.FAILED, detail="enforcement.live was false at the restart")
+        with contextlib.suppress(StoreUnavailable):  # then the next start finds it again
+            await self._incidents.set_cut(record.incident_id, progress)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -221,7 +234,7 @@ class Responder:
 
     async def cut_by_hand(self, stream: StreamFacts) -> tuple[str, CutOutcome]:
         """Cut because an operator says so, whatever `enforcement.live` is; returns the incident and the outcome."""
-        record = self._record(stream, signals="cut by an operator", action=Step.CUT, is_live=True)
+        record = self._record(stream, signals=_BY_HAND, action=Step.CUT, is_live=True)
         try:
             await self._incidents.open(record)
         except StoreUnavailable as error:

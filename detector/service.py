@@ -130,7 +130,9 @@ async def _start(config: Config, stack: AsyncExitStack) -> "Service":
             enforcer=enforcer,
             breaker=Breaker(BreakerSettings(breaker.cuts, breaker.share.ratio, breaker.window.seconds)),
             metrics=metrics,
-            settings=ResponseSettings(round(config.alerts.expire_after.seconds * 1000), config_digest(config)),
+            settings=ResponseSettings(
+                round(config.alerts.expire_after.seconds * 1000), config_digest(config), config.enforcement.live
+            ),
             live_streams=lambda: len(service.supervisor.sessions),
         )
     )

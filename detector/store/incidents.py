@@ -147,8 +147,8 @@ class Incidents:
         )
 
     async def pending_cuts(self) -> list[IncidentRecord]:
-        """Return the cuts that were begun and not finished, oldest first: what a restart goes on with."""
-        query = f"{_SELECT} WHERE cut_state = 'pending' ORDER BY opened_at_ms, incident_id"
+        """Return the cuts begun, not finished and not taken back, oldest first: what a restart goes on with."""
+        query = f"{_SELECT} WHERE cut_state = 'pending' AND undone_at_ms IS NULL ORDER BY opened_at_ms, incident_id"
         return await self._database.read(lambda c: [_record(row) for row in c.execute(query)])
 
     async def mark_undone(self, incident_id: str, at_ms: int) -> bool:

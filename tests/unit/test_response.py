@@ -14,7 +14,7 @@ from detector.events import CutState, Decision, Observation, Signal, Step, Strea
 from detector.metrics import Metrics
 from detector.response import MAX_UPDATES, Responder, ResponseSettings, StreamFacts
 from detector.store.database import StoreUnavailable
-from detector.store.incidents import IncidentRecord
+from detector.store.incidents import CutProgress, IncidentRecord
 from models.evidence import Inspection
 
 
@@ -73,10 +73,14 @@ class FakeEnforcer:
 class FakeIncidents:
     pending: list[IncidentRecord] = field(default_factory=list)
     opened: list[IncidentRecord] = field(default_factory=list)
+    cuts: list[tuple[str, CutState]] = field(default_factory=list)
     is_broken: bool = False
 
     async def pending_cuts(self) -> list[IncidentRecord]:
         return self.pending
+
+    async def set_cut(self, incident_id: str, progress: CutProgress) -> None:
+        self.cuts.append((incident_id, progress.state))
 
     async def open(self, record: IncidentRecord) -> None:
         if self.is_broken:
@@ -85,7 +89,7 @@ class FakeIncidents:
 
 
 class Scene:
-    def __init__(self, *, breaker: BreakerSettings | None = None, live_streams: int = 40) -> None:
+    def __init__(self, *, breaker: BreakerSettings | None = None, live_streams: int = 40, live: bool = True) -> None:
         self.journal: list[str] = []
         self.delivery = FakeDelivery(self.journal)
         self.enforcer = FakeEnforcer(self.journal)
@@ -97,7 +101,7 @@ class Scene:
             enforcer=self.enforcer,  # type: ignore[arg-type]
             breaker=Breaker(breaker or BreakerSettings()),
             metrics=self.metrics,
-            settings=ResponseSettings(600_000, "digest"),
+            settings=ResponseSettings(600_000, "digest", is_live=live),
             live_streams=lambda: live_streams,
             clock=lambda: 11.0,
         )
@@ -331,6 +335,21 @@ async def test_a_restart_goes_on_with_the_cuts_it_finds() -> None:
         await after.settle()
 
     assert [target.incident_id for target in after.enforcer.targets] == [found.incident_id]
+
+
+async def test_a_restart_with_enforcement_off_goes_on_with_cuts_by_hand_only() -> None:
+    """Whoever switches cutting off and restarts, to stop a bad list, is not answered with its last cuts."""
+    before = Scene()
+    await before.responder.respond(decision(), facts())
+    await before.responder.cut_by_hand(facts("s2", "STREAM2"))
+    after = Scene(live=False)
+    after.incidents.pending = [before.delivery.sent[0][1], before.incidents.opened[0]]
+
+    async with after.responder:
+        await after.settle()
+
+    assert [target.stream_id for target in after.enforcer.targets] == ["STREAM2"]
+    assert [state for _, state in after.incidents.cuts] == [CutState.FAILED]
 
 
 @pytest.mark.parametrize("step", [Step.SHADOW, Step.REVIEW])

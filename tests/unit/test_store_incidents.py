@@ -106,6 +106,16 @@ async def test_pending_cuts_are_found_after_a_restart(tmp_path: Path) -> None:
     ]
 
 
+async def test_a_cut_that_was_taken_back_is_not_gone_on_with(db: Database) -> None:
+    """What an operator undid is not done again by a restart, even if the end of the cut was never written."""
+    incidents = Incidents(db)
+    await incidents.open(_incident(1, cut_state=CutState.PENDING))
+    await incidents.open(_incident(2, cut_state=CutState.PENDING))
+    await incidents.mark_undone("0190-0001", 7)
+
+    assert [record.incident_id for record in await incidents.pending_cuts()] == ["0190-0002"]
+
+
 async def test_undo_is_marked_once(db: Database) -> None:
     """The first undo is kept with its time; a second one changes nothing and says so."""
     incidents = Incidents(db)

@@ -56,7 +56,6 @@ class AlertState(StrEnum):
 
     QUEUED = "queued"
     NOT_DURABLE = "not_durable"
-    SENT = "sent"
     RETRIED = "retried"
     DELIVERED = "delivered"
     REFUSED = "refused"

@@ -45,7 +45,7 @@ from detector.ingest.embedded import EmbeddedIngest
 from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
-from detector.metrics import CrashKind, Metrics
+from detector.metrics import AlertState, CrashKind, Metrics
 from detector.overview import incident_row, sandbox_state, stream_row, versions
 from detector.response import Responder, ResponseSettings, StreamFacts
 from detector.session import SessionParts, SessionSettings, StreamSession
@@ -218,6 +218,7 @@ class Service:
         self._enforcer = parts.enforcer
         self._policy = policy_settings(config)
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
+        self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works: list[asyncio.Task[None]] = []
         self.supervisor = Supervisor(
             ingest=parts.ingest,
@@ -369,10 +370,8 @@ class Service:
             log.info("banks.changed", banks=sorted(self.bank_watch.names()))
 
     async def _keep_health(self) -> None:
-        restarts = 0
         while True:
-            health = self.health()
-            self._sink.set_health(asdict(health))
+            self._sink.set_health(asdict(self.health()))
             for session in self.supervisor.sessions.values():
                 self._accounts.show(session)
             await self._report_blindness()
@@ -380,10 +379,20 @@ class Service:
             self.metrics.set_analysis_workers(self.pool.ready_workers)
             self.metrics.set_queue_depth(self.pool.waiting)
             self.metrics.set_outbox_pending(await self.delivery.open_count())
-            for _ in range(self.pool.restarts - restarts):
-                self.metrics.crashed(CrashKind.ANALYSIS_WORKER)
-            restarts = self.pool.restarts
+            self._count_losses()
             await asyncio.sleep(_HEALTH_SECONDS)
+
+    def _count_losses(self) -> None:
+        """Pass on what the parts count themselves, as increments."""
+        totals: dict[CrashKind | AlertState, int] = {
+            CrashKind.ANALYSIS_WORKER: self.pool.restarts,
+            CrashKind.FORKSERVER: self.nursery.restarts + self.pool.forkserver_restarts,
+            AlertState.EXPIRED: self.delivery.expired_total,
+        }
+        for what, total in totals.items():
+            for _ in range(total - self._counted_losses.get(what, 0)):
+                self.metrics.alert(what) if isinstance(what, AlertState) else self.metrics.crashed(what)
+            self._counted_losses[what] = total
 
     async def _keep_accounts(self) -> None:
         await self._accounts.keep_telling(self.supervisor.sessions.values, self.config.alerts.coverage_every.seconds)

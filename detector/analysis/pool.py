@@ -122,6 +122,11 @@ class AnalysisPool:
         return sum(slot.ready is not None for slot in self._slots)
 
     @property
+    def forkserver_restarts(self) -> int:
+        """How often the process that forks the processes was lost."""
+        return self._nursery.restarts
+
+    @property
     def waiting(self) -> int:
         """How many frames wait for a process."""
         return len(self._queue)

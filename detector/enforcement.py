@@ -27,7 +27,8 @@ class EnforcerSettings:
     """How long each part of a cut may take, in seconds.
 
     A cut ends within `deadline_seconds`, whatever the ingest server does; one question to the server within
-    `call_seconds`. A publisher is gone when no packet has come for `quiet_seconds` after the server said that it cut.
+    `call_seconds`; a disk that has to write it down holds it up for `record_seconds` at most. A publisher is gone when
+    no packet has come for `quiet_seconds` after the server said that it cut.
     """
 
     deadline_seconds: float = 15.0
@@ -37,6 +38,7 @@ class EnforcerSettings:
     first_backoff_seconds: float = 0.1
     longest_backoff_seconds: float = 2.0
     drain_seconds: float = 5.0
+    record_seconds: float = 0.5
 
     @property
     def pace(self) -> Pace:
@@ -368,8 +370,9 @@ class Enforcer:
         )
         for incident_id in tuple(incident_ids):
             try:
-                await self._records.set_cut(incident_id, progress)
-            except Exception as error:  # noqa: BLE001 - a full disk or a bug in the store must not keep a publisher on air
+                async with asyncio.timeout(self._settings.record_seconds):
+                    await self._records.set_cut(incident_id, progress)
+            except Exception as error:  # noqa: BLE001 - a disk or a bug in the store must not keep a publisher on air
                 self.counters.unrecorded_total += 1
                 log.warning("cut.unrecorded", incident=incident_id, why=type(error).__name__)
 

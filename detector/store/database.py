@@ -34,7 +34,10 @@ _REMEDIES: Final = {
 
 
 class StoreUnavailable(Exception):
-    """Raised by the database when the disk did not take or give a row. Nothing of the failed write is in the file."""
+    """Raised by the database when the disk did not take or give a row.
+
+    Nothing of a refused write is in the file; one that the disk did not answer in time may still get there.
+    """
 
 
 @dataclass(slots=True)
@@ -62,20 +65,21 @@ class Database:
 
     `write` and `read` hand a function to the one thread that owns the connection. A write that returned is on disk
     (WAL, `synchronous=FULL`): `kill -9` and power loss keep it. Writes that wait together share one commit; each still
-    succeeds or fails alone, unless the commit itself fails. Errors of the disk surface as `StoreUnavailable`; errors
-    of the function's own making surface unchanged.
+    succeeds or fails alone, unless the commit itself fails. Nobody waits longer than `answer_seconds`. Errors of the
+    disk surface as `StoreUnavailable`; errors of the function's own making surface unchanged.
     """
 
-    def __init__(self, path: Path | str, *, queue_limit: int = 1024) -> None:
+    def __init__(self, path: Path | str, *, queue_limit: int = 1024, answer_seconds: float = 10.0) -> None:
         self._path = Path(path)
         self._queue_limit = queue_limit
+        self._answer_seconds = answer_seconds
         self._desk: _Desk | None = None
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def open(cls, path: Path | str, *, queue_limit: int = 1024) -> Self:
+    def open(cls, path: Path | str, *, queue_limit: int = 1024, answer_seconds: float = 10.0) -> Self:
         """Return the database at `path`, to be entered with `async with`; the file is made (mode 0600) if missing."""
-        return cls(path, queue_limit=queue_limit)
+        return cls(path, queue_limit=queue_limit, answer_seconds=answer_seconds)
 
     async def __aenter__(self) -> Self:
         """Start the thread, open the file, bring its tables up to date.
@@ -111,7 +115,7 @@ class Database:
         A caller that is cancelled does not undo the write: it may still happen.
 
         Raises:
-            StoreUnavailable: the disk refused, the queue is full, or the database is closed.
+            StoreUnavailable: the disk refused or does not answer, the queue is full, or the database is closed.
         """
         return await self._submit(work)
 
@@ -119,7 +123,7 @@ class Database:
         """Run `work`, which sees every write submitted before it.
 
         Raises:
-            StoreUnavailable: the disk refused, the queue is full, or the database is closed.
+            StoreUnavailable: the disk refused or does not answer, the queue is full, or the database is closed.
         """
         return await self._submit(work)
 
@@ -132,7 +136,11 @@ class Database:
             desk.jobs.put_nowait(job)
         except queue.Full:
             raise StoreUnavailable("the database cannot keep up: check the disk's latency") from None
-        result: T = await job.future
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                result: T = await job.future
+        except TimeoutError:
+            raise StoreUnavailable("the disk does not answer: check its latency and its mount") from None
         return result
 
 

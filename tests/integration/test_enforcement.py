@@ -118,12 +118,15 @@ class _Server:
 
 @dataclass
 class _Records:
-    """What was written down, in order; `is_broken` refuses as a full disk does."""
+    """What was written down, in order; `is_broken` refuses as a full disk does, `is_frozen` never answers."""
 
     told: list[tuple[str, CutProgress]] = field(default_factory=list)
     is_broken: bool = False
+    is_frozen: bool = False
 
     async def set_cut(self, incident_id: str, progress: CutProgress) -> None:
+        if self.is_frozen:
+            await asyncio.Event().wait()
         if self.is_broken:
             raise OSError("no space left")
         self.told.append((incident_id, progress))
@@ -402,6 +405,15 @@ async def test_a_full_disk_keeps_nobody_on_air(server: _Server, records: _Record
     records.is_broken = True
     async with _enforcing(server, records, clock) as enforcer:
         outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+    assert (outcome.state, enforcer.counters.unrecorded_total) == (CutState.CONFIRMED, 2)
+
+
+async def test_a_frozen_disk_keeps_nobody_on_air(server: _Server, records: _Records, clock: _Time) -> None:
+    """A disk that neither takes nor refuses holds up the cut for a moment only, and is counted."""
+    records.is_frozen = True
+    async with _enforcing(server, records, clock, record_seconds=0.02) as enforcer:
+        async with asyncio.timeout(2):
+            outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
     assert (outcome.state, enforcer.counters.unrecorded_total) == (CutState.CONFIRMED, 2)
 
 

@@ -157,6 +157,19 @@ async def test_queue_is_bounded_and_close_finishes_it(tmp_path: Path) -> None:
         assert await db.read(_all) == ["a", "b"]
 
 
+async def test_a_disk_that_does_not_answer_holds_nobody_for_ever(tmp_path: Path) -> None:
+    """Whoever waits for a frozen disk is told so after a while; what was asked for may still happen."""
+    async with Database.open(tmp_path / "s.db", answer_seconds=0.05) as db:
+        thaw = threading.Event()
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await db.read(lambda _: thaw.wait(5))
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await db.write(_put("late"))
+        thaw.set()
+    async with Database.open(tmp_path / "s.db") as db:
+        assert await db.read(_all) == ["late"]
+
+
 async def test_cancelled_caller_does_not_stop_the_thread(tmp_path: Path) -> None:
     """A caller that gave up leaves the database in order for the next one."""
     async with Database.open(tmp_path / "s.db") as db:

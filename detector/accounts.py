@@ -18,6 +18,10 @@ from detector.store.database import StoreUnavailable
 log = structlog.get_logger()
 
 
+_ENDED_KEPT = 10_000
+"""Final accounts that wait for the disk; a disk that is away for longer loses the oldest."""
+
+
 class Accounts:
     """What was told of which session, so that counters only ever grow and status changes only when something did."""
 
@@ -27,6 +31,7 @@ class Accounts:
         self._store = store
         self._told: dict[str, dict[str, Any]] = {}
         self._counted: dict[str, dict[tuple[Kind, str], float]] = {}
+        self._ended: dict[str, CoverageTotals] = {}
 
     async def keep_telling(self, sessions: Callable[[], Collection[StreamSession]], every_seconds: float) -> None:
         """Send, count and store the accounts of all live sessions, for ever."""
@@ -37,23 +42,34 @@ class Accounts:
             for session in live:
                 self._count(session)
                 self._board.send_coverage(session.stream_id, self._told[session.session])
-            with contextlib.suppress(StoreUnavailable):  # health tells of the disk; the next round stores all of it
-                await self._store.upsert([_totals(session) for session in live])
+            await self._write([_totals(session) for session in live])
 
     def show(self, session: StreamSession) -> None:
         """Show a session's state on the board, with the account that was last told."""
         self._board.set_status(session.stream_id, self._status(session))
 
-    async def close(self, session: StreamSession) -> None:
-        """Tell of a session for the last time."""
+    def close(self, session: StreamSession) -> None:
+        """Tell of a session for the last time; its account is stored with the next round's."""
         self._count(session)
         self._counted.pop(session.session, None)
         self._told[session.session] = coverage_words(session)
         self.show(session)
         log.info("session.ended", stream=session.stream_id, **self._told.pop(session.session))
         self._board.end_stream(session.stream_id)
-        with contextlib.suppress(StoreUnavailable):
-            await self._store.upsert([_totals(session)])
+        self._ended[session.session] = _totals(session)
+        if len(self._ended) > _ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
+
+    async def store_ended(self) -> None:
+        """Store the accounts of sessions that ended since the last round."""
+        await self._write([])
+
+    async def _write(self, totals: list[CoverageTotals]) -> None:
+        ended = dict(self._ended)
+        with contextlib.suppress(StoreUnavailable):  # health tells of the disk; the next round stores all of it
+            await self._store.upsert([*ended.values(), *totals])
+            for session in ended:
+                self._ended.pop(session, None)
 
     def _count(self, session: StreamSession) -> None:
         """Add what came to a stream's account since it was last counted."""

@@ -244,6 +244,7 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._accounts.store_ended()
 
     async def stop(self) -> None:
         """Give open alerts a last chance to leave."""
@@ -360,7 +361,7 @@ class Service:
 
     async def _session_ended(self, session: StreamSession) -> None:
         self.responder.session_ended(session.session)
-        await self._accounts.close(session)
+        self._accounts.close(session)  # waits for nothing: the next stream waits for this one's end
 
     # What is told without being asked
 

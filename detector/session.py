@@ -23,6 +23,7 @@ from streams.frame import Frame
 from streams.job import Job
 from streams.keeper import Keeper, ReaderCrashed, ReaderMisbehaved, ReaderStalled, SourceUnreachable, resolve
 from streams.nursery import Nursery, NurseryBroken
+from streams.sampling import SamplingMode
 from streams.wire import EndCode, Ended, Heartbeat, Message, Opened
 
 log = structlog.get_logger()
@@ -34,6 +35,9 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
 _STEADY_SECONDS = 10.0
 """A reader that ran this long has proved its source: the next pause starts small again."""
+
+_PICTURELESS_PROMISES = 2.0
+"""A reader that gets video takes a picture of it within `detect_within`; twice as long without one is blindness."""
 
 _DROP_CAUSES = {"stale": DropCause.STALE, "overload": DropCause.QUEUE_FULL, "crash": DropCause.WORKER_LOST}
 _COVERAGE_CAUSES = {"stale": Cause.STALE, "overload": Cause.OVERLOAD, "crash": Cause.ANALYSIS_FAILED}
@@ -108,6 +112,8 @@ class StreamSession:
         self._closer_until = -math.inf
         self._cpu_seconds_before = 0.0
         self._heartbeat: Heartbeat | None = None
+        self._picture_at: float | None = None
+        self._errors_at_picture = 0
         self._keeper: Keeper | None = None
         self._frames: asyncio.Queue[Frame] = asyncio.Queue(FRAME_QUEUE_LIMIT)
 
@@ -177,6 +183,7 @@ class StreamSession:
             case Opened():
                 self.opened = message
                 self.state, self.code = "live", ""
+                self._picture_at = None
                 self._note_cause(Cause.NO_KEYFRAME, self._parts.clock())
                 log.info(
                     "session.opened",
@@ -188,6 +195,7 @@ class StreamSession:
                 await self._look_closer_again()
             case Frame():
                 self._parts.metrics.sample(message.reason)
+                self._picture_at, self._errors_at_picture = message.decoded_at, _errors(self._heartbeat)
                 self._enqueue(message)
             case Heartbeat():
                 self._note_heartbeat(message)
@@ -222,12 +230,27 @@ class StreamSession:
         if not math.isnan(beat.last_packet_at):
             self.last_packet_at = max(beat.last_packet_at, self.last_packet_at or 0.0)
         quiet_seconds = beat.sent_at - (self.last_packet_at or self.started_at)
+        has_errors = _errors(beat) > self._errors_at_picture
+        is_pictureless = self._is_pictureless(beat, has_errors=has_errors)
         if self.state == "live" and quiet_seconds > self.settings.job.sampling.detect_within_seconds:
             self._note_cause(Cause.NO_PACKETS, self._parts.clock() - quiet_seconds)
             self.state = "stalled"
-        elif self.state == "stalled" and quiet_seconds < 1.0:
-            self._note_cause(Cause.UNSAMPLED, self._parts.clock())
+        elif self.state == "live" and is_pictureless:
+            self._note_cause(Cause.UNDECODABLE if has_errors else Cause.NO_VIDEO, self._parts.clock())
+            self.state = "stalled"
+        elif self.state == "stalled" and quiet_seconds < 1.0 and not is_pictureless:
+            self._note_cause(Cause.NO_KEYFRAME if self._picture_at is None else Cause.UNSAMPLED, self._parts.clock())
             self.state = "live"
+
+    def _is_pictureless(self, beat: Heartbeat, *, has_errors: bool) -> bool:
+        """Whether pictures came once, and have been missing for longer than any stream that is looked at explains."""
+        sampling = self.settings.job.sampling
+        expected_seconds = sampling.detect_within_seconds
+        if sampling.mode is SamplingMode.KEYFRAMES:  # the publisher sets the pace
+            expected_seconds = max(expected_seconds, beat.gop_seconds) if has_errors else math.inf
+        return (
+            self._picture_at is not None and beat.sent_at - self._picture_at > _PICTURELESS_PROMISES * expected_seconds
+        )
 
     def _count(self, beat: Heartbeat, before: Heartbeat | None) -> None:
         metrics = self._parts.metrics
@@ -340,3 +363,7 @@ class StreamSession:
         """Tell the reader of now what its predecessor was told, so that a reader that dies forgets nothing."""
         if self._keeper is not None and self._closer_until > self._parts.clock():
             await self._keeper.look_closer(self.settings.closer_look.interval_seconds, self._closer_until)
+
+
+def _errors(beat: Heartbeat | None) -> int:
+    return 0 if beat is None else beat.decode_errors + beat.keyframes_without_picture

@@ -34,8 +34,10 @@ def frame(number: int) -> Frame:
     return Frame(number, now, now, None, SampleReason.KEYFRAME, False, 640, 360, plane, picture)
 
 
-def heartbeat(*, cpu_seconds: float = 0.0, replaced: int = 0, errors: int = 0, quiet_seconds: float = 0.0) -> Heartbeat:
-    now = time.monotonic()
+def heartbeat(
+    *, cpu_seconds: float = 0.0, replaced: int = 0, errors: int = 0, quiet_seconds: float = 0.0, later: float = 0.0
+) -> Heartbeat:
+    now = time.monotonic() + later
     return Heartbeat(now, now - quiet_seconds, math.nan, 10, 1000, 2, 0, errors, replaced, 0, 0, cpu_seconds, 1.0)
 
 
@@ -250,6 +252,34 @@ async def test_a_stream_without_packets_is_stalled_until_they_come_again(monkeyp
     async with scene.running() as session:
         await scene.until(lambda: session.state == "stalled")
         await scene.until(lambda: session.state == "live")
+
+
+@pytest.mark.parametrize(("errors", "cause"), [(9, Cause.UNDECODABLE), (0, Cause.NO_VIDEO)])
+async def test_packets_that_give_no_picture_any_more_are_blindness(
+    monkeypatch: pytest.MonkeyPatch, errors: int, cause: Cause
+) -> None:
+    """One clean keyframe buys nobody the right to go on with what cannot be decoded, or with sound alone."""
+    scene = Scene(
+        monkeypatch, [OPENED, frame(1), 0.1, heartbeat(errors=errors, later=7.0), 0.1, heartbeat(later=8.0), 60.0]
+    )
+    async with scene.running() as session:
+        await scene.until(lambda: session.state == "stalled")
+        assert session.blind_cause is cause
+        await asyncio.sleep(0.2)
+
+        assert session.blind_since is not None
+        assert session.state == "stalled", "packets alone are no sight"
+
+
+async def test_packets_that_come_again_before_any_picture_are_still_blindness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause must not make a stream that never gave a picture one that was merely not sampled."""
+    scene = Scene(monkeypatch, [OPENED, heartbeat(quiet_seconds=4.0), 0.1, heartbeat(), 60.0])
+    async with scene.running() as session:
+        await scene.until(lambda: session.state == "stalled")
+        await scene.until(lambda: session.state == "live")
+
+        assert session.blind_since is not None
+        assert session.blind_cause is Cause.NO_KEYFRAME
 
 
 async def test_what_waits_too_long_makes_room_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

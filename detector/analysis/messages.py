@@ -19,6 +19,8 @@ _INSPECT = struct.Struct("<QIIB7x")
 INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
 TEXT_LIMIT_BYTES = 1024 * 1024
 FINGERPRINT_BYTES = 32
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+"""What reading JSON of a wrong shape raises; the last one is for `Infinity` where a count should be."""
 
 
 class AnalysisProtocolError(Exception):
@@ -142,7 +144,7 @@ def parse_ready(body: bytes) -> WorkerReady:
             refused_banks=_texts(raw["refused_banks"]),
             missing_cage=tuple(str(part) for part in raw["missing_cage"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _MALFORMED as error:
         raise AnalysisProtocolError(f"READY: {type(error).__name__}") from error
 
 
@@ -169,7 +171,7 @@ def parse_result(body: bytes) -> tuple[int, Inspection]:
             stage_seconds={str(stage): _finite(seconds) for stage, seconds in raw["stage_seconds"].items()},
         )
         return int(number), inspection
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _MALFORMED as error:
         raise AnalysisProtocolError(f"RESULT: {type(error).__name__}: {error}") from error
 
 

@@ -85,6 +85,9 @@ def test_random_bytes_raise_nothing_but_the_protocol_error(noise: bytes) -> None
         ("matches", 4),
         ("stage_seconds", {"hash": float("inf")}),
         ("left_out_matches", None),
+        ("left_out_matches", float("inf")),
+        ("quality", float("inf")),
+        ("stage_seconds", {"hash": 10**400}),
     ],
 )
 def test_an_answer_out_of_range_is_refused(field: str, value: object) -> None:
@@ -95,6 +98,14 @@ def test_an_answer_out_of_range_is_refused(field: str, value: object) -> None:
 
     with pytest.raises(AnalysisProtocolError):
         messages.parse_result(json.dumps([number, raw]).encode())
+
+
+def test_an_endless_count_of_rows_is_refused() -> None:
+    """JSON as Python reads it knows infinity; what a process says of its banks may not."""
+    raw = {"models": {}, "refused": {}, "banks": {"A": float("inf")}, "refused_banks": {}, "missing_cage": []}
+
+    with pytest.raises(AnalysisProtocolError):
+        messages.parse_ready(json.dumps(raw).encode())
 
 
 def test_a_match_further_than_its_bits_is_refused() -> None:

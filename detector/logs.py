@@ -24,7 +24,11 @@ def configure_logs(level: Level, form: Format) -> None:
         _without_credentials,
     ]
     if is_for_people:
-        last: structlog.typing.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        last: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # The default shows every function's variables: URLs with keys, passwords.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
         ending = [last]
     else:
         ending = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

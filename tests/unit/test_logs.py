@@ -73,3 +73,22 @@ def test_an_exception_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     (event,) = (json.loads(line) for line in capsys.readouterr().err.splitlines())
 
     assert "ValueError: odd" in event["exception"]
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_traceback_shows_no_variables(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    """What functions hold while they fail are URLs with keys in them: a traceback names lines, never values."""
+    configure_logs("info", form)  # type: ignore[arg-type]
+
+    def fail(url: str) -> None:
+        raise ZeroDivisionError(len(url))
+
+    try:
+        fail("rtmp://127.0.0.1/live/" + "the-secret" + "-key")
+    except ZeroDivisionError:
+        structlog.get_logger().exception("session.failed")
+        logging.getLogger("asyncio").exception("never retrieved")
+
+    written = capsys.readouterr().err
+    assert written.count("ZeroDivisionError") >= 2
+    assert "the-secret-key" not in written

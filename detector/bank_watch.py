@@ -33,7 +33,10 @@ class BankWatch:
         """Yield after each change, for ever."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
-            found = self._look()
+            try:
+                found = await asyncio.to_thread(self._look)  # a mount that hangs must not hold up the service
+            except OSError:  # what is in force stays so; the next look may succeed
+                continue
             if found != self._seen:
                 self._seen = found
                 yield

@@ -1,13 +1,16 @@
 """A bank that a command changed is noticed by the running service."""
 
 import asyncio
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from detector import bank_watch
 from detector.bank_watch import BankWatch
-from models.banks import add_entries
+from models.banks import add_entries, bank_names
 
 
 def add(folder: Path, name: str, seed: int) -> None:
@@ -40,6 +43,48 @@ async def test_nothing_changes_while_nothing_is_written(tmp_path: Path) -> None:
 
     assert not waiting.done()
     waiting.cancel()
+
+
+async def test_a_folder_that_cannot_be_read_for_a_while_ends_no_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount that fails once must not cost the service every bank that is added afterwards."""
+    watch = BankWatch(tmp_path)
+    failures = [OSError(5, "Input/output error"), PermissionError(13, "Permission denied")]
+
+    def names(folder: Path) -> list[str]:
+        if failures:
+            raise failures.pop()
+        return bank_names(folder)
+
+    monkeypatch.setattr(bank_watch, "bank_names", names)
+    monkeypatch.setattr(bank_watch, "_LOOK_EVERY_SECONDS", 0.01)
+    add(tmp_path, "CARDS", 1)
+    async with asyncio.timeout(5):
+        await anext(watch.changes())
+
+    assert set(watch.names()) == {"CARDS"}
+
+
+async def test_a_frozen_folder_holds_up_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at a disk that does not answer is no reason for the service to stand still."""
+    watch = BankWatch(tmp_path)
+    thaw = threading.Event()
+
+    def names(_folder: Path) -> list[str]:
+        thaw.wait(5)
+        return []
+
+    monkeypatch.setattr(bank_watch, "bank_names", names)
+    monkeypatch.setattr(bank_watch, "_LOOK_EVERY_SECONDS", 0.01)
+    waiting = asyncio.ensure_future(anext(watch.changes()))
+    began = time.monotonic()
+    await asyncio.sleep(0.1)
+
+    assert time.monotonic() - began < 2
+    thaw.set()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
 
 
 def test_a_configured_bank_that_does_not_exist_is_a_problem(tmp_path: Path) -> None:

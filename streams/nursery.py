@@ -208,7 +208,8 @@ class _ForkserverProcess:
         (pidfd,) = descriptors
         request = self._requests.pop(number, None)
         if request is None:  # who asked for it was cancelled
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it read the end of its socket, and ended
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
             return
         child = Child(pid, pidfd, request.own_end)

@@ -155,6 +155,24 @@ async def test_cancelled_spawn_leaves_nothing(nursery: Nursery) -> None:
     assert psutil.Process().num_fds() == before
 
 
+async def test_a_child_that_died_before_its_cancelled_birth_was_told_leaves_nothing(nursery: Nursery) -> None:
+    """A busy service may hear of a child that nobody wants any more when that has ended already."""
+    async with await nursery.spawn():
+        pass
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        task = asyncio.create_task(nursery.spawn())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        time.sleep(0.2)  # the service is busy: meanwhile the child reads the end of its socket and ends
+        await asyncio.sleep(0.05)
+
+    assert nursery.live_children == 0
+    assert psutil.Process().num_fds() == before
+
+
 async def test_leaving_the_nursery_ends_the_children() -> None:
     """Children that nobody closed end with their nursery, the forkserver too."""
     async with Nursery("simple:main", search_paths=[CHILDREN]) as nursery:

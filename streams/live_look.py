@@ -89,6 +89,15 @@ class LiveLook(Generic[PacketT, FrameT]):
             self._sampler.decodes_through(arrived_at, starts_here=False)
             self._decode_through(packet, arrived_at)
 
+    def overhear(self, arrived_at: float) -> None:
+        """A packet of another track came: time goes on, and the last picture may be on screen for too long unseen."""
+        if not self._sampler.must_look_back(arrived_at):
+            return
+        if self._ring.held_bytes:
+            self._sampler.ring_emptied()
+            self._decode_ring()
+        self._look_at_unseen()
+
     def finish(self) -> None:
         """Look at the last frame before the end, if nobody has: it may stay on viewers' screens for long."""
         self._decode_ring()

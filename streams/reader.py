@@ -164,6 +164,8 @@ class _Reading:
         try:
             for packet in self._packets(source):
                 if packet.stream_index != source.stream.index:
+                    if pace is None:
+                        look.overhear(time.monotonic())
                     continue
                 if pace is not None:
                     pace(packet)

@@ -161,6 +161,10 @@ class Sampler:
         """Note that the packets since the last keyframe no longer fit: decode them now instead of forgetting them."""
         self._stays_through = True
 
+    def ring_emptied(self) -> None:
+        """Note that the packets since the last keyframe were decoded: what comes refers to them."""
+        self._stays_through = True
+
     def decodes_through(self, arrived_at: float, *, starts_here: bool) -> bool:
         """Whether this packet is decoded through; `starts_here` is True for a keyframe that gave a picture.
 

@@ -62,6 +62,7 @@ class Watched:
     sampling: SamplingSettings
     seed: int = 1
     ring_limit_bytes: int = 1 << 24
+    now: float = 0.0
     arrivals: list[float] = field(default_factory=list)
     samples: list[tuple[int, float, float, SampleReason]] = field(default_factory=list)
     decoder: FakeDecoder = field(default_factory=FakeDecoder)
@@ -72,13 +73,19 @@ class Watched:
         self.look: LiveLook[FakePacket, int] = LiveLook(self.sampler, self.ring, self.decoder, self._emit)
 
     def _emit(self, frame: int, arrived_at: float, reason: SampleReason) -> None:
-        self.samples.append((frame, arrived_at, self.arrivals[-1], reason))
+        self.samples.append((frame, arrived_at, self.now, reason))
 
     def take(self, at: float, kind: str) -> None:
         """Let a packet arrive: `K` a keyframe, `R` flagged as one without being one, `P` any other."""
         packet = FakePacket(len(self.arrivals), kind in "KR", kind == "K")
         self.arrivals.append(at)
+        self.now = at
         self.look.take(packet, at)
+
+    def hear(self, at: float) -> None:
+        """Let a packet of sound arrive."""
+        self.now = at
+        self.look.overhear(at)
 
     def play(self, kinds: Iterable[str], rate: float = 30.0, start: float = 0.0) -> "Watched":
         """Let packets arrive evenly."""
@@ -163,6 +170,21 @@ def test_content_when_shown_between_keyframes_is_found_in_time(
 
     assert found_at
     assert found_at[0] <= appeared_at + 3.0 + 1 / 30 + 1e-9
+
+
+@pytest.mark.parametrize("packets", [40, 150])
+def test_last_picture_before_sound_alone_is_found_in_time(packets: int) -> None:
+    """Whoever stops the video and lets the sound go on leaves a picture on screen: it is analysed all the same."""
+    watched = Watched(SamplingSettings(detect_within_seconds=3.0)).play("K" + "P" * (packets - 1))
+    stopped_at = watched.arrivals[-1]
+    for number in range(1, 300):
+        watched.hear(stopped_at + number / 50)
+
+    assert [frame for frame, _, at, _ in watched.samples if at <= stopped_at + 3.1][-1] == packets - 1
+    assert len([frame for frame, *_ in watched.samples if frame == packets - 1]) == 1
+
+    watched.play("PPP", start=stopped_at + 6.0)
+    assert {packets, packets + 1, packets + 2} <= set(watched.decoder.through), "what follows refers to what was shown"
 
 
 def test_sampler_when_gops_are_short_decodes_nothing_but_keyframes() -> None:

@@ -100,6 +100,12 @@ class Courier:
             return in_memory
         return max(on_disk, in_memory)
 
+    def look_again(self) -> None:
+        """The disk may hold alerts that nobody offered."""
+        self._window.look_again()
+        self._refill_at = 0.0
+        self._wakeup.set()
+
     def hurry(self) -> None:
         """Try everything that waits once more, now."""
         self._is_hurried = True
@@ -144,9 +150,10 @@ class Courier:
         ticket = self._window.begin_refill()
         self._refill_at = now + _REFILL_PAUSE_SECONDS
         try:
-            open_rows, first_due_ms = await self._outbox.open_count(self.sink.name)
-            rows = await self._open_rows(takes_all=self._is_hurried or open_rows <= self._settings.window_alerts)
-        except StoreUnavailable:
+            async with asyncio.timeout(self._settings.disk_timeout_seconds):  # what is in memory waits for it
+                open_rows, first_due_ms = await self._outbox.open_count(self.sink.name)
+                rows = await self._open_rows(takes_all=self._is_hurried or open_rows <= self._settings.window_alerts)
+        except (StoreUnavailable, TimeoutError):
             self._refill_at = now + self._settings.backoff_first_seconds
             return self._settings.backoff_first_seconds
         self._is_hurried = False

@@ -151,6 +151,8 @@ class Delivery:
             log.warning("outbox.unavailable", reason=fault)
         elif fault is None and self._disk_fault is not None:
             log.info("outbox.back", not_durable_total=self.not_durable_total)
+            for courier in self._couriers.values():
+                courier.look_again()  # what the disk did not answer in time it may have taken all the same
         self._disk_fault = fault
 
     async def _keep_tidy(self) -> None:

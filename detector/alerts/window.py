@@ -137,6 +137,10 @@ class Window:
         """Return when the next idle lane is due, if any waits."""
         return min((lane.due_at for lane in self._lanes.values() if not lane.is_busy and lane.notices), default=None)
 
+    def look_again(self) -> None:
+        """Take it that the disk may hold alerts that are not here."""
+        self._spill()
+
     def hurry(self, now: float) -> None:
         """Make every waiting lane due now."""
         for lane in self._lanes.values():

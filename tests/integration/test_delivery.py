@@ -273,6 +273,40 @@ async def test_frozen_disk_delays_an_alert_by_its_timeout_only(database: Databas
     assert (submitted.is_durable, submitted.seq) == (False, None)
 
 
+async def test_what_a_frozen_disk_took_late_is_settled_and_not_left_to_expire(database: Database) -> None:
+    """The row of an alert that went out from memory may be written after all: it must not turn health red later."""
+    sink = FakeSink()
+    outbox = Outbox(database)
+    async with Delivery(outbox, [sink], settings=DeliverySettings(disk_timeout_seconds=0.1)) as delivery:
+        await asyncio.sleep(0.05)
+        thaw = threading.Event()
+        frozen = asyncio.create_task(database.read(lambda _: thaw.wait(30)))
+        await asyncio.sleep(0.01)
+        submitted = await delivery.submit(_alert())
+        await _until(lambda: sink.accepted)
+        thaw.set()
+        await frozen
+
+        async with asyncio.timeout(5):
+            while (await outbox.counts(sink.name)).get("acked") != 1:
+                await asyncio.sleep(0.02)
+    assert {notice.alert_id for notice in sink.accepted} == {submitted.alert_id}
+
+
+async def test_a_frozen_disk_at_the_start_delays_an_alert_by_little(database: Database) -> None:
+    """What is looked for on the disk does not hold up what is in memory."""
+    sink = FakeSink()
+    thaw = threading.Event()
+    frozen = asyncio.create_task(database.read(lambda _: thaw.wait(30)))
+    await asyncio.sleep(0.01)
+    async with Delivery(Outbox(database), [sink], settings=DeliverySettings(disk_timeout_seconds=0.1)) as delivery:
+        await asyncio.sleep(0.01)
+        await delivery.submit(_alert())
+        await _until(lambda: sink.accepted)
+        thaw.set()
+        await frozen
+
+
 async def test_expired_alerts_are_kept_counted_and_red(database: Database) -> None:
     """An alert that nobody accepted in its time stays on disk, is not sent any more, and turns health red."""
     wall_ms = [int(time.time() * 1000)]

@@ -401,11 +401,8 @@ class Service:
     async def _report_blindness(self) -> None:
         limit = self.config.alerts.blind_after.seconds
         for session in list(self.supervisor.sessions.values()):
-            since = session.blind_since
-            if since is None or session.is_blindness_told or time.monotonic() - since < limit:
-                continue
-            session.is_blindness_told = True
-            await self.responder.report_blind(self._facts(session), session.blind_cause.value)
+            if session.is_blindness_due(limit):
+                await self.responder.report_blind(self._facts(session), session.blind_cause.value)
 
     async def _read(self, reading: Any) -> Any:
         try:

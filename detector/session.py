@@ -36,6 +36,9 @@ _LONGEST_PAUSE_SECONDS = 10.0
 _STEADY_SECONDS = 10.0
 """A reader that ran this long has proved its source: the next pause starts small again."""
 
+_TELL_BLINDNESS_SECONDS = 300.0
+"""A stream that is blind again and again is told of at least this often."""
+
 _PICTURELESS_PROMISES = 2.0
 """A reader that gets video takes a picture of it within `detect_within`; twice as long without one is blindness."""
 
@@ -106,7 +109,9 @@ class StreamSession:
         self.faults = 0
         self.blind_since: float | None = self.started_at
         self.blind_cause = Cause.CONNECTING
-        self.is_blindness_told = False
+        self._is_blindness_told = False
+        self._blindnesses_told = 0
+        self._tell_again_at = -math.inf
         self._ledger = Ledger(self.started_at, settings.job.sampling.detect_within_seconds, self.blind_cause)
         self._history = History()
         self._closer_until = -math.inf
@@ -125,6 +130,21 @@ class StreamSession:
     def coverage(self) -> Coverage:
         """The account up to now."""
         return self._ledger.account(self._parts.clock())
+
+    def is_blindness_due(self, after_seconds: float) -> bool:
+        """Whether the stream has been blind for so long and that is to be told now; the answer is taken as done.
+
+        Each blindness is told once, and one after the other at growing distances, up to `_TELL_BLINDNESS_SECONDS`.
+        """
+        now = self._parts.clock()
+        if self.blind_since is None or self._is_blindness_told or now - self.blind_since < after_seconds:
+            return False
+        if now < self._tell_again_at:
+            return False
+        self._is_blindness_told = True
+        self._tell_again_at = now + min(after_seconds * 2 ** min(self._blindnesses_told, 16), _TELL_BLINDNESS_SECONDS)
+        self._blindnesses_told += 1
+        return True
 
     async def run(self) -> None:
         """Keep a reader on the stream, with growing pauses while it fails, until cancelled."""
@@ -214,7 +234,7 @@ class StreamSession:
 
     def _note_sight(self) -> None:
         self.blind_since = None
-        self.is_blindness_told = False
+        self._is_blindness_told = False
 
     def _enqueue(self, frame: Frame) -> None:
         if self._frames.full():

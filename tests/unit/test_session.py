@@ -1,10 +1,12 @@
 """One stream's life, with readers and analysis played by the test."""
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import pytest
@@ -339,6 +341,26 @@ async def test_blindness_has_a_beginning_and_ends_with_the_first_frame_seen(monk
         assert session.blind_cause is Cause.UNDECODABLE
         assert session.blind_since is not None
         assert session.blind_since > (session.last_sample_at or math.inf)
+
+
+async def test_blindness_that_comes_and_goes_is_told_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publisher who flaps fills nobody's inbox, and blindness that stays is told all the same."""
+    scene = Scene(monkeypatch)
+    session, told = scene.session, []
+    session._parts = replace(session._parts, clock=lambda: now)
+    now = session.started_at
+    for second in range(3600):
+        now = session.started_at + second
+        if second < 3000 and second % 7 == 0:
+            session._note_sight()
+            session._note_cause(Cause.NO_PACKETS, now)
+        if session.is_blindness_due(5.0):
+            told.append(second)
+
+    assert told[0] == 5
+    assert 4 < len(told) < 25
+    assert told[-1] >= 3000, "what stays is told"
+    assert all(later - earlier < 320 for earlier, later in itertools.pairwise(told))
 
 
 async def test_a_container_without_video_is_opened_anew_soon(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -28,6 +28,9 @@ _WAITING_KEPT = 10_000
 """Alerts whose time to acknowledgement is still measured; older ones are only delivered."""
 
 _BY_HAND = "cut by an operator"
+
+_SUMMARISED = 4
+"""Signals that a log line and the list of incidents name."""
 
 MAX_UPDATES = 10
 """Updates of one incident that are sent: a stream that flaps must not fill the outbox."""
@@ -249,7 +252,7 @@ class Responder:
         self, decision: Decision, stream: StreamFacts, known: _Open | None
     ) -> tuple[AlertFacts, IncidentRecord, _Open]:
         """Note the incident, new or raised, and what is to be told and written of it."""
-        summary = "; ".join(dict.fromkeys(_summary(signal) for signal in decision.signals))[:500]
+        summary = _summary_of_all(decision.signals)
         record = self._record(
             stream,
             signals=summary,
@@ -364,6 +367,13 @@ def _summary(signal: Signal) -> str:
     if signal.score is not None:
         return f"{signal.source} {signal.score:.2f}"
     return signal.name
+
+
+def _summary_of_all(signals: Sequence[Signal]) -> str:
+    """The first few in words and the number of the others: a picture may be on many lists."""
+    told = list(dict.fromkeys(_summary(signal) for signal in signals))
+    more = len(told) - _SUMMARISED
+    return "; ".join([*told[:_SUMMARISED], *([f"and {more} more"] if more > 0 else [])])[:500]
 
 
 def _wall_ms() -> int:

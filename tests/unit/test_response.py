@@ -128,6 +128,20 @@ async def test_the_alert_is_stored_before_the_publisher_is_cut() -> None:
     assert scene.enforcer.targets[0].connection == "c1"
 
 
+async def test_an_incident_names_a_few_signals_and_counts_the_others() -> None:
+    """A picture that is on many lists fills no log line and no table, and no name is cut in half."""
+    scene = Scene()
+    one = decision()
+    signals = tuple(replace(one.signals[0], source=f"CARDS/{number}") for number in range(60))
+
+    await scene.responder.respond(replace(one, signals=signals), facts())
+    await scene.settle()
+
+    _, incident = scene.delivery.sent[0]
+    assert incident.signals.startswith("CARDS/0 at distance 4 through identity; CARDS/1 at")
+    assert incident.signals.endswith("CARDS/3 at distance 4 through identity; and 56 more")
+
+
 async def test_a_hit_that_goes_on_is_one_alert_and_one_cut() -> None:
     """A card that stays on screen for a hundred frames is told once."""
     scene = Scene()

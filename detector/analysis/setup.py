@@ -37,7 +37,7 @@ def load_manifests(config: Config) -> tuple[Manifest, ...]:
                 f"two models are called {manifest.name}; give one of them another name in its model.yaml"
             )
         found[manifest.name] = manifest
-    _refuse_unknown_classes(config, found)
+    refuse_unknown_classes(config, found.values())
     return tuple(found.values())
 
 
@@ -60,9 +60,13 @@ def pool_settings(config: Config, manifests: Iterable[Manifest], *, workers: int
     )
 
 
-def _refuse_unknown_classes(config: Config, manifests: dict[str, Manifest]) -> None:
-    """A class that no model knows would never fire: a typo that costs a platform its defence."""
-    known = {f"{name}/{label}" for name, manifest in manifests.items() for label in manifest.model_info.labels}
+def refuse_unknown_classes(config: Config, manifests: Iterable[Manifest]) -> None:
+    """A class that no model knows would never fire: a typo that costs a platform its defence.
+
+    Raises:
+        ModelRefused: the config names such a class.
+    """
+    known = {f"{manifest.name}/{label}" for manifest in manifests for label in manifest.model_info.labels}
     for name in config.classes:
         if name not in known:
             listed = ", ".join(sorted(known)) or "none, as no model is configured"

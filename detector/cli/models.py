@@ -74,12 +74,17 @@ def check(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Else every model of the config.")] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Load models as at start-up: file and sha256, licence, warm-up, and the answer that the manifest promises."""
+    """Load models as at start-up.
+
+    Checks file and sha256, licence, warm-up and the answer that the manifest promises; without NAME, also that a
+    model knows each class of the config.
+    """
+    from detector.analysis.setup import ModelRefused, refuse_unknown_classes
     from models.classifier import Classifier, ModelError
     from models.providers import ProviderUnavailable
 
     settings = read_config_quietly(config)
-    rows, faults = [], []
+    rows, faults, manifests = [], [], []
     for reference in [name] if name is not None else settings.models:
         try:
             manifest = load_manifest(reference)
@@ -88,8 +93,14 @@ def check(
         except (ManifestError, ModelError, ProviderUnavailable) as error:
             faults.append(str(error))
             continue
+        manifests.append(manifest)
         parity = "answers as promised" if manifest.check else "promises no answer to check"
         rows.append((manifest.name, "usable", parity, f"{time.perf_counter() - begun_at:.2f}"))
+    if name is None and not faults:  # a model that cannot be used says nothing about its labels
+        try:
+            refuse_unknown_classes(settings, manifests)
+        except ModelRefused as error:
+            faults.append(str(error))
     if rows:
         table(("model", "state", "parity", "seconds"), rows)
     if faults:

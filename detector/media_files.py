@@ -17,6 +17,10 @@ MEDIA_SUFFIXES = frozenset(
 """Names that promise media: such a file that cannot be read is a failure, wherever it was found."""
 
 
+NO_FILE = "no file is in what was named, so nothing was looked at; name a folder with media in it"
+"""What a command says of empty folders."""
+
+
 class MediumUnreadable(Exception):
     """Raised where an input cannot be opened; `code` is a word for scripts, the text one sentence."""
 
@@ -45,6 +49,8 @@ def find_media(arguments: Sequence[str]) -> list[Medium]:
     for argument in arguments:
         if "://" in argument:
             found.append(_url(argument, found))
+        elif not argument:  # an unset variable of a script; it would be the current folder
+            found.append(Medium("''", fault="is no name of a file; name a file, a folder or a URL"))
         elif Path(argument).is_dir():
             found.extend(_folder(Path(argument)))
         else:

@@ -65,7 +65,7 @@ class EndCode(StrEnum):
     INTERNAL = "internal"
 
 
-UNKNOWN_FORMAT = "its first bytes belong to no format that is let in"
+UNKNOWN_FORMAT = "it is not MPEG-TS, FLV, MP4, Matroska, WebM, PNG, JPEG or WebP"
 """The detail of `NOT_MEDIA` that tells a file of another kind from a broken one."""
 
 _REASONS = tuple(SampleReason)

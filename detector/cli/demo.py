@@ -8,9 +8,10 @@ from detector.logs import configure_logs
 
 
 def demo(as_json: AsJson = False) -> None:
-    """Show the whole way on this machine: a publisher, a prohibited card, the alert, the cut. Benign cards only.
+    """Show the whole way on this machine.
 
-    Exit 0 only if every cut was confirmed. With --json the last line is one object with the figures.
+    A publisher, a prohibited card, the alert over MQTT, the cut and its proof, with benign cards only. Exit 0 only if
+    every cut was confirmed. With --json the last line is one object with the figures.
     """
     from detector.demo import DemoFailed, run_demo
     from detector.service import ServiceRefused

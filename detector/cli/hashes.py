@@ -26,7 +26,7 @@ from models.banks import (
     remove_entry,
 )
 from models.hashing.registry import hash_algorithms
-from models.lists.contents import DEFAULT_SIGNAL, ListContents, ListFormat, ListTooLong
+from models.lists.contents import DEFAULT_SIGNAL, ListFormat, ListTooLong
 from models.lists.registry import list_formats
 
 if TYPE_CHECKING:
@@ -52,14 +52,20 @@ _LISTED_ENTRIES = 10_000
 @app.command("add")
 def add(
     bank: BankArgument,
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Pictures and videos.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Pictures, videos, folders of them.")],
     config: ConfigFile = None,
-    entry: Annotated[str | None, typer.Option("--entry", help="The entry's name; else each file's stem.")] = None,
+    entry: Annotated[
+        str | None,
+        typer.Option("--entry", help="The name of the one entry for all; else each file's name without its ending."),
+    ] = None,
     signal: SignalOption = DEFAULT_SIGNAL,
 ) -> None:
-    """Hash pictures and videos into a bank, which is created if it is new."""
+    """Hash pictures and videos into a bank.
+
+    It is created if it is new. What is added to an entry that is there joins its hashes.
+    """
     from detector.bank_files import add_files
-    from detector.media_files import find_media
+    from detector.media_files import NO_FILE, find_media
 
     settings = read_config_quietly(config)
     algorithm = _algorithm(signal)
@@ -83,10 +89,12 @@ def add(
     _tell_left_out(media, added.files)
     if added.rows:
         entries = len({one.entry for one in added.files if one.rows})
-        note(f"{added.rows} hashes of {entries} entries are in bank {bank}")
+        note(f"bank {bank}: {_many(added.rows, 'hash', 'hashes')} of {_many(entries, 'entry', 'entries')} added")
         _tell_new(bank, settings, is_new=is_new)
     if added.faults:
         raise CommandFailed("\n".join(added.faults))
+    if not media:
+        raise CommandFailed(NO_FILE)
     if not added.rows:
         raise CommandFailed(
             f"bank {bank} is unchanged: no file gave a hash of sufficient quality; add clearer pictures"
@@ -101,14 +109,20 @@ def import_list(
     form: FormatOption = "plain",
     signal: SignalOption = DEFAULT_SIGNAL,
 ) -> None:
-    """Take the hashes of a list into a bank, which is created if it is new. Bad rows are counted and passed over."""
+    """Take the hashes of a list into a bank.
+
+    It is created if it is new. Bad rows are counted and passed over. Entries are called after the file and the place
+    in it, such as list:1.
+    """
     settings = read_config_quietly(config)
     reader, algorithm = _format(form), _algorithm(signal)
     with _bank_faults():
+        if file.is_char_device() or file.is_block_device():
+            raise CommandFailed(f"{file} is a device; name the file of a list")
         bank_dir = _bank_dir(settings, bank)
         is_new = bank not in bank_names(bank_dir.parent)
         with progress(f"read {file.name}", None):
-            contents = _read_list(reader, file, algorithm.name)
+            contents = reader.read(file, signal=algorithm.name)
         bad = contents.bad
         if bad.count:
             note(
@@ -123,7 +137,7 @@ def import_list(
         with progress(f"write {bank}", None):
             for name, rows in contents.rows.items():
                 add_entries(bank_dir, rows.hashes, list(rows.entry_names(_stem(file))), algorithm=name)
-    note(f"{len(contents)} hashes are in bank {bank}")
+    note(f"bank {bank}: {_many(len(contents), 'hash', 'hashes')} added")
     _tell_new(bank, settings, is_new=is_new)
 
 
@@ -134,7 +148,10 @@ def export(
     form: FormatOption = "plain",
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Else stdout.")] = None,
 ) -> None:
-    """Write a bank's hashes as a list."""
+    """Write a bank's hashes as a list.
+
+    The format plain holds the hashes alone, neither entries nor opinions: to back a bank up, copy its folder.
+    """
     settings, writer = read_config_quietly(config), _format(form)
     with _bank_faults():
         found = load_bank(_bank_dir(settings, bank))
@@ -149,13 +166,16 @@ def export(
 
 @app.command("match")
 def match(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Pictures and videos.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Pictures, videos, folders of them, URLs.")],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what in the banks a file matches, through which view and at which distance, or why it does not."""
+    """Say what in the banks a file matches.
+
+    And through which view and at which distance, or why it does not. Exit 2 if a file could not be read, else 0.
+    """
     from detector.bank_files import FileMatches, read_all
-    from detector.media_files import find_media
+    from detector.media_files import NO_FILE, find_media
 
     settings = read_config_quietly(config)
     with _bank_faults():
@@ -165,6 +185,8 @@ def match(
             raise CommandFailed(f"there is no bank in {folder}; make one with 'stopframe hashes add BANK FILE'")
         limits = {bank.name: BankLimits(max_distances={"pdq": settings.bank(bank.name).max_distance}) for bank in banks}
         media = find_media(files)
+        if not media:
+            raise CommandFailed(NO_FILE)
         looks = [FileMatches(banks, limits, hash_algorithms()) for _ in media]
         inputs = [(medium, one.take) for medium, one in zip(media, looks, strict=True)]
 
@@ -240,7 +262,7 @@ def remove(
         count = remove_entry(_bank_dir(settings, bank), entry)
     if not count:
         raise CommandFailed(f"bank {bank} has no entry of this name; 'stopframe hashes list {bank}' shows them")
-    note(f"{count} hashes were removed from bank {bank}")
+    note(f"bank {bank}: {_many(count, 'hash', 'hashes')} removed")
 
 
 @app.command("stats")
@@ -316,10 +338,6 @@ def _bank_faults() -> Iterator[None]:
         raise CommandFailed(f"{where}{error.strerror}; name a file or a state_dir that this user may use") from None
 
 
-def _read_list(reader: ListFormat, file: Path, signal: str) -> ListContents:
-    return reader.read(file, signal=signal)
-
-
 def _algorithm(signal: str) -> "HashAlgorithm":
     known = hash_algorithms()
     if signal not in known:
@@ -373,6 +391,10 @@ def _why_not(is_match: bool, distance: int, limit: int, quality: int) -> str | N
 
 def _counts(counts: Any) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "0"
+
+
+def _many(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def _moment(unix_seconds: float) -> str:

@@ -1,6 +1,8 @@
 """`stopframe`: the commands by name."""
 
+import errno
 import os
+import signal
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
@@ -57,7 +59,20 @@ def main() -> None:
     except CommandFailed as failure:
         note(str(failure))
         sys.exit(failure.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has left. Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except SystemExit as end:
+        # Whoever read our output has left: typer exits 1 then, which would say that a scan found something.
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        _drop_output()
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.filename is not None or error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+            raise
+        _drop_output()
+        note(f"writing failed ({error.strerror}); free space where the output goes, or send it elsewhere")
+        sys.exit(2)
+
+
+def _drop_output() -> None:
+    """Python would complain once more when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

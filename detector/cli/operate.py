@@ -101,7 +101,10 @@ def release(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="BANK/entry or model/label.")],
     config: ConfigFile = None,
 ) -> None:
-    """Let a list entry or class cut again after the breaker held it; what it was refused and is live is cut now."""
+    """Let a list entry or class cut again.
+
+    For what the breaker held: what it was refused and is still live is cut now.
+    """
     with _service(config or context.obj) as service:
         is_released = service.release(source)
     if not is_released:
@@ -110,11 +113,16 @@ def release(
 
 
 def cut(
-    stream: Annotated[str, typer.Argument(metavar="STREAM", help="The stream's id, or how it begins.")],
+    stream: Annotated[
+        str, typer.Argument(metavar="STREAM", help="The stream's id, or its first 4 characters or more.")
+    ],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cut a live stream by hand: revoke its key, drop the publisher, prove that it is gone."""
+    """Cut a live stream by hand.
+
+    Revokes its key, drops the publisher and proves that it is gone. Exit 1 if the cut is not confirmed.
+    """
     with _service(config) as service:
         report = service.cut(stream)
     if as_json:
@@ -134,7 +142,9 @@ def cut(
 
 
 def undo(
-    incident: Annotated[str, typer.Argument(metavar="INCIDENT", help="The incident's id, or how it begins.")],
+    incident: Annotated[
+        str, typer.Argument(metavar="INCIDENT", help="The incident's id, or its first 4 characters or more.")
+    ],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:

@@ -20,7 +20,10 @@ log = structlog.get_logger()
 
 
 def run(config: ConfigFile = None) -> None:
-    """Run the service until SIGINT or SIGTERM, then let open alerts leave and end."""
+    """Run the service until SIGINT or SIGTERM.
+
+    Open alerts then get 3 seconds to leave; the rest stays on disk and goes out at the next start.
+    """
     from detector.service import ServiceRefused
 
     configure_logs("info", "auto")
@@ -63,7 +66,11 @@ def check(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Config files.")] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Check config files: exit 0, or 2 with file, line, key and remedy of every fault. Reads only these files."""
+    """Check config files.
+
+    Exit 0, or 2 with file, line, key and remedy of every fault. Reads only these files: whether the models, banks and
+    servers that they name are there, `models check` and `run` find out.
+    """
     chosen = files or ([config] if config else [])
     if not chosen:
         raise CommandFailed("no file is named; write the config file to check, as in 'stopframe check stopframe.yaml'")

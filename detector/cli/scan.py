@@ -23,22 +23,26 @@ def scan(
     live: Annotated[bool, typer.Option("--live", help="Sample like a live stream, at real pace.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at files, folders and URLs: JSON lines for what was found, and one summary for each input.
+    """Look at files, folders and URLs.
 
-    Exit 2 if an input could not be read, else 1 if something was found, else 0. stdout carries JSON lines with or
-    without --json, which only silences the progress bar.
+    Prints JSON lines: one for each thing found, one summary for each input. Exit 2 if an input could not be read, else
+    1 if something was found, else 0. stdout carries JSON lines with or without --json, which only silences the
+    progress bar.
     """
     raise typer.Exit(run_async(_scan(read_config_quietly(config), media, is_live=live, is_quiet=as_json)))
 
 
 async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_quiet: bool) -> int:
-    from detector.media_files import Medium, find_media
+    from detector.media_files import NO_FILE, Medium, find_media
     from detector.scan import FRAMES_AT_ONCE, Outcome, ScanSettings, Tell, scan_all, scan_medium
     from detector.settings import policy_settings, reader_job
     from streams.job import SourceKind
     from streams.keeper import Nursery
 
     media = find_media(arguments)
+    if not media:
+        note(NO_FILE)
+        return 0
     settings = ScanSettings(
         job=reader_job(config, "", SourceKind.FILE, "", live=is_live),
         policy=policy_settings(config),

@@ -143,7 +143,9 @@ class SourceUrl:
         parts = _split(url)
         if parts is None or parts.scheme not in cls.kinds or parts.fragment:
             schemes = listed(f"{scheme}://" for scheme in cls.kinds)
-            raise ValueError(f"is no URL of a stream; write {schemes} with host and path (MPEG-TS over HTTP, or RTMP)")
+            raise ValueError(
+                f"is no URL of a stream; write {schemes} with host and path (MPEG-TS or FLV over HTTP, or RTMP; no TLS)"
+            )
         host = str(parts.hostname)
         where = _joined(host, parts.port) if parts.port else f"[{host}]" if ":" in host else host
         return cls(f"{parts.scheme}://{where}", cls.kinds[parts.scheme], str(url))

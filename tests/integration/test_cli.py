@@ -1,5 +1,9 @@
 """What every command has in common: exit codes, one-sentence errors, and no traceback ever."""
 
+import signal
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.fixtures_cli import CommandLine
@@ -103,5 +107,44 @@ def test_a_reader_of_our_output_may_leave(stopframe: CommandLine) -> None:
     process.stdout = None
     _, err = process.communicate(timeout=30)
 
-    assert process.returncode != 0
+    assert process.returncode == 128 + signal.SIGPIPE, "1 would say that something was found"
     assert "Traceback" not in err
+
+
+def test_a_full_disk_under_our_output_is_one_sentence(stopframe: CommandLine) -> None:
+    """Output that cannot be written ends a command with exit 2 and the reason."""
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(
+            stopframe.command("models", "list"),
+            cwd=stopframe.folder,
+            env=stopframe.environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    assert run.returncode == 2
+    assert run.stderr == (
+        "writing failed (No space left on device); free space where the output goes, or send it elsewhere\n"
+    )
+
+
+def test_models_check_finds_a_class_that_no_model_knows(stopframe: CommandLine) -> None:
+    """What `run` would refuse is found before: a class of the config under a wrong name."""
+    stopframe.write_config("classes: {standin-cards/smptebar: {step: cut}}\n")
+
+    run = stopframe("models", "check")
+
+    assert run.code == 2
+    assert "usable" in run.out
+    assert "standin-cards/smptebar is not a class of any configured model; there are" in run.err
+
+
+def test_no_summary_of_a_command_is_cut_short(stopframe: CommandLine) -> None:
+    """The lists of commands say each in a whole sentence."""
+    for words in ((), ("hashes",), ("models",), ("incidents",)):
+        run = stopframe(*words, "--help")
+        assert run.code == 0
+        assert "..." not in run.out.partition("Commands:")[2]

@@ -18,7 +18,7 @@ def test_add_makes_a_bank_at_step_review(stopframe: CommandLine) -> None:
     run = stopframe("hashes", "add", "CARDS", "one.png", "two.jpg")
 
     assert run.code == 0, run.err
-    assert "2 hashes of 2 entries are in bank CARDS" in run.err
+    assert "bank CARDS: 2 hashes of 2 entries added" in run.err
     assert "banks: {CARDS: {step: cut}}" in run.err
     assert [line["entry"] for line in stopframe("hashes", "list", "CARDS", "--json").lines] == ["one", "two"]
     (stats,) = stopframe("hashes", "stats", "--json").lines
@@ -73,7 +73,7 @@ def test_import_counts_bad_rows_and_takes_the_rest(stopframe: CommandLine) -> No
 
     assert run.code == 0, run.err
     assert "2 bad rows were passed over, the first in line 21" in run.err
-    assert "50 hashes are in bank LIST" in run.err
+    assert "bank LIST: 50 hashes added" in run.err
     assert sorted(exported.out.split()) == sorted([*hashes, *["pdq"] * 50])
 
 
@@ -90,6 +90,26 @@ def test_import_without_any_valid_row_changes_nothing(stopframe: CommandLine) ->
     assert (bad.code, empty.code) == (2, 2)
     assert "bad.txt holds no valid hash, so bank LIST is unchanged" in bad.err
     assert stopframe("hashes", "stats", "--json").out == before
+
+
+def test_a_device_is_no_list(stopframe: CommandLine) -> None:
+    """A device that never ends is refused before a byte of it is read."""
+    run = stopframe("hashes", "import", "LIST", "/dev/zero")
+
+    assert (run.code, run.err) == (2, "/dev/zero is a device; name the file of a list\n")
+
+
+@pytest.mark.parametrize("words", [("add", "CARDS"), ("match",)])
+def test_an_empty_folder_is_told_as_such(stopframe: CommandLine, words: tuple[str, ...]) -> None:
+    """A folder without files is no picture of poor quality and no clean answer; exit 2."""
+    stopframe.picture("one.png", 1)
+    assert stopframe("hashes", "add", "CARDS", "one.png").code == 0
+    (stopframe.folder / "empty").mkdir()
+
+    run = stopframe("hashes", *words, "empty")
+
+    assert (run.code, run.out) == (2, "")
+    assert "no file is in what was named" in run.err
 
 
 def test_match_says_through_which_view_or_why_not(stopframe: CommandLine) -> None:

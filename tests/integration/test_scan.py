@@ -126,6 +126,19 @@ def test_scan_exits_2_for_inputs_that_cannot_be_read(stopframe: CommandLine) -> 
     assert "good.ts" not in run.err
 
 
+def test_scan_of_nothing_says_so(stopframe: CommandLine) -> None:
+    """An empty folder finds nothing and tells why; an empty name is refused, and never the current folder."""
+    stopframe.picture("one.png", 1)
+    (stopframe.folder / "empty").mkdir()
+
+    folder, name = stopframe("scan", "empty"), stopframe("scan", "")
+
+    assert (folder.code, folder.out) == (0, "")
+    assert "nothing was looked at" in folder.err
+    assert (name.code, len(name.lines)) == (2, 1)
+    assert "is no name of a file" in name.err
+
+
 def test_scan_of_a_folder_fails_for_a_broken_film_and_passes_over_text(stopframe: CommandLine) -> None:
     """In a folder only what never claimed to be media is passed over."""
     folder = stopframe.folder / "media"

@@ -142,9 +142,7 @@ def cut(
 
 
 def undo(
-    incident: Annotated[
-        str, typer.Argument(metavar="INCIDENT", help="The incident's id, or its first 4 characters or more.")
-    ],
+    incident: Annotated[str, typer.Argument(metavar="INCIDENT", help="The incident's id, or how it begins.")],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:

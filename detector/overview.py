@@ -3,7 +3,7 @@
 import contextlib
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,6 +12,9 @@ from detector.api.view import IncidentRow, StreamRow
 from detector.session import StreamSession
 from detector.store.incidents import IncidentRecord
 from streams.job import SandboxMode
+
+_LATE_FACTOR = 3.0
+"""A live stream without an analysed frame for this many times its `detect_within` is one that we are too slow for."""
 
 
 def stream_row(session: StreamSession) -> StreamRow:
@@ -34,6 +37,24 @@ def stream_row(session: StreamSession) -> StreamRow:
         cpu_seconds=session.cpu_seconds,
         decision=session.last_action or None,
     )
+
+
+def unseen_streams(
+    sessions: Collection[StreamSession], now: float, blind_after_seconds: float
+) -> Iterator[tuple[int, str]]:
+    """How many streams are not seen now, and the sentence about them: blind ones, and those we are too slow for."""
+    blind = sum(one.blind_since is not None and now - one.blind_since > blind_after_seconds for one in sessions)
+    if blind:
+        yield blind, f"{blind} of {len(sessions)} streams are blind; 'stopframe streams' says which and why"
+    late = sum(one.blind_since is None and _is_late(one, now) for one in sessions)
+    if late:
+        remedy = "if they show more than black, give analysis more workers or this node fewer streams"
+        yield late, f"{late} of {len(sessions)} streams had no frame analysed in time; {remedy}"
+
+
+def _is_late(session: StreamSession, now: float) -> bool:
+    sampled_at = session.started_at if session.last_sample_at is None else session.last_sample_at
+    return now - sampled_at > _LATE_FACTOR * session.settings.job.sampling.detect_within_seconds
 
 
 def incident_row(record: IncidentRecord) -> IncidentRow:

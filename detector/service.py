@@ -46,7 +46,7 @@ from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import AlertState, CrashKind, Metrics
-from detector.overview import incident_row, sandbox_state, stream_row, versions
+from detector.overview import incident_row, sandbox_state, stream_row, unseen_streams, versions
 from detector.response import Responder, ResponseSettings, StreamFacts
 from detector.session import SessionParts, SessionSettings, StreamSession
 from detector.settings import policy_settings, reader_job
@@ -267,12 +267,15 @@ class Service:
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
         notes = list(self.delivery.notes())
-        # One hostile publisher must not be able to turn the whole node red: it takes the half of them.
-        sessions = self.supervisor.sessions.values()
-        blind = sum(session.state in ("stalled", "reconnecting") for session in sessions)
-        if blind:
-            sentence = f"{blind} of {len(sessions)} streams are blind; 'stopframe streams' says which and why"
-            (problems if 2 * blind > len(sessions) else notes).append(sentence)
+        for count, sentence in unseen_streams(
+            self.supervisor.sessions.values(), time.monotonic(), self.config.alerts.blind_after.seconds
+        ):
+            # One hostile publisher must not be able to turn the whole node red: it takes more than half of them.
+            (problems if 2 * count > len(self.supervisor.sessions) else notes).append(sentence)
+        if self.supervisor.failed_total:
+            notes.append(
+                f"{self.supervisor.failed_total} sessions broke by a fault of stopframe's; report what its log says"
+            )
         if self._moderation is not None:
             notes.append(self._moderation)
         if not self.config.enforcement.live:

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import structlog
 
 from detector.events import Publisher, StreamKey
-from detector.ingest.adapter import IngestServer, IngestUnavailable, PublisherEnded, PublisherStarted
+from detector.ingest.adapter import (
+    IngestServer,
+    IngestUnavailable,
+    PublisherChange,
+    PublisherEnded,
+    PublisherStarted,
+)
 from detector.session import StreamSession
 from streams.job import SourceKind
 
@@ -65,15 +71,23 @@ class Supervisor:
         try:
             async for change in self._ingest.changes():
                 self.ingest_fault = None
-                match change:
-                    case PublisherStarted(publisher):
-                        await self._publisher_started(publisher)
-                    case PublisherEnded(key, connection):
-                        await self._publisher_ended(key, connection)
+                await self._follow(change)
         except IngestUnavailable as error:
             if self.ingest_fault is None:
                 log.warning("ingest.unavailable", why=str(error))
             self.ingest_fault = str(error)
+
+    async def _follow(self, change: PublisherChange) -> None:
+        try:
+            match change:
+                case PublisherStarted(publisher):
+                    await self._publisher_started(publisher)
+                case PublisherEnded(key, connection):
+                    await self._publisher_ended(key, connection)
+        except Exception:
+            # One publisher whose name an adapter cannot bear must not end the watch over all others.
+            self.failed_total += 1
+            log.exception("session.not_begun")
 
     async def _publisher_started(self, publisher: Publisher) -> None:
         kind, url = self._ingest.reader_source(publisher.key)

@@ -26,7 +26,9 @@ log = structlog.get_logger()
 
 MODEL_STAGE = "model:"
 QUARANTINE_AFTER = 3
-_MAX_ATTEMPTS = 3
+_MAX_ATTEMPTS = QUARANTINE_AFTER - 1
+"""So one frame alone, however it was made, takes no model out for every stream."""
+
 _START_TIMEOUT_SECONDS = 30.0
 _RESTART_PAUSE_SECONDS = 0.5
 

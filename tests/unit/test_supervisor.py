@@ -179,3 +179,23 @@ async def test_a_fault_in_one_session_leaves_the_stream_watched(expects_errors: 
         assert scene.supervisor.failed_total == 1
         assert scene.supervisor.sessions["B"] is scene.opened[1]
         assert scene.ended == [broken]
+
+
+async def test_a_publisher_that_cannot_be_watched_stops_nobody_elses_watch(expects_errors: None) -> None:
+    """A name that an adapter cannot turn into a URL is a fault of its own; the next publisher is watched."""
+    scene = Scene()
+    usual = scene.ingest.reader_source
+
+    def refuse(wanted: StreamKey) -> tuple[SourceKind, str]:
+        if wanted.name == "odd":
+            raise UnicodeEncodeError("utf-8", "\udc80", 0, 1, "surrogates not allowed")
+        return usual(wanted)
+
+    scene.ingest.reader_source = refuse  # type: ignore[method-assign]
+    async with scene.running():
+        scene.start("odd")
+        scene.start("fine")
+        await scene.settle()
+
+        assert set(scene.supervisor.sessions) == {"FINE"}
+        assert scene.supervisor.failed_total == 1

@@ -1,0 +1,35 @@
+"""What health says of streams that nobody sees."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from detector.overview import unseen_streams
+
+
+def stream(*, blind_since: float | None = None, last_sample_at: float | None = None) -> Any:
+    sampling = SimpleNamespace(detect_within_seconds=3.0)
+    settings = SimpleNamespace(job=SimpleNamespace(sampling=sampling))
+    return SimpleNamespace(blind_since=blind_since, last_sample_at=last_sample_at, started_at=100.0, settings=settings)
+
+
+def test_streams_that_are_seen_are_not_spoken_of() -> None:
+    """Fresh samples, and blindness that has only begun, are no problem."""
+    sessions = [stream(last_sample_at=199.0), stream(blind_since=197.0, last_sample_at=196.0)]
+
+    assert list(unseen_streams(sessions, 200.0, 5.0)) == []
+
+
+def test_blind_and_late_streams_are_counted_apart() -> None:
+    """A blind stream is not ours to speed up; one whose frames are all dropped is."""
+    sessions = [
+        stream(blind_since=150.0),
+        stream(last_sample_at=190.0),
+        stream(),
+        stream(last_sample_at=199.0),
+    ]
+
+    (blind, blind_sentence), (late, late_sentence) = unseen_streams(sessions, 200.0, 5.0)
+
+    assert (blind, late) == (1, 2)
+    assert blind_sentence.startswith("1 of 4 streams are blind")
+    assert late_sentence.startswith("2 of 4 streams had no frame analysed in time")

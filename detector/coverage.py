@@ -139,6 +139,10 @@ class Ledger:
         if len(self._causes) > _CAUSES_OPEN:
             self._settle_all(moment)
 
+    def adjust(self, detect_within_seconds: float) -> None:
+        """From the gap that is open now on, `detect_within_seconds` is seen of each."""
+        self._within = _ns(detect_within_seconds)
+
     def account(self, now: float) -> Coverage:
         """The account as it would be if the stream ended at `now`; later samples can only turn more of it into seen."""
         end = self._end if self._end is not None else max(_ns(now), self._settled, *self._samples[-1:])

@@ -120,6 +120,9 @@ class StreamSession:
         self._picture_at: float | None = None
         self._errors_at_picture = 0
         self._keeper: Keeper | None = None
+        self._patience: asyncio.Timeout | None = None
+        self._is_reader_outdated = False
+        self._is_awaited = asyncio.Event()
         self._frames: asyncio.Queue[Frame] = asyncio.Queue(FRAME_QUEUE_LIMIT)
 
     @property
@@ -146,6 +149,21 @@ class StreamSession:
         self._blindnesses_told += 1
         return True
 
+    async def reconfigure(self, settings: SessionSettings) -> None:
+        """Go by `settings` from now on: votes, coverage and the open incident go on, whatever changes.
+
+        Policy, deadline and closer look hold for the next frame. Where the reader's job changes, a new reader takes
+        over at once.
+        """
+        before, self.settings = self.settings, settings
+        self._ledger.adjust(settings.job.sampling.detect_within_seconds)
+        if settings.job == before.job:
+            return
+        self._is_reader_outdated = True
+        self._is_awaited.set()  # ends a pause
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
+
     async def run(self) -> None:
         """Keep a reader on the stream, with growing pauses while it fails, until cancelled."""
         pause = 0.0
@@ -154,10 +172,11 @@ class StreamSession:
             while True:
                 begun_at = self._parts.clock()
                 ending = await self._read_until_it_ends()
-                self._note_end(ending)
-                lasted = self._parts.clock() - begun_at
-                pause = self._pause_after(ending, lasted, pause)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, hides nothing
+                if ending is not None:
+                    self._note_end(ending)
+                    lasted = self._parts.clock() - begun_at
+                    pause = self._pause_after(ending, lasted, pause)
+                    await self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, hides nothing
                 self._parts.metrics.reader_restarted()
         finally:
             analyst.cancel()
@@ -176,13 +195,27 @@ class StreamSession:
         is_waiting = isinstance(ending, Ended) and ending.code is EndCode.NO_VIDEO
         return min(max(_FIRST_PAUSE_SECONDS, 2 * pause), within if is_waiting else _LONGEST_PAUSE_SECONDS)
 
-    async def _read_until_it_ends(self) -> Ended | Exception:
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next reader, unless another one is wanted sooner."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_awaited.wait()
+
+    async def _read_until_it_ends(self) -> Ended | Exception | None:
+        """Return how the reader ended; None where its job was outdated."""
+        self._is_reader_outdated = False
+        self._is_awaited.clear()
         try:
-            return await self._read()
+            async with asyncio.timeout(None) as self._patience:
+                return await self._read()
+        except TimeoutError:
+            if not self._is_reader_outdated:
+                raise
+            return None
         except (ReaderCrashed, ReaderStalled, ReaderMisbehaved, SourceUnreachable, NurseryBroken) as error:
             return error
         finally:
-            self._keeper = None
+            self._keeper = self._patience = None
             self._cpu_seconds_before = self.cpu_seconds
             self._heartbeat = None
 

@@ -377,3 +377,34 @@ async def test_a_container_without_video_is_opened_anew_soon(monkeypatch: pytest
     assert pause == SamplingSettings().detect_within_seconds
     assert refused == session_module._LONGEST_PAUSE_SECONDS
     assert scene.session._pause_after(ReaderCrashed(9), 5.0, 4.0) == 0.0
+
+
+async def test_new_rules_hold_for_the_next_frame_of_a_running_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A threshold that changes acts on streams that are live, with the same reader and the same votes."""
+    frames = [item for number in range(1, 200) for item in (frame(number), 0.01)]
+    scene = Scene(monkeypatch, [OPENED, *frames], answer=lambda _frame: 0.4)
+    async with scene.running() as session:
+        await scene.until(lambda: len(scene.pool.seen) > 5)
+        assert not scene.decisions
+
+        policy = PolicySettings(classes={"cards/bars": ClassRule(Step.CUT, 0.3, 0.9)}, votes_k=3, votes_of=5)
+        await session.reconfigure(replace(session.settings, policy=policy))
+        await scene.until(lambda: bool(scene.decisions))
+
+        assert session.readers == 1
+        assert scene.decisions[0].action is Step.REVIEW
+
+
+@pytest.mark.parametrize("script", [[OPENED, frame(1), 60.0], [Ended(EndCode.REFUSED, math.nan, "")]])
+async def test_another_job_is_another_reader_at_once(monkeypatch: pytest.MonkeyPatch, script: list[Any]) -> None:
+    """What only a new reader can do is done by one, whether the old one works or is waited for."""
+    scene = Scene(monkeypatch, *([script] * 6), [OPENED, 60.0])
+    monkeypatch.setattr(session_module, "_FIRST_PAUSE_SECONDS", 60.0)
+    async with scene.running() as session:
+        await scene.until(lambda: session.readers == 1 and session.state != "connecting")
+        await asyncio.sleep(0.05)
+
+        await session.reconfigure(replace(session.settings, job=replace(session.settings.job, max_pixels=99_999)))
+        await scene.until(lambda: session.readers == 2)
+
+        assert FakeReader.jobs[-1].max_pixels == 99_999

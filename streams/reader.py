@@ -24,6 +24,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from streams.decoder import Decoder, PixelReader
+from streams.faults import SourceError
 from streams.frame import Frame, SampleReason
 from streams.gop import GopRing
 from streams.job import Job, SourceKind
@@ -31,7 +32,7 @@ from streams.live_look import LiveLook
 from streams.sampling import MediaClock, Sampler, ScanSampler
 from streams.sandbox import CagePolicy, CageReport, SandboxUnavailable, enter
 from streams.sender import Counters, Sender, ServiceGone, read_message
-from streams.source import AnyPacket, Source, SourceError, open_source
+from streams.source import AnyPacket, Source, open_source
 from streams.wire import EndCode, Ended, LookCloser, Opened, WireError
 
 MEDIA_FD = 4

@@ -17,7 +17,7 @@ from detector.ingest.nginx_rtmp import NginxRtmp, NginxRtmpSettings
 from detector.ingest.nginx_stat import BadStat, StatPage, StatPublisher, parse_stat
 from detector.ingest.revocations import FileRevocations, Revocations
 from detector.metrics import Metrics
-from streams.source import _exact_rtmp
+from streams.opening import _exact_rtmp
 from tests.fixtures_nginx_rtmp import Nginx, free_port, hook_server
 
 PAGE = """<?xml version="1.0" encoding="utf-8" ?>

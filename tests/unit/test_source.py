@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.faults import SourceError, while_opening, while_reading
 from streams.job import Job, SandboxMode, SourceKind
+from streams.opening import sniff
 from streams.sampling import SamplingSettings
-from streams.source import SourceError, open_source, sniff, while_opening, while_reading
+from streams.source import open_source
 from streams.wire import EndCode
 from tests.fixtures_media import Clip, MediaMaker
 

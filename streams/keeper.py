@@ -15,7 +15,8 @@ from streams.address import SourceUnreachable, resolve
 from streams.frame import Frame
 from streams.job import Job
 from streams.nursery import Child, Nursery, NurseryBroken, readable
-from streams.wire import Ended, Heartbeat, LookCloser, Opened, WireError
+from streams.sampling import SamplingSettings
+from streams.wire import Adjust, Ended, Heartbeat, LookCloser, Opened, Order, WireError
 
 __all__ = [
     "Child",
@@ -158,9 +159,19 @@ class Keeper:
 
         Return False if the reader could not be told: it is gone or does not listen, which `messages` reports.
         """
+        return self._tell(LookCloser(interval_seconds, until))
+
+    async def adjust(self, sampling: SamplingSettings) -> bool:
+        """Have the reader sample by `sampling` from the next packet on; a closer look that goes on is not ended.
+
+        Return False if the reader could not be told, as with `look_closer`. A scan keeps to its job.
+        """
+        return self._tell(Adjust(sampling))
+
+    def _tell(self, order: Order) -> bool:
         assert self._child is not None
         try:
-            self._child.socket.send(wire.pack(LookCloser(interval_seconds, until)))
+            self._child.socket.send(wire.pack(order))
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             return False
         return True
@@ -304,7 +315,7 @@ async def _receive(child: Child, patience: _Patience) -> Report | None:
         message = wire.parse_body(kind, bytes(body))
     except WireError as error:
         raise ReaderMisbehaved(f"the reader broke the protocol: {error}") from error
-    if isinstance(message, Job | LookCloser):
+    if isinstance(message, Job | LookCloser | Adjust):
         raise ReaderMisbehaved("the reader gave orders")
     return message
 

@@ -33,7 +33,7 @@ from streams.sampling import MediaClock, Sampler, ScanSampler
 from streams.sandbox import CagePolicy, CageReport, SandboxUnavailable, enter
 from streams.sender import Counters, Sender, ServiceGone, read_message
 from streams.source import AnyPacket, Source, open_source
-from streams.wire import EndCode, Ended, LookCloser, Opened, WireError
+from streams.wire import Adjust, EndCode, Ended, LookCloser, Opened, Order, WireError
 
 MEDIA_FD = 4
 """Where a file to read was put by whoever started this process."""
@@ -53,18 +53,18 @@ def main(fd: int = 3) -> None:
         return
     warm_up()
     counters = Counters()
-    closer_looks = _ClosestLook()
+    orders = _Orders()
     try:
         report: CageReport | None = enter(_policy(job))
         sandbox_fault = ""
     except SandboxUnavailable as error:
         report, sandbox_fault = None, str(error)
     # The thread is started in the cage: Landlock would not bind one that was there before.
-    with Sender(fd, counters, closer_looks.ask, drops=job.live) as sender:
+    with Sender(fd, counters, orders.give, drops=job.live) as sender:
         if report is None:
             sender.say(Ended(EndCode.SANDBOX, math.nan, sandbox_fault))
             return
-        sender.say(_Reading(job, report, counters, sender, closer_looks).run())
+        sender.say(_Reading(job, report, counters, sender, orders).run())
 
 
 def warm_up() -> None:
@@ -77,34 +77,40 @@ def warm_up() -> None:
             pixel_reader.pixels(frame.reformat(format="yuv420p"))
 
 
-class _ClosestLook:
-    """Hands a command from the sending thread to the reading one; the latest counts."""
+class _Orders:
+    """Hands orders from the sending thread to the reading one; of each kind the latest counts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latest: LookCloser | None = None
+        self._latest: dict[type[Order], Order] = {}
 
-    def ask(self, command: LookCloser) -> None:
+    def give(self, order: Order) -> None:
         with self._lock:
-            self._latest = command
+            self._latest[type(order)] = order
 
-    def take(self) -> LookCloser | None:
+    def take(self) -> list[Order]:
         with self._lock:
-            latest, self._latest = self._latest, None
+            latest, self._latest = list(self._latest.values()), {}
         return latest
+
+
+def _obey(order: Order, sampler: Sampler) -> None:
+    match order:
+        case LookCloser():
+            sampler.look_closer(order.interval_seconds, order.until)
+        case Adjust():
+            sampler.adjust(order.sampling)
 
 
 class _Reading:
     """One job in the cage, from opening to its last word."""
 
-    def __init__(
-        self, job: Job, report: CageReport, counters: Counters, sender: Sender, closer_looks: _ClosestLook
-    ) -> None:
+    def __init__(self, job: Job, report: CageReport, counters: Counters, sender: Sender, orders: _Orders) -> None:
         self._job = job
         self._report = report
         self._counters = counters
         self._sender = sender
-        self._closer_looks = closer_looks
+        self._orders = orders
         self._sequence = 0
         self._media_end_seconds = math.nan
 
@@ -170,9 +176,8 @@ class _Reading:
                     continue
                 if pace is not None:
                     pace(packet)
-                command = self._closer_looks.take()
-                if command is not None:
-                    sampler.look_closer(command.interval_seconds, command.until)
+                for order in self._orders.take():
+                    _obey(order, sampler)
                 look.take(packet, time.monotonic())
                 counters.keyframes = look.keyframes
                 counters.keyframes_without_picture = look.keyframes_without_picture

@@ -66,9 +66,9 @@ class Sampler:
     def __init__(self, settings: SamplingSettings, draw: Callable[[], float]) -> None:
         self._settings = settings
         self._draw = draw
-        # An interval beyond detect_within would only make every sample a late one.
-        self._usual_interval = max(_SHORTEST_INTERVAL, min(settings.interval_seconds, settings.detect_within_seconds))
+        self._usual_interval = _usual_interval(settings)
         self._interval = self._usual_interval
+        self._closer_interval = math.inf
         self._closer_until = -math.inf
         self._analysed_at = -math.inf
         self._is_overdue = False
@@ -104,15 +104,31 @@ class Sampler:
         An interval longer than the settings' changes nothing but that the stream is decoded through.
         """
         self._closer_until = until
-        self._interval = max(_SHORTEST_INTERVAL, min(self._usual_interval, interval_seconds))
+        self._closer_interval = max(_SHORTEST_INTERVAL, interval_seconds)
+        self._interval = min(self._usual_interval, self._closer_interval)
         self._interval_from = self._instant_at = -math.inf
+
+    def adjust(self, settings: SamplingSettings) -> None:
+        """Promise what `settings` say from the next packet on; a closer look that goes on is not ended.
+
+        A shorter `detect_within_seconds` counts from the latest analysed frame: if that is longer ago, the frame that
+        is on screen now is looked at when the next packet arrives.
+        """
+        self._settings = settings
+        self._usual_interval = _usual_interval(settings)
+        self._interval = min(self._usual_interval, self._closer_interval)
+        self._interval_from = self._instant_at = -math.inf
+        # A wait that was drawn for a longer interval would outlast the new one.
+        self._next_keyframe_at = min(self._next_keyframe_at, self._tried_keyframe_at + self._interval)
+        if self.gop_seconds > _LEAVES_ABOVE * settings.detect_within_seconds:
+            self._keyframes_suffice = False
 
     def begin(self, arrived_at: float) -> None:
         """Note that a packet arrived. The promise counts from the first one."""
         if self._analysed_at == -math.inf:
             self._analysed_at = arrived_at
         if self._is_looking_closer and arrived_at >= self._closer_until:
-            self._closer_until = -math.inf
+            self._closer_until, self._closer_interval = -math.inf, math.inf
             self._interval = self._usual_interval
         self._is_overdue = arrived_at >= self._deadline
 
@@ -228,6 +244,11 @@ class Sampler:
         missed = max(0, math.floor((now - self._interval_from) / self._interval) - 1)
         self._interval_from += (missed + 1) * self._interval
         self._instant_at = self._interval_from + self._draw() * self._interval
+
+
+def _usual_interval(settings: SamplingSettings) -> float:
+    # An interval beyond detect_within would only make every sample a late one.
+    return max(_SHORTEST_INTERVAL, min(settings.interval_seconds, settings.detect_within_seconds))
 
 
 class ScanSampler:

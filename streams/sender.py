@@ -12,7 +12,20 @@ from types import TracebackType
 from typing import Self
 
 from streams.frame import Frame, SampleReason
-from streams.wire import HEADER, Ended, Heartbeat, Kind, LookCloser, Message, WireError, pack, parse_body, parse_header
+from streams.wire import (
+    HEADER,
+    Adjust,
+    Ended,
+    Heartbeat,
+    Kind,
+    LookCloser,
+    Message,
+    Order,
+    WireError,
+    pack,
+    parse_body,
+    parse_header,
+)
 
 HEARTBEAT_SECONDS = 0.5
 
@@ -49,15 +62,15 @@ class Sender:
     """Sends from a thread of its own, so that heartbeats go on whatever the decoder does.
 
     With `drops` (live) there is one place per `SampleReason`: a newer sample replaces one that was not sent yet,
-    counted in `counters.replaced_samples`. Without, `put` waits until the sample before was sent. `look_closer` is
-    called in the sending thread.
+    counted in `counters.replaced_samples`. Without, `put` waits until the sample before was sent. `obey` is called
+    with each order, in the sending thread.
     """
 
-    def __init__(self, fd: int, counters: Counters, look_closer: Callable[[LookCloser], None], *, drops: bool) -> None:
+    def __init__(self, fd: int, counters: Counters, obey: Callable[[Order], None], *, drops: bool) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self._counters = counters
-        self._look_closer = look_closer
+        self._obey = obey
         self._drops = drops
         self._changed = threading.Condition()
         self._notes: list[Message] = []
@@ -175,15 +188,15 @@ class Sender:
         self._heard += heard
         while len(self._heard) >= HEADER.size:
             kind, length = parse_header(bytes(self._heard[: HEADER.size]))
-            if kind is not Kind.LOOK_CLOSER:
+            if kind not in (Kind.LOOK_CLOSER, Kind.ADJUST):
                 raise WireError(f"a reader is not told {kind.name}")
             end = HEADER.size + length
             if len(self._heard) < end:
                 return
-            command = parse_body(kind, bytes(self._heard[HEADER.size : end]))
+            order = parse_body(kind, bytes(self._heard[HEADER.size : end]))
             del self._heard[:end]
-            assert isinstance(command, LookCloser)
-            self._look_closer(command)
+            assert isinstance(order, LookCloser | Adjust)
+            self._obey(order)
 
 
 def read_message(fd: int) -> Message:

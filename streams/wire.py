@@ -27,6 +27,7 @@ _FRAME = struct.Struct("<QdddBB2xII")
 _HEARTBEAT = struct.Struct("<ddd8Qdd")
 _ENDED = struct.Struct("<B7xd160s")
 _CLOSER = struct.Struct("<dd")
+_ADJUST = struct.Struct("<ddB7x")
 
 _MAX_SIDE = 1 << 16
 
@@ -45,6 +46,7 @@ class Kind(IntEnum):
     ENDED = 4
     JOB = 16
     LOOK_CLOSER = 17
+    ADJUST = 18
 
 
 @unique
@@ -70,6 +72,7 @@ UNKNOWN_FORMAT = "it is not MPEG-TS, FLV, MP4, Matroska, WebM, PNG, JPEG or WebP
 
 _REASONS = tuple(SampleReason)
 _END_CODES = tuple(EndCode)
+_MODES = tuple(SamplingMode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,17 @@ class LookCloser:
     until: float
 
 
-Message = Opened | Frame | Heartbeat | Ended | Job | LookCloser
+@dataclass(frozen=True, slots=True)
+class Adjust:
+    """From the service: sample by `sampling` from now on; a closer look that goes on is not ended."""
+
+    sampling: SamplingSettings
+
+
+Order = LookCloser | Adjust
+"""What a reader that has its job is told."""
+
+Message = Opened | Frame | Heartbeat | Ended | Job | Order
 
 _FIXED_BYTES = {
     Kind.OPENED: _OPENED.size,
@@ -134,6 +147,7 @@ _FIXED_BYTES = {
     Kind.HEARTBEAT: _HEARTBEAT.size,
     Kind.ENDED: _ENDED.size,
     Kind.LOOK_CLOSER: _CLOSER.size,
+    Kind.ADJUST: _ADJUST.size,
 }
 
 
@@ -177,6 +191,12 @@ def _finite(value: float) -> float:
 def _finite_or_nan(value: float) -> float:
     if math.isinf(value):
         raise ValueError("infinite")
+    return value
+
+
+def _positive(value: float) -> float:
+    if not 0.0 < value < math.inf:
+        raise ValueError("no length of time")
     return value
 
 
@@ -243,6 +263,11 @@ def _parse_closer(body: bytes) -> LookCloser:
     return LookCloser(_finite(interval), _finite(until))
 
 
+def _parse_adjust(body: bytes) -> Adjust:
+    detect_within, interval, mode = _ADJUST.unpack(body)
+    return Adjust(SamplingSettings(_positive(detect_within), _positive(interval), _MODES[mode]))
+
+
 def _parse_job(body: bytes) -> Job:
     raw = json.loads(body)
     sampling = raw.pop("sampling")
@@ -287,6 +312,12 @@ def _pack_closer(message: LookCloser) -> tuple[Kind, bytes]:
     return Kind.LOOK_CLOSER, _CLOSER.pack(message.interval_seconds, message.until)
 
 
+def _pack_adjust(message: Adjust) -> tuple[Kind, bytes]:
+    sampling = message.sampling
+    mode = _MODES.index(sampling.mode)
+    return Kind.ADJUST, _ADJUST.pack(sampling.detect_within_seconds, sampling.interval_seconds, mode)
+
+
 def _pack_job(message: Job) -> tuple[Kind, bytes]:
     return Kind.JOB, json.dumps(asdict(message)).encode()
 
@@ -298,6 +329,7 @@ _PARSERS: dict[Kind, Callable[[bytes], Message]] = {
     Kind.ENDED: _parse_ended,
     Kind.JOB: _parse_job,
     Kind.LOOK_CLOSER: _parse_closer,
+    Kind.ADJUST: _parse_adjust,
 }
 
 _PACKERS: dict[type, Callable[[Any], tuple[Kind, bytes]]] = {
@@ -307,4 +339,5 @@ _PACKERS: dict[type, Callable[[Any], tuple[Kind, bytes]]] = {
     Ended: _pack_ended,
     Job: _pack_job,
     LookCloser: _pack_closer,
+    Adjust: _pack_adjust,
 }

@@ -14,7 +14,7 @@ import pytest
 from streams.frame import Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.keeper import Keeper, Nursery, ReaderCrashed, ReaderFailed, ReaderMisbehaved, ReaderStalled
-from streams.sampling import SamplingSettings
+from streams.sampling import SamplingMode, SamplingSettings
 from streams.wire import EndCode, Ended, Heartbeat, Opened
 
 pytestmark = pytest.mark.integration
@@ -197,22 +197,29 @@ async def test_service_that_sleeps_blames_no_reader(nursery: Nursery) -> None:
 
 
 async def test_order_reaches_the_reader(nursery: Nursery) -> None:
-    """`look_closer` arrives at the reader with its values."""
+    """`look_closer` and `adjust` arrive at the reader with their values."""
     async with Keeper(nursery, part("obey")) as keeper:
         assert await keeper.look_closer(0.25, 1234.5)
         *_, last = [message async for message in keeper.messages()]
 
     assert last == Ended(EndCode.END_OF_STREAM, 1234.5, "every 0.25")
 
+    async with Keeper(nursery, part("obey")) as keeper:
+        assert await keeper.adjust(SamplingSettings(4.5, 2.0, SamplingMode.FULL))
+        *_, last = [message async for message in keeper.messages()]
+
+    assert last == Ended(EndCode.END_OF_STREAM, 4.5, "full")
+
 
 async def test_order_to_a_dead_reader_is_refused(nursery: Nursery) -> None:
-    """`look_closer` to a reader that is gone says so and raises nothing."""
+    """An order to a reader that is gone says so and raises nothing."""
     async with Keeper(nursery, part("crash:7")) as keeper:
         with pytest.raises(ReaderCrashed):
             async for _ in keeper.messages():
                 pass
 
         assert not await keeper.look_closer(1.0, 2.0)
+        assert not await keeper.adjust(SamplingSettings())
 
 
 async def test_fifty_lives_leave_nothing_behind(nursery: Nursery) -> None:

@@ -21,7 +21,7 @@ from streams.frame import Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.sender import Counters, Sender, ServiceGone, read_message
-from streams.wire import EndCode, Ended, Heartbeat, LookCloser, Message, Opened, pack
+from streams.wire import Adjust, EndCode, Ended, Heartbeat, LookCloser, Message, Opened, pack
 from tests.fixtures_media import Clip, MediaMaker
 
 pytestmark = pytest.mark.integration
@@ -285,6 +285,21 @@ def test_closer_look_is_begun_on_command(media: MediaMaker) -> None:
     assert len(closer) >= 6
     assert asked_at <= closer[0] <= asked_at + 0.3
     assert closer[-1] <= asked_at + 1.0
+
+
+def test_sampling_is_adjusted_on_command(media: MediaMaker) -> None:
+    """The service can change the sampling of a running stream."""
+    clip = Clip(frames=120, gop=300)
+    with http_stream(media.clip(clip), clip.seconds) as (url, port), reading(http_job(url, port)) as reader:
+        reader.listen(lambda message: isinstance(message, Frame))
+        asked_at = time.monotonic()
+        reader.socket.sendall(pack(Adjust(SamplingSettings(detect_within_seconds=0.5, interval_seconds=0.2))))
+        reader.listen()
+
+    adjusted = [frame.arrived_at for frame in reader.all(Frame) if frame.arrived_at > asked_at]
+    assert len(adjusted) >= 10
+    assert adjusted[0] <= asked_at + 0.7
+    assert max(later - earlier for earlier, later in pairwise(adjusted)) <= 0.55
 
 
 def test_file_can_be_watched_like_a_live_stream(media: MediaMaker, tmp_path: Path) -> None:

@@ -150,6 +150,92 @@ def test_sampler_whenever_packets_arrive_keeps_its_promise(
     assert sampled == sorted(set(sampled))
 
 
+promises = st.builds(
+    SamplingSettings,
+    st.floats(0.3, 5.0),
+    st.floats(0.1, 5.0),
+    st.sampled_from([SamplingMode.AUTO, SamplingMode.FULL]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    schedule=schedules,
+    first=promises,
+    changes=st.dictionaries(st.integers(0, 250), promises, max_size=4),
+    closer_from=st.none() | st.integers(0, 250),
+    seed=st.integers(0, 99),
+)
+def test_sampler_keeps_the_promise_in_force_across_adjusts(
+    schedule: list[tuple[float, str]],
+    first: SamplingSettings,
+    changes: dict[int, SamplingSettings],
+    closer_from: int | None,
+    seed: int,
+) -> None:
+    """At every packet the latest sample is no older than the promise then in force allows, or the frame before is one.
+
+    That holds whenever settings change, closer look or not.
+    """
+    watched = Watched(first, seed)
+    in_force, promised = first, [first.detect_within_seconds]
+    at = 1000.0
+    watched.take(at, "K")
+    for number, (gap, kind) in enumerate(schedule):
+        if number == closer_from:
+            watched.sampler.look_closer(0.2, at + 2.0)
+        if number in changes:
+            in_force = changes[number]
+            watched.sampler.adjust(in_force)
+        at += gap
+        watched.take(at, kind)
+        promised.append(in_force.detect_within_seconds)
+    watched.look.finish()
+
+    sampled = [number for number, _, _, _ in watched.samples]
+    assert (sampled[0], sampled[-1]) == (0, len(schedule))
+    assert sampled == sorted(set(sampled))
+    for earlier, later in pairwise(sampled):
+        for number in range(earlier + 2, later + 1):
+            assert watched.arrivals[number] <= watched.arrivals[earlier] + promised[number]
+
+
+def test_shorter_promise_looks_at_what_is_on_screen_at_once() -> None:
+    """A stream of ten-second GOPs told to keep one second is looked at with the next packet, then every second."""
+    watched = Watched(SamplingSettings(detect_within_seconds=20.0, interval_seconds=5.0)).play("K" + "P" * 150)
+    watched.sampler.adjust(SamplingSettings(detect_within_seconds=1.0, interval_seconds=1.0))
+    watched.play("P" * 100, start=151 / 30)
+
+    assert watched.samples[1][0] == 150
+    gaps = [later - earlier for earlier, later in pairwise(watched.sampled_at[1:])]
+    assert len(gaps) >= 3
+    assert max(gaps) <= 1.0 + 1e-9
+
+
+def test_longer_promise_goes_back_to_keyframes() -> None:
+    """A stream whose GOPs were too long costs its keyframes alone once the promise allows them."""
+    watched = Watched(SamplingSettings(detect_within_seconds=1.0)).play(gops(120, 6))
+    watched.sampler.adjust(SamplingSettings(detect_within_seconds=10.0))
+    watched.play(gops(120, 4), start=24.0)
+
+    assert set(range(600)) < set(watched.decoder.through)
+    assert watched.decoder.through[-1] < 720 + 2
+    assert [reason for *_, reason in watched.samples][-3:] == [SampleReason.KEYFRAME] * 3
+
+
+def test_adjust_leaves_a_closer_look_going_on() -> None:
+    """New settings during a closer look change neither its pace nor its end."""
+    watched = Watched(SamplingSettings()).play(gops(60, 1))
+    watched.sampler.look_closer(0.2, 2.0 + 4.0)
+    watched.play("K" + "P" * 14, start=2.0)
+    watched.sampler.adjust(SamplingSettings(detect_within_seconds=6.0, interval_seconds=2.0))
+    watched.play("P" * 45 + gops(60, 5), start=2.5)
+
+    closer = [at for _, at, _, reason in watched.samples if reason is SampleReason.CLOSER_LOOK]
+    assert 18 <= len(closer) <= 23
+    assert 5.5 <= closer[-1] <= 6.0
+
+
 @given(
     start=st.floats(0.0, 4.0),
     gop=st.integers(1, 900),

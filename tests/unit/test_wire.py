@@ -12,7 +12,7 @@ from streams import wire
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
-from streams.wire import EndCode, Ended, Heartbeat, Kind, LookCloser, Message, Opened, WireError
+from streams.wire import Adjust, EndCode, Ended, Heartbeat, Kind, LookCloser, Message, Opened, WireError
 
 seconds = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**64 - 1)
@@ -58,7 +58,9 @@ jobs = st.builds(
     open_timeout_seconds=seconds,
     ring_limit_bytes=st.integers(0, 2**40),
 )
-messages = st.one_of(opened, frames, heartbeats, endings, jobs, st.builds(LookCloser, seconds, seconds))
+lengths = st.floats(min_value=0.0, exclude_min=True, allow_infinity=False)
+adjusts = st.builds(Adjust, st.builds(SamplingSettings, lengths, lengths, st.sampled_from(SamplingMode)))
+messages = st.one_of(opened, frames, heartbeats, endings, jobs, st.builds(LookCloser, seconds, seconds), adjusts)
 
 OPENED = Opened("h264", 640, 360, 1, 7, has_seccomp=True, limits_network=True, open_seconds=0.5)
 HEARTBEAT = Heartbeat(1.0, math.nan, math.nan, 1, 2, 3, 4, 5, 6, 7, 8, 0.5, 2.0)
@@ -168,6 +170,21 @@ def test_frame_field_out_of_range_is_refused(offset: int, field: bytes) -> None:
     at = wire.HEADER.size + offset
     packed[at : at + len(field)] = field
 
+    with pytest.raises(WireError):
+        read(bytes(packed))
+
+
+@pytest.mark.parametrize("within", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("at", [0, 8])
+def test_adjust_to_no_length_of_time_is_refused(within: float, at: int) -> None:
+    """A promise of no time, of negative or endless time, or of a mode there is not, is no order."""
+    packed = bytearray(wire.pack(Adjust(SamplingSettings())))
+    struct.pack_into("<d", packed, wire.HEADER.size + at, within)
+    with pytest.raises(WireError):
+        read(bytes(packed))
+
+    packed = bytearray(wire.pack(Adjust(SamplingSettings())))
+    packed[wire.HEADER.size + 16] = len(SamplingMode)
     with pytest.raises(WireError):
         read(bytes(packed))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from streams import wire
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.job import Job
-from streams.wire import EndCode, Ended, Heartbeat, LookCloser, Opened
+from streams.wire import Adjust, EndCode, Ended, Heartbeat, LookCloser, Opened
 
 OPENED = Opened("h264", 640, 360, 1, 7, has_seccomp=True, limits_network=True, open_seconds=0.1)
 
@@ -157,8 +157,11 @@ def play_burst(fd: int, _: str) -> None:
 def play_obey(fd: int, _: str) -> None:
     send(fd, OPENED)
     order = receive(fd)
-    assert isinstance(order, LookCloser)
-    send(fd, Ended(EndCode.END_OF_STREAM, order.until, f"every {order.interval_seconds}"))
+    match order:
+        case LookCloser():
+            send(fd, Ended(EndCode.END_OF_STREAM, order.until, f"every {order.interval_seconds}"))
+        case Adjust(sampling):
+            send(fd, Ended(EndCode.END_OF_STREAM, sampling.detect_within_seconds, sampling.mode))
     time.sleep(60)
 
 

@@ -22,13 +22,14 @@ import cv2
 from detector.alerts.mqtt_connection import ConnectionFailed, MqttSettings, Received, listen
 from detector.analysis.setup import BANKS_FOLDER
 from detector.api.view import IncidentRow, StreamRow
+from detector.assembly import open_service
 from detector.bank_files import add_files
 from detector.cards import synthetic_card
 from detector.config.addresses import MqttUrl
 from detector.config.config import Config
 from detector.events import CutState
 from detector.media_files import find_media
-from detector.service import Service, open_service
+from detector.service import Service
 from detector.settings import reader_job
 from models.hashing.registry import hash_algorithms
 from streams.job import SourceKind

@@ -1,27 +1,19 @@
-"""The whole service: its parts in the order in which they start, and the view of it that HTTP and the socket show."""
+"""The running service: what it does as long as it lives, and the view of it that HTTP and the socket show."""
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from detector.accounts import Accounts, coverage_words
 from detector.alerts.delivery import Delivery
-from detector.alerts.embedded_broker import BrokerUnavailable
 from detector.alerts.mqtt import MqttSink
-from detector.alerts.setup import start_mqtt
-from detector.alerts.sink import Notice, Receipt
 from detector.analysis.pool import AnalysisPool
-from detector.analysis.setup import BANKS_FOLDER, ModelRefused, load_manifests, pool_settings
-from detector.api.app import create_app
-from detector.api.control import SOCKET_NAME, create_control_app
-from detector.api.server import HttpServer, ListenFailed, UnixServer, exclusive
+from detector.analysis.setup import BANKS_FOLDER
 from detector.api.view import (
     CutReport,
     Health,
@@ -34,38 +26,28 @@ from detector.api.view import (
     pick,
 )
 from detector.bank_watch import BankWatch
-from detector.breaker import Breaker, BreakerSettings
 from detector.config.config import Config
-from detector.config.loading import config_digest
-from detector.credentials import Credentials, CredentialsError, load_or_create, stream_id
-from detector.enforcement import Enforcer, EnforcerSettings
+from detector.credentials import Credentials, stream_id
+from detector.enforcement import Enforcer
 from detector.events import StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable
-from detector.ingest.embedded import EmbeddedIngest
-from detector.ingest.hooks import AnswersHooks
-from detector.ingest.registry import ingest_kind
-from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import AlertState, CrashKind, Metrics
 from detector.overview import incident_row, sandbox_state, stream_row, unseen_streams, versions
-from detector.response import Responder, ResponseSettings, StreamFacts
+from detector.response import Responder, StreamFacts
 from detector.session import SessionParts, SessionSettings, StreamSession
 from detector.settings import policy_settings, reader_job
 from detector.store.coverage import CoverageStore
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import IncidentNotFound, Incidents
-from detector.store.outbox import Outbox
 from detector.supervisor import Supervisor, Watched
+from detector.works import Work, Works
 from models.manifest import Manifest, describe_moderation
-from streams.nursery import Nursery, NurseryBroken
+from streams.nursery import Nursery
 
 log = structlog.get_logger()
 
 _HEALTH_SECONDS = 1.0
 _DRAIN_SECONDS = 3.0
-
-
-class ServiceRefused(Exception):
-    """Raised by `open_service`: it cannot start, nothing is left running; one sentence with the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,110 +57,6 @@ class Addresses:
     http: str
     ingest: str | None
     broker: str | None
-
-
-@contextlib.asynccontextmanager
-async def open_service(config: Config) -> AsyncIterator["Service"]:
-    """Start everything, yield the running service, and end everything in the reverse order.
-
-    Raises:
-        ServiceRefused: something that the config names is missing or taken.
-    """
-    async with AsyncExitStack() as stack:
-        try:
-            service = await _start(config, stack)
-        except (
-            BrokerUnavailable,
-            CredentialsError,
-            IngestUnavailable,
-            ListenFailed,
-            ModelRefused,
-            NurseryBroken,
-            RevocationStoreError,
-            StoreUnavailable,
-        ) as error:
-            raise ServiceRefused(str(error)) from error
-        yield service
-        await service.stop()
-
-
-async def _start(config: Config, stack: AsyncExitStack) -> "Service":
-    manifests = load_manifests(config)
-    _make_state_dir(config.state_dir)
-    stack.enter_context(exclusive(config.state_dir / "service.lock"))  # before anything in it is opened
-    metrics = Metrics()
-    # The two forkservers start before any secret is read: what they hold, every child holds.
-    nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
-    pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, manifests)))
-    credentials = load_or_create(config.state_dir)
-    database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db"))
-    broker, sink = await start_mqtt(config, stack, database)
-    ear = _Ear()
-    delivery = await stack.enter_async_context(Delivery(Outbox(database), [sink], report=ear.hear))
-    ingest = await stack.enter_async_context(_ingest(config, credentials))
-    incidents = Incidents(database)
-    enforcer = await stack.enter_async_context(
-        Enforcer(ingest, incidents, EnforcerSettings(deadline_seconds=config.enforcement.deadline.seconds))
-    )
-    parts = Parts(manifests, metrics, nursery, pool, credentials, database, sink, delivery, ingest, enforcer)
-    service = Service(config, parts)
-    breaker = config.enforcement.breaker
-    service.responder = await stack.enter_async_context(
-        Responder(
-            delivery=delivery,
-            incidents=incidents,
-            enforcer=enforcer,
-            breaker=Breaker(BreakerSettings(breaker.cuts, breaker.share.ratio, breaker.window.seconds)),
-            metrics=metrics,
-            settings=ResponseSettings(
-                round(config.alerts.expire_after.seconds * 1000), config_digest(config), config.enforcement.live
-            ),
-            live_streams=lambda: len(service.supervisor.sessions),
-        )
-    )
-    ear.responder = service.responder
-    hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
-    http = await stack.enter_async_context(
-        HttpServer(create_app(service, metrics, hook), config.http.listen.host, config.http.listen.port)
-    )
-    await stack.enter_async_context(UnixServer(create_control_app(service), config.state_dir / SOCKET_NAME))
-    service.addresses = Addresses(
-        http=f"http://{config.http.listen.host}:{http.port}",
-        ingest=ingest.url if isinstance(ingest, EmbeddedIngest) else None,
-        broker=f"mqtt://{broker.host}:{broker.port}" if broker else None,
-    )
-    await stack.enter_async_context(service.running())
-    return service
-
-
-class _Ear:
-    """Passes on what delivery reports: it starts before the responder that counts it."""
-
-    def __init__(self) -> None:
-        self.responder: Responder | None = None
-
-    def hear(self, notice: Notice, receipt: Receipt | None) -> None:
-        """As `detector.alerts.courier.Report`."""
-        if self.responder is not None:
-            self.responder.attempted(notice, receipt)
-
-
-def _make_state_dir(state_dir: Path) -> None:
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (state_dir / BANKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise ServiceRefused(
-            f"state_dir {state_dir} cannot be made ({error.strerror}); name a folder that this user may write"
-        ) from error
-
-
-def _ingest(config: Config, credentials: Credentials) -> IngestServer:
-    revocations = Revocations(
-        FileRevocations(config.state_dir / "revoked"), lambda key: stream_id(credentials.deployment, key)
-    )
-    kind = config.ingest.kind
-    return ingest_kind(kind).make(config.ingest, revocations, kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +97,7 @@ class Service:
         self._policy = policy_settings(config)
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
-        self._works: list[asyncio.Task[None]] = []
+        self._works = Works(())
         self.supervisor = Supervisor(
             ingest=parts.ingest,
             sources=self._sources(),
@@ -232,19 +110,18 @@ class Service:
         """Watch streams, banks and health while the block lasts."""
         if self._moderation is not None:
             log.warning("models.no_moderation", note=self._moderation)
-        names = ("supervisor", "banks", "health", "coverage")
-        works = (self.supervisor.run(), self._watch_banks(), self._keep_health(), self._keep_accounts())
-        tasks = [asyncio.create_task(work, name=f"service.{name}") for name, work in zip(names, works, strict=True)]
-        self._works = tasks
-        for task in tasks:
-            task.add_done_callback(_note_failure)
-        try:
+        async with Works(self._long_lived()) as self._works:
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._accounts.store_ended()
+        await self._accounts.store_ended()
+
+    def _long_lived(self) -> tuple[Work, ...]:
+        """What runs for as long as the service does, a line each."""
+        return (
+            Work("supervisor", self.supervisor.run),
+            Work("banks", self._watch_banks),
+            Work("health", self._keep_health),
+            Work("coverage", self._keep_accounts),
+        )
 
     async def stop(self) -> None:
         """Give open alerts a last chance to leave."""
@@ -258,11 +135,7 @@ class Service:
         """As `ServiceView.health`."""
         problems = [*self.pool.problems(), *self.delivery.problems(), *self.responder.refused()]
         problems += self.bank_watch.problems(self.config.banks)
-        problems += [
-            f"{task.get_name()} has failed and does nothing more; restart stopframe, and report what its log says"
-            for task in self._works
-            if task.done() and not task.cancelled()
-        ]
+        problems += self._works.problems()
         problems += self.ingest.problems()
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
@@ -412,9 +285,3 @@ class Service:
             return await reading
         except StoreUnavailable as error:
             raise ViewError(str(error)) from error
-
-
-def _note_failure(task: "asyncio.Task[None]") -> None:
-    """Tell at once of a work that was to last as long as the service."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("service.work_failed", work=task.get_name(), exc_info=error)

@@ -13,8 +13,8 @@ def demo(as_json: AsJson = False) -> None:
     A publisher, a prohibited card, the alert over MQTT, the cut and its proof, with benign cards only. Exit 0 only if
     every cut was confirmed. With --json the last line is one object with the figures.
     """
+    from detector.assembly import ServiceRefused
     from detector.demo import DemoFailed, run_demo
-    from detector.service import ServiceRefused
 
     configure_logs("warning", "auto")
     try:

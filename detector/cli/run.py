@@ -24,7 +24,7 @@ def run(config: ConfigFile = None) -> None:
 
     Open alerts then get 3 seconds to leave; the rest stays on disk and goes out at the next start.
     """
-    from detector.service import ServiceRefused
+    from detector.assembly import ServiceRefused
 
     configure_logs("info", "auto")
     settings = read_config(config)
@@ -36,7 +36,7 @@ def run(config: ConfigFile = None) -> None:
 
 
 async def _serve(config: "Config") -> None:
-    from detector.service import open_service
+    from detector.assembly import open_service
 
     is_over = asyncio.Event()
     loop = asyncio.get_running_loop()

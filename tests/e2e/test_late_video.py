@@ -13,9 +13,9 @@ import av
 import numpy as np
 import pytest
 
+from detector.assembly import open_service
 from detector.cards import synthetic_card
 from detector.config.loading import load_config
-from detector.service import open_service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 

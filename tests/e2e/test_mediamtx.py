@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.events import CutState
-from detector.service import open_service
 from tests.fixtures_mediamtx import Denied, FakeMediaMtx, question, until
 from tests.fixtures_node_media_server import free_ports
 

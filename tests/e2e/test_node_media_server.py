@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.events import CutState
-from detector.service import open_service
 from tests.fixtures_mediamtx import until
 from tests.fixtures_node_media_server import EXAMPLE, PASSWORD, RunningNms, free_ports, running_nms
 

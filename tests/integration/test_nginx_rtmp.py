@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from detector.assembly import open_service
 from detector.config.config import Config
 from detector.config.loading import load_config
 from detector.credentials import load_or_create
@@ -20,7 +21,7 @@ from detector.ingest.hooks import HookAnswer
 from detector.ingest.nginx_rtmp import NginxRtmp, NginxRtmpSettings
 from detector.ingest.revocations import FileRevocations, Revocations
 from detector.metrics import Metrics
-from detector.service import Service, open_service
+from detector.service import Service
 from detector.session import StreamSession
 from streams.address import resolve
 from streams.frame import Frame

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from detector.assembly import open_service
 from detector.bank_watch import BankWatch
 from detector.config.loading import load_config
-from detector.service import open_service
 
 pytestmark = pytest.mark.integration
 

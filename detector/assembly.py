@@ -1,0 +1,141 @@
+"""The assembly: the parts of the service in the order in which they start, and end in the reverse order."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from detector.alerts.delivery import Delivery
+from detector.alerts.embedded_broker import BrokerUnavailable
+from detector.alerts.setup import start_mqtt
+from detector.alerts.sink import Notice, Receipt
+from detector.analysis.pool import AnalysisPool
+from detector.analysis.setup import BANKS_FOLDER, ModelRefused, load_manifests, pool_settings
+from detector.api.app import create_app
+from detector.api.control import SOCKET_NAME, create_control_app
+from detector.api.server import HttpServer, ListenFailed, UnixServer, exclusive
+from detector.breaker import Breaker, BreakerSettings
+from detector.config.config import Config
+from detector.config.loading import config_digest
+from detector.credentials import Credentials, CredentialsError, load_or_create, stream_id
+from detector.enforcement import Enforcer, EnforcerSettings
+from detector.ingest.adapter import IngestServer, IngestUnavailable
+from detector.ingest.embedded import EmbeddedIngest
+from detector.ingest.hooks import AnswersHooks
+from detector.ingest.registry import ingest_kind
+from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
+from detector.metrics import Metrics
+from detector.response import Responder, ResponseSettings
+from detector.service import Addresses, Parts, Service
+from detector.store.database import Database, StoreUnavailable
+from detector.store.incidents import Incidents
+from detector.store.outbox import Outbox
+from streams.nursery import Nursery, NurseryBroken
+
+
+class ServiceRefused(Exception):
+    """Raised by `open_service`: it cannot start, nothing is left running; one sentence with the remedy."""
+
+
+@contextlib.asynccontextmanager
+async def open_service(config: Config) -> AsyncIterator[Service]:
+    """Start everything, yield the running service, and end everything in the reverse order.
+
+    Raises:
+        ServiceRefused: something that the config names is missing or taken.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            service = await _start(config, stack)
+        except (
+            BrokerUnavailable,
+            CredentialsError,
+            IngestUnavailable,
+            ListenFailed,
+            ModelRefused,
+            NurseryBroken,
+            RevocationStoreError,
+            StoreUnavailable,
+        ) as error:
+            raise ServiceRefused(str(error)) from error
+        yield service
+        await service.stop()
+
+
+async def _start(config: Config, stack: AsyncExitStack) -> Service:
+    manifests = load_manifests(config)
+    _make_state_dir(config.state_dir)
+    stack.enter_context(exclusive(config.state_dir / "service.lock"))  # before anything in it is opened
+    metrics = Metrics()
+    # The two forkservers start before any secret is read: what they hold, every child holds.
+    nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
+    pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, manifests)))
+    credentials = load_or_create(config.state_dir)
+    database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db"))
+    broker, sink = await start_mqtt(config, stack, database)
+    ear = _Ear()
+    delivery = await stack.enter_async_context(Delivery(Outbox(database), [sink], report=ear.hear))
+    ingest = await stack.enter_async_context(_ingest(config, credentials))
+    incidents = Incidents(database)
+    enforcer = await stack.enter_async_context(
+        Enforcer(ingest, incidents, EnforcerSettings(deadline_seconds=config.enforcement.deadline.seconds))
+    )
+    parts = Parts(manifests, metrics, nursery, pool, credentials, database, sink, delivery, ingest, enforcer)
+    service = Service(config, parts)
+    breaker = config.enforcement.breaker
+    service.responder = await stack.enter_async_context(
+        Responder(
+            delivery=delivery,
+            incidents=incidents,
+            enforcer=enforcer,
+            breaker=Breaker(BreakerSettings(breaker.cuts, breaker.share.ratio, breaker.window.seconds)),
+            metrics=metrics,
+            settings=ResponseSettings(
+                round(config.alerts.expire_after.seconds * 1000), config_digest(config), config.enforcement.live
+            ),
+            live_streams=lambda: len(service.supervisor.sessions),
+        )
+    )
+    ear.responder = service.responder
+    hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
+    http = await stack.enter_async_context(
+        HttpServer(create_app(service, metrics, hook), config.http.listen.host, config.http.listen.port)
+    )
+    await stack.enter_async_context(UnixServer(create_control_app(service), config.state_dir / SOCKET_NAME))
+    service.addresses = Addresses(
+        http=f"http://{config.http.listen.host}:{http.port}",
+        ingest=ingest.url if isinstance(ingest, EmbeddedIngest) else None,
+        broker=f"mqtt://{broker.host}:{broker.port}" if broker else None,
+    )
+    await stack.enter_async_context(service.running())
+    return service
+
+
+class _Ear:
+    """Passes on what delivery reports: it starts before the responder that counts it."""
+
+    def __init__(self) -> None:
+        self.responder: Responder | None = None
+
+    def hear(self, notice: Notice, receipt: Receipt | None) -> None:
+        """As `detector.alerts.courier.Report`."""
+        if self.responder is not None:
+            self.responder.attempted(notice, receipt)
+
+
+def _make_state_dir(state_dir: Path) -> None:
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (state_dir / BANKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ServiceRefused(
+            f"state_dir {state_dir} cannot be made ({error.strerror}); name a folder that this user may write"
+        ) from error
+
+
+def _ingest(config: Config, credentials: Credentials) -> IngestServer:
+    revocations = Revocations(
+        FileRevocations(config.state_dir / "revoked"), lambda key: stream_id(credentials.deployment, key)
+    )
+    kind = config.ingest.kind
+    return ingest_kind(kind).make(config.ingest, revocations, kind)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from detector.config.addresses import SourceUrl
 from streams.job import Job, SourceKind
-from streams.keeper import Keeper, Nursery, resolve
+from streams.keeper import Keeper, Nursery
+from streams.reach import reach
 
 MEDIA_SUFFIXES = frozenset(
     {".ts", ".mts", ".m2ts", ".flv", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".png", ".jpg", ".jpeg", ".webp"}
@@ -69,8 +70,8 @@ async def reading(nursery: Nursery, job: Job, medium: Medium) -> AsyncIterator[K
     """
     if medium.url is not None:
         assert medium.url.kind is not None
-        url, port = await resolve(medium.url.reveal(), medium.url.kind)
-        async with Keeper(nursery, replace(job, kind=medium.url.kind, url=url, port=port)) as keeper:
+        wanted = replace(job, kind=medium.url.kind, url=medium.url.reveal())
+        async with reach(wanted) as reached, Keeper(nursery, reached.job, reached.media_fd) as keeper:
             yield keeper
         return
     with _opened(medium) as descriptor:

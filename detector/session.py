@@ -8,7 +8,7 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -21,8 +21,9 @@ from detector.metrics import CrashKind, DropCause, Metrics
 from detector.policy import History, PolicySettings, decide
 from streams.frame import Frame
 from streams.job import Job
-from streams.keeper import Keeper, ReaderCrashed, ReaderMisbehaved, ReaderStalled, SourceUnreachable, resolve
+from streams.keeper import Keeper, ReaderCrashed, ReaderMisbehaved, ReaderStalled, SourceUnreachable
 from streams.nursery import Nursery, NurseryBroken
+from streams.reach import reach
 from streams.sampling import SamplingMode
 from streams.wire import EndCode, Ended, Heartbeat, Message, Opened
 
@@ -220,9 +221,10 @@ class StreamSession:
             self._heartbeat = None
 
     async def _read(self) -> Ended:
-        job = self.settings.job
-        url, port = await resolve(job.url, job.kind)
-        async with Keeper(self._parts.nursery, replace(job, url=url, port=port)) as keeper:
+        async with (
+            reach(self.settings.job) as reached,
+            Keeper(self._parts.nursery, reached.job, reached.media_fd) as keeper,
+        ):
             self._keeper = keeper
             self.readers += 1
             async for message in keeper.messages():

@@ -24,6 +24,7 @@ from streams.address import SourceUnreachable
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.keeper import ReaderCrashed, ReaderStalled
+from streams.reach import Reached
 from streams.sampling import SamplingSettings
 from streams.wire import EndCode, Ended, Heartbeat, Opened
 
@@ -104,7 +105,7 @@ class Scene:
     ) -> None:
         FakeReader.scripts, FakeReader.jobs, FakeReader.told = list(scripts), [], []
         monkeypatch.setattr(session_module, "Keeper", FakeReader)
-        monkeypatch.setattr(session_module, "resolve", self._resolve)
+        monkeypatch.setattr(session_module, "reach", self._reach)
         self.unreachable = 0
         self.pool = FakePool(answer)
         self.metrics = Metrics()
@@ -115,11 +116,12 @@ class Scene:
         settings = SessionSettings(job, CloserLook(0.3, 5.0), 1.0, policy)
         self.session = StreamSession("ID", StreamKey("embedded", "live", "k"), settings, parts)
 
-    async def _resolve(self, url: str, kind: SourceKind) -> tuple[str, int]:
+    @asynccontextmanager
+    async def _reach(self, job: Job) -> AsyncIterator[Reached]:
         if self.unreachable:
             self.unreachable -= 1
             raise SourceUnreachable("nobody listens there: start the ingest server")
-        return url.replace("//h", "//127.0.0.1"), 80
+        yield Reached(replace(job, url=job.url.replace("//h", "//127.0.0.1"), port=80), None)
 
     async def _respond(self, _session: StreamSession, decision: Decision) -> None:
         self.decisions.append(decision)

@@ -31,12 +31,16 @@ class ClipChunk:
 
 
 class Clip:
-    """An encoded script of `seconds`, as chunks to be sent at their offsets."""
+    """An encoded script of `seconds`, as chunks to be sent at their offsets.
 
-    def __init__(self, seconds: float, chunks: tuple[ClipChunk, ...]) -> None:
+    Where `is_verbatim`, the chunks need not be whole packets, and a further round repeats them byte by byte.
+    """
+
+    def __init__(self, seconds: float, chunks: tuple[ClipChunk, ...], *, is_verbatim: bool = False) -> None:
         self.seconds = seconds
         self.chunks = chunks
-        self._packets_of_pid = _count_packets(chunks)
+        self.is_verbatim = is_verbatim
+        self._packets_of_pid = {} if is_verbatim else _count_packets(chunks)
         self.payload = functools.lru_cache(maxsize=4 * len(chunks))(self._payload)
 
     @classmethod
@@ -53,7 +57,7 @@ class Clip:
     def _payload(self, index: int, round_number: int) -> bytes:
         """Return the bytes of one chunk as they are in round `round_number` (from 0)."""
         original = self.chunks[index].payload
-        if round_number == 0:
+        if round_number == 0 or self.is_verbatim:
             return original
         shift = round(round_number * self.seconds * _TIMESTAMP_HZ)
         shifted = bytearray(original)

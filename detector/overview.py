@@ -36,6 +36,8 @@ def stream_row(session: StreamSession) -> StreamRow:
         blind_seconds=account.blind_seconds,
         cpu_seconds=session.cpu_seconds,
         decision=session.last_action or None,
+        judged=session.judged,
+        decision_seconds=session.decision_seconds,
     )
 
 

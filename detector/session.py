@@ -106,6 +106,8 @@ class StreamSession:
         self.last_sample_at: float | None = None
         self.last_packet_at: float | None = None
         self.last_action = ""
+        self.judged = 0
+        self.decision_seconds: float | None = None
         self.readers = 0
         self.faults = 0
         self.blind_since: float | None = self.started_at
@@ -389,7 +391,9 @@ class StreamSession:
             self._ledger.sample(observation.arrived_at)
             self._note_cause(Cause.UNSAMPLED, observation.arrived_at)
         self._history, verdict = decide(self.settings.policy, self._history, observation)
-        self._parts.metrics.frame_to_decision(now - observation.arrived_at)
+        self.judged += 1
+        self.decision_seconds = now - observation.arrived_at
+        self._parts.metrics.frame_to_decision(self.decision_seconds)
         if verdict.weak_hit:
             await self._look_closer(now)
         if not verdict.signals:

@@ -42,7 +42,8 @@ class StreamRow:
     """One live stream. `path` holds the publisher's key: it is shown on the control socket alone.
 
     `since` is RFC 3339 UTC. `sampling` is the mode's word, `decision` the last decision's action.
-    `codec`, `width`, `height` and `last_sample_age_seconds` are None until known.
+    `codec`, `width`, `height` and `last_sample_age_seconds` are None until known. `judged` counts the frames that were
+    decided about; `decision_seconds` is how long after its arrival that was with the last one.
     """
 
     stream_id: str
@@ -59,6 +60,8 @@ class StreamRow:
     blind_seconds: float
     cpu_seconds: float
     decision: str | None
+    judged: int = 0
+    decision_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

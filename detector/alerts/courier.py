@@ -34,7 +34,6 @@ class DeliverySettings:
     backoff_limit_seconds: float = 30.0
     attempt_timeout_seconds: float = 10.0
     disk_timeout_seconds: float = 2.0
-    keep_accepted_seconds: float = 7 * 86_400.0
     expired_is_problem_seconds: float = 86_400.0
 
 

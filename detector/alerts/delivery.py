@@ -19,7 +19,6 @@ from detector.store.outbox import Outbox, OutgoingAlert
 log = structlog.get_logger()
 
 _TIDY_SECONDS: Final = 1.0
-_PRUNE_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +155,10 @@ class Delivery:
         self._disk_fault = fault
 
     async def _keep_tidy(self) -> None:
-        """Settle what expired, prune what was accepted long ago."""
-        prune_at = 0.0
+        """Settle what expired, and see whether a disk that refused takes alerts again."""
         while True:
             try:
                 await self._tidy_once()
-                if self._clock.monotonic() >= prune_at:
-                    await self._outbox.prune(self._clock.wall_ms() - round(self._settings.keep_accepted_seconds * 1000))
-                    prune_at = self._clock.monotonic() + _PRUNE_SECONDS
                 if self._disk_fault is not None:
                     await self._outbox.probe()
                     self._note_disk(None)

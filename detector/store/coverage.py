@@ -53,12 +53,6 @@ class CoverageStore:
         query = "SELECT * FROM coverage WHERE stream_id = ? ORDER BY updated_at_ms DESC"
         return await self._database.read(lambda c: [_totals(row) for row in c.execute(query, (stream_id,))])
 
-    async def prune(self, before_ms: int) -> int:
-        """Forget sessions last updated before `before_ms`; returns how many."""
-        return await self._database.write(
-            lambda c: c.execute("DELETE FROM coverage WHERE updated_at_ms < ?", (before_ms,)).rowcount
-        )
-
 
 def _totals(row: tuple[Any, ...]) -> CoverageTotals:
     stream_id, session, seen, skipped, blind, max_gap, updated = row

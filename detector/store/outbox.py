@@ -145,13 +145,6 @@ class Outbox:
         count, first = await self._database.read(lambda c: c.execute(query, (sink,)).fetchone())
         return int(count), first
 
-    async def prune(self, before_ms: int) -> int:
-        """Forget alerts that every sink accepted before `before_ms`; what expired is kept. Returns how many."""
-        query = """DELETE FROM alerts WHERE queued_at_ms < :before AND NOT EXISTS (
-            SELECT 1 FROM deliveries d WHERE d.alert_id = alerts.alert_id
-            AND (d.state != 'acked' OR d.settled_at_ms >= :before))"""
-        return await self._database.write(lambda c: c.execute(query, {"before": before_ms}).rowcount)
-
     async def probe(self) -> None:
         """Find out whether the disk takes an alert again: writes as much as one needs, and takes it back."""
 

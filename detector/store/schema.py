@@ -61,4 +61,17 @@ STEPS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID""",
         "CREATE TABLE retained_topics (topic TEXT PRIMARY KEY) WITHOUT ROWID",
     ),
+    (
+        # What retention leaves of the rows that it removes: kept for ever. The day is YYYY-MM-DD (UTC).
+        """CREATE TABLE days (
+            day TEXT NOT NULL,
+            key TEXT NOT NULL,
+            value INTEGER NOT NULL,
+            PRIMARY KEY (day, key)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX coverage_by_time ON coverage (updated_at_ms)",
+        "CREATE INDEX coverage_by_stream ON coverage (stream_id, updated_at_ms)",
+        "CREATE INDEX alerts_by_time ON alerts (queued_at_ms, alert_id)",
+        "CREATE INDEX alerts_by_incident ON alerts (incident_id)",
+    ),
 )

@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,6 +23,20 @@ _ROUNDS = 6
 _MAX_FAULTS = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading a file came to: a config, or None and every fault. `secret_files` are those that it names."""
+
+    config: Config | None
+    faults: tuple[Fault, ...] = ()
+    secret_files: frozenset[Path] = frozenset()
+    document: Document | None = field(default=None, repr=False)
+
+    def line_of(self, location: Location) -> int:
+        """The line of a key, or of the nearest key above it; 1 where there is none."""
+        return 1 if self.document is None else self.document.line_of(location)
+
+
 def load_config(path: Path | str | None, *, environment: Mapping[str, str] | None = None) -> Config:
     """Read a config file, secrets included; None gives the defaults.
 
@@ -30,10 +44,20 @@ def load_config(path: Path | str | None, *, environment: Mapping[str, str] | Non
     """
     if path is None:
         return Config()
-    config, faults = _read(path, os.environ if environment is None else environment)
-    if config is None:
-        raise ConfigError(faults)
-    return config
+    reading = read_file(path, environment=environment)
+    if reading.config is None:
+        raise ConfigError(list(reading.faults))
+    return reading.config
+
+
+def read_file(path: Path | str, *, environment: Mapping[str, str] | None = None) -> Reading:
+    """As `load_config`, with what else there is to know of the file, and with faults instead of an error."""
+    return _read(path, os.environ if environment is None else environment)
+
+
+def read_public(path: Path | str) -> Reading:
+    """Read a file alone: no environment, no secret; those of the config raise LookupError when they are asked for."""
+    return _read(path, None)
 
 
 def check_files(paths: Iterable[Path | str]) -> list[Fault]:
@@ -41,7 +65,7 @@ def check_files(paths: Iterable[Path | str]) -> list[Fault]:
 
     Reads the files alone: no environment, no secret, no model, no bank. A file that cannot be read is a fault.
     """
-    return [fault for path in paths for fault in _read(path, None)[1]]
+    return [fault for path in paths for fault in read_public(path).faults]
 
 
 def config_digest(config: Config) -> str:
@@ -50,24 +74,26 @@ def config_digest(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _read(path: Path | str, environment: Mapping[str, str] | None) -> tuple[Config | None, list[Fault]]:
+def _read(path: Path | str, environment: Mapping[str, str] | None) -> Reading:
     file = os.fsencode(path).decode("utf-8", "replace")
     try:
         with Path(path).open("rb") as opened:
             document = read_document(opened.read(MAX_BYTES + 1))
     except OSError as error:
-        return None, [Fault(file, 1, "(file)", f"cannot be read ({error.strerror}); name a readable config file")]
+        fault = Fault(file, 1, "(file)", f"cannot be read ({error.strerror}); name a readable config file")
+        return Reading(None, (fault,))
     except ValueError as error:
         if isinstance(error, DocumentError):
-            return None, [Fault(file, error.line, "(file)", error.message)]
-        return None, [Fault(file, 1, "(file)", "is no valid path; name a readable config file")]
+            return Reading(None, (Fault(file, error.line, "(file)", error.message),))
+        return Reading(None, (Fault(file, 1, "(file)", "is no valid path; name a readable config file"),))
     context = LoadContext(Path(path).absolute().parent, environment)
     config, found = _validate(document, context)
     faults = [Fault(file, document.line_of(each.location), key_text(each.location), each.message) for each in found]
     for location, line in document.repeated:
         first = document.line_of(location)
         faults.append(Fault(file, line, key_text(location), f"stands in line {first} already; give each key once"))
-    return (None if faults else config), _readable(sorted(faults))
+    files = frozenset(context.secret_files)
+    return Reading(None if faults else config, tuple(_readable(sorted(faults))), files, document)
 
 
 def _readable(faults: list[Fault]) -> list[Fault]:

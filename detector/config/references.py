@@ -19,11 +19,12 @@ class LoadContext:
     """What a file's values are read against.
 
     `folder` is the config file's: relative paths count from it. `environment` is None where only the file may be
-    read; then secrets stay unresolved.
+    read; then secrets stay unresolved. `secret_files` takes the path of every file that a secret was sought in.
     """
 
     folder: Path
     environment: Mapping[str, str] | None = field(default=None, repr=False)
+    secret_files: set[Path] = field(default_factory=set, compare=False)
 
 
 def absolute_path(value: object, info: ValidationInfo) -> Path:
@@ -85,6 +86,8 @@ class Secret:
         if isinstance(value, dict) and set(value) == {"file"}:
             path = absolute_path(value["file"], info)
             readable = isinstance(info.context, LoadContext) and info.context.environment is not None
+            if readable:
+                info.context.secret_files.add(path)
             return cls(f"file {path}", _file_secret(path) if readable else None)
         raise ValueError(f"a secret never stands in this file; {_HOW}")
 

@@ -1,0 +1,160 @@
+"""Two configs, part by part: what of the difference a running service takes up at once, what waits for a restart. Pure.
+
+`difference(old, new)` gives the config that holds afterwards: the new one with the old values of everything that only
+a start takes up. What holds is derived from that config exactly as at a start, so nobody has to remember what a change
+touches.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, unique
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from detector.config.config import Config
+
+
+@unique
+class Effect(Enum):
+    """When a changed value takes effect."""
+
+    LIVE = "at once"
+    RESTART = "at the next start"
+
+
+NEEDS_RESTART: Final[Mapping[str, str]] = {
+    "state_dir": "the database, the banks and the secrets are open there",
+    "node": "the broker knows this node by its name",
+    "sandbox": "the processes that run are in their cage already",
+    "ingest": "publishers are connected there, or it is asked who is",
+    "models": "the analysis processes load them before they enter their cage",
+    "analysis.workers": "the processes are started together",
+    "alerts.mqtt": "alerts are on their way through this connection",
+    "http.listen": "the socket is open",
+}
+"""Keys, or groups of keys, that only a start takes up, and why."""
+
+LIVE: Final = frozenset(
+    {
+        "log.level",
+        "log.format",
+        "sources.*.name",
+        "sources.*.url",
+        "sources.*.format",
+        "reader.memory_limit",
+        "reader.ring_limit",
+        "reader.max_pixels",
+        "reader.open_timeout",
+        "reader.read_timeout",
+        "sampling.detect_within",
+        "sampling.interval",
+        "sampling.mode",
+        "sampling.closer_interval",
+        "sampling.closer_hold",
+        "streams.*.match",
+        "streams.*.sampling.detect_within",
+        "streams.*.sampling.interval",
+        "streams.*.sampling.mode",
+        "streams.*.sampling.closer_interval",
+        "streams.*.sampling.closer_hold",
+        "analysis.deadline",
+        "analysis.queue",
+        "analysis.model_timeout",
+        "classes.*.step",
+        "classes.*.review",
+        "classes.*.cut",
+        "banks.*.step",
+        "banks.*.max_distance",
+        "banks.*.min_quality",
+        "votes.k",
+        "votes.of",
+        "enforcement.live",
+        "enforcement.deadline",
+        "enforcement.breaker.cuts",
+        "enforcement.breaker.share",
+        "enforcement.breaker.window",
+        "alerts.expire_after",
+        "alerts.blind_after",
+        "alerts.coverage_every",
+        "alerts.retain_ended",
+    }
+)
+"""Keys that running parts take up. One that stands in neither list is treated as one that needs a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What becomes of a new config: what holds afterwards, and the keys that changed in it or wait for a restart."""
+
+    in_force: Config
+    applied: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+
+def effect_of(pattern: str) -> Effect:
+    """When a changed value of a key takes effect; `*` stands for a name or a place, as in `classes.*.cut`."""
+    return Effect.LIVE if pattern in LIVE else Effect.RESTART
+
+
+def difference(old: Config, new: Config) -> Changes:
+    """Compare what holds with what a file says."""
+    in_force = _merged(old, new, "")
+    return Changes(
+        in_force=in_force,
+        applied=tuple(_changed(old, in_force)),
+        waiting=tuple(_changed(in_force, new)),
+    )
+
+
+def leaf_patterns(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every key that holds a value, as a pattern; a group that only a start takes up stands for all that is in it."""
+    for name, field in section.model_fields.items():
+        pattern = f"{prefix}{name}"
+        inner, is_repeated = _sections_in(field.annotation)
+        if inner is None or pattern in NEEDS_RESTART:
+            yield pattern
+        else:
+            yield from leaf_patterns(inner, f"{pattern}.*." if is_repeated else f"{pattern}.")
+
+
+def _sections_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The section that a field holds, and whether it holds many."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    for argument in getattr(annotation, "__args__", ()):
+        inner, _ = _sections_in(argument)
+        if inner is not None:
+            return inner, getattr(annotation, "__origin__", None) in (tuple, dict)
+    return None, False
+
+
+def _merged(old: Any, new: Any, prefix: str) -> Any:
+    """`new` with the values of `old` wherever only a start takes them up."""
+    values = {}
+    for name in type(new).model_fields:
+        before, after, pattern = getattr(old, name), getattr(new, name), f"{prefix}{name}"
+        inner, is_repeated = _sections_in(type(new).model_fields[name].annotation)
+        if inner is not None and pattern not in NEEDS_RESTART:
+            # What is repeated has no old self to keep a value of: it is taken whole.
+            is_mergeable = not is_repeated and type(before) is type(after)
+            values[name] = _merged(before, after, f"{pattern}.") if is_mergeable else after
+        else:
+            values[name] = after if effect_of(pattern) is Effect.LIVE else before
+    return new.model_copy(update=values)
+
+
+def _changed(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """The keys in which two configs differ, as an operator writes them; what came or went is named as a whole."""
+    if old == new:
+        return
+    if isinstance(old, BaseModel) and type(old) is type(new):
+        for name in type(old).model_fields:
+            yield from _changed(getattr(old, name), getattr(new, name), f"{prefix}.{name}" if prefix else name)
+    elif isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            yield from _changed(old.get(name), new.get(name), f"{prefix}.{name}")
+    elif prefix == "sources":
+        yield from _changed({each.name: each for each in old}, {each.name: each for each in new}, prefix)
+    else:
+        yield prefix

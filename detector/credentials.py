@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.events import StreamKey
+from detector.redaction import hide_secret
 
 SECRET_BYTES = 32
 STREAM_ID_CHARACTERS = 26
@@ -56,6 +57,8 @@ def load_or_create(state_dir: Path) -> Credentials:
         raise CredentialsError(
             f"The secrets in {folder} cannot be read or made ({what}); make the folder writable for this user."
         ) from None
+    for secret in (deployment, hook):
+        hide_secret(secret.hex())
     return Credentials(deployment=deployment, hook=hook.hex())
 
 

@@ -1,6 +1,6 @@
 """The small frozen facts that flow between the service's parts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum, unique
 
 from models.evidence import Inspection
@@ -30,7 +30,7 @@ class StreamKey:
 
     server: str
     app: str
-    name: str
+    name: str = field(repr=False)
 
     @property
     def path(self) -> str:

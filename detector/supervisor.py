@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -28,7 +28,7 @@ class Watched:
 
     key: StreamKey
     kind: SourceKind
-    url: str
+    url: str = field(repr=False)
     connection: str = ""
 
 

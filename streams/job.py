@@ -1,6 +1,6 @@
 """What a reader is told to do: the one message from the service to a new reader."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum, unique
 
 from streams.sampling import SamplingSettings
@@ -36,7 +36,7 @@ class Job:
     """
 
     kind: SourceKind
-    url: str
+    url: str = field(repr=False)
     port: int
     live: bool
     sampling: SamplingSettings

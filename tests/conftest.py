@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from detector.redaction import forget_all
 from streams import seccomp
 from streams.sandbox import landlock_abi
 
@@ -52,6 +53,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("STOPFRAME_NO_SKIP") == "1":
             pytest.fail(f"{why}; STOPFRAME_NO_SKIP=1 forbids skipping", pytrace=False)
         pytest.skip(why)
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_others() -> None:
+    """Begin without the secrets of other tests: what they hid would be missing in this one's texts."""
+    forget_all()
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from detector.events import CutState
+from detector.redaction import without_secrets
 
 PREFIX_LENGTH = 4
 """Fewest characters of an identifier that may stand for the whole."""
@@ -28,7 +29,10 @@ class Ambiguous(ViewError):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the service does its job. `problems` make `ok` False; `notes` are worth knowing and turn nothing red."""
+    """Whether the service does its job. `problems` make `ok` False; `notes` are worth knowing and turn nothing red.
+
+    Neither holds a secret in force, whoever wrote the sentence.
+    """
 
     ok: bool
     problems: tuple[str, ...] = ()
@@ -36,10 +40,15 @@ class Health:
     versions: dict[str, Any] = field(default_factory=dict)
     sandbox: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Hide secrets that a server's answer or a library's error brought into a sentence."""
+        object.__setattr__(self, "problems", tuple(without_secrets(one) for one in self.problems))
+        object.__setattr__(self, "notes", tuple(without_secrets(one) for one in self.notes))
+
 
 @dataclass(frozen=True, slots=True)
 class StreamRow:
-    """One live stream. `path` holds the publisher's key: it is shown on the control socket alone.
+    """One live stream. `path` holds the publisher's key: whole it is shown on the control socket alone, when asked for.
 
     `since` is RFC 3339 UTC. `sampling` is the mode's word, `decision` the last decision's action.
     `codec`, `width`, `height` and `last_sample_age_seconds` are None until known. `judged` counts the frames that were
@@ -47,7 +56,7 @@ class StreamRow:
     """
 
     stream_id: str
-    path: str
+    path: str = field(repr=False)
     state: str
     since: str
     codec: str | None
@@ -89,6 +98,10 @@ class CutReport:
     count: int = 0
     time_to_cut_ms: int | None = None
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        """Hide secrets in what an ingest server or an error said."""
+        object.__setattr__(self, "detail", without_secrets(self.detail))
 
 
 @dataclass(frozen=True, slots=True)

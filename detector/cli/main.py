@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,7 @@ import typer
 
 from detector.cli import demo, hashes, models, operate, run, scan
 from detector.cli.output import CommandFailed, note
+from detector.logs import catch_faults
 
 app = typer.Typer(
     name="stopframe",
@@ -54,6 +56,9 @@ app.command("undo")(operate.undo)
 
 def main() -> None:
     """Run the command that the arguments name, and exit: 2 and one sentence where it cannot be done."""
+    # A core file would hold every secret of the process.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    catch_faults()
     try:
         app(prog_name="stopframe")
     except CommandFailed as failure:

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from detector.redaction import printable, without_secrets
+
 _Answer = TypeVar("_Answer")
 
 
@@ -26,8 +28,8 @@ class CommandFailed(Exception):
 
 
 def note(text: str) -> None:
-    """Say something to whoever sits in front: stderr, so that it never mixes with results."""
-    typer.echo(text, err=True)
+    """Say something to whoever sits in front: stderr, so that it never mixes with results. No secret, no escapes."""
+    typer.echo("\n".join(printable(one) for one in without_secrets(text).split("\n")), err=True)
 
 
 def line(content: Any) -> None:

@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 from detector.config.references import variable_name, variable_value
 from detector.config.units import Unit
 from detector.config.wording import listed, shown
+from detector.redaction import hide_url
 from streams.job import SourceKind
 
 _URL_CHARACTERS = 4096
@@ -127,6 +128,11 @@ class SourceUrl:
     origin: str
     kind: SourceKind | None = None
     value: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Whatever may be secret in it is hidden from now on in what this process logs or shows."""
+        if self.value is not None:
+            hide_url(self.value)
 
     def reveal(self) -> str:
         """The whole URL. Raises LookupError when it is an environment variable and the config was only checked."""

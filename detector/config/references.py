@@ -1,6 +1,9 @@
 """Values that point outside the config file: folders counted from it, and secrets, which never stand in it."""
 
+import contextlib
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +12,10 @@ from typing import Any, Self
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
+from detector.redaction import hide_secret
+
 _SECRET_FILE_BYTES = 4096
+_OPEN_TO_OTHERS = 0o077
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,99})\}")
 _HOW = 'write "${NAME}" for an environment variable or {file: PATH} for a file'
 
@@ -61,16 +67,36 @@ def variable_value(name: str, context: object) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Where a secret comes from and, once the config was loaded, what it is. Printing shows `origin` alone."""
+    """Where a secret comes from and, once the config was loaded, what it is. Printing shows `origin` alone.
+
+    Once it was read it is hidden in whatever this process logs or shows. `is_exposed` says that its file is open to
+    other users of the machine.
+    """
 
     origin: str
     value: str | None = field(default=None, repr=False)
+    file: Path | None = None
+    is_exposed: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Hide it from now on."""
+        if self.value is not None:
+            hide_secret(self.value)
 
     def reveal(self) -> str:
         """The secret itself. Raises LookupError when the config was only checked, not loaded."""
         if self.value is None:
             raise LookupError(f"the secret from {self.origin} was not read; load the config instead of checking it")
         return self.value
+
+    def current(self) -> str:
+        """The secret as its file holds it now, or as it was read where the file holds none any more."""
+        if self.file is not None:
+            with contextlib.suppress(ValueError):
+                text, _ = _file_secret(self.file)
+                hide_secret(text)
+                return text
+        return self.reveal()
 
     def __str__(self) -> str:
         return self.origin
@@ -85,10 +111,11 @@ class Secret:
             return cls(f"${{{name}}}", variable_value(name, info.context))
         if isinstance(value, dict) and set(value) == {"file"}:
             path = absolute_path(value["file"], info)
-            readable = isinstance(info.context, LoadContext) and info.context.environment is not None
-            if readable:
-                info.context.secret_files.add(path)
-            return cls(f"file {path}", _file_secret(path) if readable else None)
+            if not isinstance(info.context, LoadContext) or info.context.environment is None:
+                return cls(f"file {path}", file=path)
+            info.context.secret_files.add(path)
+            text, mode = _file_secret(path)
+            return cls(f"file {path}", text, path, is_exposed=bool(mode & _OPEN_TO_OTHERS) and not _is_credential(path))
         raise ValueError(f"a secret never stands in this file; {_HOW}")
 
     @classmethod
@@ -110,10 +137,17 @@ class Secret:
         return {"anyOf": [{"type": "string", "pattern": f"^{_VARIABLE.pattern}$"}, file]}
 
 
-def _file_secret(path: Path) -> str:
-    """The text of a secret's file, without the newline at its end."""
+def _is_credential(path: Path) -> bool:
+    """Whether systemd guards the file: it may show a group there, but lets only the service into its folder."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    return bool(folder) and path.is_relative_to(folder)
+
+
+def _file_secret(path: Path) -> tuple[str, int]:
+    """The text of a secret's file, without the newline at its end, and the file's mode."""
     try:
         with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(_SECRET_FILE_BYTES + 1).decode().removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise ValueError(
@@ -123,4 +157,4 @@ def _file_secret(path: Path) -> str:
         raise ValueError(f"the file {path} is not UTF-8 text; write the secret on its only line") from None
     if not text or len(text) > _SECRET_FILE_BYTES or not text.isprintable():
         raise ValueError(f"the file {path} holds no secret; write it on the file's only line, up to 4096 characters")
-    return text
+    return text, mode

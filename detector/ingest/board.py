@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from detector.events import Publisher
 from detector.ingest.adapter import PublisherChange, PublisherEnded, PublisherStarted
+from detector.redaction import hide_stream_key
 
 
 class PublisherBoard:
@@ -24,7 +25,8 @@ class PublisherBoard:
         return list(self._live.values())
 
     def add(self, publisher: Publisher) -> None:
-        """Put up a publisher; one that is up already stays as it is."""
+        """Put up a publisher; one that is up already stays as it is. Its key is shown nowhere from now on."""
+        hide_stream_key(publisher.key.app, publisher.key.name)
         self._live.setdefault(publisher.connection, publisher)
         self._wake()
 
@@ -36,6 +38,9 @@ class PublisherBoard:
     def replace(self, publishers: Iterable[Publisher]) -> None:
         """Make the board say exactly this; for servers that are asked rather than listened to."""
         told = {publisher.connection: publisher for publisher in publishers}
+        for publisher in told.values():
+            if publisher.connection not in self._live:
+                hide_stream_key(publisher.key.app, publisher.key.name)
         self._live = {c: self._live.get(c, publisher) for c, publisher in told.items()}
         self._wake()
 

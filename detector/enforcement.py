@@ -266,19 +266,32 @@ class Enforcer:
         return self._outcome(run, CutState.FAILED, detail)
 
     async def _try_once(self, run: _Run) -> CutOutcome | None:
-        """Revoke, cut, verify; None where another attempt is due."""
-        await self._revoke_and_drop(run)
-        answered_at = self._clock()
-        if await self._is_listed(run):
-            run.trouble = "the ingest server still lists the publisher"
-            run.empty_since = None
-            return None
-        is_quiet = await self._wait_for_quiet(run, answered_at)
-        if await self._is_listed(run):
-            run.returns += 1
-            run.trouble = "the publisher came back"
-            run.empty_since = None
-            return None
+        """Revoke, cut, verify; None where another attempt is due.
+
+        Where the key is denied before that is on disk, nothing waits for the disk but the verdict.
+        """
+        revoking = None
+        if not run.is_revoked:
+            revoking = self._spawn(self._revoke(run), f"enforcer.revoke[{run.target.stream_id}]")
+            await asyncio.sleep(0)  # its first step: what can be denied in memory is denied now
+            if not self._ingest.is_revoked(run.target.key):
+                await asyncio.shield(revoking)
+        try:
+            await self._drop(run)
+            answered_at = self._clock()
+            if await self._is_listed(run):
+                run.trouble = "the ingest server still lists the publisher"
+                run.empty_since = None
+                return None
+            is_quiet = await self._wait_for_quiet(run, answered_at)
+            if await self._is_listed(run):
+                run.returns += 1
+                run.trouble = "the publisher came back"
+                run.empty_since = None
+                return None
+        finally:
+            if revoking is not None:
+                await asyncio.shield(revoking)
         if not run.is_revoked:
             run.trouble = run.trouble or "the key could not be revoked"
             return None
@@ -309,16 +322,17 @@ class Enforcer:
             "the ingest server knows no such publisher, yet packets keep arriving: stop it there",
         )
 
-    async def _revoke_and_drop(self, run: _Run) -> None:
+    async def _revoke(self, run: _Run) -> None:
+        try:
+            await self._ask_in_time(run, self._ingest.revoke(run.target.key))
+            run.is_revoked = True
+        except IngestUnavailable as error:
+            # Cut all the same: every second on air counts, and the next attempt revokes again.
+            self.counters.unavailable_total += 1
+            run.trouble = str(error)
+
+    async def _drop(self, run: _Run) -> None:
         key = run.target.key
-        if not run.is_revoked:
-            try:
-                await self._ask_in_time(run, self._ingest.revoke(key))
-                run.is_revoked = True
-            except IngestUnavailable as error:
-                # Cut all the same: every second on air counts, and the next attempt revokes again.
-                self.counters.unavailable_total += 1
-                run.trouble = str(error)
         result = await self._ask_in_time(run, self._ingest.cut(key, run.target.connection))
         if result.count == 0 and run.target.connection is not None and not run.is_undone:
             # The publisher may have reconnected since it was seen. Its key is denied: whoever holds it now goes too.

@@ -77,7 +77,10 @@ class IngestServer(Protocol):
         """
 
     async def revoke(self, key: StreamKey) -> None:
-        """Deny `key` to every later publisher, across restarts. Does not touch a publisher that is live. Idempotent."""
+        """Deny `key` to every later publisher, across restarts. Does not touch a publisher that is live. Idempotent.
+
+        Where the denial is in force before it is on disk, `is_revoked` says so at once, and `cut` may come meanwhile.
+        """
 
     async def restore(self, key: StreamKey) -> None:
         """Undo `revoke`. Idempotent."""

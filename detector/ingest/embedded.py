@@ -164,8 +164,8 @@ class EmbeddedIngest:
         return key in self._revocations
 
     def problems(self) -> list[str]:
-        """It runs in this process: nothing keeps it from being watched."""
-        return []
+        """It runs in this process: nothing keeps it from being watched; only a disk may not keep what it was told."""
+        return self._revocations.problems()
 
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """The URL that a reader on this machine gets the stream from."""

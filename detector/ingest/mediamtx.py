@@ -201,7 +201,7 @@ class MediaMtx:
                 f"{self._watch.unasked} publishers got in without {_SERVER} asking us, so revoked keys are only cut "
                 "when they are seen: set authMethod and authHTTPAddress in its config"
             )
-        return found
+        return [*found, *self._revocations.problems()]
 
     async def answer_hook(self, body: bytes) -> int:
         """The HTTP status for one question of the authentication hook: 200 lets in, all else does not.

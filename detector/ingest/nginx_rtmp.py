@@ -177,9 +177,7 @@ class NginxRtmp:
                 f"{unheard} publishers are listed by nginx and not told by its hooks, so their keys cannot be denied: "
                 "set on_publish, on_publish_done and on_update in nginx.conf"
             )
-        if self._revocations.unsaved_total:
-            found.append(f"{self._revocations.unsaved_total} changes of revoked keys are not on disk: free space there")
-        return found
+        return [*found, *self._revocations.problems()]
 
     # Hooks
 

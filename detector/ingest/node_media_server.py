@@ -145,7 +145,7 @@ class NodeMediaServer:
                 f"{self._watch.unasked} publishers got in without {_SERVER} asking us, so revoked keys are only cut "
                 "when they are seen: correct notify.url in its config"
             )
-        return found
+        return [*found, *self._revocations.problems()]
 
     def answer_hook(self, body: bytes) -> int:
         """The HTTP status for one call of the webhook: 403 for publishing a revoked key, 200 for all else.

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 import structlog
 
@@ -98,39 +99,117 @@ class Revocations:
 
     `stream_id` turns a key into its keyed hash; only that is kept. Raises `RevocationStoreError` when made, if the
     store cannot be read: a key that was denied must not come back because a file was damaged.
+
+    A change that the disk does not take is in force all the same, and is tried again until the disk takes it; leaving
+    the context (`async with`) tries a last time and ends that.
     """
 
-    def __init__(self, store: RevocationStore, stream_id: Callable[[StreamKey], str]) -> None:
+    def __init__(
+        self,
+        store: RevocationStore,
+        stream_id: Callable[[StreamKey], str],
+        *,
+        disk_seconds: float = 1.0,
+        retry_seconds: float = 5.0,
+    ) -> None:
         self._store = store
         self._stream_id = stream_id
         self._denied = set(store.load())
-        self._write_lock = asyncio.Lock()
+        self._disk_seconds = disk_seconds
+        self._retry_seconds = retry_seconds
+        self._unsaved: dict[str, bool] = {}
+        self._allowing: set[str] = set()
+        self._next_attempt = asyncio.Event()
+        self._news = asyncio.Event()
+        self._saver: asyncio.Task[None] | None = None
+        self._fault = ""
         self.unsaved_total = 0
-        """Changes that are in force but that the disk refused: they end with the process."""
+        """Changes that the disk did not take at once."""
 
     def __contains__(self, key: StreamKey) -> bool:
         return self._stream_id(key) in self._denied
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Try once more to save what is not on disk; a disk that hangs is left behind."""
+        if self._unsaved:
+            await self._saved_in_time()
+        if self._saver is not None:
+            self._saver.cancel()
+            await asyncio.gather(self._saver, return_exceptions=True)
+
     async def add(self, key: StreamKey) -> None:
-        """Deny `key`: in force at once, on disk when this returns. What the disk refuses is counted, not raised."""
+        """Deny `key`: in force before this first waits, on disk when it returns, unless the disk does not take it."""
         stream_id = self._stream_id(key)
         self._denied.add(stream_id)
-        await self._save(self._store.add, stream_id)
+        self._allowing.discard(stream_id)
+        await self._save(stream_id, is_denied=True)
 
     async def remove(self, key: StreamKey) -> None:
-        """Allow `key` again: on disk first, so that it can never be said to be allowed and come back denied."""
+        """Allow `key` again: on disk first, so that a crash in between leaves it denied; in force when this returns."""
         stream_id = self._stream_id(key)
-        await self._save(self._store.remove, stream_id)
-        self._denied.discard(stream_id)
+        self._allowing.add(stream_id)
+        await self._save(stream_id, is_denied=False)
+        if stream_id in self._allowing:  # nobody denied it again meanwhile
+            self._allowing.discard(stream_id)
+            self._denied.discard(stream_id)
 
-    async def _save(self, change: Callable[[str], None], stream_id: str) -> None:
-        try:
-            async with self._write_lock:
-                await asyncio.to_thread(change, stream_id)
-        except RevocationStoreError as error:
-            # A full disk must not keep a publisher on air: the denial holds in memory and /health tells of it.
+    def problems(self) -> list[str]:
+        """One sentence while changes are not on disk; they end with the process then."""
+        if not self._unsaved:
+            return []
+        count = len(self._unsaved)
+        return [f"{count} changes of revoked keys are not on disk, a restart would forget them: {self._fault}"]
+
+    async def _save(self, stream_id: str, *, is_denied: bool) -> None:
+        self._unsaved.pop(stream_id, None)  # the last word counts, and comes last
+        self._unsaved[stream_id] = is_denied
+        await self._saved_in_time()
+        if stream_id in self._unsaved:
+            # A disk that is full or frozen must not keep a publisher on air.
             self.unsaved_total += 1
-            log.warning("revocation.unsaved", stream=stream_id, why=str(error))
+            log.warning("revocation.unsaved", stream=stream_id, why=self._fault)
+
+    async def _saved_in_time(self) -> None:
+        """Wait until everything is on disk or the disk said no, but not for a disk that does not answer."""
+        self._fault = self._fault or "the disk does not answer: check its latency and its mount"
+        attempt = self._next_attempt  # one that is under way may have begun too early
+        self._news.set()
+        if self._saver is None or self._saver.done():
+            self._saver = asyncio.create_task(self._keep_saving(), name="revocations.save")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._disk_seconds):
+                await attempt.wait()
+
+    async def _keep_saving(self) -> None:
+        """Write what is not on disk, again and again until nothing is left."""
+        while self._unsaved:
+            self._news.clear()
+            attempt, self._next_attempt = self._next_attempt, asyncio.Event()
+            changes = dict(self._unsaved)
+            try:
+                await asyncio.to_thread(self._write, changes)
+            except RevocationStoreError as error:
+                self._fault = str(error)
+                attempt.set()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._retry_seconds):
+                        await self._news.wait()
+                continue
+            for stream_id, is_denied in changes.items():
+                if self._unsaved.get(stream_id) is is_denied:
+                    del self._unsaved[stream_id]
+            if not self._unsaved:
+                self._fault = ""
+            attempt.set()
+
+    def _write(self, changes: dict[str, bool]) -> None:
+        for stream_id, is_denied in changes.items():
+            (self._store.add if is_denied else self._store.remove)(stream_id)
 
 
 def _why(error: Exception) -> str:

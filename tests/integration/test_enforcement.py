@@ -431,6 +431,31 @@ async def test_no_key_is_ever_logged(
     assert "secret-key" not in printed.out + printed.err + repr(outcome) + repr(records.told)
 
 
+async def test_a_cut_does_not_wait_until_its_denial_is_on_disk(clock: _Time, records: _Records) -> None:
+    """The key is denied before the cut is asked for, and a disk busy with it holds up only the verdict."""
+    is_written = asyncio.Event()
+    order: list[str] = []
+
+    class _SlowDisk(_Server):
+        async def revoke(self, key: StreamKey) -> None:
+            self.revoked.add(key)
+            await is_written.wait()
+            order.append("written")
+
+        async def cut(self, key: StreamKey, connection: str | None = None) -> CutResult:
+            order.append(f"cut, denied: {self.is_revoked(key)}")
+            asyncio.get_running_loop().call_later(0.05, is_written.set)
+            return await super().cut(key, connection)
+
+    server = _SlowDisk(clock)
+    server.go_live()
+    async with _enforcing(server, records, clock) as enforcer:
+        outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
+
+    assert (outcome.state, outcome.attempts) == (CutState.CONFIRMED, 1)
+    assert order == ["cut, denied: True", "written"]
+
+
 @pytest.mark.integration
 async def test_the_embedded_server_is_cut_for_real(records: _Records, tmp_path: Path) -> None:
     """On real sockets: media stops at once, the proof takes a second, the encoder's reconnect gets 403."""

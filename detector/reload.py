@@ -37,6 +37,7 @@ NEEDS_RESTART: Final[Mapping[str, str]] = {
 
 LIVE: Final = frozenset(
     {
+        "keep",
         "log.level",
         "log.format",
         "sources.*.name",

@@ -29,6 +29,7 @@ from detector.config.sections import (
     StreamSection,
     VotesSection,
 )
+from detector.config.units import Between, Duration
 from detector.config.values import BankName, ClassName, EmptyMeansDefault, ModelReference, Name
 from detector.config.wording import listed, nearest, shown
 from detector.ingest.embedded import EmbeddedSettings
@@ -70,6 +71,8 @@ class Config(Section):
     """Folder of the database, the banks and the secrets; relative paths count from the config file."""
     node: Name = Field(default_factory=default_node)
     """What this node is called in topics and alerts; the host's name if it is not given."""
+    keep: Annotated[Duration, Between("1d", "3650d")] = Duration.parse("30d")
+    """How long incidents, their alerts and the accounts of streams are kept; the figures of each day stay for ever."""
     sandbox: SandboxMode = SandboxMode.PREFER
     """`require` refuses to start without the whole cage, `prefer` takes what the kernel gives, `off` has none."""
     log: Annotated[LogSection, EmptyMeansDefault()] = LogSection()

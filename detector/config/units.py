@@ -54,12 +54,12 @@ def _decimal_text(value: Decimal) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Duration(Unit):
-    """A length of time in whole milliseconds, written `250ms`, `1.5s`, `2m` or `1h`."""
+    """A length of time in whole milliseconds, written `250ms`, `1.5s`, `2m`, `1h` or `30d`."""
 
     ms: int
 
-    pattern: ClassVar[str] = rf"{_NUMBER}(?:ms|s|m|h)"
-    _MS: ClassVar[dict[str, int]] = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+    pattern: ClassVar[str] = rf"{_NUMBER}(?:ms|s|m|h|d)"
+    _MS: ClassVar[dict[str, int]] = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
     @property
     def seconds(self) -> float:
@@ -68,10 +68,10 @@ class Duration(Unit):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `250ms`, `1.5s`, `2m` or `1h`."""
-        match = re.fullmatch(rf"({_NUMBER})(ms|s|m|h)", text)
+        """Read `250ms`, `1.5s`, `2m`, `1h` or `30d`."""
+        match = re.fullmatch(rf"({_NUMBER})(ms|s|m|h|d)", text)
         if match is None:
-            raise ValueError(f"{shown(text)} is no duration; write a number and ms, s, m or h, such as 1.5s")
+            raise ValueError(f"{shown(text)} is no duration; write a number and ms, s, m, h or d, such as 1.5s")
         ms = Decimal(match[1]) * cls._MS[match[2]]
         if ms >= _TOO_MUCH:
             raise ValueError(f"{shown(text)} is too long; write such as 1h")
@@ -82,7 +82,7 @@ class Duration(Unit):
     def __str__(self) -> str:
         if self.ms < 1000:
             return f"{self.ms}ms" if self.ms else "0s"
-        for unit in ("h", "m"):
+        for unit in ("d", "h", "m"):
             if self.ms % self._MS[unit] == 0:
                 return f"{self.ms // self._MS[unit]}{unit}"
         return f"{_decimal_text(Decimal(self.ms) / 1000)}s"

@@ -60,6 +60,10 @@ class Accounts:
         if len(self._ended) > _ENDED_KEPT:
             del self._ended[next(iter(self._ended))]
 
+    def unstored(self) -> list[str]:
+        """Sessions that ended and whose account is not on disk yet."""
+        return list(self._ended)
+
     async def store_ended(self) -> None:
         """Store the accounts of sessions that ended since the last round."""
         await self._write([])

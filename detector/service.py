@@ -39,7 +39,9 @@ from detector.settings import policy_settings, reader_job
 from detector.store.coverage import CoverageStore
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import IncidentNotFound, Incidents
+from detector.store.retention import InUse
 from detector.supervisor import Supervisor, Watched
+from detector.upkeep import Upkeep
 from detector.works import Work, Works
 from models.manifest import Manifest, describe_moderation
 from streams.nursery import Nursery
@@ -98,6 +100,9 @@ class Service:
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works = Works(())
+        self._upkeep = Upkeep(
+            parts.database, lambda: self.config.keep.seconds, InUse(self._sessions_in_use, parts.ingest.is_revoked)
+        )
         self.supervisor = Supervisor(
             ingest=parts.ingest,
             sources=self._sources(),
@@ -121,6 +126,7 @@ class Service:
             Work("banks", self._watch_banks),
             Work("health", self._keep_health),
             Work("coverage", self._keep_accounts),
+            Work("upkeep", self._upkeep.run),
         )
 
     async def stop(self) -> None:
@@ -238,6 +244,10 @@ class Service:
     async def _session_ended(self, session: StreamSession) -> None:
         self.responder.session_ended(session.session)
         self._accounts.close(session)  # waits for nothing: the next stream waits for this one's end
+
+    def _sessions_in_use(self) -> list[str]:
+        """Sessions whose account is still written to."""
+        return [*(session.session for session in self.supervisor.sessions.values()), *self._accounts.unstored()]
 
     # What is told without being asked
 

@@ -49,11 +49,11 @@ class RetentionSettings:
     """How long rows are kept, and in which bites they go.
 
     `accepted_seconds`: alerts that every sink accepted are of no further use and go after this long, or after
-    `keep_seconds` if that is shorter. The database's thread works on `batch_rows` rows at once, then leaves
+    `keep_seconds()` if that is shorter. The database's thread works on `batch_rows` rows at once, then leaves
     `pause_seconds` to everybody else.
     """
 
-    keep_seconds: float
+    keep_seconds: Callable[[], float]
     accepted_seconds: float = 7 * 86_400.0
     batch_rows: int = 100
     pause_seconds: float = 0.05
@@ -99,7 +99,7 @@ class Retention:
         await self._database.write(
             lambda c: c.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (_TRUSTED, now_ms)).rowcount
         )
-        before_ms = _start_of_day(now_ms - round(self._settings.keep_seconds * 1000))
+        before_ms = _start_of_day(now_ms - round(self._settings.keep_seconds() * 1000))
         accepted_ms = max(before_ms, _start_of_day(now_ms - round(self._settings.accepted_seconds * 1000)))
         removed = {
             "alerts": await self._walk(accepted_ms, lambda place: self._remove_alerts(place, before_ms)),

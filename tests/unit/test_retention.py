@@ -19,6 +19,7 @@ from detector.store.clock_trust import ClockTrust
 from detector.store.database import Database
 from detector.store.days import DAY_MS, DayFigures, read_days
 from detector.store.retention import InUse, Retention, RetentionSettings
+from detector.upkeep import Upkeep
 
 NOW_MS = 20_000 * DAY_MS + 5_000_000
 KEEP_DAYS = 3
@@ -52,7 +53,7 @@ class World:
 
     def retention(self, batch_rows: int = 3) -> Retention:
         """A retention that keeps three days and bites small."""
-        kept = RetentionSettings(keep_seconds=KEEP_DAYS * 86_400, batch_rows=batch_rows, pause_seconds=0.0)
+        kept = RetentionSettings(keep_seconds=lambda: KEEP_DAYS * 86_400, batch_rows=batch_rows, pause_seconds=0.0)
         in_use = InUse(lambda: self.open_sessions, self.revoked.__contains__)
         return Retention(self.database, kept, in_use, self.turned.clock())
 
@@ -250,7 +251,7 @@ async def test_accepted_alerts_go_after_a_week_and_expired_ones_with_their_incid
     async with Database.open(tmp_path / "s.db") as db:
         world = World(db)
         await world.fill(Rows([], [{"age": 20}], [(9, "acked", None), (9, "expired", None), (5, "acked", 0)]))
-        kept = RetentionSettings(keep_seconds=30 * 86_400, pause_seconds=0.0)
+        kept = RetentionSettings(keep_seconds=lambda: 30 * 86_400, pause_seconds=0.0)
         retention = Retention(db, kept, InUse(set, world.revoked.__contains__), world.turned.clock())
 
         assert await retention.once() == {"alerts": 1, "incidents": 0, "coverage": 0}
@@ -319,3 +320,25 @@ async def test_removed_paths_leave_no_trace_in_the_file(tmp_path: Path) -> None:
 
     content = path.read_bytes()
     assert (b"a-key-of-somebody" in content, b"a-key-of-today" in content) == (False, True)
+
+
+async def test_upkeep_goes_on_after_a_disk_that_refused(tmp_path: Path) -> None:
+    """The first round is at the start, the next an hour later, and a minute after one that the disk refused."""
+    pauses: list[float] = []
+    turned = Turned()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await database.__aexit__(None, None, None)
+        if len(pauses) == 3:
+            raise asyncio.CancelledError
+
+    database = Database(tmp_path / "s.db")
+    async with database:
+        await World(database, turned).fill(Rows([("a", 40, 1.0, {}, {})]))
+        work = Upkeep(database, lambda: 86_400.0, InUse(list, lambda _: False), clock=turned.clock(), sleep=sleep)
+        with pytest.raises(asyncio.CancelledError):
+            await work.run()
+    async with Database.open(tmp_path / "s.db") as db:
+        assert [(day.day, day["sessions"]) for day in await World(db).days()] == [(date(2024, 8, 25), 1)]
+    assert pauses == [3600.0, 60.0, 60.0]

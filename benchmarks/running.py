@@ -119,7 +119,7 @@ class RunningService:
     async def streams(self) -> dict[str, StreamRow]:
         """Return the live streams by `app/name`."""
         assert self._control is not None
-        return {row.path: row for row in await asyncio.to_thread(self._control.streams)}
+        return {row.path: row for row in await asyncio.to_thread(self._control.streams, keys=True)}
 
     async def incidents(self) -> list[IncidentRow]:
         """Return the incidents, newest first."""

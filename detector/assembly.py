@@ -99,7 +99,11 @@ async def _start(config: Config, stack: AsyncExitStack) -> Service:
     ear.responder = service.responder
     hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
     http = await stack.enter_async_context(
-        HttpServer(create_app(service, metrics, hook), config.http.listen.host, config.http.listen.port)
+        HttpServer(
+            create_app(service, metrics, hook, token=service.http_token),
+            config.http.listen.host,
+            config.http.listen.port,
+        )
     )
     await stack.enter_async_context(UnixServer(create_control_app(service), config.state_dir / SOCKET_NAME))
     service.addresses = Addresses(

@@ -62,6 +62,15 @@ class AlertState(StrEnum):
     EXPIRED = "expired"
 
 
+@unique
+class Refusal(StrEnum):
+    """Why a request to the control API over TCP was refused."""
+
+    NONE_GIVEN = "none_given"
+    WRONG = "wrong"
+    TOO_MANY = "too_many"
+
+
 CoverageKind = Literal["seen", "skipped", "blind"]
 
 
@@ -228,6 +237,22 @@ class Metrics:
         """One cut reached `state`."""
         self._cuts.labels(state.value).inc()
 
+    # The self-test
+
+    def selftest(self, *, ok: bool, at_seconds: float) -> None:
+        """A self-test began at `at_seconds` (Unix time) and succeeded or not."""
+        self._selftests.labels("ok" if ok else "failed").inc()
+        if ok:
+            self._selftest_success.set(at_seconds)
+
+    def selftest_unsent(self) -> None:
+        """The broker did not take the result of a self-test."""
+        self._selftests.labels("unsent").inc()
+
+    def http_refused(self, reason: Refusal) -> None:
+        """A request to the control API over TCP had no right token."""
+        self._http_refusals.labels(reason.value).inc()
+
     # How much there is now
 
     def set_live_streams(self, count: int) -> None:
@@ -297,12 +322,22 @@ class Metrics:
         self._breaker_refusals = self._counter("breaker_refusals", "Cuts that the breaker made reviews of.")
         self._alerts = self._counter("alerts", "Alerts by state reached.", "state", AlertState)
         self._cuts = self._counter("cuts", "Cuts by state reached.", "state", CutState)
+        self._http_refusals = self._counter(
+            "http_refusals", "Control requests over TCP without the right token.", "reason", Refusal
+        )
+        self._selftests = self._counter(
+            "selftests", "Self-tests by what became of them.", "state", ("ok", "failed", "unsent")
+        )
 
     def _make_gauges(self) -> None:
         self._live_streams = self._gauge("live_streams", "Publishers live now.")
         self._analysis_workers = self._gauge("analysis_workers", "Analysis workers ready now.")
         self._queue_depth = self._gauge("queue_depth", "Frames waiting for analysis now.")
         self._outbox_pending = self._gauge("outbox_pending", "Alerts on disk and not delivered now.")
+
+        self._selftest_success = self._gauge(
+            "selftest_last_success_seconds", "When the last self-test succeeded, Unix time; 0 if none did."
+        )
 
     def _way(self, name: str, text: str) -> Histogram:
         return Histogram(f"stopframe_{name}_seconds", text, registry=self._registry, buckets=_WAY_BUCKETS)

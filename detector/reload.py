@@ -79,6 +79,7 @@ LIVE: Final = frozenset(
         "alerts.blind_after",
         "alerts.coverage_every",
         "alerts.retain_ended",
+        "http.token",
     }
 )
 """Keys that running parts take up. One that stands in neither list is treated as one that needs a restart."""

@@ -27,6 +27,7 @@ from detector.api.view import (
 )
 from detector.bank_watch import BankWatch
 from detector.config.config import Config
+from detector.config.exposure import exposure_notes, warn_of_exposure
 from detector.credentials import Credentials, stream_id
 from detector.enforcement import Enforcer
 from detector.events import StreamKey
@@ -125,6 +126,8 @@ class Service:
             Work("supervisor", self.supervisor.run),
             Work("banks", self._watch_banks),
             Work("health", self._keep_health),
+        warn_of_exposure(self.config)
+        await self.selftest.start()  # a failure is told in health; the service starts, since part of it may still work
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
         )
@@ -145,10 +148,8 @@ class Service:
         problems += self.ingest.problems()
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
-        notes = list(self.delivery.notes())
-        for count, sentence in unseen_streams(
-            self.supervisor.sessions.values(), time.monotonic(), self.config.alerts.blind_after.seconds
-        ):
+        notes = [*self.delivery.notes(), *exposure_notes(self.config)]
+        for count, sentence in unseen_streams(self.supervisor.sessions.values(), time.monotonic()):
             # One hostile publisher must not be able to turn the whole node red: it takes more than half of them.
             (problems if 2 * count > len(self.supervisor.sessions) else notes).append(sentence)
         if self.supervisor.failed_total:
@@ -179,6 +180,10 @@ class Service:
         """As `ServiceView.cut`."""
         found = pick(stream, self.supervisor.sessions, NoSuchStream)
         session = self.supervisor.sessions[found]
+    def http_token(self) -> str | None:
+        """What opens the control API over TCP, from the config in force."""
+        return self.config.http.token.reveal() if self.config.http.token else None
+
         incident_id, outcome = await self.responder.cut_by_hand(self._facts(session))
         time_to_cut = None
         with contextlib.suppress(IncidentNotFound, StoreUnavailable):

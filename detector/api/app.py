@@ -1,30 +1,45 @@
-"""HTTP over TCP: health, metrics, and the hook that ingest servers ask. Nothing that it answers names a stream."""
+"""HTTP over TCP: health, metrics, the hook that ingest servers ask, and behind a token what the commands can do.
 
+Nothing that it answers without a token names a stream, and nothing at all tells a publisher's key.
+"""
+
+from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import FastAPI, Response
 
+from detector.api.control import create_control_app
 from detector.api.hook import add_hook
 from detector.api.refusals import answer_refusals
+from detector.api.token import TokenDoor
 from detector.api.view import Health, ServiceView
 from detector.ingest.hooks import AnswersHooks
 from detector.metrics import Metrics
 
+_READ = ["GET", "HEAD"]
 
-def create_app(view: ServiceView, metrics: Metrics, hook: tuple[str, AnswersHooks] | None = None) -> FastAPI:
+
+def create_app(
+    view: ServiceView,
+    metrics: Metrics,
+    hook: tuple[str, AnswersHooks] | None = None,
+    *,
+    token: Callable[[], str | None] = lambda: None,
+) -> FastAPI:
     """Return the app of the TCP port. It has no documentation pages: they would tell a stranger what to try.
 
     `hook` is the hook's secret and the ingest server that asks there; without it there is no such address.
+    `token` says what opens the control API under `/v1`; while it says None that is not there either.
     """
     app = FastAPI(title="stopframe", docs_url=None, redoc_url=None, openapi_url=None)
     answer_refusals(app)
 
-    @app.get("/health/live")
+    @app.api_route("/health/live", methods=_READ)
     async def live() -> dict[str, bool]:
         """Answer while the event loop turns."""
         return {"ok": True}
 
-    @app.get("/health/ready")
+    @app.api_route("/health/ready", methods=_READ)
     async def ready(response: Response) -> Health:
         """Answer 200 while the service does its job, else 503 with the problems."""
         health = view.health()
@@ -32,7 +47,7 @@ def create_app(view: ServiceView, metrics: Metrics, hook: tuple[str, AnswersHook
             response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         return health
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=_READ)
     async def exposition() -> Response:
         """Answer in Prometheus' text format."""
         text, content_type = metrics.expose()
@@ -40,4 +55,5 @@ def create_app(view: ServiceView, metrics: Metrics, hook: tuple[str, AnswersHook
 
     if hook is not None:
         add_hook(app, *hook, metrics)
+    app.mount("/v1", TokenDoor(create_control_app(view, may_show_keys=False), token, metrics))
     return app

@@ -72,9 +72,9 @@ class ControlClient:
         """Return the service's health."""
         return self._ask("GET", "/status", Health)
 
-    def streams(self) -> list[StreamRow]:
-        """Return every live stream."""
-        return self._ask("GET", "/streams", list[StreamRow])
+    def streams(self, *, keys: bool = False) -> list[StreamRow]:
+        """Return every live stream; the paths whole, with the publishers' keys, only where `keys` asks for them."""
+        return self._ask("GET", "/streams", list[StreamRow], params={"keys": keys})
 
     def incidents(self, limit: int = 50) -> list[IncidentRow]:
         """Return the newest incidents, newest first."""

@@ -1,8 +1,9 @@
-"""Control commands over a Unix socket in `state_dir`. Whoever may open it is the operator: there is no token."""
+"""Control commands: over a Unix socket in `state_dir`, whose owner is the operator, and over TCP behind a token."""
 
+from dataclasses import replace
 from typing import Annotated
 
-from fastapi import FastAPI, Path, Query
+from fastapi import APIRouter, FastAPI, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from detector.api.refusals import answer_refusals
@@ -10,6 +11,9 @@ from detector.api.view import CutReport, Health, IncidentRow, ServiceView, Strea
 
 SOCKET_NAME = "control.sock"
 """The control socket's name inside `state_dir`."""
+
+_SHOWN_CHARACTERS = 4
+_LONG_NAME_CHARACTERS = 16
 
 INCIDENT_LIMIT = 1000
 """Most incidents in one answer."""
@@ -37,33 +41,61 @@ class ReleaseReport(BaseModel):
     is_released: bool
 
 
-def create_control_app(view: ServiceView) -> FastAPI:
-    """Return the app of the control socket."""
+def create_control_app(view: ServiceView, *, may_show_keys: bool = True) -> FastAPI:
+    """Return the control app; without `may_show_keys` it never tells a publisher's key, as is right over TCP."""
     app = FastAPI(title="stopframe control", docs_url=None, redoc_url=None, openapi_url=None)
     answer_refusals(app)
+    app.include_router(_questions(view, may_show_keys=may_show_keys))
+    app.include_router(_orders(view))
+    return app
 
-    @app.get("/status")
+
+def masked_path(path: str) -> str:
+    """A stream's path without its key: enough of a long one to tell it by, nothing of a short one.
+
+    A source's path is its name in the config, no key.
+    """
+    app, slash, name = path.rpartition("/")
+    if app == "source":
+        return path
+    shown = name[:_SHOWN_CHARACTERS] if len(name) >= _LONG_NAME_CHARACTERS else ""
+    return f"{app}{slash}{shown}***"
+
+
+def _questions(view: ServiceView, *, may_show_keys: bool) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/status")
     async def status() -> Health:
         return view.health()
 
-    @app.get("/streams")
-    async def streams() -> list[StreamRow]:
-        return view.streams()
+    @router.get("/streams")
+    async def streams(*, keys: bool = False) -> list[StreamRow]:
+        rows = view.streams()
+        if keys and may_show_keys:
+            return rows
+        return [replace(row, path=masked_path(row.path)) for row in rows]
 
-    @app.get("/incidents")
+    @router.get("/incidents")
     async def incidents(limit: Annotated[int, Query(ge=1, le=INCIDENT_LIMIT)] = 50) -> list[IncidentRow]:
         return await view.incidents(limit)
 
-    @app.post("/streams/{stream}/cut")
+    return router
+
+
+def _orders(view: ServiceView) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/streams/{stream}/cut")
     async def cut(stream: Identifier) -> CutReport:
         return await view.cut(stream)
 
-    @app.post("/incidents/{incident}/undo")
+    @router.post("/incidents/{incident}/undo")
     async def undo(incident: Identifier) -> UndoReport:
         return await view.undo(incident)
 
-    @app.post("/breaker/release")
+    @router.post("/breaker/release")
     async def release(request: ReleaseRequest) -> ReleaseReport:
         return ReleaseReport(source=request.source, is_released=await view.release(request.source))
 
-    return app
+    return router

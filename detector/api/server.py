@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,9 +16,9 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from detector.api.connections import CONNECTIONS, HEAD_BYTES, BoundedConnection
+
 _GRACE_SECONDS = 1.0
-_CONNECTIONS = 1024
-"""Every publisher of a server that just came back may be held in the hook at once."""
 
 
 class ListenFailed(Exception):
@@ -51,15 +52,16 @@ class _Serving:
             uvicorn.Config(
                 self._answer,
                 interface="asgi3",
-                http="h11",
+                http=partial(BoundedConnection, {}),  # type: ignore[arg-type] # it is called, never looked at
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="warning",
+                log_level="error",  # its warnings are what anybody who connects can make it say
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=_CONNECTIONS,
+                limit_concurrency=CONNECTIONS,
+                h11_max_incomplete_event_size=HEAD_BYTES,
                 timeout_keep_alive=5,
             )
         )

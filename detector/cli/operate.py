@@ -30,10 +30,17 @@ def _service(config: Path | None) -> "Iterator[ControlClient]":
         raise CommandFailed(str(error)) from None
 
 
-def streams(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show what is live."""
+def streams(
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Show whole paths: they hold the publishers' keys.")] = False,
+) -> None:
+    """Show what is live.
+
+    A path ends in the publisher's key, so that it is not shown unless --keys asks for it.
+    """
     with _service(config) as service:
-        rows = service.streams()
+        rows = service.streams(keys=keys)
     if as_json:
         for row in rows:
             line(asdict(row))

@@ -27,6 +27,8 @@ from detector.events import Step
 from streams.job import SourceKind
 from streams.sampling import SamplingMode
 
+_TOKEN_CHARACTERS = 16
+
 
 class Section(BaseModel):
     """A group of keys. Frozen; a key that is none of its own is refused; a group left empty is at its defaults."""
@@ -307,7 +309,17 @@ class AlertsSection(Section):
 
 
 class HttpSection(Section):
-    """Health and metrics over HTTP."""
+    """Health and metrics over HTTP, and control for whoever has a token."""
 
     listen: ListenAddress = ListenAddress("127.0.0.1", 8936)
     """Where it listens."""
+    token: Secret | None = None
+    """Opens the control API under /v1: `${NAME}` or `{file: PATH}`, 16 characters or more; null for no such API."""
+
+    @model_validator(mode="after")
+    def _token_is_no_guess(self) -> Self:
+        token = self.token.value if self.token is not None else None
+        if token is not None and not (len(token) >= _TOKEN_CHARACTERS and token.isascii() and " " not in token):
+            what = f"has less than {_TOKEN_CHARACTERS} characters, or some that no header can carry; make one with "
+            raise refuse(Conflict(("token",), what + "'openssl rand -hex 32'"))
+        return self

@@ -112,7 +112,7 @@ async def _ask(state_dir: Path, question: Callable[[ControlClient], Answer], tim
 async def test_what_the_service_says_arrives_as_it_was_said(tmp_path: Path) -> None:
     """Every answer is the same dataclass on both sides, unknown values and enums included."""
     async with _running(tmp_path) as view:
-        assert await _ask(tmp_path, lambda client: client.streams()) == view.streams()
+        assert await _ask(tmp_path, lambda client: client.streams(keys=True)) == view.streams()
         assert await _ask(tmp_path, lambda client: client.incidents()) == await view.incidents(50)
         assert await _ask(tmp_path, lambda client: client.status()) == view.health()
         report = await _ask(tmp_path, lambda client: client.cut(STREAM))
@@ -177,7 +177,7 @@ async def test_a_state_dir_deeper_than_an_address_works(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
     async with _running(deep) as view:
-        assert await _ask(deep, lambda client: client.streams()) == view.streams()
+        assert await _ask(deep, lambda client: client.streams(keys=True)) == view.streams()
 
 
 async def test_a_second_service_on_one_state_dir_is_refused(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ async def test_a_second_service_on_one_state_dir_is_refused(tmp_path: Path) -> N
         with pytest.raises(ListenFailed, match="another stopframe runs on this state_dir"):
             await UnixServer(create_control_app(View()), tmp_path / SOCKET_NAME).__aenter__()
 
-        assert await _ask(tmp_path, lambda client: client.streams()) == view.streams()
+        assert await _ask(tmp_path, lambda client: client.streams(keys=True)) == view.streams()
 
 
 async def test_a_listener_without_the_lock_is_refused_too(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ async def test_what_a_killed_service_left_behind_is_replaced(tmp_path: Path) -> 
     with pytest.raises(ServiceNotRunning, match="start it with 'stopframe run'"):
         ControlClient(tmp_path).__enter__()
     async with _running(tmp_path) as view:
-        assert await _ask(tmp_path, lambda client: client.streams()) == view.streams()
+        assert await _ask(tmp_path, lambda client: client.streams(keys=True)) == view.streams()
 
 
 async def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ async def test_an_answer_of_another_version_is_said_to_be_one(tmp_path: Path) ->
     app.add_api_route("/streams", view.streams, response_model=None)
     async with UnixServer(app, tmp_path / SOCKET_NAME):
         with pytest.raises(ControlError, match="service's own version"):
-            await _ask(tmp_path, lambda client: client.streams())
+            await _ask(tmp_path, lambda client: client.streams(keys=True))
 
 
 def test_an_exact_identifier_wins_over_longer_ones() -> None:

@@ -1,0 +1,98 @@
+"""The HTTP connections of one server: each has to say within seconds what it wants, and to take its answer.
+
+uvicorn limits the time between two requests alone: whoever never ends a request's head, or never reads an answer,
+would keep a place for ever, and a few hundred of them would keep the ingest server's hook out.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_BYTES = 16 * 1024
+"""Longest head of a request."""
+HEAD_SECONDS = 5.0
+"""From the first byte, or the connection, to the end of the head."""
+BODY_SECONDS = 10.0
+"""From the head to the end of the body."""
+ANSWER_SECONDS = 10.0
+"""How long a client may take nothing of an answer that does not fit into the buffers."""
+CONNECTIONS = 1024
+"""Every publisher of a server that just came back may be held in the hook at once."""
+
+
+class BoundedConnection(H11Protocol):
+    """One connection of a `house`: those that wait for a head, the longest first.
+
+    In a full house the first of them makes room.
+    """
+
+    def __init__(self, house: "dict[BoundedConnection, None]", *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._house = house
+        self._waits_for: Any = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._answer_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a place; where there is none, take that of whoever has waited longest."""
+        super().connection_made(transport)
+        if len(self.connections) >= CONNECTIONS and self._house:
+            next(iter(self._house)).leave()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave."""
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take more of a head or a body."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """The client takes nothing of its answer."""
+        super().pause_writing()
+        if self._answer_deadline is None:
+            self._answer_deadline = self.loop.call_later(ANSWER_SECONDS, self.leave)
+
+    def resume_writing(self) -> None:
+        """The client takes its answer."""
+        super().resume_writing()
+        if self._answer_deadline is not None:
+            self._answer_deadline.cancel()
+            self._answer_deadline = None
+
+    def leave(self) -> None:
+        """Reset the connection."""
+        self._stop_watching()
+        self.connections.discard(self)  # at once: its place is needed
+        self.transport.abort()
+
+    def _watch(self) -> None:
+        """Give what is awaited of the client its time; more bytes of the same buy none."""
+        state = self.conn.their_state
+        if state is self._waits_for or self.transport.is_closing():
+            return
+        self._stop_watching()
+        self._waits_for = state
+        seconds = {h11.IDLE: HEAD_SECONDS, h11.SEND_BODY: BODY_SECONDS}.get(state)
+        if seconds is not None:
+            self._deadline = self.loop.call_later(seconds, self.leave)
+        if state is h11.IDLE:
+            self._house[self] = None
+
+    def _stop_watching(self) -> None:
+        self._waits_for = None
+        self._house.pop(self, None)
+        for timer in (self._deadline, self._answer_deadline):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._answer_deadline = None

@@ -13,6 +13,13 @@ PICTURE_SIDE = 256
 
 PICTURE_BYTES = PICTURE_SIDE * PICTURE_SIDE * 3
 
+MAX_TRACKS = 8
+"""How many video tracks of one source are looked at.
+
+A simulcast has three to six renditions. Each track has decoders of its own, and whoever publishes chooses how many: a
+source with more is refused whole, as one of which only a part is watched must never pass for watched.
+"""
+
 
 @unique
 class SampleReason(StrEnum):
@@ -35,7 +42,8 @@ class Frame:
     claim: evidence, never a schedule.
 
     `plane` is 64x64 uint8 full-range luma, row-major. `picture` is 256x256 RGB, uint8, row-major.
-    `width` and `height` are those of the decoded frame, in pixels, after rotation.
+    `width` and `height` are those of the decoded frame, in pixels, after rotation. `track` counts the video tracks of
+    the source from 0: any of them may be what a viewer watches.
     """
 
     sequence: int
@@ -48,6 +56,7 @@ class Frame:
     height: int
     plane: bytes
     picture: bytes
+    track: int = 0
 
     def __post_init__(self) -> None:
         """Refuse pixels of another size than promised."""

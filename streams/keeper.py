@@ -49,6 +49,7 @@ OLDEST_SECONDS = 60.0
 
 HEARTBEATS_PER_SECOND = 10
 FRAMES_PER_SECOND = 120
+FRAMES_PER_SECOND_AND_MORE_TRACK = 40
 FLOOD_CREDIT_SECONDS = 10
 """More than this many messages a second, beyond the credit, are a flood. Frames of files are taken as they come."""
 
@@ -80,7 +81,7 @@ class Keeper:
     """One reader at work. `async with Keeper(nursery, job) as keeper` starts it and ends it, at once, by SIGKILL.
 
     `media_fd` is the open file for a job of kind FILE; the caller keeps its own. A consumer of `messages()` that falls
-    behind loses frames of a live stream: one of each sample reason waits, a newer one takes its place and
+    behind loses frames of a live stream: one of each track and sample reason waits, a newer one takes its place and
     `replaced_frames` counts. With `job.live` False nothing is lost: the reader waits.
     """
 
@@ -208,7 +209,7 @@ class Keeper:
         slot: object = type(message)
         async with self._changed:
             if isinstance(message, Frame):
-                slot = message.reason
+                slot = message.track, message.reason
                 if not self._job.live:
                     await self._wait_for_room()
                 elif slot in self._waiting:
@@ -239,6 +240,7 @@ class _Checker:
         self._is_live = is_live
         self._started_at = started_at
         self._is_open = False
+        self._tracks = 1
         self._last_sequence = -1
         self._heartbeats = 0
         self._frames = 0
@@ -251,6 +253,7 @@ class _Checker:
                 if self._is_open:
                     raise ReaderMisbehaved("the reader opened its source twice")
                 self._is_open = True
+                self._tracks = message.video_tracks
             case Frame():
                 self._check_frame(message, now)
             case Heartbeat():
@@ -263,7 +266,8 @@ class _Checker:
         seconds = FLOOD_CREDIT_SECONDS + now - self._started_at
         self._heartbeats += isinstance(message, Heartbeat)
         self._frames += self._is_live and isinstance(message, Frame)
-        if self._heartbeats > HEARTBEATS_PER_SECOND * seconds or self._frames > FRAMES_PER_SECOND * seconds:
+        frames_per_second = FRAMES_PER_SECOND + (self._tracks - 1) * FRAMES_PER_SECOND_AND_MORE_TRACK
+        if self._heartbeats > HEARTBEATS_PER_SECOND * seconds or self._frames > frames_per_second * seconds:
             raise ReaderMisbehaved("the reader floods the service with messages")
 
     def _check_frame(self, frame: Frame, now: float) -> None:
@@ -271,6 +275,8 @@ class _Checker:
             raise ReaderMisbehaved("the reader sent a frame before it opened its source")
         if frame.sequence <= self._last_sequence:
             raise ReaderMisbehaved("the reader sent frames out of order")
+        if frame.track >= self._tracks:
+            raise ReaderMisbehaved("the reader sent a frame of a track that its source does not have")
         self._last_sequence = frame.sequence
         self._check_moment(frame.decoded_at, now)
         if self._is_live:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from streams.decoder import Decoder, PixelReader
 from streams.faults import SourceError
-from streams.frame import Frame, SampleReason
+from streams.frame import MAX_TRACKS, Frame, SampleReason
 from streams.gop import GopRing
 from streams.job import Job, SourceKind
 from streams.live_look import LiveLook
@@ -144,7 +144,7 @@ class _Reading:
             codec=facts.codec,
             width=max(1, facts.width),
             height=max(1, facts.height),
-            video_tracks=min(facts.video_tracks, 255),
+            video_tracks=min(facts.video_tracks, MAX_TRACKS),
             landlock_abi=self._report.landlock_abi,
             has_seccomp=self._report.has_seccomp,
             limits_network=self._report.limits_network,

@@ -56,13 +56,15 @@ class Counters:
     ring_overflows: int = 0
     gop_seconds: float = 0.0
     overdue_at: float = math.inf
+    tracks_heard: int = 0
+    throttled_seconds: float = 0.0
 
 
 class Sender:
     """Sends from a thread of its own, so that heartbeats go on whatever the decoder does.
 
-    With `drops` (live) there is one place per `SampleReason`: a newer sample replaces one that was not sent yet,
-    counted in `counters.replaced_samples`. Without, `put` waits until the sample before was sent. `obey` is called
+    With `drops` (live) there is one place per track and `SampleReason`: a newer sample replaces one that was not sent
+    yet, counted in `counters.replaced_samples`. Without, `put` waits until the sample before was sent. `obey` is called
     with each order, in the sending thread.
     """
 
@@ -74,7 +76,7 @@ class Sender:
         self._drops = drops
         self._changed = threading.Condition()
         self._notes: list[Message] = []
-        self._samples: dict[SampleReason, Frame] = {}
+        self._samples: dict[tuple[int, SampleReason], Frame] = {}
         self._is_ending = False
         self._is_gone = False
         self._heard = bytearray()
@@ -108,9 +110,9 @@ class Sender:
                 self._changed.wait()
             if self._is_gone:
                 raise ServiceGone
-            if self._samples.pop(frame.reason, None) is not None:
+            if self._samples.pop((frame.track, frame.reason), None) is not None:
                 self._counters.replaced_samples += 1
-            self._samples[frame.reason] = frame
+            self._samples[frame.track, frame.reason] = frame
         self._wake()
 
     def _wake(self) -> None:

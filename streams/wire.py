@@ -13,7 +13,7 @@ from dataclasses import asdict, astuple, dataclass, fields
 from enum import IntEnum, StrEnum, unique
 from typing import Any
 
-from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+from streams.frame import MAX_TRACKS, PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 
@@ -23,8 +23,8 @@ MAGIC = b"SFR1"
 JOB_LIMIT_BYTES = 16 * 1024
 
 _OPENED = struct.Struct("<16sIIBBBBd")
-_FRAME = struct.Struct("<QdddBB2xII")
-_HEARTBEAT = struct.Struct("<ddd8Qdd")
+_FRAME = struct.Struct("<QdddBBBxII")
+_HEARTBEAT = struct.Struct("<ddd8QddQd")
 _ENDED = struct.Struct("<B7xd160s")
 _CLOSER = struct.Struct("<dd")
 _ADJUST = struct.Struct("<ddB7x")
@@ -65,6 +65,8 @@ class EndCode(StrEnum):
     SANDBOX = "sandbox"
     OUT_OF_MEMORY = "out_of_memory"
     INTERNAL = "internal"
+    TOO_MANY_TRACKS = "too_many_tracks"
+    TRACKS_CHANGED = "tracks_changed"
 
 
 UNKNOWN_FORMAT = "it is not MPEG-TS, FLV, MP4, Matroska, WebM, PNG, JPEG or WebP"
@@ -77,7 +79,10 @@ _MODES = tuple(SamplingMode)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The source is open. `landlock_abi` 0 and `has_seccomp` False mean that the kernel did not give that part."""
+    """The source is open, and each of its `video_tracks` is looked at; `codec` and the size are the first one's.
+
+    `landlock_abi` 0 and `has_seccomp` False mean that the kernel did not give that part.
+    """
 
     codec: str
     width: int
@@ -94,7 +99,9 @@ class Heartbeat:
     """Sent every half second, by a thread of its own, whatever the decoder does.
 
     Times are on the shared monotonic clock; `last_packet_at` is NaN before the first packet and `working_since` is
-    NaN while the reader waits for bytes. Counters count from the reader's start.
+    NaN while the reader waits for bytes. Counters count from the reader's start, over all tracks. `tracks_heard` has
+    bit n set once video track n has sent a packet: one that was announced and never came shows nobody anything.
+    `throttled_seconds` is how long the stream asked for more CPU time than it may take and was looked at less closely.
     """
 
     sent_at: float
@@ -110,6 +117,8 @@ class Heartbeat:
     ring_overflows: int
     cpu_seconds: float
     gop_seconds: float
+    tracks_heard: int = 1
+    throttled_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +215,12 @@ def _side(value: int) -> int:
     return value
 
 
+def _tracks(value: int) -> int:
+    if not 0 < value <= MAX_TRACKS:
+        raise ValueError("no number of tracks")
+    return value
+
+
 def _flag(value: int) -> bool:
     if value not in (0, 1):
         raise ValueError("no flag")
@@ -224,12 +239,19 @@ def _text(raw: bytes) -> str:
 def _parse_opened(body: bytes) -> Opened:
     codec, width, height, tracks, abi, seccomp, network, seconds = _OPENED.unpack(body)
     return Opened(
-        _text(codec), _side(width), _side(height), tracks, abi, _flag(seccomp), _flag(network), _finite(seconds)
+        _text(codec),
+        _side(width),
+        _side(height),
+        _tracks(tracks),
+        abi,
+        _flag(seccomp),
+        _flag(network),
+        _finite(seconds),
     )
 
 
 def _parse_frame(body: bytes) -> Frame:
-    sequence, arrived_at, decoded_at, pts, reason, corrupt, width, height = _FRAME.unpack_from(body)
+    sequence, arrived_at, decoded_at, pts, reason, corrupt, track, width, height = _FRAME.unpack_from(body)
     plane_end = _FRAME.size + PLANE_BYTES
     return Frame(
         sequence=sequence,
@@ -242,6 +264,7 @@ def _parse_frame(body: bytes) -> Frame:
         height=_side(height),
         plane=body[_FRAME.size : plane_end],
         picture=body[plane_end:],
+        track=_tracks(track + 1) - 1,
     )
 
 
@@ -249,7 +272,10 @@ def _parse_heartbeat(body: bytes) -> Heartbeat:
     values = _HEARTBEAT.unpack(body)
     sent_at, last_packet_at, working_since, *_ = values
     _finite(sent_at), _finite_or_nan(last_packet_at), _finite_or_nan(working_since)
-    _finite(values[-2]), _finite(values[-1])
+    *_, cpu_seconds, gop_seconds, tracks_heard, throttled_seconds = values
+    _finite(cpu_seconds), _finite(gop_seconds), _finite(throttled_seconds)
+    if tracks_heard >> MAX_TRACKS:
+        raise ValueError("a track beyond the last")
     return Heartbeat(*values)
 
 
@@ -293,6 +319,7 @@ def _pack_frame(message: Frame) -> tuple[Kind, bytes]:
         math.nan if message.pts_seconds is None else message.pts_seconds,
         _REASONS.index(message.reason),
         message.is_corrupt,
+        message.track,
         message.width,
         message.height,
     )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import wire
-from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+from streams.frame import MAX_TRACKS, PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.wire import Adjust, EndCode, Ended, Heartbeat, Kind, LookCloser, Message, Opened, WireError
@@ -25,7 +25,7 @@ opened = st.builds(
     codec=st.sampled_from(["h264", "hevc", "av1"]),
     width=sides,
     height=sides,
-    video_tracks=st.integers(0, 255),
+    video_tracks=st.integers(1, MAX_TRACKS),
     landlock_abi=st.integers(0, 255),
     has_seccomp=st.booleans(),
     limits_network=st.booleans(),
@@ -43,8 +43,11 @@ frames = st.builds(
     height=sides,
     plane=st.binary(min_size=1, max_size=1).map(lambda shade: shade * PLANE_BYTES),
     picture=st.binary(min_size=1, max_size=1).map(lambda shade: shade * PICTURE_BYTES),
+    track=st.integers(0, MAX_TRACKS - 1),
 )
-heartbeats = st.builds(Heartbeat, *(seconds,) * 3, *(counts,) * 8, *(seconds,) * 2)
+heartbeats = st.builds(
+    Heartbeat, *(seconds,) * 3, *(counts,) * 8, *(seconds,) * 2, st.integers(0, 2**MAX_TRACKS - 1), seconds
+)
 endings = st.builds(Ended, st.sampled_from(EndCode), seconds, printable.map(lambda text: text[:160]))
 jobs = st.builds(
     Job,
@@ -159,9 +162,10 @@ def test_deeply_nested_job_raises_wire_error() -> None:
         (16, struct.pack("<d", math.nan)),
         (32, b"\xff"),
         (33, b"\x02"),
+        (34, bytes([MAX_TRACKS])),
         (36, b"\0\0\0\0"),
     ],
-    ids=["arrived at infinity", "decoded at no time", "unknown reason", "flag of 2", "no width"],
+    ids=["arrived at infinity", "decoded at no time", "unknown reason", "flag of 2", "ninth track", "no width"],
 )
 def test_frame_field_out_of_range_is_refused(offset: int, field: bytes) -> None:
     """A frame with one impossible field is refused whole."""

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from streams import wire
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
@@ -121,6 +122,7 @@ def play_closes(fd: int, _: str) -> None:
 def play_lie(fd: int, which: str) -> None:
     lies: dict[str, list[wire.Message]] = {
         "repeats": [OPENED, frame(3), frame(3)],
+        "no_such_track": [OPENED, replace(frame(1), track=1)],
         "backwards": [OPENED, frame(3), frame(2)],
         "frame_first": [frame(0)],
         "opens_twice": [OPENED, OPENED],

@@ -35,6 +35,7 @@ from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.metrics import AlertState, CrashKind, Metrics
 from detector.overview import incident_row, sandbox_state, stream_row, unseen_streams, versions
 from detector.response import Responder, StreamFacts
+from detector.selftest import SelfTest
 from detector.session import SessionParts, SessionSettings, StreamSession
 from detector.settings import policy_settings, reader_job
 from detector.store.coverage import CoverageStore
@@ -101,6 +102,15 @@ class Service:
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works = Works(())
+        self.selftest = SelfTest(
+            pool=parts.pool,
+            secret=parts.credentials.deployment,
+            banks_dir=config.state_dir / BANKS_FOLDER,
+            models={manifest.name: manifest.model_info.labels for manifest in parts.manifests},
+            topic=parts.sink,
+            metrics=parts.metrics,
+            deadline_seconds=config.analysis.deadline.seconds,
+        )
         self._upkeep = Upkeep(
             parts.database, lambda: self.config.keep.seconds, InUse(self._sessions_in_use, parts.ingest.is_revoked)
         )
@@ -116,6 +126,8 @@ class Service:
         """Watch streams, banks and health while the block lasts."""
         if self._moderation is not None:
             log.warning("models.no_moderation", note=self._moderation)
+        warn_of_exposure(self.config)
+        await self.selftest.start()  # a failure is told in health; the service starts, since part of it may still work
         async with Works(self._long_lived()) as self._works:
             yield
         await self._accounts.store_ended()
@@ -126,9 +138,8 @@ class Service:
             Work("supervisor", self.supervisor.run),
             Work("banks", self._watch_banks),
             Work("health", self._keep_health),
-        warn_of_exposure(self.config)
-        await self.selftest.start()  # a failure is told in health; the service starts, since part of it may still work
             Work("coverage", self._keep_accounts),
+            Work("selftest", self.selftest.run),
             Work("upkeep", self._upkeep.run),
         )
 
@@ -145,6 +156,7 @@ class Service:
         problems = [*self.pool.problems(), *self.delivery.problems(), *self.responder.refused()]
         problems += self.bank_watch.problems(self.config.banks)
         problems += self._works.problems()
+        problems += self.selftest.problems()
         problems += self.ingest.problems()
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)

@@ -5,6 +5,7 @@ Written once and never changed; read by memory map, so that every process of a m
 
 import hashlib
 import json
+import mmap  # noqa: F401 - numpy imports it with the first map it makes; a process in a cage could not then
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,6 +5,7 @@ folders of plain arrays (see `models.generations`).
 """
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,11 @@ from models.index import Rows
 
 _NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 _LONGEST_NAME: Final = 64
+
+CANARY_BANK: Final = "canary"
+"""The folder of the bank that holds the self-test's one entry: no name that a user's bank can have, so no command
+lists or changes it and no config names it. It is loaded like any other."""
+
 _OPEN_ATTEMPTS: Final = 5
 
 
@@ -185,11 +191,12 @@ def check_bank_name(name: str) -> str:
     return name
 
 
-def bank_names(banks_dir: Path) -> list[str]:
-    """The banks that exist in a folder, sorted; none where there is no such folder."""
+def bank_names(banks_dir: Path, *, with_canary: bool = False) -> list[str]:
+    """The users' banks that exist in a folder, sorted; none where there is no such folder."""
     if not banks_dir.is_dir():
         return []
-    return sorted(
+    canary = [CANARY_BANK] if with_canary and (banks_dir / CANARY_BANK / POINTER).is_file() else []
+    return canary + sorted(
         folder.name for folder in banks_dir.iterdir() if _NAME.fullmatch(folder.name) and (folder / POINTER).is_file()
     )
 
@@ -203,6 +210,11 @@ def load_bank(bank_dir: Path) -> Bank:
         IndexCorrupt: Its files are not what was written.
     """
     check_bank_name(bank_dir.name)
+    return open_bank(bank_dir)
+
+
+def open_bank(bank_dir: Path) -> Bank:
+    """As `load_bank`, for the canary's bank as well."""
     for attempt in range(_OPEN_ATTEMPTS):
         pointer = read_pointer(bank_dir)
         if pointer is None:
@@ -254,6 +266,25 @@ def add_entries(
         present = shelves.get(algorithm)
         shelves[algorithm] = added if present is None else merged(present, added)
         return write_generation(bank_dir, pointer, shelves)
+
+
+def put_canary(banks_dir: Path, fingerprint: bytes) -> bool:
+    """Have the canary's bank hold one PDQ fingerprint (32 bytes) and nothing else; tell whether it had to be written.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    bank_dir = banks_dir / CANARY_BANK
+    try:
+        present = open_bank(bank_dir).rows("pdq")
+        if present is not None and present.hashes.tobytes() == fingerprint:
+            return False
+    except (BankMissing, IndexCorrupt, OSError):
+        shutil.rmtree(bank_dir, ignore_errors=True)  # nothing in it is anybody's
+    row = np.frombuffer(fingerprint, np.uint8)[None]
+    with locked(bank_dir) as pointer:
+        write_generation(bank_dir, pointer, {"pdq": BankRows.of(row, [CANARY_BANK], Opinion.POSITIVE)})
+    return True
 
 
 def remove_entry(bank_dir: Path, entry: str) -> int:

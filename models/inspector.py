@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.banks import Bank, BankLimits, BankMissing, ViewHash, load_bank
+from models.banks import Bank, BankLimits, BankMissing, ViewHash, open_bank
 from models.evidence import ClassScore, HashMatch, Inspection
 from models.gate import has_colour_detail, low_information
 from models.hashing.algorithm import PLANE_SIDE, HashAlgorithm
@@ -84,7 +84,7 @@ class Inspector:
             IndexCorrupt: Its files are not what was written; the generation in use stays in use.
         """
         try:
-            bank = load_bank(folder or self._banks[name].folder)
+            bank = open_bank(folder or self._banks[name].folder)
         except BankMissing:
             self._banks.pop(name, None)
             return False

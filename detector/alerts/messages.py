@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-SCHEMAS: Final = ("alert", "coverage", "health", "status")
+SCHEMAS: Final = ("alert", "coverage", "health", "selftest", "status")
 """The kinds of message with a JSON Schema of their own: the last level of their topic."""
 
 

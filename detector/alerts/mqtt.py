@@ -30,6 +30,9 @@ _RECEIPTS: Final = {
 
 _STREAM_KINDS: Final = {"alert", "status", "coverage"}
 
+_SELFTEST_EXPIRES_SECONDS: Final = 120
+"""Nobody needs an old self-test: it must not wait in the broker's queue beside alerts."""
+
 _GOODBYE_SECONDS: Final = 1.0
 _BRIEF_LIMIT: Final = 3
 """So many brief connections in a row are a problem of their own: a broker that closes them, or a second client with
@@ -161,6 +164,20 @@ class MqttSink:
         topic = f"{self._settings.prefix}/stream/{stream_id}/coverage"
         if self._link is None or not self._link.publish_unanswered(topic, _json(coverage)):
             self.counters.coverage_dropped_total += 1
+
+    async def send_selftest(self, report: Mapping[str, Any]) -> Receipt:
+        """Publish a result of the self-test with QoS 1 and return what the broker's PUBACK said.
+
+        Raises:
+            SinkUnavailable: there is no connection, or it gave no answer.
+        """
+        if self._link is None:
+            raise SinkUnavailable("the connection to the broker is down")
+        topic = f"{self._node_topic}/selftest"
+        code = await self._link.publish(topic, _json(report), expires_in_seconds=_SELFTEST_EXPIRES_SECONDS)
+        receipt = _RECEIPTS.get(code, Receipt.REFUSED)
+        self._note_permission("selftest", receipt)
+        return receipt
 
     def problems(self) -> list[str]:
         """Return what an operator must fix about the broker, its permissions or its subscribers."""

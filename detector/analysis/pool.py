@@ -18,6 +18,7 @@ import structlog
 
 from detector.analysis import messages
 from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
+from models.banks import CANARY_BANK
 from models.evidence import Inspection
 from streams.frame import Frame
 from streams.nursery import Nursery, NurseryBroken
@@ -63,6 +64,7 @@ class _Waiting:
     every_tier: bool = field(compare=False)
     done: asyncio.Future[Inspection] = field(compare=False)
     attempts: int = field(default=0, compare=False)
+    is_canary: bool = field(default=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class _Slot:
     ready: WorkerReady | None = None
     bank_generation: int = -1
     stage: str = ""
+    canary: _Waiting | None = None
 
 
 class AnalysisPool:
@@ -119,6 +122,15 @@ class AnalysisPool:
         await self._nursery.__aexit__(kind, error, trace)
 
     @property
+    def workers(self) -> int:
+        """How many processes there should be."""
+        return len(self._slots)
+
+    def is_ready(self, process: int) -> bool:
+        """Whether the process of that place (0 to `workers` - 1) is warm."""
+        return self._slots[process].ready is not None
+
+    @property
     def ready_workers(self) -> int:
         """How many processes are warm."""
         return sum(slot.ready is not None for slot in self._slots)
@@ -159,18 +171,44 @@ class AnalysisPool:
         """Return what is in `frame`; raise `FrameDropped` if it could not be looked at by `deadline_at` (monotonic)."""
         if len(self._queue) >= self._settings.queue_limit:
             self._drop(heapq.heappop(self._queue), "overload")
+        entry = self._entry(frame, deadline_at, every_tier=every_tier)
+        heapq.heappush(self._queue, entry)
+        self._wake.set()
+        return await entry.done
+
+    async def inspect_canary(self, frame: Frame, process: int, *, deadline_at: float) -> Inspection:
+        """As `inspect`, but in the process of that place (0 to `workers` - 1) and no other, as its very next frame.
+
+        Only this answer tells of the canary's bank. Raises `FrameDropped` with cause crash when the process ends
+        meanwhile, stale when it has not begun by the deadline or a later canary took this one's place.
+        """
+        slot = self._slots[process]
+        if slot.canary is not None:
+            self._drop(slot.canary, "stale")
+        slot.canary = entry = self._entry(frame, deadline_at, is_canary=True)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(deadline_at - self._clock()):
+                return await entry.done
+        except TimeoutError:
+            raise FrameDropped("stale") from None
+
+    def _entry(
+        self, frame: Frame, deadline_at: float, *, every_tier: bool = False, is_canary: bool = False
+    ) -> _Waiting:
         done: asyncio.Future[Inspection] = asyncio.get_running_loop().create_future()
         self._next_number += 1
-        heapq.heappush(self._queue, _Waiting(deadline_at, self._next_number, frame, every_tier, done))
-        self._wake.set()
-        return await done
+        return _Waiting(deadline_at, self._next_number, frame, every_tier, done, is_canary=is_canary)
 
     def _drop(self, entry: _Waiting, cause: str) -> None:
         if not entry.done.done():
-            self.dropped[cause] += 1
+            self.dropped[cause] += not entry.is_canary
             entry.done.set_exception(FrameDropped(cause))
 
-    def _next_entry(self) -> _Waiting | None:
+    def _next_entry(self, slot: _Slot) -> _Waiting | None:
+        canary, slot.canary = slot.canary, None
+        if canary is not None and not canary.done.done():
+            return canary
         while self._queue:
             entry = heapq.heappop(self._queue)
             if entry.done.done():  # its session ended meanwhile
@@ -222,7 +260,7 @@ class AnalysisPool:
         while True:
             if slot.bank_generation != self._bank_generation:
                 await self._reload(slot, reader, writer)
-            entry = self._next_entry()
+            entry = self._next_entry(slot)
             if entry is None:
                 self._wake.clear()
                 await self._idle(slot, reader)
@@ -256,10 +294,10 @@ class AnalysisPool:
             raise
         slot.stage = ""
         if not entry.done.done():
-            entry.done.set_result(inspection)
+            entry.done.set_result(inspection if entry.is_canary else _without_canary(inspection))
 
     def _hand_on(self, entry: _Waiting) -> None:
-        if entry.attempts < _MAX_ATTEMPTS:
+        if entry.attempts < _MAX_ATTEMPTS and not entry.is_canary:
             heapq.heappush(self._queue, entry)
             self._wake.set()
         else:
@@ -286,3 +324,10 @@ class AnalysisPool:
                 return body
             else:
                 raise AnalysisProtocolError(f"{kind.name} instead of {wanted.name}")
+
+
+def _without_canary(inspection: Inspection) -> Inspection:
+    """No stream's frame can be about the canary, whatever it shows."""
+    if all(match.bank != CANARY_BANK for match in inspection.matches):
+        return inspection
+    return replace(inspection, matches=tuple(match for match in inspection.matches if match.bank != CANARY_BANK))

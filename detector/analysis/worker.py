@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from detector.analysis import messages
 from detector.analysis.messages import HEADER, Kind, WorkerReady, WorkerSetup
 from models.arrays import IndexCorrupt
-from models.banks import Bank, BankLimits, BankMissing, bank_names, load_bank
+from models.banks import Bank, BankLimits, BankMissing, bank_names, open_bank
 from models.classifier import Classifier, ModelError
 from models.inspector import Inspector, Scorer
 from models.manifest import load_manifest
@@ -124,7 +124,7 @@ class _Worker:
     def _reload(self) -> None:
         folder = Path(self._setup.banks_folder)
         self._refused_banks.clear()
-        for name in {bank.name for bank in self._inspector.banks} | set(bank_names(folder)):
+        for name in {bank.name for bank in self._inspector.banks} | set(bank_names(folder, with_canary=True)):
             try:
                 self._inspector.reload_bank(name, folder / name)
             except (IndexCorrupt, OSError) as error:
@@ -147,9 +147,9 @@ class _Worker:
     def _load_banks(self) -> list[Bank]:
         folder = Path(self._setup.banks_folder)
         loaded = []
-        for name in bank_names(folder):
+        for name in bank_names(folder, with_canary=True):
             try:
-                loaded.append(load_bank(folder / name))
+                loaded.append(open_bank(folder / name))
             except (BankMissing, IndexCorrupt, OSError) as error:
                 self._refused_banks[name] = _sentence(error)
         return loaded

@@ -15,7 +15,7 @@ import pytest
 from detector.analysis.messages import ModelSetup, WorkerSetup
 from detector.analysis.pool import AnalysisPool, FrameDropped, PoolSettings
 from detector.cards import synthetic_card
-from models.banks import add_entries
+from models.banks import CANARY_BANK, add_entries, put_canary
 from models.hashing.registry import hash_algorithms
 from models.manifest import load_manifest
 from streams.frame import Frame, SampleReason
@@ -85,7 +85,7 @@ async def test_a_known_picture_is_matched_and_scored(tmp_path: Path) -> None:
 
 
 async def test_a_new_entry_is_in_force_after_a_reload(tmp_path: Path) -> None:
-    """What a command adds while the service runs matches from the next frame on."""
+    """What a command adds while the service runs, its first bank even, matches from the next frame on; nothing dies."""
     async with pool_of(tmp_path) as pool:
         before = await pool.inspect(frame_of(3), deadline_at=time.monotonic() + 10)
         put_on_bank(tmp_path / "banks", 3, "three")
@@ -94,6 +94,7 @@ async def test_a_new_entry_is_in_force_after_a_reload(tmp_path: Path) -> None:
 
     assert before.matches == ()
     assert [match.entry for match in after.matches] == ["three"]
+    assert pool.restarts == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -207,3 +208,35 @@ async def test_leaving_the_pool_leaves_no_process(tmp_path: Path) -> None:
 
     assert worker_pids() == []
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
+
+
+async def test_the_canary_goes_to_the_process_that_it_is_for(tmp_path: Path) -> None:
+    """Each process answers its own; the reserved bank is in force in both, and no other frame ever hears of it."""
+    found = hash_algorithms()["pdq"].hash_plane(luma(5))
+    assert put_canary(tmp_path / "banks", found.value)
+    async with pool_of(tmp_path, workers=2) as pool:
+        deadline_at = time.monotonic() + 10
+        answers = [await pool.inspect_canary(frame_of(5), process, deadline_at=deadline_at) for process in (0, 1)]
+        ordinary = await pool.inspect(frame_of(5), deadline_at=deadline_at)
+
+    assert [[(m.bank, m.distance) for m in answer.matches] for answer in answers] == [[(CANARY_BANK, 0)]] * 2
+    assert ordinary.fingerprint == found.value
+    assert ordinary.matches == ()
+
+
+async def test_a_canary_goes_first_and_waits_for_no_longer_than_told(tmp_path: Path) -> None:
+    """It passes frames that wait; a process that is stopped costs it its deadline, and counts as no dropped frame."""
+    async with pool_of(tmp_path, queue=200) as pool:
+        waiting = [asyncio.create_task(pool.inspect(frame_of(1), deadline_at=time.monotonic() + 30)) for _ in range(50)]
+        await asyncio.sleep(0)
+        await pool.inspect_canary(frame_of(2), 0, deadline_at=time.monotonic() + 10)
+        assert not all(task.done() for task in waiting)
+        await asyncio.gather(*waiting)
+
+        (pid,) = worker_pids()
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(FrameDropped):
+            await pool.inspect_canary(frame_of(2), 0, deadline_at=time.monotonic() + 0.3)
+        assert time.monotonic() - began < 1
+        assert pool.dropped.total() == 0

@@ -75,10 +75,14 @@ def test_the_document_hangs_together() -> None:
 
 
 def test_the_documented_alert_and_topics_are_the_real_ones() -> None:
-    """The alert in the docs fits the schema, and their table has every topic of the contract and no other."""
+    """The messages in the docs fit their schemas, and the table has every topic of the contract and no other."""
     text = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    jsonschema.Draft202012Validator(message_schema("alert")).validate(json.loads(example))
+    examples = {
+        json.loads(found)["schema"]: json.loads(found) for found in re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    }
+    assert set(examples) == {"stopframe/alert/1", "stopframe/selftest/1"}
+    for name, example in examples.items():
+        jsonschema.Draft202012Validator(message_schema(name.split("/")[1])).validate(example)
     documented = set(re.findall(r"^\| `<prefix>/(\S+)` \| (\d) \| (yes|no) \|", text, re.MULTILINE))
     document = asyncapi()
     expected = set()

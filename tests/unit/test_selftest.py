@@ -1,0 +1,208 @@
+"""The self-test's judgement, with a pool and a broker that do as they are told."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from detector.alerts.messages import message_schema
+from detector.alerts.sink import Receipt, SinkUnavailable
+from detector.analysis.pool import FrameDropped
+from detector.canary import secret_picture
+from detector.metrics import Metrics
+from detector.selftest import SelfTest
+from models.banks import CANARY_BANK, BankNameError, add_entries, bank_names, load_bank, open_bank
+from models.evidence import ClassScore, HashMatch, Inspection, Opinion
+from models.hashing.registry import hash_algorithms
+from streams.frame import PLANE_SIDE, Frame
+
+_SECRET = b"s" * 32
+
+
+def _sees(frame: Frame, banks: Path) -> Inspection:
+    """What a healthy process finds in a frame."""
+    found = hash_algorithms()["pdq"].hash_plane(np.frombuffer(frame.plane, np.uint8).reshape(PLANE_SIDE, PLANE_SIDE))
+    rows = open_bank(banks / CANARY_BANK).rows("pdq")
+    matches: tuple[HashMatch, ...] = ()
+    if rows is not None and rows.hashes.tobytes() == found.value:
+        matches = (HashMatch(CANARY_BANK, "canary", "pdq", 256, 0, 31, "identity", 100, Opinion.POSITIVE, "gen-1"),)
+    scores = (ClassScore("m", "a", 0.5, "0" * 64), ClassScore("m", "b", 0.5, "0" * 64))
+    return Inspection(100, True, False, found.value, matches, scores, stage_seconds={"hash": 0.001})
+
+
+class _Pool:
+    """Two processes; `spoil` is what becomes of their answers."""
+
+    workers = 2
+
+    def __init__(self, banks: Path) -> None:
+        self.reloads = 0
+        self.spoil: Any = lambda inspection: inspection
+        self._banks = banks
+
+    def is_ready(self, process: int) -> bool:
+        return process < self.workers
+
+    def reload_banks(self) -> None:
+        self.reloads += 1
+
+    async def inspect_canary(self, frame: Frame, process: int, *, deadline_at: float) -> Inspection:
+        answer: Inspection = self.spoil(_sees(frame, self._banks))
+        return answer
+
+
+class _Topic:
+    def __init__(self) -> None:
+        self.sent: list[Mapping[str, Any]] = []
+        self.receipt: Receipt | None = Receipt.ACCEPTED
+
+    async def send_selftest(self, report: Mapping[str, Any]) -> Receipt:
+        self.sent.append(report)
+        if self.receipt is None:
+            raise SinkUnavailable("no answer")
+        return self.receipt
+
+
+class _Bench:
+    def __init__(self, banks: Path) -> None:
+        self.pool, self.topic, self.metrics = _Pool(banks), _Topic(), Metrics()
+        self.selftest = SelfTest(
+            pool=self.pool,  # type: ignore[arg-type]  # all of it that is used
+            secret=_SECRET,
+            banks_dir=banks,
+            models={"m": ("a", "b")},
+            topic=self.topic,
+            metrics=self.metrics,
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> _Bench:
+    return _Bench(tmp_path)
+
+
+def test_the_picture_is_the_deployments_own() -> None:
+    """One secret gives one picture, another gives one whose hash is as far away as chance allows."""
+    one, again = secret_picture(_SECRET, "canary"), secret_picture(_SECRET, "canary")
+    others = [secret_picture(_SECRET, "decoy 1"), secret_picture(b"t" * 32, "canary")]
+
+    assert one == again
+    for other in others:
+        apart = int.from_bytes(one.fingerprint) ^ int.from_bytes(other.fingerprint)
+        assert apart.bit_count() > 80
+
+
+async def test_the_entry_is_put_once_and_no_operator_meets_it(bench: _Bench, tmp_path: Path) -> None:
+    """The reserved bank is written where it is missing or damaged, is in no list, and takes no entry of anybody."""
+    await bench.selftest.start()
+    await bench.selftest.start()
+    assert bench.pool.reloads == 1
+
+    (tmp_path / CANARY_BANK / "bank.json").write_text("{}")
+    result = await bench.selftest.start()
+    assert (bench.pool.reloads, result.ok) == (2, True)
+
+    assert bank_names(tmp_path) == []
+    with pytest.raises(BankNameError):
+        load_bank(tmp_path / CANARY_BANK)
+    with pytest.raises(BankNameError):
+        add_entries(tmp_path / CANARY_BANK, np.zeros((1, 32), np.uint8), ["x"])
+
+
+async def test_a_good_result_says_what_each_stage_took(bench: _Bench) -> None:
+    """What is sent fits the schema, names both processes, and leaves no problem."""
+    await bench.selftest.start()
+    result = await bench.selftest.test()
+
+    jsonschema.validate(bench.topic.sent[-1], message_schema("selftest"))
+    assert (result.ok, result.processes, bench.selftest.problems()) == (True, 2, [])
+    assert {"hash", "decide", "total", "wait"} <= set(result.stages_ms)
+    assert bench.metrics.value("stopframe_selftests_total", state="ok") == 2
+    assert bench.metrics.value("stopframe_selftest_last_success_seconds") == result.at_ms / 1000
+
+
+def _dropped(cause: str) -> Any:
+    def spoil(_: Inspection) -> Inspection:
+        raise FrameDropped(cause)
+
+    return spoil
+
+
+_CONSTANT: list[Inspection] = []
+
+
+def _constant(inspection: Inspection) -> Inspection:
+    """The first answer for ever: right for the first picture, and for no other."""
+    _CONSTANT.append(inspection)
+    return _CONSTANT[0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (_dropped("stale"), "did not answer in time"),
+        (_dropped("crash"), "ended at the self-test's picture"),
+        (lambda seen: replace(seen, matches=()), "did not find the canary"),
+        (lambda seen: replace(seen, matches=tuple(replace(m, distance=3) for m in seen.matches)), "3 bits"),
+        (lambda seen: replace(seen, fingerprint=bytes(32)), "wrong hash of the canary"),
+        (_constant, "wrong hash of a second picture"),
+        (lambda seen: replace(seen, scores=()), "no valid answer from model m"),
+        (lambda seen: replace(seen, failed_models=("m",)), "no valid answer from model m"),
+        (lambda seen: replace(seen, scores=seen.scores[:1]), "does not fit its labels"),
+        (lambda seen: replace(seen, is_low_information=True), "policy did not act"),
+    ],
+)
+async def test_each_way_to_be_broken_is_told_after_two_misses(bench: _Bench, spoil: Any, why: str) -> None:
+    """One miss may be chance; two in a row are a problem that says what was wrong; one success ends it."""
+    _CONSTANT.clear()
+    await bench.selftest.start()
+    bench.pool.spoil = spoil
+    missed = await bench.selftest.test()
+    assert not missed.ok
+    assert bench.selftest.problems() == []
+
+    _CONSTANT.clear()
+    await bench.selftest.test()
+    (problem,) = bench.selftest.problems()
+    assert why in problem
+    assert "restart stopframe" in problem
+    jsonschema.validate(bench.topic.sent[-1], message_schema("selftest"))
+    assert bench.topic.sent[-1]["ok"] is False
+
+    bench.pool.spoil = lambda inspection: inspection
+    await bench.selftest.test()
+    assert bench.selftest.problems() == []
+
+
+async def test_a_failed_start_is_told_at_once(bench: _Bench) -> None:
+    """No process at all, or one that finds nothing: health is red from the first moment."""
+    bench.pool.workers = 0
+    await bench.selftest.start()
+    (problem,) = bench.selftest.problems()
+    assert "no analysis process is running" in problem
+
+
+@pytest.mark.parametrize(
+    ("receipt", "is_told"),
+    [
+        (None, True),
+        (Receipt.NOT_AUTHORIZED, True),
+        (Receipt.REFUSED, True),
+        (Receipt.NOBODY_LISTENS, False),
+        (Receipt.ACCEPTED, False),
+    ],
+)
+async def test_a_broker_that_takes_nothing_is_told(bench: _Bench, receipt: Receipt | None, *, is_told: bool) -> None:
+    """Two results in a row that were not taken are a problem; a topic without subscribers is none."""
+    await bench.selftest.start()
+    bench.topic.receipt = receipt
+    await bench.selftest.test()
+    assert bench.selftest.problems() == []
+    await bench.selftest.test()
+
+    assert any("cannot be published" in problem for problem in bench.selftest.problems()) is is_told
+    assert bench.metrics.value("stopframe_selftests_total", state="unsent") == (2 if is_told else 0)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from detector.cli import demo, hashes, models, operate, run, scan
+from detector.cli import demo, hashes, models, operate, report, run, scan
 from detector.cli.output import CommandFailed, note
 from detector.logs import catch_faults
 
@@ -52,6 +52,7 @@ app.command("streams")(operate.streams)
 app.add_typer(operate.incidents_app, name="incidents")
 app.command("cut")(operate.cut)
 app.command("undo")(operate.undo)
+app.add_typer(report.app, name="report")
 
 
 def main() -> None:

@@ -180,6 +180,10 @@ class Service:
             sandbox=sandbox_state(self.config.sandbox, self.supervisor.sessions.values(), self.pool.state()),
         )
 
+    def http_token(self) -> str | None:
+        """What opens the control API over TCP, from the config in force."""
+        return self.config.http.token.reveal() if self.config.http.token else None
+
     def streams(self) -> list[StreamRow]:
         """As `ServiceView.streams`."""
         return [stream_row(session) for session in self.supervisor.sessions.values()]
@@ -192,10 +196,6 @@ class Service:
         """As `ServiceView.cut`."""
         found = pick(stream, self.supervisor.sessions, NoSuchStream)
         session = self.supervisor.sessions[found]
-    def http_token(self) -> str | None:
-        """What opens the control API over TCP, from the config in force."""
-        return self.config.http.token.reveal() if self.config.http.token else None
-
         incident_id, outcome = await self.responder.cut_by_hand(self._facts(session))
         time_to_cut = None
         with contextlib.suppress(IncidentNotFound, StoreUnavailable):

@@ -1,0 +1,103 @@
+"""What fails without a sound is told by the self-test, in a whole service with real analysis processes."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detector import selftest
+from detector.alerts.embedded_broker import EmbeddedBroker
+from detector.assembly import open_service
+from detector.config.loading import load_config
+from detector.service import Service
+from models.banks import CANARY_BANK, add_entries
+
+pytestmark = pytest.mark.integration
+
+
+@asynccontextmanager
+async def _service(folder: Path, broker: str, models: str = "") -> AsyncIterator[Service]:
+    file = folder / "stopframe.yaml"
+    file.write_text(
+        f"state_dir: {folder / 'state'}\ningest: {{kind: none}}\nmodels: [{models}]\nanalysis: {{workers: 2}}\n"
+        f'http: {{listen: "127.0.0.1:0"}}\nalerts: {{mqtt: {{url: "mqtt://{broker}", embedded_broker: false}}}}\n'
+    )
+    async with open_service(load_config(file)) as service:
+        yield service
+
+
+@pytest.fixture(autouse=True)
+def _quick_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute takes 0.6 s and the repeat after a miss 0.15 s: all of it a hundred times as fast."""
+    monkeypatch.setattr(selftest, "_EVERY_SECONDS", 0.6)
+    monkeypatch.setattr(selftest, "_AFTER_MISS_SECONDS", 0.15)
+    monkeypatch.setattr(selftest, "_BROKER_SECONDS", 2.0)
+
+
+async def _told(service: Service, words: str) -> str:
+    async with asyncio.timeout(15):
+        while not (found := [problem for problem in service.health().problems if words in problem]):
+            await asyncio.sleep(0.05)
+    return found[0]
+
+
+def _empty_files(bank: Path) -> None:
+    for file in bank.rglob("*.npy"):
+        os.truncate(file, 0)
+
+
+async def test_a_healthy_service_is_healthy_from_its_first_moment(tmp_path: Path) -> None:
+    """Ready means tested: the first test is over, and minute by minute each one finds what it must."""
+    async with (
+        EmbeddedBroker() as broker,
+        _service(tmp_path, f"{broker.host}:{broker.port}", "standin-cards") as service,
+    ):
+        first = service.selftest.last
+        await asyncio.sleep(2)
+        last, health = service.selftest.last, service.health()
+        sent = service.metrics.value("stopframe_selftests_total", state="ok")
+
+    assert first is not None
+    assert first.ok
+    assert first.processes >= 1
+    assert last is not None
+    assert (last.ok, last.processes) == (True, 2)
+    assert "standin-cards" in last.stages_ms
+    assert sent >= 3
+    assert not [problem for problem in health.problems if "self-test" in problem]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda banks: _empty_files(banks / CANARY_BANK), "self-test fails"),
+        (lambda banks: _empty_files(banks / "CARDS"), "bank CARDS is not in use"),
+    ],
+    ids=["canary", "a bank"],
+)
+async def test_emptied_bank_files_are_told(tmp_path: Path, spoil: Callable[[Path], None], words: str) -> None:
+    """Files cut to nothing under a running service, with no stream live: the next test touches them."""
+    banks = tmp_path / "state" / "banks"
+    banks.mkdir(parents=True, mode=0o700)
+    add_entries(banks / "CARDS", np.random.default_rng(1).integers(0, 256, (30_000, 32), np.uint8), ["x"] * 30_000)
+    async with EmbeddedBroker() as broker, _service(tmp_path, f"{broker.host}:{broker.port}") as service:
+        assert not [problem for problem in service.health().problems if "self-test" in problem or "bank" in problem]
+        await asyncio.to_thread(spoil, banks)
+        problem = await _told(service, words)
+
+    assert "restart" in problem or "import the list again" in problem
+
+
+async def test_a_broker_that_is_not_there_is_told_by_the_way_of_the_test(tmp_path: Path) -> None:
+    """The result cannot be published: alerts could not either."""
+    async with _service(tmp_path, "127.0.0.1:1") as service:
+        problem = await _told(service, "result cannot be published")
+        found = service.selftest.last
+
+    assert "alerts go the same way" in problem
+    assert found is not None
+    assert found.ok

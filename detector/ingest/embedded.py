@@ -1,10 +1,12 @@
 """The embedded ingest server: relays MPEG-TS over HTTP from publishers to readers, and parses none of it.
 
 `POST` or `PUT /APP/NAME` publishes (chunked, with a content length, or until the connection closes); `GET /APP/NAME`
-reads, any number of times. Heads and body framing are h11's; every bound is in `EmbeddedSettings`.
+reads, any number of times. Publishers and our own readers, who show a secret, have places of their own, which other
+readers cannot take. Heads and body framing are h11's; every bound is in `EmbeddedSettings`.
 """
 
 import asyncio
+import hmac
 import itertools
 import secrets
 import time
@@ -24,11 +26,13 @@ from detector.ingest.board import PublisherBoard
 from detector.ingest.keys import BadPath, parse_path, path_for
 from detector.ingest.relay import Channel, Connection, Refused, RelayCounters, RelayLimits
 from detector.ingest.revocations import Revocations
+from detector.redaction import hide_secret
 from streams.job import SourceKind
 
 log = structlog.get_logger()
 
 _SWEEP_SECONDS = 0.25
+_READER = "reader"
 
 
 class EmbeddedSettings(IngestSection):
@@ -50,6 +54,11 @@ class EmbeddedSettings(IngestSection):
     def max_connections(self) -> int:
         """Publishers, readers and callers at once: room for every publisher, three readers of each, and some."""
         return 4 * self.max_publishers + 64
+
+    @property
+    def max_guests(self) -> int:
+        """Readers that are not our own, at once: two thirds of the readers' places."""
+        return 2 * self.max_publishers
 
 
 class EmbeddedIngest:
@@ -80,6 +89,10 @@ class EmbeddedIngest:
         self._board = PublisherBoard()
         self._channels: dict[StreamKey, Channel] = {}
         self._connections: dict[str, Connection] = {}
+        self._guests = 0
+        # Our own readers show this; it ends with the process.
+        self._reader_secret = secrets.token_urlsafe(24)
+        hide_secret(self._reader_secret)
         self._boot = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._server: asyncio.Server | None = None
@@ -169,16 +182,18 @@ class EmbeddedIngest:
 
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """The URL that a reader on this machine gets the stream from."""
-        return SourceKind.HTTP_TS, f"{self.url}{path_for(key.app, key.name)}"
+        return SourceKind.HTTP_TS, f"{self.url}{path_for(key.app, key.name)}?{_READER}={self._reader_secret}"
 
     def admit_connection(self, connection: Connection) -> str | None:
         """Take in a new connection and return its id, or None where there is no room for it.
 
-        A full house makes room by dropping whoever has waited longest without finishing a request head, so that idle
-        connections cannot keep the detector's own readers out.
+        A full house makes room by dropping whoever has waited longest without finishing a request head, or takes leave,
+        so that idle connections cannot keep the detector's own readers out. Those from other machines go first: our
+        readers are here.
         """
         if len(self._connections) >= self._max_connections:
-            oldest = next((c for c in self._connections.values() if c.is_waiting_for_head), None)
+            idle = [c for c in self._connections.values() if c.is_expendable]
+            oldest = next((c for c in idle if not c.is_from_here), idle[0] if idle else None)
             if oldest is None:
                 self.counters.connections_refused_total += 1
                 return None
@@ -208,12 +223,22 @@ class EmbeddedIngest:
         self._board.add(publisher)
         return channel
 
-    def find_channel(self, target: bytes) -> Channel:
-        """The live channel that a reader's path names. Raises `Refused`."""
+    def find_channel(self, target: bytes) -> tuple[Channel, bool]:
+        """The live channel that a reader's path names, and whether the reader is a guest. Raises `Refused`."""
         channel = self._channels.get(self._key(target))
         if channel is None:
             raise Refused(404, "nobody publishes this stream now")
-        return channel
+        query = target.partition(b"?")[2]
+        is_guest = not hmac.compare_digest(query, f"{_READER}={self._reader_secret}".encode())
+        if is_guest and self._guests >= self._settings.max_guests:
+            self.counters.guests_refused_total += 1
+            raise Refused(503, "there is no room for another reader: try later")
+        self._guests += is_guest
+        return channel, is_guest
+
+    def forget_guest(self) -> None:
+        """A reader that is not our own has gone."""
+        self._guests -= 1
 
     def end_channel(self, channel: Channel) -> None:
         """The publisher is gone or done: its readers get what is left, then the end."""

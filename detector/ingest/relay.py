@@ -49,6 +49,7 @@ class RelayCounters:
     readers_slow_total: int = 0
     heads_dropped_total: int = 0
     connections_refused_total: int = 0
+    guests_refused_total: int = 0
     cuts_total: int = 0
     refused_total: dict[int, int] = field(default_factory=dict)
     """Requests that were refused, by HTTP status."""
@@ -145,8 +146,11 @@ class RelayHouse(Protocol):
     def open_channel(self, target: bytes, connection: "Connection", address: str) -> Channel:
         """Make the connection a publisher. Raises `Refused`."""
 
-    def find_channel(self, target: bytes) -> Channel:
-        """The channel a reader asks for. Raises `Refused`."""
+    def find_channel(self, target: bytes) -> tuple[Channel, bool]:
+        """The channel a reader asks for, and whether it is a guest. Raises `Refused`."""
+
+    def forget_guest(self) -> None:
+        """A guest has left."""
 
     def end_channel(self, channel: Channel) -> None:
         """The publisher is done."""
@@ -170,12 +174,21 @@ class Connection(asyncio.Protocol):
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT_BYTES)
         self._stage = _Stage.HEAD
         self._channel: Channel | None = None
+        self._is_guest = False
         self._transport: asyncio.Transport | None = None
 
     @property
-    def is_waiting_for_head(self) -> bool:
-        """Whether this connection has not yet said what it wants."""
-        return self._stage is _Stage.HEAD
+    def is_expendable(self) -> bool:
+        """Whether this connection has not yet said what it wants, or has had its answer."""
+        return self._stage in (_Stage.HEAD, _Stage.CLOSING)
+
+    @property
+    def is_from_here(self) -> bool:
+        """Whether the peer is on this machine: on loopback, or at the address that it called."""
+        assert self._transport is not None
+        here = self._transport.get_extra_info("sockname")
+        peer = self._peer_address()
+        return peer in {"127.0.0.1", "::1"} or (isinstance(here, tuple) and peer == str(here[0]))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a place in the house, or leave at once."""
@@ -190,6 +203,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Leave: a publisher's readers get what is left."""
         self._leave_channel()
+        if self._is_guest:
+            self._is_guest = False
+            self._house.forget_guest()
         self._house.forget_connection(self.connection_id)
 
     def data_received(self, data: bytes) -> None:
@@ -297,7 +313,7 @@ class Connection(asyncio.Protocol):
         self._accept(bytes(self._http.trailing_data[0]))
 
     def _begin_reading(self, request: h11.Request) -> None:
-        channel = self._house.find_channel(request.target)
+        channel, self._is_guest = self._house.find_channel(request.target)
         self._house.counters.readers_total += 1
         self._stage = _Stage.READING
         self._channel = channel

@@ -370,6 +370,39 @@ async def test_idle_connections_cannot_keep_readers_out(tmp_path: Path) -> None:
         assert len(readers) == 7
 
 
+async def test_guests_take_no_place_of_publishers_or_of_our_readers(tmp_path: Path) -> None:
+    """Any number of readers from elsewhere: the next publisher gets in, and our own reader gets every stream."""
+    async with _server(tmp_path, max_publishers=2) as server:
+        publisher = await _publish(server, "/live/one")
+        await _live(server)
+        guests = [await _read(server, "/live/one") for _ in range(4)]
+        refused = [await _Peer.connect(server, "GET /live/one HTTP/1.0") for _ in range(60)]
+        assert [await peer.status() for peer in refused] == [503] * 60
+        await _publish(server, "/live/two")
+        await _live(server, 2)
+        for name in ("one", "two"):
+            target = server.reader_source(StreamKey(server.name, "live", name))[1].removeprefix(server.url)
+            ours = await _Peer.connect(server, f"GET {target} HTTP/1.0")
+            assert await ours.status() == 200
+        assert server.counters.guests_refused_total == 60
+        guests[0].close()
+        for _ in range(3):  # that a reader has left shows when it is written to
+            await publisher.chunk(b"media")
+            await asyncio.sleep(0.05)
+        await _until(lambda: server._guests == 3)
+        await _read(server, "/live/two")
+
+
+async def test_a_wrong_secret_makes_a_guest(tmp_path: Path) -> None:
+    """Who shows another secret than ours, or many, is served as a guest and nothing else."""
+    async with _server(tmp_path) as server:
+        await _publish(server)
+        await _live(server)
+        for query in ("reader=", "reader=x", "reader=%ff&reader=y", "reader=" + "x" * 4000):
+            await _read(server, f"/live/cam%20one?{query}")
+        assert server._guests == 4
+
+
 async def test_a_broken_body_ends_the_stream_where_it_broke(tmp_path: Path) -> None:
     """Readers get the media before a framing error and then the end; no framing byte is taken for media."""
     async with _server(tmp_path) as server:

@@ -13,7 +13,15 @@ class SourceKind(StrEnum):
     RTMP = "rtmp"
     HTTP_TS = "http_ts"
     HTTP_FLV = "http_flv"
+    HLS = "hls"
+    RTSP = "rtsp"
+    UDP = "udp"
     FILE = "file"
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether the service opens it and the reader finds it on descriptor 4; its cage then has no network."""
+        return self in (SourceKind.UDP, SourceKind.FILE)
 
 
 @unique
@@ -29,8 +37,12 @@ class SandboxMode(StrEnum):
 class Job:
     """One stream to read.
 
-    `url` has an IP address that the service resolved in place of the host name; for `FILE` it is empty and the
-    reader finds the open file on descriptor 4. `port` is the only TCP port the cage lets through.
+    `streams.reach` makes, of the job as the service has it, the one that a reader gets: `url` then has an address in
+    place of the host's name, or of a gate on loopback, without TLS; for what is handed over on descriptor 4 it is
+    empty. `port` is the only TCP port the cage lets through. `origin` is `scheme://HOST[:PORT]` as the operator wrote
+    it, where that is no longer what `url` says: what the server expects to be called. `ca_file` (PEM; the system's
+    authorities without it) and `allow_rtsp` are for the service alone.
+
     `live` is False for a file that is scanned as fast as it decodes: then no sample is dropped (the reader waits)
     and the clock is the media's own. `until_end` is True where the end of input is expected (files).
     """
@@ -46,3 +58,7 @@ class Job:
     read_timeout_seconds: float = 5.0
     ring_limit_bytes: int = 16 * 1024 * 1024
     memory_limit_bytes: int = 2048 * 1024 * 1024
+    cpu_limit: float = 0.8
+    origin: str = ""
+    ca_file: str = ""
+    allow_rtsp: bool = False

@@ -12,16 +12,23 @@ from streams.wire import UNKNOWN_FORMAT, EndCode
 
 PICTURE_FORMATS = frozenset({"png_pipe", "jpeg_pipe", "webp_pipe"})
 
+MAX_STREAMS = 32
+"""How many tracks of any kind libav takes in; it leaves out the others without a word."""
+
 _SNIFFED_BYTES = 1024
 # Still pictures in a movie container: their tiles are tracks, and decoding the first would look at a corner.
 _STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"})
 _MOVIE_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 
+# Decoders that libav may try while it looks for tracks; what is decoded after that is checked by its codec.
+_PROBED = "h264,hevc,av1,libdav1d,vp8,vp9,libvpx,libvpx-vp9,png,mjpeg,webp"
+
 _OPTIONS = {
     # What a first frame waits for. With the defaults a video-only stream is probed for five seconds, in vain.
     "analyzeduration": "500000",
     "fpsprobesize": "0",
-    "max_streams": "32",
+    "max_streams": str(MAX_STREAMS),
+    "codec_whitelist": _PROBED,
 }
 _HTTP_OPTIONS = {
     "protocol_whitelist": "http,tcp",
@@ -34,8 +41,37 @@ _NETWORK_OPTIONS = {
     SourceKind.RTMP: ("flv", {"protocol_whitelist": "rtmp,tcp", "format_whitelist": "flv"}),
     SourceKind.HTTP_TS: ("mpegts", {**_HTTP_OPTIONS, "format_whitelist": "mpegts"}),
     SourceKind.HTTP_FLV: ("flv", {**_HTTP_OPTIONS, "format_whitelist": "flv"}),
+    SourceKind.HLS: (
+        "hls",
+        {
+            **_HTTP_OPTIONS,
+            # No https: the demuxer hands no TLS option on to what a playlist names, so nothing of it would be verified.
+            "protocol_whitelist": "http,tcp,crypto",
+            "format_whitelist": "hls,mpegts,mov,aac,mp3,ac3,eac3,webvtt",
+            # The gate serves one request for each connection.
+            "http_persistent": "0",
+            "http_multiple": "0",
+            "http_seekable": "0",
+        },
+    ),
+    SourceKind.RTSP: (
+        "rtsp",
+        {
+            "protocol_whitelist": "tcp",
+            "format_whitelist": "rtsp",
+            # Never UDP, which would listen; never what it is tunnelled through.
+            "rtsp_transport": "tcp",
+            "allowed_media_types": "video",
+        },
+    ),
 }
-_SCHEMES = {SourceKind.RTMP: "rtmp://", SourceKind.HTTP_TS: "http://", SourceKind.HTTP_FLV: "http://"}
+_SCHEMES = {
+    SourceKind.RTMP: "rtmp://",
+    SourceKind.HTTP_TS: "http://",
+    SourceKind.HTTP_FLV: "http://",
+    SourceKind.HLS: "http://",
+    SourceKind.RTSP: "rtsp://",
+}
 
 
 def open_container(job: Job, media_fd: int | None, *, quick: bool) -> InputContainer:
@@ -48,13 +84,10 @@ def open_container(job: Job, media_fd: int | None, *, quick: bool) -> InputConta
         del options["analyzeduration"]
     if job.kind is SourceKind.FILE:
         url, format_name, more = _file(media_fd)
+    elif job.kind is SourceKind.UDP:
+        url, format_name, more = _socket(media_fd)
     else:
-        url = job.url
-        format_name, more = _NETWORK_OPTIONS[job.kind]
-        if not url.startswith(_SCHEMES[job.kind]):
-            raise SourceError(EndCode.REFUSED, f"a source of kind {job.kind} starts with {_SCHEMES[job.kind]}")
-        url, exact = _exact_rtmp(url)
-        more = more | exact
+        url, format_name, more = _server(job)
     try:
         return av.open(
             url,
@@ -86,6 +119,29 @@ def sniff(head: bytes) -> str | None:
     return "webp_pipe" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
+def _server(job: Job) -> tuple[str, str, dict[str, str]]:
+    format_name, options = _NETWORK_OPTIONS[job.kind]
+    if not job.url.startswith(_SCHEMES[job.kind]):
+        raise SourceError(EndCode.REFUSED, f"a source of kind {job.kind} starts with {_SCHEMES[job.kind]}")
+    url, exact = _exact_rtmp(job.url)
+    more = options | exact
+    if job.kind is SourceKind.HLS:
+        more["http_proxy"] = f"http://127.0.0.1:{job.port}"
+    elif job.origin and job.kind is SourceKind.RTMP:
+        more["rtmp_tcurl"] = f"{job.origin}/{exact.get('rtmp_app') or _rtmp_app(url)}"
+    elif job.origin and job.kind in (SourceKind.HTTP_TS, SourceKind.HTTP_FLV):
+        more["headers"] = f"Host: {job.origin.partition('://')[2]}\r\n"
+    return url, format_name, more
+
+
+def _rtmp_app(url: str) -> str:
+    """The application in an RTMP URL as libav reads it: one part of the path, or two where a third follows."""
+    path = urlsplit(url).path.removeprefix("/")
+    first, _, rest = path.partition("/")
+    second, slash, _ = rest.partition("/")
+    return f"{first}/{second}" if slash and ":" not in second and first != "ondemand" else first
+
+
 def _exact_rtmp(url: str) -> tuple[str, dict[str, str]]:
     """Of `rtmp://HOST:PORT/?app=APP&playpath=KEY`, both percent-encoded, the bare address and libav's options.
 
@@ -97,6 +153,13 @@ def _exact_rtmp(url: str) -> tuple[str, dict[str, str]]:
     if named.keys() != {"app", "playpath"}:
         return url, {}
     return f"rtmp://{parts.netloc}/", {"rtmp_app": named["app"], "rtmp_playpath": named["playpath"]}
+
+
+def _socket(media_fd: int | None) -> tuple[str, str, dict[str, str]]:
+    if media_fd is None:
+        raise SourceError(EndCode.INTERNAL, "no open socket was handed over")
+    options = {"fd": str(media_fd), "protocol_whitelist": "fd", "format_whitelist": "mpegts"}
+    return "fd:", "mpegts", options
 
 
 def _file(media_fd: int | None) -> tuple[str, str, dict[str, str]]:

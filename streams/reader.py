@@ -122,7 +122,7 @@ class _Reading:
     def _end(self) -> tuple[EndCode, str]:
         self._counters.overdue_at = time.monotonic() + _OPENING_TIMEOUTS * self._job.open_timeout_seconds
         try:
-            with open_source(self._job, MEDIA_FD if self._job.kind is SourceKind.FILE else None) as source:
+            with open_source(self._job, MEDIA_FD if self._job.kind.is_handed_over else None) as source:
                 self._counters.overdue_at = math.inf
                 self._sender.say(self._opened(source))
                 return self._read(source)
@@ -322,7 +322,7 @@ class _Counted:
 
 def _policy(job: Job) -> CagePolicy:
     return CagePolicy(
-        connect_port=None if job.kind is SourceKind.FILE else job.port,
+        connect_port=None if job.kind.is_handed_over else job.port,
         readable_paths=(),
         memory_limit_bytes=job.memory_limit_bytes,
         open_files=_OPEN_FILES,

@@ -13,7 +13,7 @@ from detector.redaction import forget_all
 from streams import seccomp
 from streams.sandbox import landlock_abi
 
-pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_cli", "tests.fixtures_media"]
+pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_cli", "tests.fixtures_media", "tests.fixtures_web"]
 
 _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_mosquitto": (
@@ -23,6 +23,11 @@ _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_nginx_rtmp": (
         lambda: _which("nginx") and Path("/usr/lib/nginx/modules/ngx_rtmp_module.so").exists(),
         "nginx with RTMP is not installed (apt-get install nginx libnginx-mod-rtmp)",
+    ),
+    "needs_openssl": (lambda: _which("openssl"), "openssl is not installed (apt-get install openssl)"),
+    "needs_srt": (
+        lambda: _which("srt-live-transmit") and _which("ffmpeg"),
+        "the tools of SRT are not installed (apt-get install srt-tools ffmpeg)",
     ),
     "needs_ffmpeg": (lambda: _which("ffmpeg"), "ffmpeg is not installed (apt-get install ffmpeg)"),
     "needs_pdqhash": (

@@ -48,14 +48,18 @@ class Accounts:
         """Show a session's state on the board, with the account that was last told."""
         self._board.set_status(session.stream_id, self._status(session))
 
-    def close(self, session: StreamSession) -> None:
-        """Tell of a session for the last time; its account is stored with the next round's."""
+    def close(self, session: StreamSession, *, is_back: bool = False) -> None:
+        """Tell of a session for the last time; its account is stored with the next round's.
+
+        With `is_back` the stream has another session by now, and the board shows that one.
+        """
         self._count(session)
         self._counted.pop(session.session, None)
         self._told[session.session] = coverage_words(session)
-        self.show(session)
+        if not is_back:
+            self.show(session)
+            self._board.end_stream(session.stream_id)
         log.info("session.ended", stream=session.stream_id, **self._told.pop(session.session))
-        self._board.end_stream(session.stream_id)
         self._ended[session.session] = _totals(session)
         if len(self._ended) > _ENDED_KEPT:
             del self._ended[next(iter(self._ended))]

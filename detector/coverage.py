@@ -35,12 +35,19 @@ class Cause(StrEnum):
     ANALYSIS_FAILED = "analysis_failed"
     CONNECTING = "connecting"
     UNREACHABLE = "unreachable"
-    NO_PACKETS = "no_packets"
+    ENDED = "ended"
+    STALL = "stall"
+    NOT_MEDIA = "not_media"
+    CODEC = "codec"
+    RESOLUTION = "resolution"
+    TOO_MANY_TRACKS = "too_many_tracks"
     NO_VIDEO = "no_video"
     NO_KEYFRAME = "no_keyframe"
-    UNDECODABLE = "undecodable"
+    KEYFRAME_WITHOUT_PICTURE = "keyframe_without_picture"
+    DECODE_ERRORS = "decode_errors"
+    MEMORY = "memory"
     READER_FAILED = "reader_failed"
-    ENDED = "ended"
+    CRASH_LOOP = "crash_loop"
 
     @property
     def kind(self) -> Kind:

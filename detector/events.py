@@ -69,7 +69,7 @@ class Signal:
     """One reason to act: a hash match, a class over its threshold, or blindness. `kind`: hash, class or blind.
 
     `name` is the algorithm, the class (`model/label`) or the cause of blindness. `distance` is set for hashes,
-    `score` for classes. `source` is what the breaker counts by: `BANK/entry` or `model/label`.
+    `score` for classes. `source` is what the breaker counts by: `BANK/entry`, `model/label` or `blind/cause`.
     """
 
     kind: str
@@ -89,7 +89,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policy wants done about one observation.
+    """What the policy wants done about one observation, or about a stream that cannot be seen: then it has none.
 
     `action` is the strongest step that any signal reached; `is_live` is False where enforcement is off. `refused_by`
     names the breaker's reason when a cut became a review. `votes` are (n, of) of the deciding signal; (1, 1) for a
@@ -98,7 +98,7 @@ class Decision:
 
     stream_id: str
     session: str
-    observation: Observation
+    observation: Observation | None
     action: Step
     is_live: bool
     signals: tuple[Signal, ...]

@@ -9,6 +9,7 @@ from typing import Any
 
 from detector.analysis.messages import WorkerReady
 from detector.api.view import IncidentRow, StreamRow
+from detector.coverage import Kind
 from detector.session import StreamSession
 from detector.store.incidents import IncidentRecord
 from streams.job import SandboxMode
@@ -35,23 +36,34 @@ def stream_row(session: StreamSession) -> StreamRow:
         skipped_seconds=account.skipped_seconds,
         blind_seconds=account.blind_seconds,
         cpu_seconds=session.cpu_seconds,
-        decision=session.last_action or None,
-        judged=session.judged,
-        decision_seconds=session.decision_seconds,
+        decision=session.judge.last_action or None,
+        judged=session.judge.judged,
+        decision_seconds=session.judge.decision_seconds,
     )
 
 
-def unseen_streams(
-    sessions: Collection[StreamSession], now: float, blind_after_seconds: float
-) -> Iterator[tuple[int, str]]:
+def unseen_streams(sessions: Collection[StreamSession], now: float) -> Iterator[tuple[int, str]]:
     """How many streams are not seen now, and the sentence about them: blind ones, and those we are too slow for."""
-    blind = sum(one.blind_since is not None and now - one.blind_since > blind_after_seconds for one in sessions)
-    if blind:
-        yield blind, f"{blind} of {len(sessions)} streams are blind; 'stopframe streams' says which and why"
-    late = sum(one.blind_since is None and _is_late(one, now) for one in sessions)
+    overdue = [one for one in sessions if one.sight.blindness.is_overdue(now)]
+    causes = [one.blind_cause.value for one in overdue if one.blind_cause.kind is Kind.BLIND]
+    if causes:
+        words = ", ".join(sorted(set(causes)))
+        yield (
+            len(causes),
+            f"{len(causes)} of {len(sessions)} streams are blind ({words}); 'stopframe streams' says which and why",
+        )
+    alone = sum(one.state == "quarantined" for one in sessions)
+    if alone:
+        why = "after their readers crashed again and again; report what they send"
+        yield alone, f"{alone} of {len(sessions)} streams are left alone for a while {why}"
+    late = sum(not _is_blind(one) and _is_late(one, now) for one in sessions)
     if late:
         remedy = "if they show more than black, give analysis more workers or this node fewer streams"
         yield late, f"{late} of {len(sessions)} streams had no frame analysed in time; {remedy}"
+
+
+def _is_blind(session: StreamSession) -> bool:
+    return session.blind_since is not None and session.blind_cause.kind is Kind.BLIND
 
 
 def _is_late(session: StreamSession, now: float) -> bool:

@@ -29,6 +29,8 @@ _WAITING_KEPT = 10_000
 
 _BY_HAND = "cut by an operator"
 
+_BLIND = "blind/"
+
 _SUMMARISED = 4
 """Signals that a log line and the list of incidents name."""
 
@@ -153,7 +155,7 @@ class Responder:
         """Do what `decision` asks for, unless this session's incident says it already."""
         for signal in decision.signals:
             self._metrics.signal(signal.kind, signal.step)
-        known = self._open.get(decision.session)
+        known = self._known(decision)
         if known is not None and not known.is_news(decision):
             return
         judged = self._breaker.judge(
@@ -182,35 +184,23 @@ class Responder:
         # Whoever ends the stream ends the session that waits here, and must not end what was decided.
         await asyncio.shield(work)
 
-    async def report_blind(self, stream: StreamFacts, cause: str) -> None:
-        """Alert that a stream cannot be seen: an incident of its own, for people, since nobody knows what it shows."""
-        signal = Signal("blind", cause, f"blind/{cause}", Step.REVIEW, 0.0)
-        record = self._record(stream, signals=f"blind: {cause}", action=Step.REVIEW, is_live=True)
-        facts = AlertFacts(
-            stream_id=stream.stream_id,
-            session=stream.session,
-            signals=(signal,),
-            votes=(1, 1),
-            action=Step.REVIEW,
-            is_live=True,
-            config_digest=self._settings.config_digest,
-            incident_id=record.incident_id,
-            coverage=stream.coverage,
-        )
-        self._metrics.signal("blind", Step.REVIEW)
-        self._metrics.decision(Step.REVIEW)
-        await self._submit(facts, record)
+    def _known(self, decision: Decision) -> _Open | None:
+        """The incident that a decision may raise. Blindness has its own, and each that people look at is a new one."""
+        if _is_blind(decision) and decision.action is not Step.CUT:
+            return None
+        return self._open.get(_thread(decision.session, is_blind=_is_blind(decision)))
 
     def session_ended(self, session: str) -> None:
         """The stream ended: what comes under the same key afterwards is another incident."""
-        self._open.pop(session, None)
+        for is_blind in (False, True):
+            self._open.pop(_thread(session, is_blind=is_blind), None)
 
     async def release(self, source: str, streams: Callable[[str], StreamFacts | None]) -> bool:
         """An operator trusts `source` again: cut what it was refused and is still live. False if nothing was held."""
         refusals = self._breaker.release(source)
         for refusal in refusals:
             stream = streams(refusal.stream_id)
-            known = self._open.get(refusal.session)
+            known = self._open.get(_thread(refusal.session, is_blind=source.startswith(_BLIND)))
             if stream is None or known is None:
                 continue
             known.action = Step.CUT
@@ -263,10 +253,11 @@ class Responder:
         record = replace(record, refused_by=decision.refused_by)
         if _must_cut(decision):
             record = replace(record, cut_state=CutState.PENDING)
-        first_arrived_at = known.first_arrived_at if known else decision.observation.arrived_at
+        arrived_at = self._clock() if decision.observation is None else decision.observation.arrived_at
+        first_arrived_at = known.first_arrived_at if known else arrived_at
         opened = known or _Open(record.incident_id, Step.OFF, set(), first_arrived_at)
         opened.note(decision)
-        self._open[decision.session] = opened
+        self._open[_thread(decision.session, is_blind=_is_blind(decision))] = opened
         facts = AlertFacts.of_decision(
             decision,
             config_digest=self._settings.config_digest,
@@ -360,13 +351,22 @@ def _must_cut(decision: Decision) -> bool:
 def _target(stream: StreamFacts, incident_id: str, hit_at: float) -> CutTarget:
     return CutTarget(stream.stream_id, stream.session, stream.key, stream.connection or None, incident_id, hit_at)
 
+def _is_blind(decision: Decision) -> bool:
+    return decision.observation is None
+
+
+def _thread(session: str, *, is_blind: bool) -> str:
+    """What a session's open incident is found by: one for what it shows, one for what cannot be seen."""
+    return f"{_BLIND}{session}" if is_blind else session
+
+
 
 def _summary(signal: Signal) -> str:
     if signal.kind == "hash":
         return f"{signal.source} at distance {signal.distance} through {signal.view}"
     if signal.score is not None:
         return f"{signal.source} {signal.score:.2f}"
-    return signal.name
+    return signal.source
 
 
 def _summary_of_all(signals: Sequence[Signal]) -> str:

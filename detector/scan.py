@@ -117,8 +117,8 @@ class _Look:
         self._waiting: deque[tuple[Frame, asyncio.Task[Inspection]]] = deque()
         self._keeper: Keeper | None = None
         self._opened_at: float | None = None
-        self._first_cause = Cause.NO_KEYFRAME if self._is_live else Cause.UNDECODABLE
-        self._account = _Account(Cause.UNSAMPLED if self._is_live else Cause.UNDECODABLE)
+        self._first_cause = Cause.NO_KEYFRAME if self._is_live else Cause.DECODE_ERRORS
+        self._account = _Account(Cause.UNSAMPLED if self._is_live else Cause.DECODE_ERRORS)
         self._counts: Counter[str] = Counter()
         self._seconds = 0.0
         self._cpu_seconds = 0.0
@@ -145,7 +145,7 @@ class _Look:
     def what_was_not_seen(self, code: str) -> tuple[str, str | None]:
         """A file with a hole in it was not read, however well the rest was."""
         blind = 0.0 if self._is_live else self._coverage().blind_seconds
-        return (code, None) if blind <= 0 else ("undecodable", f"{blind:.1f} s of it could not be decoded")
+        return (code, None) if blind <= 0 else ("decode_errors", f"{blind:.1f} s of it could not be decoded")
 
     def _coverage(self) -> Coverage:
         within = self._settings.job.sampling.detect_within_seconds

@@ -260,7 +260,8 @@ class Service:
 
     async def _session_ended(self, session: StreamSession) -> None:
         self.responder.session_ended(session.session)
-        self._accounts.close(session)  # waits for nothing: the next stream waits for this one's end
+        is_back = session.stream_id in self.supervisor.sessions
+        self._accounts.close(session, is_back=is_back)  # waits for nothing: the next stream waits for this one's end
 
     def _sessions_in_use(self) -> list[str]:
         """Sessions whose account is still written to."""
@@ -278,7 +279,6 @@ class Service:
             self._sink.set_health(asdict(self.health()))
             for session in self.supervisor.sessions.values():
                 self._accounts.show(session)
-            await self._report_blindness()
             self.metrics.set_live_streams(len(self.supervisor.sessions))
             self.metrics.set_analysis_workers(self.pool.ready_workers)
             self.metrics.set_queue_depth(self.pool.waiting)
@@ -299,13 +299,9 @@ class Service:
             self._counted_losses[what] = total
 
     async def _keep_accounts(self) -> None:
-        await self._accounts.keep_telling(self.supervisor.sessions.values, self.config.alerts.coverage_every.seconds)
-
-    async def _report_blindness(self) -> None:
-        limit = self.config.alerts.blind_after.seconds
-        for session in list(self.supervisor.sessions.values()):
-            if session.is_blindness_due(limit):
-                await self.responder.report_blind(self._facts(session), session.blind_cause.value)
+        await self._accounts.keep_telling(
+            self.supervisor.sessions.values, lambda: self.config.alerts.coverage_every.seconds
+        )
 
     async def _read(self, reading: Any) -> Any:
         try:

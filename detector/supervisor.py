@@ -33,7 +33,11 @@ class Watched:
 
 
 class Supervisor:
-    """Starts and ends sessions. `sessions` maps stream id to the live session."""
+    """Starts and ends sessions. `sessions` maps stream id to the live session.
+
+    A session whose publisher has left judges what had come and ends by itself, within seconds; until then `leaving`
+    holds it by its session's name.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Supervisor:
         self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.sessions: dict[str, StreamSession] = {}
+        self.leaving: dict[str, StreamSession] = {}
         self.ingest_fault: str | None = None
         self.failed_total = 0
 
@@ -64,50 +69,63 @@ class Supervisor:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-            for session in list(self.sessions.values()):
+            for session in [*self.sessions.values(), *self.leaving.values()]:
                 await self._forget(session)
 
     async def _follow_publishers(self) -> None:
         try:
             async for change in self._ingest.changes():
                 self.ingest_fault = None
-                await self._follow(change)
+                self._follow(change)
         except IngestUnavailable as error:
             if self.ingest_fault is None:
                 log.warning("ingest.unavailable", why=str(error))
             self.ingest_fault = str(error)
 
-    async def _follow(self, change: PublisherChange) -> None:
+    def _follow(self, change: PublisherChange) -> None:
         try:
             match change:
                 case PublisherStarted(publisher):
-                    await self._publisher_started(publisher)
+                    self._publisher_started(publisher)
                 case PublisherEnded(key, connection):
-                    await self._publisher_ended(key, connection)
+                    self._publisher_ended(key, connection)
         except Exception as error:  # noqa: BLE001 - one publisher whose name an adapter cannot bear must not end the
             # watch over all others; the error's text could hold that name, which is a key.
             self.failed_total += 1
             log.error("session.not_begun", why=type(error).__name__)  # noqa: TRY400 - a traceback ends with that text
 
-    async def _publisher_started(self, publisher: Publisher) -> None:
+    def _publisher_started(self, publisher: Publisher) -> None:
         kind, url = self._ingest.reader_source(publisher.key)
         old = self._find(publisher.key)
         if old is not None:
             if old.connection == publisher.connection:
                 return
-            await self._stop(old)
+            self._leave(old)
         self._begin(Watched(publisher.key, kind, url, publisher.connection))
 
-    async def _publisher_ended(self, key: StreamKey, connection: str) -> None:
+    def _publisher_ended(self, key: StreamKey, connection: str) -> None:
         session = self._find(key)
         if session is not None and session.connection == connection:
-            await self._stop(session)
+            self._leave(session)
+
+    def watch_sources(self, sources: Iterable[Watched]) -> None:
+        """Watch these sources from now on: those that are gone or changed end, new ones begin, the others go on."""
+        before, self._sources = self._sources, tuple(sources)
+        for source in before:
+            session = self._find(source.key)
+            if source not in self._sources and session is not None:
+                self._leave(session)
+        for source in self._sources:
+            if source not in before:
+                self._begin(source)
 
     def _find(self, key: StreamKey) -> StreamSession | None:
         return next((session for session in self.sessions.values() if session.key == key), None)
 
     def _begin(self, watched: Watched) -> None:
         session = self._open_session(watched)
+        if watched.connection:
+            session.locate = lambda: self._ingest.reader_source(watched.key)
         self.sessions[session.stream_id] = session
         task = asyncio.create_task(self._keep(session, watched), name=f"session[{session.stream_id}]")
         self._tasks[session.session] = task
@@ -120,18 +138,20 @@ class Supervisor:
             self.failed_total += 1
             log.exception("session.failed", stream=session.stream_id)
             await asyncio.sleep(_RETRY_SECONDS)
-            await self._forget(session)
+        has_left = session.session in self.leaving
+        await self._forget(session)
+        if not has_left:
             self._begin(watched)
 
-    async def _stop(self, session: StreamSession) -> None:
-        task = self._tasks.get(session.session)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])  # awaiting the task itself would hide that we are cancelled meanwhile
-        await self._forget(session)
+    def _leave(self, session: StreamSession) -> None:
+        """Let a session end by itself: whoever publishes next is not kept waiting."""
+        del self.sessions[session.stream_id]
+        self.leaving[session.session] = session
+        session.leave()
 
     async def _forget(self, session: StreamSession) -> None:
         """Drop what is known of a session; done here and not by its task, which may never have begun to run."""
+        self.leaving.pop(session.session, None)
         if self.sessions.get(session.stream_id) is session:
             del self.sessions[session.stream_id]
         if self._tasks.pop(session.session, None) is not None:

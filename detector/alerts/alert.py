@@ -76,7 +76,7 @@ class AlertFacts:
         incident_id: str | None = None,
         coverage: Mapping[str, float | Mapping[str, float]] | None = None,
     ) -> Self:
-        """Return the facts of a decision about a frame."""
+        """Return the facts of a decision; one about a blind stream has no frame and no times."""
         seen = decision.observation
         return cls(
             stream_id=decision.stream_id,
@@ -89,10 +89,10 @@ class AlertFacts:
             alert_type=alert_type,
             incident_id=incident_id,
             refused_by=decision.refused_by,
-            sampling_reason=seen.reason,
-            arrived_at=seen.arrived_at,
-            decoded_at=seen.decoded_at,
-            scored_at=seen.scored_at,
+            sampling_reason=seen.reason if seen else None,
+            arrived_at=seen.arrived_at if seen else None,
+            decoded_at=seen.decoded_at if seen else None,
+            scored_at=seen.scored_at if seen else None,
             coverage=coverage or {},
         )
 

@@ -29,12 +29,12 @@ def test_the_rest_of_a_longer_gap_has_a_cause() -> None:
     ledger = Ledger(0.0, 3.0)
     ledger.sample(0.0)
     ledger.cause(Cause.OVERLOAD, 1.0)
-    ledger.cause(Cause.NO_PACKETS, 5.0)
-    ledger.cause(Cause.UNDECODABLE, 9.0)
+    ledger.cause(Cause.STALL, 5.0)
+    ledger.cause(Cause.DECODE_ERRORS, 9.0)
     ledger.sample(10.0)
     account = ledger.end(10.0)
     assert _parts(account) == (3.0, 2.0, 5.0)
-    assert account.blind_seconds_by_cause() == {"no_packets": 4.0, "undecodable": 1.0}
+    assert account.blind_seconds_by_cause() == {"stall": 4.0, "decode_errors": 1.0}
     assert account.max_gap_seconds == 10.0
 
 

@@ -393,16 +393,43 @@ async def test_the_way_from_frame_to_acknowledgement_is_measured_once() -> None:
     assert scene.metrics.value("stopframe_alerts_total", state="refused") == 1
 
 
-async def test_a_blind_stream_is_an_alert_of_its_own() -> None:
+def blind(step: Step, *, cause: str = "codec", live: bool = True, stream: str = "STREAM1") -> Decision:
+    signal = Signal("blind", cause, f"blind/{cause}", step, 0.0)
+    return replace(decision(step, live=live, stream=stream, session=stream), observation=None, signals=(signal,))
+
+
+async def test_a_blind_stream_is_an_alert_of_its_own_each_time_it_is_told() -> None:
     """Nobody knows what a stream shows that cannot be seen: people are asked, nothing is cut."""
     scene = Scene()
 
-    await scene.responder.report_blind(facts(), "undecodable")
-    await scene.responder.respond(decision(), facts())
+    await scene.responder.respond(blind(Step.REVIEW), facts("STREAM1"))
+    await scene.responder.respond(decision(session="STREAM1"), facts("STREAM1"))
+    await scene.responder.respond(blind(Step.REVIEW), facts("STREAM1"))
     await scene.settle()
 
-    blind, hit = scene.delivery.sent
-    assert blind[0].body["signals"][0] == {"kind": "blind", "name": "undecodable", "step": "review", "threshold": 0.0}
-    assert blind[0].body["action"] == "review"
-    assert blind[1].incident_id != hit[1].incident_id
-    assert scene.journal == ["stored", "stored", "cut"]
+    first, hit, second = scene.delivery.sent
+    assert first[0].body["signals"][0] == {"kind": "blind", "name": "codec", "step": "review", "threshold": 0.0}
+    assert (first[0].body["action"], first[0].body["type"]) == ("review", "open")
+    assert "arrived" not in first[0].body["times"]
+    assert first[1].signals == "blind/codec"
+    assert len({first[1].incident_id, hit[1].incident_id, second[1].incident_id}) == 3
+    assert scene.journal.count("cut") == 1
+
+
+async def test_a_blind_stream_may_be_cut_as_any_other() -> None:
+    """Where the rules say so, blindness is cut: once, only if enforcement is live, and through the breaker."""
+    scene = Scene(breaker=BreakerSettings(cuts=2, share=0.0))
+
+    await scene.responder.respond(blind(Step.CUT, live=False, stream="SHADOW"), facts("SHADOW", "SHADOW"))
+    for stream in ("S1", "S1", "S2", "S3"):
+        await scene.responder.respond(blind(Step.CUT, stream=stream), facts(stream, stream))
+    await scene.settle()
+
+    assert [target.stream_id for target in scene.enforcer.targets] == ["S1", "S2"]
+    assert [alert.body["mode"] for alert, _ in scene.delivery.sent] == ["shadow", "live", "live", "live"]
+    assert scene.delivery.sent[-1][0].body["refused_by"] == "blind/codec"
+    assert scene.delivery.sent[1][1].cut_state is CutState.PENDING
+
+    assert await scene.responder.release("blind/codec", lambda stream: facts(stream, stream))
+    await scene.settle()
+    assert [target.stream_id for target in scene.enforcer.targets] == ["S1", "S2", "S3"]

@@ -38,7 +38,11 @@ class FakeSession:
         self.connection = watched.connection
         self.session = f"session-{next(self.numbers)}"
         self.is_running = False
+        self.locate: Any = None
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def leave(self) -> None:
+        self.fault.set_result(None)
 
     async def run(self) -> None:
         self.is_running = True

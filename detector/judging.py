@@ -1,0 +1,145 @@
+"""One stream's frames, in order: analysed, judged by the policy, and answered for in the stream's account."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from detector.analysis.pool import AnalysisPool, FrameDropped
+from detector.coverage import Cause
+from detector.events import Decision, Observation
+from detector.metrics import DropCause, Metrics
+from detector.policy import History, PolicySettings, decide
+from detector.sight import Sight
+from streams.frame import Frame
+
+log = structlog.get_logger()
+
+FRAME_QUEUE_LIMIT = 8
+"""Frames of one stream that may wait for analysis; the oldest makes room for a newer one and is counted."""
+
+_TRACKS_LIMIT = 16
+"""Video tracks whose votes are kept apart; those beyond share one count."""
+
+_DROP_CAUSES = {"stale": DropCause.STALE, "overload": DropCause.QUEUE_FULL, "crash": DropCause.WORKER_LOST}
+_COVERAGE_CAUSES = {"stale": Cause.STALE, "overload": Cause.OVERLOAD, "crash": Cause.ANALYSIS_FAILED}
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeParts:
+    """What a judge works with. `weak_hit` asks for a closer look, `moved` hears of whatever changes the sight."""
+
+    pool: AnalysisPool
+    metrics: Metrics
+    sight: Sight
+    respond: Callable[[Decision], Awaitable[None]]
+    weak_hit: Callable[[], Awaitable[None]]
+    moved: Callable[[], None]
+    clock: Callable[[], float] = time.monotonic
+
+
+class Judge:
+    """Takes the frames of one session. Votes are counted for each video track of its own: each shows something else."""
+
+    def __init__(self, stream_id: str, session: str, parts: JudgeParts) -> None:
+        self.judged = 0
+        self.faults = 0
+        self.last_action = ""
+        self.decision_seconds: float | None = None
+        self._stream_id = stream_id
+        self._session = session
+        self._parts = parts
+        self._histories: dict[int, History] = {}
+        self._frames: asyncio.Queue[Frame] = asyncio.Queue(FRAME_QUEUE_LIMIT)
+
+    def take(self, frame: Frame) -> None:
+        """Put a frame in line; the oldest makes room for it and is counted."""
+        if self._frames.full():
+            self._frames.get_nowait()
+            self._frames.task_done()
+            self._parts.metrics.dropped(DropCause.QUEUE_FULL)
+            self._parts.sight.note(Cause.OVERLOAD, self._parts.clock())
+        self._frames.put_nowait(frame)
+
+    async def finish(self, within_seconds: float) -> None:
+        """Wait until every frame that was taken is judged, as long as they are worth it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_seconds):
+                await self._frames.join()
+
+    async def run(self, policy: Callable[[], PolicySettings], deadline_seconds: Callable[[], float]) -> None:
+        """Judge what comes, by what the operator says at the time, until cancelled."""
+        while True:
+            frame = await self._frames.get()
+            try:
+                observation = await self._look_at(frame, frame.decoded_at + deadline_seconds())
+                if observation is not None:
+                    await self._judge(policy(), observation, frame)
+            except Exception as error:  # noqa: BLE001 - the task's edge: a fault over one frame must not end the watch
+                self._note_fault(error)
+            finally:
+                self._frames.task_done()
+                self._parts.moved()
+
+    def _note_fault(self, error: Exception) -> None:
+        """Count a frame that could not be judged; only the first of a session is logged."""
+        self.faults += 1
+        self._parts.metrics.dropped(DropCause.WORKER_LOST)
+        self._parts.sight.note(Cause.ANALYSIS_FAILED, self._parts.clock())
+        if self.faults == 1:
+            log.warning(
+                "session.frame_failed", stream=self._stream_id, why=type(error).__name__, detail=str(error)[:200]
+            )
+
+    async def _look_at(self, frame: Frame, deadline_at: float) -> Observation | None:
+        clock, metrics = self._parts.clock, self._parts.metrics
+        metrics.stage("decode", frame.decoded_at - frame.arrived_at)
+        queued_at = clock()
+        try:
+            inspection = await self._parts.pool.inspect(frame, deadline_at=deadline_at)
+        except FrameDropped as drop:
+            metrics.dropped(_DROP_CAUSES[drop.cause])
+            self._parts.sight.note(_COVERAGE_CAUSES[drop.cause], clock())
+            return None
+        metrics.stage("analysis", clock() - queued_at)
+        metrics.inspection(inspection)
+        return Observation(
+            stream_id=self._stream_id,
+            session=self._session,
+            sequence=frame.sequence,
+            reason=frame.reason.value,
+            arrived_at=frame.arrived_at,
+            decoded_at=frame.decoded_at,
+            scored_at=clock(),
+            pts_seconds=frame.pts_seconds,
+            is_corrupt=frame.is_corrupt,
+            inspection=inspection,
+        )
+
+    async def _judge(self, policy: PolicySettings, observation: Observation, frame: Frame) -> None:
+        now = self._parts.clock()
+        self._parts.sight.looked(frame, is_low_information=observation.inspection.is_low_information)
+        track = 0
+        history = self._histories.get(track, History())
+        self._histories[track], verdict = decide(policy, history, observation)
+        self.judged += 1
+        self.decision_seconds = now - observation.arrived_at
+        self._parts.metrics.frame_to_decision(self.decision_seconds)
+        if verdict.weak_hit:
+            await self._parts.weak_hit()
+        if not verdict.signals:
+            return
+        self.last_action = verdict.action.word
+        decision = Decision(
+            stream_id=self._stream_id,
+            session=self._session,
+            observation=observation,
+            action=verdict.action,
+            is_live=verdict.is_live,
+            signals=verdict.signals,
+            votes=verdict.votes,
+        )
+        await self._parts.respond(decision)

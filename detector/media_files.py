@@ -69,8 +69,7 @@ async def reading(nursery: Nursery, job: Job, medium: Medium) -> AsyncIterator[K
         NurseryBroken: no reader can be started.
     """
     if medium.url is not None:
-        assert medium.url.kind is not None
-        wanted = replace(job, kind=medium.url.kind, url=medium.url.reveal())
+        wanted = replace(job, kind=medium.url.kind_as(), url=medium.url.reveal())
         async with reach(wanted) as reached, Keeper(nursery, reached.job, reached.media_fd) as keeper:
             yield keeper
         return

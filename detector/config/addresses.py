@@ -120,11 +120,22 @@ class MqttUrl(Unit):
         return f"{'mqtts' if self.has_tls else 'mqtt'}://{self.address}"
 
 
+_FORMS = {"ts": SourceKind.HTTP_TS, "flv": SourceKind.HTTP_FLV, "hls": SourceKind.HLS}
+_ENDINGS = {".flv": "flv", ".m3u8": "hls"}
+
+
 @dataclass(frozen=True, slots=True)
 class SourceUrl:
     """A stream's URL. Its path and query may be the publisher's key, so printing shows scheme and host alone."""
 
-    kinds: ClassVar[Mapping[str, SourceKind | None]] = {"http": SourceKind.HTTP_TS, "rtmp": SourceKind.RTMP}
+    kinds: ClassVar[Mapping[str, SourceKind | None]] = {
+        "http": SourceKind.HTTP_TS,
+        "https": SourceKind.HTTP_TS,
+        "rtmp": SourceKind.RTMP,
+        "rtmps": SourceKind.RTMP,
+        "rtsp": SourceKind.RTSP,
+        "udp": SourceKind.UDP,
+    }
     origin: str
     kind: SourceKind | None = None
     value: str | None = field(default=None, repr=False)
@@ -143,16 +154,47 @@ class SourceUrl:
     def __str__(self) -> str:
         return self.origin
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether it is read over TLS."""
+        return self.origin.startswith(("https://", "rtmps://"))
+
+    def kind_as(self, form: str = "auto") -> SourceKind:
+        """How it is read. `form` says what comes over http: ts, flv, hls, or `auto`, by the ending of the path.
+
+        Raises LookupError as `reveal` does.
+        """
+        path = urlsplit(self.reveal()).path.lower()
+        if self.kind is not SourceKind.HTTP_TS:
+            assert self.kind is not None
+            return self.kind
+        if form == "auto":
+            form = next((form for ending, form in _ENDINGS.items() if path.endswith(ending)), "ts")
+        return _FORMS[form]
+
     @classmethod
     def parse(cls, url: object) -> Self:
-        """Read an http or rtmp URL. Raises ValueError with a sentence that holds nothing of it."""
+        """Read the URL of a stream. Raises ValueError with a sentence that holds nothing of it."""
+        unread = (
+            re.match(r"(srt|rist|wheps?|webrtc|rtsps|rtp)://", url, re.IGNORECASE) if isinstance(url, str) else None
+        )
+        if unread is not None:
+            raise ValueError(
+                f"is a URL of {unread[1].lower()}, which the media library here cannot read; have a relay send it on "
+                "as MPEG-TS to a udp:// source (docs/sources.md shows how)"
+            )
         parts = _split(url)
         if parts is None or parts.scheme not in cls.kinds or parts.fragment:
             schemes = listed(f"{scheme}://" for scheme in cls.kinds)
-            raise ValueError(
-                f"is no URL of a stream; write {schemes} with host and path (MPEG-TS or FLV over HTTP, or RTMP; no TLS)"
-            )
+            raise ValueError(f"is no URL of a stream; write {schemes} with host and path (docs/sources.md lists them)")
         host = str(parts.hostname)
+        if parts.scheme == "udp" and (
+            parts.port is None or parts.netloc != _joined(host, parts.port) or parts[2:] != ("", "", "")
+        ):
+            raise ValueError(
+                "is no UDP address to listen on; write udp://HOST:PORT alone, with an address of this machine, such as "
+                "udp://127.0.0.1:5000, or a multicast group"
+            )
         where = _joined(host, parts.port) if parts.port else f"[{host}]" if ":" in host else host
         return cls(f"{parts.scheme}://{where}", cls.kinds[parts.scheme], str(url))
 
@@ -177,4 +219,4 @@ class SourceUrl:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """A URL of one of the schemes, or the name of a variable."""
-        return {"type": "string", "pattern": r"^(?:http://|rtmp://|\$\{[A-Za-z_])\S+$"}
+        return {"type": "string", "pattern": r"^(?:https?://|rtmps?://|rtsp://|udp://|\$\{[A-Za-z_])\S+$"}

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from detector.config.blind import BlindSection
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.ingest import ChosenByKind
 from detector.config.references import absolute_path
@@ -28,6 +29,7 @@ from detector.config.sections import (
     SourceSection,
     StreamSection,
     VotesSection,
+    unreadable_sources,
 )
 from detector.config.units import Between, Duration
 from detector.config.values import BankName, ClassName, EmptyMeansDefault, ModelReference, Name
@@ -87,6 +89,8 @@ class Config(Section):
     """Which frames are looked at."""
     streams: Annotated[tuple[StreamSection, ...], EmptyMeansDefault()] = ()
     """Other values for some streams: the first match wins and is merged over the defaults value by value."""
+    blind: Annotated[BlindSection, EmptyMeansDefault()] = BlindSection()
+    """What is done about a stream that cannot be seen, and when, for each cause."""
     analysis: Annotated[AnalysisSection, EmptyMeansDefault()] = AnalysisSection()
     """The processes that hash, match and classify frames."""
     models: tuple[ModelReference, ...] = ("standin-cards",)
@@ -110,6 +114,7 @@ class Config(Section):
             *self._repeated(),
             *self._classes_without_model(),
             *self._taken_addresses(),
+            *unreadable_sources(self.sources, self.reader),
         ]
         if conflicts:
             raise refuse(*conflicts)

@@ -1,9 +1,8 @@
 """Every option there is: types, bounds and defaults. The docstrings become the JSON Schema's descriptions."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
@@ -59,30 +58,46 @@ class IngestSection(Section):
         return None
 
 
+_CARRIED = {
+    SourceKind.RTMP: ("auto", "flv"),
+    SourceKind.RTSP: ("auto",),
+    SourceKind.UDP: ("auto", "ts"),
+}
+
+
 class SourceSection(Section):
     """A stream watched by its URL. Nobody can be cut there: it only raises alerts."""
 
     name: Name
     """What the stream is called; unique."""
     url: SourceUrl
-    """Where it is read: MPEG-TS or FLV over http, or rtmp; without TLS. `${NAME}` keeps a key out of the file."""
-    format: Literal["auto", "ts", "flv"] = "auto"
-    """What comes over http: `ts` (MPEG-TS) or `flv`; `auto` takes flv where the URL's path ends in .flv, else ts."""
+    """Where it is read: http(s), rtmp(s), rtsp or udp. `${NAME}` keeps a key out of the file."""
+    format: Literal["auto", "ts", "flv", "hls"] = "auto"
+    """What comes over http: `ts` (MPEG-TS), `flv` or `hls`.
+
+    `auto` takes flv where the URL's path ends in .flv, hls where it ends in .m3u8, else ts.
+    """
+    ca_file: FilePath | None = None
+    """PEM file of the authority that the server's certificate must come from; without it one that the system trusts."""
 
     @model_validator(mode="after")
-    def _format_fits_the_url(self) -> Self:
-        if self.format == "ts" and self.url.kind is SourceKind.RTMP:
-            raise refuse(Conflict(("format",), "is ts, which RTMP cannot carry; leave it out", concerns=(("url",),)))
+    def _keys_fit_the_url(self) -> Self:
+        kind = self.url.kind
+        if kind is None:  # from the environment, and the config is only checked
+            return self
+        carried = _CARRIED.get(kind, ("auto", "ts", "flv", "hls"))
+        if self.format not in carried:
+            what = f"is {self.format}, which {kind.value.upper()} does not carry; leave it out"
+            raise refuse(Conflict(("format",), what, concerns=(("url",),)))
+        if self.ca_file is not None and not self.url.has_tls:
+            what = "is for servers that prove who they are; write https:// or rtmps:// under url, or leave it out"
+            raise refuse(Conflict(("ca_file",), what, concerns=(("url",),)))
         return self
 
     @property
     def kind(self) -> SourceKind:
         """How it is read. Raises LookupError as `url.reveal` does."""
-        url = self.url.reveal()
-        if self.url.kind is SourceKind.RTMP:
-            return SourceKind.RTMP
-        is_flv = self.format == "flv" or (self.format == "auto" and urlsplit(url).path.lower().endswith(".flv"))
-        return SourceKind.HTTP_FLV if is_flv else SourceKind.HTTP_TS
+        return self.url.kind_as(self.format)
 
 
 class ReaderSection(Section):
@@ -98,6 +113,20 @@ class ReaderSection(Section):
     """How long opening a stream may take."""
     read_timeout: Annotated[Duration, Between("500ms", "2m")] = Duration.parse("5s")
     """How long a stream may send nothing before it is opened again."""
+    stall_after: Annotated[Duration, Between("200ms", "2m")] = Duration.parse("2s")
+    """How long a stream may send nothing before it counts as stalled."""
+    longest_pause: Annotated[Duration, Between("1s", "10m")] = Duration.parse("10s")
+    """How long a source that failed again and again is left alone at most; the first try follows at once."""
+    crash_limit: Annotated[int, Field(strict=True, ge=2, le=100)] = 5
+    """So many crashes of its readers..."""
+    crash_window: Annotated[Duration, Between("1s", "1h")] = Duration.parse("60s")
+    """...within this time put a stream into quarantine: no reader is started for it."""
+    quarantine: Annotated[Duration, Between("1s", "24h")] = Duration.parse("30s")
+    """How long the first quarantine lasts; each further one lasts twice as long."""
+    longest_quarantine: Annotated[Duration, Between("1s", "24h")] = Duration.parse("10m")
+    """How long a quarantine lasts at most."""
+    allow_rtsp: Switch = False
+    """Whether rtsp:// sources are read. Off: RTSP brings the decoders one packet format for each codec."""
 
     @model_validator(mode="after")
     def _ring_fits(self) -> Self:
@@ -105,6 +134,20 @@ class ReaderSection(Section):
             what = f"{self.ring_limit} is more than half of memory_limit ({self.memory_limit}); lower it"
             raise refuse(Conflict(("ring_limit",), what, concerns=(("memory_limit",),)))
         return self
+
+
+def unreadable_sources(sources: Sequence[SourceSection], reader: ReaderSection) -> Iterator[Conflict]:
+    """RTSP that is not allowed, and UDP addresses that two sources would listen on."""
+    bound: dict[str, int] = {}
+    for place, source in enumerate(sources):
+        if source.url.kind is SourceKind.RTSP and not reader.allow_rtsp:
+            what = "is RTSP, which is off; set reader.allow_rtsp to true after reading docs/sources.md on its risk"
+            yield Conflict(("sources", place, "url"), what, concerns=(("reader",),))
+        if source.url.kind is SourceKind.UDP:
+            first = bound.setdefault(source.url.origin, place)
+            if first != place:
+                what = f"is what sources[{first}] listens on already; give each its own port"
+                yield Conflict(("sources", place, "url"), what, concerns=(("sources", first, "url"),))
 
 
 class SamplingSection(Section):
@@ -298,8 +341,6 @@ class AlertsSection(Section):
 
     expire_after: Annotated[Duration, Between("10s", "24h")] = Duration.parse("10m")
     """An alert that nobody took is resent this long; then it is counted, kept, and health is red."""
-    blind_after: Annotated[Duration, Between("1s", "1h")] = Duration.parse("5s")
-    """A stream that could not be seen for this long raises an alert of its own."""
     coverage_every: Annotated[Duration, Between("1s", "1h")] = Duration.parse("10s")
     """How often each stream's coverage is published."""
     retain_ended: Annotated[Duration, Between("0s", "24h")] = Duration.parse("1h")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from detector.config.faults import ConfigError
 from detector.config.loading import check_files, load_config
 from detector.config.servers import HookUrl, HttpServerUrl, PlainHttpServerUrl, RtmpServerUrl, ServerUrl
+from detector.settings import reader_job
 from streams.job import SourceKind
 
 SECRET = "s3cr3t"
@@ -82,21 +83,70 @@ def test_a_hook_is_http_without_credentials(url: object) -> None:
         ("http://h/live/a.flv", ", format: ts", SourceKind.HTTP_TS),
         ("rtmp://h/live/a.flv", "", SourceKind.RTMP),
         ("rtmp://h/live/a", ", format: flv", SourceKind.RTMP),
+        ("rtmps://h/live/a", "", SourceKind.RTMP),
+        ("https://h/live/a.ts", ", ca_file: ca.pem", SourceKind.HTTP_TS),
+        ("https://h/live/a.flv", "", SourceKind.HTTP_FLV),
+        ("https://h/live/a.m3u8?t=1", "", SourceKind.HLS),
+        ("http://h/live/a", ", format: hls", SourceKind.HLS),
+        ("http://h/live/a.m3u8", ", format: ts", SourceKind.HTTP_TS),
+        ("udp://239.1.1.1:5000", ", format: ts", SourceKind.UDP),
+        ("rtsp://h/a", "", SourceKind.RTSP),
     ],
 )
 def test_a_sources_url_says_what_comes(url: str, written: str, kind: SourceKind, tmp_path: Path) -> None:
     """The path's ending decides, and what is written decides over it; from the environment as well."""
     path = tmp_path / "stopframe.yaml"
     for value in (f"'{url}'", "'${URL}'"):
-        path.write_text(f"sources: [{{name: a, url: {value}{written}}}]")
+        path.write_text(f"sources: [{{name: a, url: {value}{written}}}]\nreader: {{allow_rtsp: true}}")
         assert load_config(path, environment={"URL": url}).sources[0].kind is kind
 
 
-def test_a_transport_stream_over_rtmp_is_a_conflict(tmp_path: Path) -> None:
-    """RTMP carries FLV and nothing else."""
+@pytest.mark.parametrize(
+    ("source", "key", "remedy"),
+    [
+        ("url: rtmp://h/KEY, format: ts", "format", "RTMP does not carry"),
+        ("url: rtmps://h/KEY, format: hls", "format", "leave it out"),
+        ("url: 'udp://h:1', format: flv", "format", "UDP does not carry"),
+        ("url: http://h/KEY, format: dash", "format", "ts"),
+        ("url: http://h/KEY, ca_file: ca.pem", "ca_file", "write https:// or rtmps://"),
+        ("url: rtsp://h/KEY", "url", "set reader.allow_rtsp to true"),
+        ("url: 'srt://h:9000/KEY'", "url", "relay send it on as MPEG-TS to a udp:// source"),
+        ("url: 'rist://h:9000?KEY'", "url", "docs/sources.md"),
+        ("url: whep://h/KEY", "url", "relay"),
+        ("url: rtsps://h/KEY", "url", "relay"),
+        ("url: udp://127.0.0.1", "url", "udp://HOST:PORT alone"),
+        ("url: 'udp://@239.1.1.1:5000'", "url", "udp://HOST:PORT alone"),
+        ("url: 'udp://127.0.0.1:5000?listen=KEY'", "url", "udp://HOST:PORT alone"),
+        ("url: 'udp://127.0.0.1:5000/KEY'", "url", "udp://HOST:PORT alone"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused_with_line_and_remedy(
+    source: str, key: str, remedy: str, tmp_path: Path
+) -> None:
+    """Nonsense is found when the config is checked, not when a stream goes unwatched; no key is repeated."""
     path = tmp_path / "stopframe.yaml"
-    path.write_text("sources: [{name: a, url: rtmp://h/x, format: ts}]")
-    assert [fault.key for fault in check_files([path])] == ["sources[0].format"]
+    path.write_text(f"sources:\n  - {{name: a, {source}}}\n")
+    (fault,) = check_files([path])
+    assert (fault.key, fault.line) == (f"sources[0].{key}", 2)
+    assert remedy in fault.message
+    assert "KEY" not in fault.message
+
+
+def test_two_sources_do_not_listen_on_one_port(tmp_path: Path) -> None:
+    """The second would get nothing, or take it from the first."""
+    path = tmp_path / "stopframe.yaml"
+    path.write_text("sources: [{name: a, url: 'udp://127.0.0.1:5000'}, {name: b, url: 'udp://127.0.0.1:5000'}]")
+    assert [fault.key for fault in check_files([path])] == ["sources[1].url"]
+
+
+def test_the_reader_is_told_which_authority_its_server_has(tmp_path: Path) -> None:
+    """A source's own CA file reaches its reader's job as an absolute path, and no other source's."""
+    path = tmp_path / "stopframe.yaml"
+    path.write_text("sources: [{name: a, url: https://h/a, ca_file: ca.pem}, {name: b, url: https://h/b}]")
+    config = load_config(path)
+    jobs = [reader_job(config, "source/x", source.kind, source.url.reveal()) for source in config.sources]
+    assert [job.ca_file for job in jobs] == [str(tmp_path / "ca.pem"), ""]
+    assert not jobs[0].allow_rtsp
 
 
 @pytest.mark.parametrize("kind", ["mediamtx", "node-media-server"])

@@ -165,6 +165,10 @@ def test_mqtt_url_knows_this_machine(url: str, address: str, *, loopback: bool, 
         ("http://192.0.2.1:8080/live/KEY.ts?t=KEY", "http://192.0.2.1:8080", SourceKind.HTTP_TS),
         ("http://user:KEY@cdn.example/x.ts", "http://cdn.example", SourceKind.HTTP_TS),
         ("rtmp://[2001:db8::1]/live/KEY", "rtmp://[2001:db8::1]", SourceKind.RTMP),
+        ("rtmps://h/live/KEY", "rtmps://h", SourceKind.RTMP),
+        ("rtsp://u:KEY@192.0.2.1/KEY", "rtsp://192.0.2.1", SourceKind.RTSP),
+        ("udp://127.0.0.1:5000", "udp://127.0.0.1:5000", SourceKind.UDP),
+        ("udp://[ff02::1]:5000", "udp://[ff02::1]:5000", SourceKind.UDP),
     ],
 )
 def test_source_url_shows_no_key(url: str, origin: str, kind: SourceKind) -> None:
@@ -175,7 +179,22 @@ def test_source_url_shows_no_key(url: str, origin: str, kind: SourceKind) -> Non
 
 
 @pytest.mark.parametrize(
-    "url", ["", "file:///etc/passwd", "rtsp://h/KEY", "http://", "http:///KEY", "http://h/KEY#x", "http://h:0/KEY", 5]
+    "url",
+    [
+        *(
+            "",
+            "/KEY",
+            "-",
+            "file:///KEY",
+            "file:KEY",
+            "concat:KEY|x",
+            "subfile,,start,0,end,9,,:KEY",
+            "cache:http://h/KEY",
+        ),
+        *("async:KEY", "crypto:KEY", "data:text/plain,KEY", "fd:3", "pipe:0", "tcp://h:1/KEY", "tls://h:1/KEY"),
+        *("unix:/KEY", "ftp://h/KEY", "gopher://h/KEY", "mmsh://h/KEY", "rtmpt://h/KEY", "httpproxy://h:1/KEY"),
+        *("http://", "http:///KEY", "http://h/KEY#x", "http://h:0/KEY", "http://h/KEY\nHost:x", "http://h:x/KEY", 5),
+    ],
 )
 def test_source_url_refuses_others_without_repeating_them(url: object) -> None:
     """A refused URL is not quoted: its path may be a publisher's key."""

@@ -109,7 +109,7 @@ class Service:
             models={manifest.name: manifest.model_info.labels for manifest in parts.manifests},
             topic=parts.sink,
             metrics=parts.metrics,
-            deadline_seconds=config.analysis.deadline.seconds,
+            deadline_seconds=lambda: self.config.analysis.deadline.seconds,
         )
         self._upkeep = Upkeep(
             parts.database, lambda: self.config.keep.seconds, InUse(self._sessions_in_use, parts.ingest.is_revoked)
@@ -183,6 +183,16 @@ class Service:
     def http_token(self) -> str | None:
         """What opens the control API over TCP, from the config in force."""
         return self.config.http.token.reveal() if self.config.http.token else None
+
+    def is_whole(self) -> bool:
+        """Whether every long-lived work is still at work."""
+        return not self._works.problems()
+
+    def status_line(self) -> str:
+        """What `systemctl status` shows."""
+        problems = self.health().problems
+        streams = f"{len(self.supervisor.sessions)} streams"
+        return f"{streams}; {len(problems)} problems, first: {problems[0]}" if problems else f"{streams}; no problem"
 
     def streams(self) -> list[StreamRow]:
         """As `ServiceView.streams`."""

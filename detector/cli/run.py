@@ -12,6 +12,7 @@ from detector.cli.options import ConfigFile, read_config
 from detector.cli.output import CommandFailed, note
 from detector.config.loading import check_files
 from detector.logs import configure_logs
+from detector.notify import Notifier
 
 if TYPE_CHECKING:
     from detector.config.config import Config
@@ -26,16 +27,17 @@ def run(config: ConfigFile = None) -> None:
     """
     from detector.assembly import ServiceRefused
 
+    notifier = Notifier.from_environment()  # before any child process
     configure_logs("info", "auto")
     settings = read_config(config)
     configure_logs(settings.log.level, settings.log.format)
     try:
-        asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings, notifier))
     except ServiceRefused as error:
         raise CommandFailed(str(error)) from None
 
 
-async def _serve(config: "Config") -> None:
+async def _serve(config: "Config", notifier: Notifier) -> None:
     from detector.assembly import open_service
 
     is_over = asyncio.Event()
@@ -45,7 +47,7 @@ async def _serve(config: "Config") -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, starting.cancel)
     try:
-        async with open_service(config) as service:
+        async with notifier.watching(), open_service(config) as service:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, is_over.set)
             where = service.addresses
@@ -56,8 +58,10 @@ async def _serve(config: "Config") -> None:
                 broker=where.broker,
                 state_dir=str(config.state_dir),
             )
+            notifier.ready(service.is_whole, service.status_line)
             await is_over.wait()
             log.info("service.ending")
+            notifier.stopping()
     except asyncio.CancelledError:  # told to end before it was ready
         pass
 

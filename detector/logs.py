@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import structlog
 
+from detector.log_output import log_output
 from detector.redaction import printable, without_secrets
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -52,10 +53,10 @@ def configure_logs(level: Level, form: Format) -> None:
     structlog.configure(
         processors=[*before, _clean_own, *after, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=log_output()),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(log_output())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*before, _clean_foreign, *after],

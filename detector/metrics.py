@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from detector.events import CutState, Step
 from detector.ingest.hooks import HookOutcome
+from detector.log_output import LogOutput
 from models.evidence import Inspection
 from streams.frame import SampleReason
 from streams.wire import EndCode
@@ -111,11 +112,14 @@ class Metrics:
         self._make_histograms()
         self._make_counters()
         self._make_gauges()
+        self._log_lines_counted = 0
         self._stages, self._models, self._causes = _Words(), _Words(), _Words(DropCause)
         self._signal_kinds, self._blind_causes = _Words(("hash", "class", "blind")), _Words()
 
     def expose(self) -> tuple[bytes, str]:
         """Return the Prometheus text and its content type."""
+        self._log_lines_lost.inc(LogOutput.lines_lost_total - self._log_lines_counted)
+        self._log_lines_counted = LogOutput.lines_lost_total
         return generate_latest(_WithoutCreationTimes(self._registry)), CONTENT_TYPE_LATEST
 
     def value(self, name: str, **labels: str) -> float:
@@ -319,6 +323,7 @@ class Metrics:
         )
         steps = [step.word for step in Step]
         self._decisions = self._counter("decisions", "Decisions by action.", "action", steps)
+        self._log_lines_lost = self._counter("log_lines_lost", "Log lines that stderr did not take.")
         self._breaker_refusals = self._counter("breaker_refusals", "Cuts that the breaker made reviews of.")
         self._alerts = self._counter("alerts", "Alerts by state reached.", "state", AlertState)
         self._cuts = self._counter("cuts", "Cuts by state reached.", "state", CutState)

@@ -55,7 +55,7 @@ class RetentionSettings:
 
     keep_seconds: Callable[[], float]
     accepted_seconds: float = 7 * 86_400.0
-    batch_rows: int = 100
+    batch_rows: int = 50
     pause_seconds: float = 0.05
 
 

@@ -22,6 +22,10 @@ _ENDED_KEPT = 10_000
 """Final accounts that wait for the disk; a disk that is away for longer loses the oldest."""
 
 
+_LOOK_SECONDS = 0.5
+"""How soon a shorter distance between two rounds is noticed."""
+
+
 class Accounts:
     """What was told of which session, so that counters only ever grow and status changes only when something did."""
 
@@ -33,10 +37,16 @@ class Accounts:
         self._counted: dict[str, dict[tuple[Kind, str], float]] = {}
         self._ended: dict[str, CoverageTotals] = {}
 
-    async def keep_telling(self, sessions: Callable[[], Collection[StreamSession]], every_seconds: float) -> None:
-        """Send, count and store the accounts of all live sessions, for ever."""
+    async def keep_telling(
+        self, sessions: Callable[[], Collection[StreamSession]], every_seconds: Callable[[], float]
+    ) -> None:
+        """Send, count and store the accounts of all live sessions, for ever; `every_seconds` may change meanwhile."""
+        told_at = time.monotonic()
         while True:
-            await asyncio.sleep(every_seconds)
+            await asyncio.sleep(min(every_seconds(), _LOOK_SECONDS))
+            if time.monotonic() < told_at + every_seconds():
+                continue
+            told_at = time.monotonic()
             live = list(sessions())
             self._told = {session.session: coverage_words(session) for session in live}
             for session in live:

@@ -14,19 +14,20 @@ from detector.analysis.setup import BANKS_FOLDER, ModelRefused, load_manifests, 
 from detector.api.app import create_app
 from detector.api.control import SOCKET_NAME, create_control_app
 from detector.api.server import HttpServer, ListenFailed, UnixServer, exclusive
-from detector.breaker import Breaker, BreakerSettings
+from detector.breaker import Breaker
 from detector.config.config import Config
-from detector.config.loading import config_digest
+from detector.config_file import ConfigFile
 from detector.credentials import Credentials, CredentialsError, load_or_create, stream_id
-from detector.enforcement import Enforcer, EnforcerSettings
+from detector.enforcement import Enforcer
 from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.ingest.embedded import EmbeddedIngest
 from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import Metrics
-from detector.response import Responder, ResponseSettings
+from detector.response import Responder
 from detector.service import Addresses, Parts, Service
+from detector.settings import breaker_settings, enforcer_settings, response_settings
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.store.outbox import Outbox
@@ -38,15 +39,17 @@ class ServiceRefused(Exception):
 
 
 @contextlib.asynccontextmanager
-async def open_service(config: Config) -> AsyncIterator[Service]:
+async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncIterator[Service]:
     """Start everything, yield the running service, and end everything in the reverse order.
+
+    With `file`, from which `config` was read, the service follows it: what changes there takes effect.
 
     Raises:
         ServiceRefused: something that the config names is missing or taken.
     """
     async with AsyncExitStack() as stack:
         try:
-            service = await _start(config, stack)
+            service = await _start(config, file, stack)
         except (
             BrokerUnavailable,
             CredentialsError,
@@ -62,7 +65,7 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
         await service.stop()
 
 
-async def _start(config: Config, stack: AsyncExitStack) -> Service:
+async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack) -> Service:
     manifests = load_manifests(config)
     _make_state_dir(config.state_dir)
     stack.enter_context(exclusive(config.state_dir / "service.lock"))  # before anything in it is opened
@@ -77,22 +80,17 @@ async def _start(config: Config, stack: AsyncExitStack) -> Service:
     delivery = await stack.enter_async_context(Delivery(Outbox(database), [sink], report=ear.hear))
     ingest = await stack.enter_async_context(_ingest(config, credentials))
     incidents = Incidents(database)
-    enforcer = await stack.enter_async_context(
-        Enforcer(ingest, incidents, EnforcerSettings(deadline_seconds=config.enforcement.deadline.seconds))
-    )
+    enforcer = await stack.enter_async_context(Enforcer(ingest, incidents, enforcer_settings(config)))
     parts = Parts(manifests, metrics, nursery, pool, credentials, database, sink, delivery, ingest, enforcer)
-    service = Service(config, parts)
-    breaker = config.enforcement.breaker
+    service = Service(config, parts, file)
     service.responder = await stack.enter_async_context(
         Responder(
             delivery=delivery,
             incidents=incidents,
             enforcer=enforcer,
-            breaker=Breaker(BreakerSettings(breaker.cuts, breaker.share.ratio, breaker.window.seconds)),
+            breaker=Breaker(breaker_settings(config)),
             metrics=metrics,
-            settings=ResponseSettings(
-                round(config.alerts.expire_after.seconds * 1000), config_digest(config), config.enforcement.live
-            ),
+            settings=response_settings(config),
             live_streams=lambda: len(service.supervisor.sessions),
         )
     )

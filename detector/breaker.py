@@ -66,6 +66,10 @@ class Breaker:
         self._settings = settings
         self._sources: dict[str, _Source] = {}
 
+    def reconfigure(self, settings: BreakerSettings) -> None:
+        """Count by other limits from now on. What was counted stays; a source that is stopped stays stopped."""
+        self._settings = settings
+
     def judge(
         self,
         decision: Decision,

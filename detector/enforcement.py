@@ -162,6 +162,11 @@ class Enforcer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def reconfigure(self, settings: EnforcerSettings) -> None:
+        """Go by other limits; a cut under way keeps the deadline that it began with."""
+        self._settings = settings
+        self._watch.pace = settings.pace
+
     @property
     def returns_total(self) -> int:
         """Publishers of a revoked key that came back after a cut was over, and were cut again."""

@@ -271,6 +271,10 @@ class Metrics:
         """How many frames wait for analysis now."""
         self._queue_depth.set(count)
 
+    def set_config_taken(self, *, is_taken: bool) -> None:
+        """Whether the config file, as it is on disk, could be taken up."""
+        self._config_taken.set(is_taken)
+
     def set_outbox_pending(self, count: int) -> None:
         """How many alerts are on disk and not delivered now."""
         self._outbox_pending.set(count)
@@ -338,6 +342,9 @@ class Metrics:
         self._live_streams = self._gauge("live_streams", "Publishers live now.")
         self._analysis_workers = self._gauge("analysis_workers", "Analysis workers ready now.")
         self._queue_depth = self._gauge("queue_depth", "Frames waiting for analysis now.")
+        self._config_taken = self._gauge(
+            "config_last_reload_successful", "1 while the config file as it is on disk could be taken up, else 0."
+        )
         self._outbox_pending = self._gauge("outbox_pending", "Alerts on disk and not delivered now.")
 
         self._selftest_success = self._gauge(

@@ -15,7 +15,7 @@ import structlog
 from detector.alerts.alert import AlertFacts, AlertType, WallAnchor, build_alert, uuid7
 from detector.alerts.delivery import Delivery
 from detector.alerts.sink import Notice, Receipt
-from detector.breaker import Breaker
+from detector.breaker import Breaker, BreakerSettings
 from detector.enforcement import CutOutcome, CutTarget, Enforcer
 from detector.events import CutState, Decision, Signal, Step, StreamKey
 from detector.metrics import AlertState, Metrics
@@ -88,6 +88,8 @@ class ResponseSettings:
 class Responder:
     """Turns decisions into incidents, alerts and cuts: one incident per session, raised but never repeated.
 
+    A stream that cannot be seen has an incident of its own each time that it is to be told: nobody knows what it shows.
+
     The incident and its alert are on disk before the first byte is sent and before the publisher is cut; if the disk
     refuses, both still happen. Cuts run in tasks of their own (`async with`), so that no stream waits for another's.
     """
@@ -150,6 +152,11 @@ class Responder:
         for task in self._cuts:
             task.cancel()
         await asyncio.gather(*self._cuts, return_exceptions=True)
+
+    def reconfigure(self, settings: ResponseSettings, breaker: BreakerSettings) -> None:
+        """Go by other settings from the next decision on."""
+        self._settings = settings
+        self._breaker.reconfigure(breaker)
 
     async def respond(self, decision: Decision, stream: StreamFacts) -> None:
         """Do what `decision` asks for, unless this session's incident says it already."""
@@ -344,13 +351,6 @@ class Responder:
         )
 
 
-def _must_cut(decision: Decision) -> bool:
-    return decision.action is Step.CUT and decision.is_live
-
-
-def _target(stream: StreamFacts, incident_id: str, hit_at: float) -> CutTarget:
-    return CutTarget(stream.stream_id, stream.session, stream.key, stream.connection or None, incident_id, hit_at)
-
 def _is_blind(decision: Decision) -> bool:
     return decision.observation is None
 
@@ -359,6 +359,13 @@ def _thread(session: str, *, is_blind: bool) -> str:
     """What a session's open incident is found by: one for what it shows, one for what cannot be seen."""
     return f"{_BLIND}{session}" if is_blind else session
 
+
+def _must_cut(decision: Decision) -> bool:
+    return decision.action is Step.CUT and decision.is_live
+
+
+def _target(stream: StreamFacts, incident_id: str, hit_at: float) -> CutTarget:
+    return CutTarget(stream.stream_id, stream.session, stream.key, stream.connection or None, incident_id, hit_at)
 
 
 def _summary(signal: Signal) -> str:

@@ -45,7 +45,8 @@ class ReturnWatch:
         """Publishers of a revoked key that were cut here."""
         self.unavailable_total = 0
         self._ingest = ingest
-        self._pace = pace
+        self.pace = pace
+        """May be replaced: what is begun afterwards goes by it."""
         self._wait_for_cut = wait_for_cut
         self._clock = clock
         self._sleep = sleep
@@ -70,11 +71,11 @@ class ReturnWatch:
                 await task
 
     async def _follow(self) -> None:
-        backoff = self._pace.first_backoff_seconds
+        backoff = self.pace.first_backoff_seconds
         while True:
             try:
                 async for change in self._ingest.changes():
-                    backoff = self._pace.first_backoff_seconds
+                    backoff = self.pace.first_backoff_seconds
                     if isinstance(change, PublisherStarted):
                         self._notice(change.publisher.key, change.publisher.connection)
                 return  # the server was left
@@ -82,7 +83,7 @@ class ReturnWatch:
                 self.unavailable_total += 1
                 log.warning("enforcer.watch_interrupted", why=str(error))
             await self._sleep(backoff)
-            backoff = min(2 * backoff, self._pace.longest_backoff_seconds)
+            backoff = min(2 * backoff, self.pace.longest_backoff_seconds)
 
     def _notice(self, key: StreamKey, connection: str) -> None:
         if connection in self._returning or not self._ingest.is_revoked(key):
@@ -93,8 +94,8 @@ class ReturnWatch:
 
     async def _cut_again(self, key: StreamKey, connection: str) -> None:
         await self._wait_for_cut(key)
-        backoff = self._pace.first_backoff_seconds
-        overdue_at = self._clock() + self._pace.deadline_seconds
+        backoff = self.pace.first_backoff_seconds
+        overdue_at = self._clock() + self.pace.deadline_seconds
         while self._ingest.is_revoked(key):
             try:
                 if await self._is_gone(key, connection):
@@ -105,13 +106,13 @@ class ReturnWatch:
                 log.warning("cut.return_overdue", server=key.server, connection=connection)
                 overdue_at = float("inf")  # said once, tried until it is gone or allowed again
             await self._sleep(backoff)
-            backoff = min(2 * backoff, self._pace.longest_backoff_seconds)
+            backoff = min(2 * backoff, self.pace.longest_backoff_seconds)
 
     async def _is_gone(self, key: StreamKey, connection: str) -> bool:
-        result = await answer_within(self._pace.call_seconds, self._ingest.cut(key, connection))
+        result = await answer_within(self.pace.call_seconds, self._ingest.cut(key, connection))
         if result.count:
             self.returns_total += 1
             log.warning("cut.returned", server=key.server, connection=connection)
             return True
-        listed = await answer_within(self._pace.call_seconds, self._ingest.publishers())
+        listed = await answer_within(self.pace.call_seconds, self._ingest.publishers())
         return all(publisher.connection != connection for publisher in listed)

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -13,13 +14,14 @@ from detector.accounts import Accounts, coverage_words
 from detector.alerts.delivery import Delivery
 from detector.alerts.mqtt import MqttSink
 from detector.analysis.pool import AnalysisPool
-from detector.analysis.setup import BANKS_FOLDER
+from detector.analysis.setup import BANKS_FOLDER, pool_settings
 from detector.api.view import (
     CutReport,
     Health,
     IncidentRow,
     NoSuchIncident,
     NoSuchStream,
+    ReloadReport,
     StreamRow,
     UndoReport,
     ViewError,
@@ -28,16 +30,24 @@ from detector.api.view import (
 from detector.bank_watch import BankWatch
 from detector.config.config import Config
 from detector.config.exposure import exposure_notes, warn_of_exposure
+from detector.config_file import ConfigFile
 from detector.credentials import Credentials, stream_id
 from detector.enforcement import Enforcer
-from detector.events import StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.metrics import AlertState, CrashKind, Metrics
 from detector.overview import incident_row, sandbox_state, stream_row, unseen_streams, versions
+from detector.reloader import Reloader
+from detector.renewal import Renewal
 from detector.response import Responder, StreamFacts
 from detector.selftest import SelfTest
 from detector.session import SessionParts, SessionSettings, StreamSession
-from detector.settings import policy_settings, reader_job
+from detector.settings import (
+    breaker_settings,
+    enforcer_settings,
+    response_settings,
+    session_settings,
+    watched_sources,
+)
 from detector.store.coverage import CoverageStore
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import IncidentNotFound, Incidents
@@ -85,8 +95,9 @@ class Service:
     responder: Responder
     addresses: Addresses
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, file: ConfigFile | None = None) -> None:
         self.config = config
+        self._manifests = parts.manifests
         self.metrics = parts.metrics
         self.pool = parts.pool
         self.delivery = parts.delivery
@@ -98,10 +109,18 @@ class Service:
         self._secret = parts.credentials.deployment
         self._sink = parts.sink
         self._enforcer = parts.enforcer
-        self._policy = policy_settings(config)
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works = Works(())
+        self._renewal = Renewal(self._all_sessions, self._wanted_settings)
+        self._reloader = (
+            Reloader(file, parts.manifests, parts.metrics, in_force=lambda: self.config, take=self.reconfigure)
+            if file
+            else None
+        )
+        self._upkeep = Upkeep(
+            parts.database, lambda: self.config.keep.seconds, InUse(self._sessions_in_use, parts.ingest.is_revoked)
+        )
         self.selftest = SelfTest(
             pool=parts.pool,
             secret=parts.credentials.deployment,
@@ -111,12 +130,9 @@ class Service:
             metrics=parts.metrics,
             deadline_seconds=lambda: self.config.analysis.deadline.seconds,
         )
-        self._upkeep = Upkeep(
-            parts.database, lambda: self.config.keep.seconds, InUse(self._sessions_in_use, parts.ingest.is_revoked)
-        )
         self.supervisor = Supervisor(
             ingest=parts.ingest,
-            sources=self._sources(),
+            sources=watched_sources(config),
             open_session=self._open_session,
             ended=self._session_ended,
         )
@@ -139,8 +155,10 @@ class Service:
             Work("banks", self._watch_banks),
             Work("health", self._keep_health),
             Work("coverage", self._keep_accounts),
-            Work("selftest", self.selftest.run),
             Work("upkeep", self._upkeep.run),
+            Work("readers", self._renewal.run),
+            *([Work("config", self._reloader.run)] if self._reloader else []),
+            Work("selftest", self.selftest.run),
         )
 
     async def stop(self) -> None:
@@ -168,6 +186,8 @@ class Service:
             notes.append(
                 f"{self.supervisor.failed_total} sessions broke by a fault of stopframe's; report what its log says"
             )
+        if self._reloader is not None:
+            notes += self._reloader.notes()
         if self._moderation is not None:
             notes.append(self._moderation)
         if not self.config.enforcement.live:
@@ -230,26 +250,55 @@ class Service:
         """As `ServiceView.release`."""
         return await self.responder.release(source, self._facts_of)
 
+    async def reload(self, file: str | None = None) -> ReloadReport:
+        """As `ServiceView.reload`."""
+        if self._reloader is None:
+            raise ViewError("the service runs without a config file; start it again with -c FILE")
+        if file is not None and not _is_same_file(Path(file), self._reloader.path):
+            raise ViewError(f"the service runs from another config file, {self._reloader.path}; name that with -c")
+        return await self._reloader.reload()
+
+    def reload_soon(self) -> None:
+        """Reload without waiting for it; what comes of it is in the log and in health."""
+        if self._reloader is None:
+            log.warning("config.no_file", note="the service runs without a config file; there is nothing to reload")
+        else:
+            self._reloader.ask()
+
+    async def reconfigure(self, config: Config) -> None:
+        """Go by `config`, which must agree with the one in force wherever only a start takes a change up.
+
+        Every part is told before anything else happens; readers whose job differs are replaced in turn afterwards.
+        """
+        self.config = config
+        self.pool.reconfigure(pool_settings(config, self._manifests))
+        self._enforcer.reconfigure(enforcer_settings(config))
+        self._sink.retain_ended(config.alerts.retain_ended.seconds)
+        self.responder.reconfigure(response_settings(config), breaker_settings(config))
+        running = list(self._all_sessions())
+        self.supervisor.watch_sources(watched_sources(config))
+        await asyncio.gather(*(session.reconfigure(self._settings_at_once(session)) for session in running))
+        self._renewal.begin()
+
     # Sessions
 
-    def _sources(self) -> list[Watched]:
-        found = []
-        for source in self.config.sources:
-            key = StreamKey("source", "source", source.name)
-            found.append(Watched(key, source.kind, source.url.reveal()))
-        return found
-
     def _open_session(self, watched: Watched) -> StreamSession:
-        path = watched.key.path
-        settings = SessionSettings(
-            job=reader_job(self.config, path, watched.kind, watched.url),
-            closer_look=self.config.closer_look_for(path),
-            deadline_seconds=self.config.analysis.deadline.seconds,
-            policy=self._policy,
-        )
+        settings = session_settings(self.config, watched.key.path, watched.kind, watched.url)
         parts = SessionParts(self.nursery, self.pool, self.metrics, self._respond)
         name = stream_id(self._secret, watched.key)
         return StreamSession(name, watched.key, settings, parts, connection=watched.connection)
+
+    def _all_sessions(self) -> Iterator[StreamSession]:
+        return iter([*self.supervisor.sessions.values(), *self.supervisor.leaving.values()])
+
+    def _wanted_settings(self, session: StreamSession) -> SessionSettings:
+        job = session.settings.job
+        return session_settings(self.config, session.key.path, job.kind, job.url)
+
+    def _settings_at_once(self, session: StreamSession) -> SessionSettings:
+        """What is wanted, but for the part of the reader's job that takes another reader."""
+        wanted = self._wanted_settings(session)
+        return replace(wanted, job=replace(session.settings.job, sampling=wanted.job.sampling))
 
     async def _respond(self, session: StreamSession, decision: Any) -> None:
         await self.responder.respond(decision, self._facts(session))
@@ -318,3 +367,10 @@ class Service:
             return await reading
         except StoreUnavailable as error:
             raise ViewError(str(error)) from error
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.resolve() == other.resolve()
+    except (OSError, RuntimeError):  # links that lead in a circle
+        return False

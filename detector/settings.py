@@ -1,7 +1,17 @@
-"""What the parts of the service are told, from a config."""
+"""What the parts of the service are told, from a config: at the start and at every reload alike."""
 
+from collections.abc import Iterator
+
+from detector.backoff import ReconnectSettings
+from detector.breaker import BreakerSettings
 from detector.config.config import Config
+from detector.config.loading import config_digest
+from detector.enforcement import EnforcerSettings
+from detector.events import StreamKey
 from detector.policy import BankRule, ClassRule, PolicySettings
+from detector.response import ResponseSettings
+from detector.session import SessionSettings
+from detector.supervisor import Watched
 from streams.job import Job, SourceKind
 
 
@@ -40,3 +50,48 @@ def reader_job(config: Config, path: str, kind: SourceKind, url: str, *, live: b
         ),
         allow_rtsp=config.reader.allow_rtsp,
     )
+
+
+def session_settings(config: Config, path: str, kind: SourceKind, url: str) -> SessionSettings:
+    """What the session of the stream `app/name` goes by, whose bytes come from `url`."""
+    return SessionSettings(
+        job=reader_job(config, path, kind, url),
+        closer_look=config.closer_look_for(path),
+        deadline_seconds=config.analysis.deadline.seconds,
+        policy=policy_settings(config),
+        blind=config.blind.rules(),
+        reconnect=ReconnectSettings(
+            longest_seconds=config.reader.longest_pause.seconds,
+            crash_limit=config.reader.crash_limit,
+            crash_window_seconds=config.reader.crash_window.seconds,
+            quarantine_seconds=config.reader.quarantine.seconds,
+            longest_quarantine_seconds=config.reader.longest_quarantine.seconds,
+        ),
+        stall_after_seconds=config.reader.stall_after.seconds,
+    )
+
+
+def response_settings(config: Config) -> ResponseSettings:
+    """How decisions are answered."""
+    return ResponseSettings(
+        expires_after_ms=round(config.alerts.expire_after.seconds * 1000),
+        config_digest=config_digest(config),
+        is_live=config.enforcement.live,
+    )
+
+
+def breaker_settings(config: Config) -> BreakerSettings:
+    """How much one source may cut."""
+    breaker = config.enforcement.breaker
+    return BreakerSettings(breaker.cuts, breaker.share.ratio, breaker.window.seconds)
+
+
+def enforcer_settings(config: Config) -> EnforcerSettings:
+    """How long a cut may take."""
+    return EnforcerSettings(deadline_seconds=config.enforcement.deadline.seconds)
+
+
+def watched_sources(config: Config) -> Iterator[Watched]:
+    """The streams that are watched by their URL."""
+    for source in config.sources:
+        yield Watched(StreamKey("source", "source", source.name), source.kind, source.url.reveal())

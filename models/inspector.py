@@ -70,6 +70,15 @@ class Inspector:
         self._algorithms = dict(algorithms if algorithms is not None else hash_algorithms())
 
     @property
+    def limits(self) -> Mapping[str, BankLimits]:
+        """Per bank name; a bank without any has the defaults. May be replaced between two frames."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Mapping[str, BankLimits]) -> None:
+        self._limits = dict(limits)
+
+    @property
     def banks(self) -> tuple[Bank, ...]:
         """The generations in use."""
         return tuple(self._banks.values())

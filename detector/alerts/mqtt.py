@@ -5,7 +5,7 @@ import contextlib
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -178,6 +178,10 @@ class MqttSink:
         receipt = _RECEIPTS.get(code, Receipt.REFUSED)
         self._note_permission("selftest", receipt)
         return receipt
+
+    def retain_ended(self, seconds: float) -> None:
+        """Let the last state of streams that end from now on stand for so long."""
+        self._settings = replace(self._settings, retain_ended_seconds=seconds)
 
     def problems(self) -> list[str]:
         """Return what an operator must fix about the broker, its permissions or its subscribers."""

@@ -60,6 +60,16 @@ class WorkerSetup:
     memory_limit_bytes: int
 
 
+def pack_reload(bank_limits: dict[str, int]) -> bytes:
+    """Return the order to take up the banks as they are on disk, under these limits."""
+    return pack(Kind.RELOAD, json.dumps(bank_limits).encode())
+
+
+def parse_reload(body: bytes) -> dict[str, int]:
+    """Return the limits of an order to take up the banks. It comes from the service, so it is not checked."""
+    return {str(name): int(distance) for name, distance in json.loads(body).items()}
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
     """The process is warm. `models` maps name to sha256; `refused` maps name to the reason; `banks` to row counts."""

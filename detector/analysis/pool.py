@@ -162,6 +162,19 @@ class AnalysisPool:
         found += [f"bank {name} is not in use: {why}" for name, why in sorted(state.refused_banks.items())]
         return found
 
+    def reconfigure(self, settings: PoolSettings) -> None:
+        """Go by other limits from the next frame on: of the queue, of a model's time, of the banks' distances.
+
+        Raises:
+            ValueError: what only a start can change differs.
+        """
+        before, setup = self._settings, settings.setup
+        if replace(before.setup, bank_limits=setup.bank_limits) != setup:
+            raise ValueError("the processes are set up already")
+        self._settings = settings
+        if setup.bank_limits != before.setup.bank_limits:
+            self.reload_banks()
+
     def reload_banks(self) -> None:
         """Make every process take up the banks as they are on disk now, between two frames."""
         self._bank_generation += 1
@@ -305,7 +318,7 @@ class AnalysisPool:
 
     async def _reload(self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         slot.bank_generation = self._bank_generation
-        writer.write(messages.pack(Kind.RELOAD, b""))
+        writer.write(messages.pack_reload(self._settings.setup.bank_limits))
         slot.ready = messages.parse_ready(await self._answer(slot, reader, Kind.RELOADED))
 
     async def _answer(self, slot: _Slot, reader: asyncio.StreamReader, wanted: Kind) -> bytes:

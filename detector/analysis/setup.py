@@ -66,8 +66,16 @@ def refuse_unknown_classes(config: Config, manifests: Iterable[Manifest]) -> Non
     Raises:
         ModelRefused: the config names such a class.
     """
+    for _, sentence in unknown_classes(config, manifests):
+        raise ModelRefused(f"classes: {sentence}")
+
+
+def unknown_classes(config: Config, manifests: Iterable[Manifest]) -> list[tuple[str, str]]:
+    """The classes of a config that no model knows, each with the sentence that says so."""
     known = {f"{manifest.name}/{label}" for manifest in manifests for label in manifest.model_info.labels}
-    for name in config.classes:
-        if name not in known:
-            listed = ", ".join(sorted(known)) or "none, as no model is configured"
-            raise ModelRefused(f"classes: {name} is not a class of any configured model; there are {listed}")
+    listed = ", ".join(sorted(known)) or "none, as no model is configured"
+    return [
+        (name, f"{name} is not a class of any configured model; there are {listed}")
+        for name in config.classes
+        if name not in known
+    ]

@@ -94,11 +94,13 @@ class _Worker:
         self._setup = setup
         self._refused: dict[str, str] = {}
         self._refused_banks: dict[str, str] = {}
-        limits = {name: BankLimits(max_distances={"pdq": distance}) for name, distance in setup.bank_limits.items()}
         classifiers = self._load_models()
         self._models = {classifier.name: classifier.sha256 for classifier in classifiers}
         self._inspector = Inspector(
-            clock=time.perf_counter, banks=self._load_banks(), limits=limits, classifiers=classifiers
+            clock=time.perf_counter,
+            banks=self._load_banks(),
+            limits=_limits(setup.bank_limits),
+            classifiers=classifiers,
         )
         self._inspector.inspect(bytes(PLANE_BYTES), bytes(PICTURE_BYTES), 64, 64, every_tier=True)  # warms up
         self._cage = self._enter_cage()
@@ -111,7 +113,7 @@ class _Worker:
             if kind is Kind.INSPECT:
                 self._inspect(body)
             elif kind is Kind.RELOAD:
-                self._reload()
+                self._reload(messages.parse_reload(body))
                 self._channel.send(messages.pack_ready(Kind.RELOADED, self._state()))
 
     def _inspect(self, body: bytes) -> None:
@@ -121,7 +123,8 @@ class _Worker:
         )
         self._channel.send(messages.pack_result(request.number, inspection))
 
-    def _reload(self) -> None:
+    def _reload(self, bank_limits: dict[str, int]) -> None:
+        self._inspector.limits = _limits(bank_limits)
         folder = Path(self._setup.banks_folder)
         self._refused_banks.clear()
         for name in {bank.name for bank in self._inspector.banks} | set(bank_names(folder, with_canary=True)):
@@ -173,6 +176,10 @@ class _Worker:
             refused_banks=self._refused_banks,
             missing_cage=self._cage.missing,
         )
+
+
+def _limits(bank_limits: dict[str, int]) -> dict[str, BankLimits]:
+    return {name: BankLimits(max_distances={"pdq": distance}) for name, distance in bank_limits.items()}
 
 
 def _sentence(error: Exception) -> str:

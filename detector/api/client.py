@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from detector.api.control import IDENTIFIER, SOCKET_NAME, ReleaseReport
 from detector.api.server import open_folder, socket_address
-from detector.api.view import CutReport, Health, IncidentRow, StreamRow, UndoReport
+from detector.api.view import CutReport, Health, IncidentRow, ReloadReport, StreamRow, UndoReport
 
 _Answer = TypeVar("_Answer")
 
@@ -91,6 +91,10 @@ class ControlClient:
     def release(self, source: str) -> bool:
         """Let `source` cut again after the breaker held it; False where nothing was held."""
         return self._ask("POST", "/breaker/release", ReleaseReport, json={"source": source}).is_released
+
+    def reload(self, file: Path | None = None) -> ReloadReport:
+        """Make the service take up its config file, which must be `file` if that is given."""
+        return self._ask("POST", "/reload", ReloadReport, json={"file": None if file is None else str(file)})
 
     def _ask(self, method: str, path: str, kind: type[_Answer], **content: Any) -> _Answer:
         assert self._http is not None, "ask inside the with block"

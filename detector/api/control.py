@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from detector.api.refusals import answer_refusals
-from detector.api.view import CutReport, Health, IncidentRow, ServiceView, StreamRow, UndoReport
+from detector.api.view import CutReport, Health, IncidentRow, ReloadReport, ServiceView, StreamRow, UndoReport
 
 SOCKET_NAME = "control.sock"
 """The control socket's name inside `state_dir`."""
@@ -39,6 +39,14 @@ class ReleaseReport(BaseModel):
 
     source: str
     is_released: bool
+
+
+class ReloadRequest(BaseModel):
+    """Which config file the caller means; None for whichever the service runs from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str | None = Field(default=None, min_length=1, max_length=4096)
 
 
 def create_control_app(view: ServiceView, *, may_show_keys: bool = True) -> FastAPI:
@@ -97,5 +105,9 @@ def _orders(view: ServiceView) -> APIRouter:
     @router.post("/breaker/release")
     async def release(request: ReleaseRequest) -> ReleaseReport:
         return ReleaseReport(source=request.source, is_released=await view.release(request.source))
+
+    @router.post("/reload")
+    async def reload(request: ReloadRequest) -> ReloadReport:
+        return await view.reload(request.file)
 
     return router

@@ -114,6 +114,16 @@ class UndoReport:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """What a reload came to: the keys that took effect, those that wait for a restart, or every fault and no effect."""
+
+    file: str
+    applied: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
 class ServiceView(Protocol):
     """The running service as the HTTP side sees it. All methods run on the service's event loop."""
 
@@ -139,6 +149,13 @@ class ServiceView(Protocol):
 
     async def release(self, source: str) -> bool:
         """Let `source` cut again after the breaker held it; False where nothing was held."""
+        ...
+
+    async def reload(self, file: str | None) -> ReloadReport:
+        """Take up the config file as it is now; `file` must be the one that the service runs from, if it is given.
+
+        Raises `ViewError` where it is another one, or where the service runs without a file.
+        """
         ...
 
 

@@ -129,8 +129,15 @@ def _wanted(kind: str, context: dict[str, Any], given: object) -> str:
     return _WANTED.get(kind, "another value").format(**context)
 
 
+_REPLACED = {
+    "alerts.blind_after": "no such key any more: each cause has a time of its own; write blind.stall.after and so on",
+}
+
+
 def _unknown_key(location: Location, values: object) -> str:
     """A key that no section has: the name probably meant, and all the names there are."""
+    if key_text(location) in _REPLACED:
+        return _REPLACED[key_text(location)]
     section = section_at(Config, location[:-1], values)
     names = sorted(section.model_fields) if section else []
     name = str(location[-1])

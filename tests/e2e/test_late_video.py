@@ -94,7 +94,7 @@ async def test_video_that_begins_late_is_found(tmp_path: Path) -> None:
             f"state_dir: {tmp_path}/state\n"
             "ingest: {kind: none}\n"
             f"sources: [{{name: lobby, url: 'http://127.0.0.1:{port}/live/key.flv'}}]\n"
-            "alerts: {blind_after: 2s, mqtt: {url: 'mqtt://127.0.0.1:0'}}\n"
+            "alerts: {mqtt: {url: 'mqtt://127.0.0.1:0'}}\n"
             "http: {listen: '127.0.0.1:0'}\n"
             "analysis: {workers: 1}\n"
         )
@@ -104,7 +104,7 @@ async def test_video_that_begins_late_is_found(tmp_path: Path) -> None:
             session = next(iter(service.supervisor.sessions.values()))
             while session.code != "no_video":
                 await asyncio.sleep(0.1)
-            assert incidents[0].signals.startswith("blind: ")
+            assert incidents[0].signals.startswith("blind/")
             assert session.last_sample_at is None
 
             late.video_from = time.monotonic()

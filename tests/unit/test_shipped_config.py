@@ -156,6 +156,7 @@ def test_every_option_is_explained_above_it() -> None:
             "alerts",
             "mqtt",
             "http",
+            "blind",
         }:
             assert re.match(r"\s*#", lines[number - 1]), f"line {number + 1}: {line}"
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from av.codec.codec import Codec
 from av.codec.context import CodecContext, ThreadType
 from av.error import EOFError as AvEOFError
 from av.error import FFmpegError
@@ -20,6 +21,12 @@ PLANE_INTERPOLATION = Interpolation.AREA
 """Every pixel of the frame counts in the hash plane; point sampling would let fine patterns choose what is hashed."""
 
 PICTURE_INTERPOLATION = Interpolation.BILINEAR
+
+_VP9_SYNC_CODE = 0x498342
+_VP9_RGB = 7
+
+BROKEN = (FFmpegError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What hostile bytes raise: the binding turns many of libav's surprises into errors that are none of libav's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +88,11 @@ class Decoder:
 
     `decode_alone` gives a keyframe at once: it drains the decoder after the packet, else a stream with B-frames would
     hold the picture back until two more keyframes have come. `decode_through` decodes packet after packet and is not
-    disturbed by that. A packet that cannot be decoded is counted in `errors` and gives no frame.
+    disturbed by that. A packet that cannot be decoded is counted in `errors` and gives no frame; if that is because its
+    pictures are larger than `max_pixels`, `refused_size` says how large.
     """
+
+    refused_size: tuple[int, int] | None = None
 
     def __init__(self, stream: VideoStream, max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -111,9 +121,12 @@ class Decoder:
 
         FLV sends them beside the packets, once; a decoder that skipped that packet could read nothing after it.
         """
-        if packet.has_sidedata("new_extradata"):
-            self._extradata = bytes(packet.get_sidedata("new_extradata"))
-            self._alone = self._new_context()
+        try:
+            if packet.has_sidedata("new_extradata"):
+                self._extradata = bytes(packet.get_sidedata("new_extradata"))
+                self._alone = self._new_context()
+        except BROKEN:
+            self._errors += 1
 
     def decode_alone(self, packet: AnyPacket) -> VideoFrame | None:
         """Return the picture of the keyframe in `packet`, or None: not every packet flagged as keyframe holds one."""
@@ -140,13 +153,21 @@ class Decoder:
         """Return the frame's presentation time. Drained frames carry no time base, so it is the track's."""
         return None if frame.pts is None else float(frame.pts * self._time_base)
 
-    def plane(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Return the hash plane of `frame`; see `PixelReader.plane`."""
-        return self._pixel_reader.plane(frame, self._rotation(frame))
+    def plane(self, frame: VideoFrame) -> NDArray[np.uint8] | None:
+        """Return the hash plane of `frame`; see `PixelReader.plane`. None as with `pixels`."""
+        try:
+            return self._pixel_reader.plane(frame, self._rotation(frame))
+        except BROKEN:
+            self._errors += 1
+            return None
 
-    def pixels(self, frame: VideoFrame) -> Pixels:
-        """Return both sizes of `frame`; see `PixelReader.pixels`."""
-        return self._pixel_reader.pixels(frame, self._rotation(frame))
+    def pixels(self, frame: VideoFrame) -> Pixels | None:
+        """Return both sizes of `frame`; None, counted in `errors`, if it is of a kind that cannot be scaled."""
+        try:
+            return self._pixel_reader.pixels(frame, self._rotation(frame))
+        except BROKEN:
+            self._errors += 1
+            return None
 
     def _rotation(self, frame: VideoFrame) -> int:
         # A container's display matrix reaches only frames of the context that was made from its track.
@@ -168,8 +189,9 @@ class Decoder:
     def _feed(self, context: VideoCodecContext, packet: AnyPacket) -> list[VideoFrame]:
         try:
             return self._usable(context.decode(packet))
-        except FFmpegError:
+        except BROKEN:
             self._errors += 1
+            self._check_claim(packet)
             return []
 
     def _drain(self, context: VideoCodecContext) -> list[VideoFrame]:
@@ -177,14 +199,69 @@ class Decoder:
             return self._usable(context.decode(None))
         except AvEOFError:
             return []
-        except FFmpegError:
+        except BROKEN:
             self._errors += 1
             return []
 
+    def _check_claim(self, packet: AnyPacket) -> None:
+        """Libav refuses a picture that is too large with the same error as noise: ask its parser for the size."""
+        width, height = _claimed_size(self._codec, self._extradata, bytes(packet))
+        if width * height > self._max_pixels:
+            self.refused_size = width, height
+
     def _usable(self, frames: list[VideoFrame]) -> list[VideoFrame]:
-        usable = [frame for frame in frames if 0 < frame.width * frame.height <= self._max_pixels]
-        self._errors += len(frames) - len(usable)
+        usable = []
+        for frame in frames:
+            if 0 < frame.width * frame.height <= self._max_pixels:
+                usable.append(frame)
+                continue
+            self._errors += 1
+            self.refused_size = frame.width, frame.height
         return usable
+
+
+def _claimed_size(codec: Codec, extradata: bytes | None, packet: bytes) -> tuple[int, int]:
+    """Return width and height of the pictures in `packet` as its own headers have it, (0, 0) if they do not say."""
+    if codec.canonical_name == "vp9":  # of which libav's parser tells no size
+        return vp9_keyframe_size(packet)
+    context = CodecContext.create(codec, "r")
+    assert isinstance(context, VideoCodecContext)
+    context.extradata = extradata
+    try:
+        context.parse(packet)
+        context.parse(b"")
+    except BROKEN:
+        return 0, 0
+    return context.width, context.height
+
+
+def vp9_keyframe_size(packet: bytes) -> tuple[int, int]:
+    """Return the size in a VP9 keyframe's uncompressed header (VP9 Bitstream Specification, 6.2), else (0, 0)."""
+    bits = int.from_bytes(packet[:16].ljust(16, b"\0"), "big")
+    at = 0
+
+    def read(count: int) -> int:
+        nonlocal at
+        at += count
+        return bits >> (128 - at) & ((1 << count) - 1)
+
+    if read(2) != 2:
+        return 0, 0
+    profile = read(1) | read(1) << 1
+    if profile == 3:
+        read(1)
+    shows_existing, is_no_keyframe = read(1), read(1)
+    read(2)
+    if shows_existing or is_no_keyframe or read(24) != _VP9_SYNC_CODE:
+        return 0, 0
+    if profile >= 2:
+        read(1)
+    is_rgb = read(3) == _VP9_RGB
+    if not is_rgb:
+        read(1)
+    if profile in (1, 3):
+        read(1 if is_rgb else 3)
+    return read(16) + 1, read(16) + 1
 
 
 def _rows(frame: VideoFrame, height: int, row_bytes: int) -> NDArray[np.uint8]:

@@ -18,15 +18,39 @@ class Sized(Protocol):
 PacketT = TypeVar("PacketT", bound=Sized)
 
 
+class RingBudget:
+    """What the rings of one source may hold together: tracks that a publisher adds get him no more memory."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held now by all of them."""
+        return self._held_bytes
+
+    def take(self, wanted_bytes: int) -> bool:
+        """Grant `wanted_bytes` more; False if they do not fit."""
+        if self._held_bytes + wanted_bytes > self._limit_bytes:
+            return False
+        self._held_bytes += wanted_bytes
+        return True
+
+    def give_back(self, held_bytes: int) -> None:
+        """Take back what was granted."""
+        self._held_bytes -= held_bytes
+
+
 class GopRing(Generic[PacketT]):
-    """Packets with their arrival times, oldest first, in at most `limit_bytes`.
+    """Packets with their arrival times, oldest first, in at most `limit`: bytes, or a budget shared with other rings.
 
     It never drops a packet by itself: one that does not fit is refused and counted in `overflows`, and the caller
     decodes what is here before it is cleared. So a publisher who never sends a keyframe costs CPU time, not blindness.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, limit: int | RingBudget) -> None:
+        self._budget = limit if isinstance(limit, RingBudget) else RingBudget(limit)
         self._entries: list[tuple[PacketT, float]] = []
         self._held_bytes = 0
         self._overflows = 0
@@ -50,7 +74,7 @@ class GopRing(Generic[PacketT]):
     def add(self, packet: PacketT, arrived_at: float) -> bool:
         """Keep `packet`; False if it does not fit (then nothing changed but the count)."""
         cost_bytes = packet.size + PACKET_OVERHEAD_BYTES
-        if self._held_bytes + cost_bytes > self._limit_bytes:
+        if not self._budget.take(cost_bytes):
             self._overflows += 1
             return False
         self._entries.append((packet, arrived_at))
@@ -60,4 +84,5 @@ class GopRing(Generic[PacketT]):
     def clear(self) -> None:
         """Forget every packet."""
         self._entries.clear()
+        self._budget.give_back(self._held_bytes)
         self._held_bytes = 0

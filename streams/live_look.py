@@ -68,6 +68,7 @@ class LiveLook(Generic[PacketT, FrameT]):
         self._emit = emit
         self._working = working
         self._unseen: tuple[FrameT, float] | None = None
+        self._has_gap = False
 
     def take(self, packet: PacketT, arrived_at: float) -> None:
         """Look at the next packet of the video track."""
@@ -76,7 +77,12 @@ class LiveLook(Generic[PacketT, FrameT]):
         if self._sampler.must_look_back(arrived_at):
             self._decode_ring()
             self._look_at_unseen()
+        without_picture = self.keyframes_without_picture
         starts_here = packet.is_keyframe and self._take_keyframe(packet, arrived_at)
+        # After a gap only a keyframe can be decoded. A flag that proved false is as good as a refresh stream will give.
+        self._has_gap &= not starts_here and self.keyframes_without_picture == without_picture
+        if self._has_gap:
+            return
         if self._sampler.decodes_through(arrived_at, starts_here=starts_here):
             self._decode_through(packet, arrived_at)
             return
@@ -88,6 +94,22 @@ class LiveLook(Generic[PacketT, FrameT]):
             self._sampler.ring_overflowed()
             self._sampler.decodes_through(arrived_at, starts_here=False)
             self._decode_through(packet, arrived_at)
+
+    def skim(self, packet: PacketT, arrived_at: float) -> None:
+        """Look at the next packet as cheaply as can be: at keyframes alone, thinned as ever; keep nothing.
+
+        It breaks the sampler's promise. What comes after refers to what was passed over, so `take` begins anew at the
+        next keyframe.
+        """
+        self._sampler.begin(arrived_at)
+        self._decoder.note(packet)
+        if not self._has_gap:
+            self._has_gap = True
+            self._decoder.finish_through()
+            self._ring.clear()
+            self._unseen = None
+        if packet.is_keyframe:
+            self._take_keyframe(packet, arrived_at)
 
     def overhear(self, arrived_at: float) -> None:
         """A packet of another track came: time goes on, and the last picture may be on screen for too long unseen."""

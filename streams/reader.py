@@ -7,8 +7,6 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable
-from random import SystemRandom
 
 import av.audio.codeccontext
 import av.audio.stream
@@ -19,21 +17,19 @@ import av.subtitles.codeccontext
 import av.subtitles.stream
 import av.video.codeccontext
 import av.video.stream
-import numpy as np
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
-from streams.decoder import Decoder, PixelReader
+from streams.decoder import PixelReader
 from streams.faults import SourceError
-from streams.frame import MAX_TRACKS, Frame, SampleReason
-from streams.gop import GopRing
-from streams.job import Job, SourceKind
-from streams.live_look import LiveLook
-from streams.sampling import MediaClock, Sampler, ScanSampler
+from streams.frame import Frame, SampleReason
+from streams.job import Job
+from streams.looked_at import LookedAt
 from streams.sandbox import CagePolicy, CageReport, SandboxUnavailable, enter
+from streams.scanning import Scan
 from streams.sender import Counters, Sender, ServiceGone, read_message
-from streams.source import AnyPacket, Source, open_source
-from streams.wire import Adjust, EndCode, Ended, LookCloser, Opened, Order, WireError
+from streams.source import Source, open_source
+from streams.watching import Watch
+from streams.wire import EndCode, Ended, Opened, Order, WireError
 
 MEDIA_FD = 4
 """Where a file to read was put by whoever started this process."""
@@ -94,14 +90,6 @@ class _Orders:
         return latest
 
 
-def _obey(order: Order, sampler: Sampler) -> None:
-    match order:
-        case LookCloser():
-            sampler.look_closer(order.interval_seconds, order.until)
-        case Adjust():
-            sampler.adjust(order.sampling)
-
-
 class _Reading:
     """One job in the cage, from opening to its last word."""
 
@@ -139,185 +127,52 @@ class _Reading:
             return EndCode.INTERNAL, f"unexpected {type(error).__name__}"
 
     def _opened(self, source: Source) -> Opened:
-        facts = source.facts
+        first = source.tracks[0]
         return Opened(
-            codec=facts.codec,
-            width=max(1, facts.width),
-            height=max(1, facts.height),
-            video_tracks=min(facts.video_tracks, MAX_TRACKS),
+            codec=first.codec,
+            width=max(1, first.width),
+            height=max(1, first.height),
+            video_tracks=len(source.tracks),
             landlock_abi=self._report.landlock_abi,
             has_seccomp=self._report.has_seccomp,
             limits_network=self._report.limits_network,
-            open_seconds=facts.open_seconds,
+            open_seconds=source.facts.open_seconds,
         )
 
     def _read(self, source: Source) -> tuple[EndCode, str]:
-        decoder = Decoder(source.stream, self._job.max_pixels)
+        looking: Watch | Scan
         if self._job.live:
-            return self._watch(source, decoder)
-        return self._scan(source, decoder)
-
-    def _watch(self, source: Source, decoder: Decoder) -> tuple[EndCode, str]:
-        counters = self._counters
-        sampler = Sampler(self._job.sampling, SystemRandom().random)
-        ring: GopRing[AnyPacket] = GopRing(self._job.ring_limit_bytes)
-
-        def emit(frame: VideoFrame, arrived_at: float, reason: SampleReason) -> None:
-            self._emit(decoder, frame, arrived_at, reason)
-
-        look: LiveLook[AnyPacket, VideoFrame] = LiveLook(sampler, ring, decoder, emit, self._work)
-        pace = self._paced(source) if self._job.kind is SourceKind.FILE else None
-        end: tuple[EndCode, str] | None = None
+            looking = Watch(source, self._job, self._counters, self._emit, self._orders.take)
+        else:
+            looking = Scan(source, self._job, self._counters, self._emit)
         try:
-            for packet in self._packets(source):
-                if packet.stream_index != source.stream.index:
-                    if pace is None:
-                        look.overhear(time.monotonic())
-                    continue
-                if pace is not None:
-                    pace(packet)
-                for order in self._orders.take():
-                    _obey(order, sampler)
-                look.take(packet, time.monotonic())
-                counters.keyframes = look.keyframes
-                counters.keyframes_without_picture = look.keyframes_without_picture
-                counters.decode_errors = decoder.errors
-                counters.ring_bytes, counters.ring_overflows = ring.held_bytes, ring.overflows
-                counters.gop_seconds = sampler.gop_seconds
-        except SourceError as error:
-            end = error.code, error.detail
-        look.finish()
-        return end or (EndCode.END_OF_STREAM, "")
+            return looking.run()
+        finally:
+            self._media_end_seconds = looking.media_end_seconds
 
-    def _paced(self, source: Source) -> Callable[[AnyPacket], None]:
-        """Return what waits until a file's packet would have arrived if the file were a live stream."""
-        clock = self._media_clock(source)
-        started_at = time.monotonic()
-
-        def pace(packet: AnyPacket) -> None:
-            due_at = started_at + clock.advance(_seconds(packet.dts, packet))
-            self._media_end_seconds = clock.end(_seconds(packet.duration, packet))
-            self._counters.working_since = math.nan
-            while (left := due_at - time.monotonic()) > 0:
-                time.sleep(left)
-            self._work()
-
-        return pace
-
-    def _scan(self, source: Source, decoder: Decoder) -> tuple[EndCode, str]:
-        if source.facts.is_picture:
-            return self._scan_picture(source, decoder)
-        scan = _Scan(self._media_clock(source), ScanSampler(self._job.sampling.interval_seconds), decoder)
-        end: tuple[EndCode, str] | None = None
-        try:
-            for packet in self._packets(source):
-                if packet.stream_index != source.stream.index:
-                    continue
-                self._counters.keyframes += packet.is_keyframe
-                scan.last_frame_seconds = _seconds(packet.duration, packet) or None
-                scan.heard_seconds += scan.last_frame_seconds or source.facts.frame_seconds
-                self._emit_scanned(scan, decoder.decode_through(packet), decoder)
-        except SourceError as error:
-            end = error.code, error.detail
-        self._emit_scanned(scan, decoder.finish_through(), decoder)
-        self._media_end_seconds = scan.clock.end(scan.last_frame_seconds)
-        return end or self._scan_end(decoder)
-
-    def _scan_picture(self, source: Source, decoder: Decoder) -> tuple[EndCode, str]:
-        for packet in self._packets(source):
-            frame = decoder.decode_alone(packet)
-            self._counters.decode_errors = decoder.errors
-            if frame is not None:
-                self._emit(decoder, frame, 0.0, SampleReason.PICTURE)
-                break
-        self._media_end_seconds = 0.0
-        return self._scan_end(decoder)
-
-    def _scan_end(self, decoder: Decoder) -> tuple[EndCode, str]:
-        if self._sequence:
-            return EndCode.END_OF_STREAM, ""
-        if decoder.errors:
-            return EndCode.DECODE_ERRORS, "none of its frames could be decoded"
-        return EndCode.NO_VIDEO, "it holds no frame"
-
-    def _emit_scanned(self, scan: "_Scan", frames: list[VideoFrame], decoder: Decoder) -> None:
-        self._counters.decode_errors = decoder.errors
-        for frame in frames:
-            self._work()
-            at, reason = scan.look(frame)
-            if reason is not None:
-                self._emit(decoder, frame, at, reason)
-
-    def _packets(self, source: Source) -> "_Counted":
-        return _Counted(source, self._counters)
-
-    def _media_clock(self, source: Source) -> MediaClock:
-        return MediaClock(source.facts.frame_seconds, self._job.sampling.detect_within_seconds)
-
-    def _work(self) -> None:
-        self._counters.working_since = time.monotonic()
-
-    def _emit(self, decoder: Decoder, frame: VideoFrame, arrived_at: float, reason: SampleReason) -> None:
-        pixels = decoder.pixels(frame)
+    def _emit(self, track: LookedAt, frame: VideoFrame, arrived_at: float, reason: SampleReason) -> bool:
+        """Send a sample of `frame`; False if nothing can be made of it."""
+        pixels = track.decoder.pixels(frame)
+        if pixels is None:
+            return False
         self._sequence += 1
         sample = Frame(
             sequence=self._sequence,
             arrived_at=arrived_at,
             decoded_at=time.monotonic(),
-            pts_seconds=decoder.pts_seconds(frame),
+            pts_seconds=track.decoder.pts_seconds(frame),
             reason=reason,
             is_corrupt=frame.is_corrupt,
             width=pixels.width,
             height=pixels.height,
             plane=pixels.plane.tobytes(),
             picture=pixels.picture.tobytes(),
+            track=track.number,
         )
         self._counters.working_since = math.nan  # waiting for the service is no work
         self._sender.put(sample)
-        self._work()
-
-
-class _Scan:
-    """What a scan remembers between frames."""
-
-    def __init__(self, clock: MediaClock, sampler: ScanSampler, decoder: Decoder) -> None:
-        self.clock = clock
-        self.last_frame_seconds: float | None = None
-        self.heard_seconds = 0.0
-        self._sampler = sampler
-        self._decoder = decoder
-        self._analysed: NDArray[np.int16] | None = None
-
-    def look(self, frame: VideoFrame) -> tuple[float, SampleReason | None]:
-        """Return the frame's time on the media clock, and why it is analysed if it is."""
-        at = self.clock.advance(self._decoder.pts_seconds(frame), heard_seconds=self.heard_seconds)
-        self.heard_seconds = 0.0
-        plane = self._decoder.plane(frame).astype(np.int16)
-        change = 0.0 if self._analysed is None else float(np.abs(plane - self._analysed).mean())
-        reason = self._sampler.reason(at, change)
-        if reason is not None:
-            self._analysed = plane
-        return at, reason
-
-
-class _Counted:
-    """The packets of a source; counts them and marks the time between two of them as work."""
-
-    def __init__(self, source: Source, counters: Counters) -> None:
-        self._packets = source.packets()
-        self._counters = counters
-
-    def __iter__(self) -> "_Counted":
-        return self
-
-    def __next__(self) -> AnyPacket:
-        counters = self._counters
-        counters.working_since = math.nan
-        packet = next(self._packets)
-        counters.last_packet_at = counters.working_since = time.monotonic()
-        counters.packets += 1
-        counters.received_bytes += packet.size
-        return packet
+        self._counters.working_since = time.monotonic()
+        return True
 
 
 def _policy(job: Job) -> CagePolicy:
@@ -328,10 +183,6 @@ def _policy(job: Job) -> CagePolicy:
         open_files=_OPEN_FILES,
         mode=job.sandbox,
     )
-
-
-def _seconds(ticks: int | None, packet: AnyPacket) -> float | None:
-    return None if ticks is None else float(ticks * packet.time_base)
 
 
 def _tiny_png() -> bytes:

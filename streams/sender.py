@@ -15,6 +15,7 @@ from streams.frame import Frame, SampleReason
 from streams.wire import (
     HEADER,
     Adjust,
+    EndCode,
     Ended,
     Heartbeat,
     Kind,
@@ -41,7 +42,8 @@ class ServiceGone(Exception):
 class Counters:
     """What the reading thread counts and each heartbeat tells. Times are monotonic; NaN stands for never.
 
-    Waiting beyond `overdue_at` is told as work: what goes on then is no longer the wait for bytes it should be.
+    Beyond `overdue_at` the sender says the last word itself: the reading thread waits inside libav for longer than it
+    was told to, and whoever keeps the reader kills it then.
     """
 
     last_packet_at: float = math.nan
@@ -136,6 +138,9 @@ class Sender:
             if now >= next_heartbeat:
                 self._send(self._heartbeat(now))
                 next_heartbeat = now + HEARTBEAT_SECONDS
+            if now > self._counters.overdue_at:
+                self._send(Ended(EndCode.TIMEOUT, math.nan, "nothing that could be read came in time"))
+                return
             message = self._next()
             if message is not None:
                 if isinstance(message, Ended):  # the last counts belong to the last word
@@ -156,9 +161,7 @@ class Sender:
 
     def _heartbeat(self, now: float) -> Heartbeat:
         counted = {field.name: getattr(self._counters, field.name) for field in fields(Counters)}
-        overdue_at = counted.pop("overdue_at")
-        if now > overdue_at:
-            counted["working_since"] = overdue_at
+        del counted["overdue_at"]
         return Heartbeat(sent_at=now, cpu_seconds=time.process_time(), **counted)
 
     def _send(self, message: Message) -> None:

@@ -1,6 +1,8 @@
 """An open source: its packets, what it holds, and whether that is allowed to be decoded."""
 
+import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -8,6 +10,7 @@ from typing import Self, TypeAlias
 
 import av
 import av.error
+import av.logging
 from av.container.input import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
@@ -15,8 +18,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from streams.faults import SourceError, while_reading
+from streams.frame import MAX_TRACKS
 from streams.job import Job
-from streams.opening import PICTURE_FORMATS, open_container
+from streams.opening import MAX_STREAMS, PICTURE_FORMATS, open_container
 from streams.wire import EndCode
 
 AnyPacket: TypeAlias = "Packet[Stream]"
@@ -29,35 +33,67 @@ _LONGEST_CLAIM = 7 * 86_400 * 1_000_000
 """In microseconds: a container that says it is longer than a week says nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFacts:
-    """What opening a source showed. `video_tracks` above 1 means that viewers may see what nobody here looks at."""
+_LAYOUT_SECONDS = 0.5
+"""How often is looked for tracks that were not there before; a look takes some 50 microseconds."""
 
+_VIDEO_LINE = re.compile(r"^ +Stream #0:(\d+).*?: Video: (\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTrack:
+    """One video track; `number` counts them from 0. A `width` and `height` of 0 are not known yet."""
+
+    number: int
+    stream: VideoStream
     codec: str
     width: int
     height: int
-    video_tracks: int
-    is_picture: bool
     frame_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What opening a source showed, beside its tracks."""
+
+    is_picture: bool
     open_seconds: float
 
 
 class Source:
-    """An open source: its first video track, and every packet in the order of arrival. Closes as context manager."""
+    """An open source: its video tracks, and every packet in the order of arrival. Closes as context manager.
 
-    def __init__(self, container: InputContainer, stream: VideoStream, facts: SourceFacts) -> None:
+    Each of `tracks`, at least one and at most `MAX_TRACKS`, is of a codec and a size that are allowed.
+    """
+
+    def __init__(self, container: InputContainer, tracks: tuple[VideoTrack, ...], facts: SourceFacts) -> None:
         self._container = container
-        self.stream = stream
+        self.tracks = tracks
         self.facts = facts
 
     def packets(self) -> Iterator[AnyPacket]:
-        """Yield the packets of all tracks until the source ends by itself; raise `SourceError` if it ends otherwise."""
+        """Yield the packets of all tracks until the source ends by itself; raise `SourceError` if it ends otherwise.
+
+        It ends with `TRACKS_CHANGED` when video comes on a track that was not there at the start: the binding drops
+        such packets without a word.
+        """
+        layout = _video_layout(self._container)
+        looked_at = time.monotonic()
         try:
             for packet in self._container.demux():
                 if packet.size:  # the last one of each track is an empty mark
                     yield packet
+                if time.monotonic() - looked_at > _LAYOUT_SECONDS:
+                    self._check_layout(layout)
+                    looked_at = time.monotonic()
         except av.error.FFmpegError as error:
             raise while_reading(error) from None
+        except IndexError:  # at its end the binding trips over tracks that came later
+            pass
+        self._check_layout(layout)
+
+    def _check_layout(self, layout: Counter[tuple[str, str]]) -> None:
+        if _video_layout(self._container) - layout:
+            raise SourceError(EndCode.TRACKS_CHANGED, "a video track came that was not there when it was opened")
 
     def __enter__(self) -> Self:
         return self
@@ -73,13 +109,14 @@ def open_source(job: Job, media_fd: int | None) -> Source:
     started_at = time.monotonic()
     container = open_container(job, media_fd, quick=True)
     try:
-        if not container.streams.video:
+        if not container.streams.video and len(container.streams) < MAX_STREAMS:
             # A server that sends sound first: the quick look was too short to see the picture.
             container.close()
             container = open_container(job, media_fd, quick=False)
-        stream, tracks = _video_track(container)
-        facts = _facts(container, stream, tracks, started_at)
-        _check(facts, job.max_pixels)
+        is_picture = container.format.name in PICTURE_FORMATS
+        tracks = _video_tracks(container)
+        for track in tracks:
+            _check(track, PICTURE_CODECS if is_picture else STREAM_CODECS, job.max_pixels)
     except SourceError as error:
         if container.duration is not None and 0 <= container.duration < _LONGEST_CLAIM:
             error.media_seconds = container.duration / av.time_base
@@ -88,35 +125,58 @@ def open_source(job: Job, media_fd: int | None) -> Source:
     except BaseException:
         container.close()
         raise
-    return Source(container, stream, facts)
+    return Source(container, tracks, SourceFacts(is_picture, time.monotonic() - started_at))
 
 
-def _video_track(container: InputContainer) -> tuple[VideoStream, int]:
-    tracks = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not tracks:
+def _video_tracks(container: InputContainer) -> tuple[VideoTrack, ...]:
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if len(streams) > MAX_TRACKS:
+        raise SourceError(EndCode.TOO_MANY_TRACKS, f"{len(streams)} video tracks; at most {MAX_TRACKS} are looked at")
+    if len(container.streams) >= MAX_STREAMS:  # there may be more, which libav left out
+        raise SourceError(EndCode.TOO_MANY_TRACKS, f"it has {MAX_STREAMS} tracks or more; not all can be looked at")
+    if not streams:
         raise SourceError(EndCode.NO_VIDEO, "it has no video track")
-    return tracks[0], len(tracks)
+    return tuple(_video_track(number, stream) for number, stream in enumerate(streams))
 
 
-def _facts(container: InputContainer, stream: VideoStream, tracks: int, started_at: float) -> SourceFacts:
+def _video_track(number: int, stream: VideoStream) -> VideoTrack:
     # The binding has no context for a codec it does not know, whatever its type says.
     context: VideoCodecContext | None = getattr(stream, "codec_context", None)
     # The codec's own word first: with the quick look the container's is a guess, and twice too high.
     rate = (context and context.framerate) or stream.average_rate or stream.guessed_rate
-    return SourceFacts(
+    return VideoTrack(
+        number=number,
+        stream=stream,
         codec="" if context is None else context.codec.canonical_name,
         width=0 if context is None else context.width,
         height=0 if context is None else context.height,
-        video_tracks=tracks,
-        is_picture=container.format.name in PICTURE_FORMATS,
         frame_seconds=1.0 / float(rate) if rate else 1.0 / 25,
-        open_seconds=time.monotonic() - started_at,
     )
 
 
-def _check(facts: SourceFacts, max_pixels: int) -> None:
-    allowed = PICTURE_CODECS if facts.is_picture else STREAM_CODECS
-    if facts.codec not in allowed:
-        raise SourceError(EndCode.CODEC, f"its codec is none of {', '.join(sorted(allowed))}")
-    if facts.width * facts.height > max_pixels:
-        raise SourceError(EndCode.RESOLUTION, f"{facts.width}x{facts.height} is beyond {max_pixels} pixels")
+def _check(track: VideoTrack, allowed: frozenset[str], max_pixels: int) -> None:
+    whose = f"video track {track.number + 1}" if track.number else "its video"
+    if track.codec not in allowed:
+        raise SourceError(EndCode.CODEC, f"the codec of {whose} is none of {', '.join(sorted(allowed))}")
+    if track.width * track.height > max_pixels:
+        raise resolution_refused(track.width, track.height, max_pixels)
+
+
+def resolution_refused(width: int, height: int, max_pixels: int) -> SourceError:
+    """Return how a picture is refused that is larger than the job allows."""
+    return SourceError(EndCode.RESOLUTION, f"{width}x{height} is beyond {max_pixels} pixels")
+
+
+def _video_layout(container: InputContainer) -> Counter[tuple[str, str]]:
+    """Count index and codec of each video stream that libav knows now; the binding's own list never grows.
+
+    Read from libav's description of the container: a line of its own tells of each stream, and what a publisher wrote
+    into a value cannot begin a line.
+    """
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        described: str = container.dumps_format()  # type: ignore[attr-defined]  # left out of the binding's stubs
+    finally:
+        av.logging.set_level(level)
+    return Counter(_VIDEO_LINE.findall(described))

@@ -407,12 +407,13 @@ def test_sender_tells_when_nobody_listens() -> None:
         assert time.monotonic() - started_at < 2.0
 
 
-def test_sender_tells_overlong_opening_as_work() -> None:
-    """Waiting beyond what opening may take shows in heartbeats as work, so that the service ends it."""
+def test_sender_ends_an_overlong_wait() -> None:
+    """Waiting beyond what it may take ends in a last word, whatever the thread that waits does."""
     ours, theirs = socket.socketpair()
     overdue_at = time.monotonic() - 7.0
     with ours, theirs, Sender(theirs.fileno(), Counters(overdue_at=overdue_at), lambda _: None, drops=True):
-        beat = read_message(ours.fileno())
+        beat, ended = read_message(ours.fileno()), read_message(ours.fileno())
 
     assert isinstance(beat, Heartbeat)
-    assert beat.working_since == overdue_at
+    assert isinstance(ended, Ended)
+    assert ended.code is EndCode.TIMEOUT

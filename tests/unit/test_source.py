@@ -1,6 +1,7 @@
 """What is opened, what is refused, and that nothing a stranger wrote comes back in a message."""
 
 import contextlib
+import io
 import itertools
 import os
 import socket
@@ -15,7 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import hostile_clips
+from benchmarks.hostile_clips import as_bytes
 from streams.faults import SourceError, while_opening, while_reading
+from streams.frame import MAX_TRACKS
 from streams.job import Job, SandboxMode, SourceKind
 from streams.opening import sniff
 from streams.sampling import SamplingSettings
@@ -87,10 +91,10 @@ def test_allowed_file_is_opened_through_its_descriptor(media: MediaMaker, tmp_pa
     with on_descriptor(tmp_path / "clip", content) as fd:
         for _ in range(2):
             with open_source(job(SourceKind.FILE), fd) as source:
-                assert source.facts.codec == ("vp8" if container == "webm" else "h264")
-                assert (source.facts.width, source.facts.height) == (320, 240)
-                assert source.facts.video_tracks == 1
-                assert source.facts.frame_seconds == pytest.approx(1 / 30, rel=0.05)
+                (track,) = source.tracks
+                assert track.codec == ("vp8" if container == "webm" else "h264")
+                assert (track.width, track.height) == (320, 240)
+                assert track.frame_seconds == pytest.approx(1 / 30, rel=0.05)
                 assert sum(1 for _ in source.packets()) == 60
 
 
@@ -100,7 +104,7 @@ def test_picture_is_opened_as_one(media: MediaMaker, tmp_path: Path, codec: str,
     content = media.picture(codec, media.ramp(0), pixel_format)
     with on_descriptor(tmp_path / "picture", content) as fd, open_source(job(SourceKind.FILE), fd) as source:
         assert source.facts.is_picture
-        assert source.facts.codec == codec.removeprefix("lib")
+        assert source.tracks[0].codec == codec.removeprefix("lib")
 
 
 @pytest.mark.parametrize(
@@ -178,14 +182,43 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         assert refusal(job(SourceKind.FILE), fd).code is EndCode.NO_VIDEO
 
 
-def test_two_video_tracks_are_reported(media: MediaMaker, tmp_path: Path) -> None:
-    """The first of several video tracks is read, and how many there are is said."""
+def test_every_video_track_is_told(media: MediaMaker, tmp_path: Path) -> None:
+    """Each of several video tracks is there to be looked at, in its order."""
     with (
         on_descriptor(tmp_path / "clip", media.clip(Clip(tracks=2))) as fd,
         open_source(job(SourceKind.FILE), fd) as source,
     ):
-        assert source.facts.video_tracks == 2
-        assert source.stream.index == 0
+        assert [(track.number, track.stream.index, track.codec) for track in source.tracks] == [
+            (0, 0, "h264"),
+            (1, 1, "h264"),
+        ]
+
+
+def test_more_tracks_than_are_looked_at_are_refused(media: MediaMaker, tmp_path: Path) -> None:
+    """A container with nine video tracks, or with more tracks than libav takes in, is refused whole."""
+    for content in (
+        media.clip(Clip(frames=10, size=(64, 64), tracks=MAX_TRACKS + 1)),
+        as_bytes(hostile_clips.many_pids()),
+    ):
+        with on_descriptor(tmp_path / "clip", content) as fd:
+            assert refusal(job(SourceKind.FILE), fd).code is EndCode.TOO_MANY_TRACKS
+
+
+def test_track_of_another_codec_beside_a_good_one_is_refused(media: MediaMaker, tmp_path: Path) -> None:
+    """What a viewer may choose and nobody here can decode blinds the whole source."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        streams = [container.add_stream(codec, rate=30) for codec in ("libx264", "mpeg4")]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for stream in streams:
+            container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+            container.mux(stream.encode(None))
+    with on_descriptor(tmp_path / "clip", buffer.getvalue()) as fd:
+        refused = refusal(job(SourceKind.FILE), fd)
+
+    assert refused.code is EndCode.CODEC
+    assert "video track 2" in refused.detail
 
 
 @pytest.mark.parametrize("container", ["flv", "mp4", "matroska"])
@@ -252,7 +285,7 @@ def test_flv_over_http_is_opened_whatever_its_header_promises(
         answering(b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n\r\n" + promising) as url,
         open_source(job(SourceKind.HTTP_FLV, url), None) as source,
     ):
-        assert (source.facts.codec, source.facts.width) == ("h264", 320)
+        assert (source.tracks[0].codec, source.tracks[0].width) == ("h264", 320)
         packets = source.packets()
         assert sum(1 for _ in itertools.islice(packets, 50)) == 50
         with contextlib.suppress(SourceError):  # without a length nobody can tell an end from a breakdown

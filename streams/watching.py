@@ -1,0 +1,153 @@
+"""A live source: every video track looked at as its sampler decides, within the CPU time that one stream may take."""
+
+import math
+import time
+from collections.abc import Callable
+from random import SystemRandom
+
+from av.video.frame import VideoFrame
+
+from streams.cpu_budget import CpuBudget
+from streams.faults import SourceError
+from streams.frame import SampleReason
+from streams.gop import GopRing, RingBudget
+from streams.job import Job, SourceKind
+from streams.live_look import LiveLook
+from streams.looked_at import Emit, LookedAt, counted_packets, seconds
+from streams.sampling import Sampler
+from streams.sender import Counters
+from streams.source import AnyPacket, Source, VideoTrack
+from streams.wire import Adjust, EndCode, LookCloser, Order
+
+_BUDGET_SECONDS = 0.02
+"""How often the CPU time used is looked at."""
+
+_LONGEST_REST_SECONDS = 0.25
+
+
+class Watch:
+    """One live source being watched, from its first packet to its end.
+
+    `emit` sends a sample, `take_orders` gives what the service asked since. `media_end_seconds` is the media clock of a
+    file that is watched like a live stream, else NaN.
+    """
+
+    def __init__(
+        self, source: Source, job: Job, counters: Counters, emit: Emit, take_orders: Callable[[], list[Order]]
+    ) -> None:
+        self.media_end_seconds = math.nan
+        self._source = source
+        self._job = job
+        self._counters = counters
+        self._take_orders = take_orders
+        self._ring_budget = RingBudget(job.ring_limit_bytes)
+        self._tracks = {
+            track.stream.index: _LiveTrack(track, job, self._ring_budget, emit, self._work) for track in source.tracks
+        }
+        self._budget = CpuBudget(job.cpu_limit)
+        self._budget_due_at = -math.inf
+        self._pace = self._paced() if job.kind is SourceKind.FILE else None
+
+    def run(self) -> tuple[EndCode, str]:
+        """Watch until the end and say why it ended."""
+        end = EndCode.END_OF_STREAM, ""
+        try:
+            for packet in counted_packets(self._source, self._job, self._counters):
+                self._take(packet)
+        except SourceError as error:
+            end = error.code, error.detail
+        for track in self._tracks.values():
+            track.look.finish()
+        return end
+
+    def _take(self, packet: AnyPacket) -> None:
+        track = self._tracks.get(packet.stream_index)
+        if self._pace is not None and track is not None:
+            self._pace(packet, track)
+        now = time.monotonic()
+        for order in self._take_orders():
+            for each in self._tracks.values():
+                each.obey(order)
+        if track is not None:
+            self._counters.tracks_heard |= 1 << track.number
+            track.take(packet, now, is_throttled=self._budget.is_spent)
+            self._count()
+            track.check_size()
+        if self._pace is None and not self._budget.is_spent:
+            for other in self._tracks.values():
+                if other is not track:
+                    other.look.overhear(now)
+        self._keep_budget()
+
+    def _count(self) -> None:
+        tracks, counters = self._tracks.values(), self._counters
+        counters.keyframes = sum(track.look.keyframes for track in tracks)
+        counters.keyframes_without_picture = sum(track.look.keyframes_without_picture for track in tracks)
+        counters.decode_errors = sum(track.decoder.errors for track in tracks)
+        counters.ring_bytes = self._ring_budget.held_bytes
+        counters.ring_overflows = sum(track.ring.overflows for track in tracks)
+        counters.gop_seconds = max(track.sampler.gop_seconds for track in tracks)
+
+    def _keep_budget(self) -> None:
+        """Whoever wants more CPU time than his share is looked at less closely, and read more slowly if need be."""
+        now = time.monotonic()
+        if now < self._budget_due_at:
+            return
+        self._budget_due_at = now + _BUDGET_SECONDS
+        self._budget.note(now, time.process_time())
+        self._counters.throttled_seconds = self._budget.throttled_seconds
+        rest_seconds = min(self._budget.rest_seconds, _LONGEST_REST_SECONDS)
+        if rest_seconds:
+            self._counters.working_since = math.nan
+            time.sleep(rest_seconds)
+            self._work()
+
+    def _work(self) -> None:
+        self._counters.working_since = time.monotonic()
+
+    def _paced(self) -> Callable[[AnyPacket, "_LiveTrack"], None]:
+        """Return what waits until a file's packet would have arrived if the file were a live stream."""
+        first = next(iter(self._tracks.values()))
+        clock = first.media_clock()
+        started_at = time.monotonic()
+
+        def pace(packet: AnyPacket, track: "_LiveTrack") -> None:
+            if track is not first:
+                return
+            due_at = started_at + clock.advance(seconds(packet.dts, packet))
+            self.media_end_seconds = clock.end(seconds(packet.duration, packet))
+            self._counters.working_since = math.nan
+            while (left := due_at - time.monotonic()) > 0:
+                time.sleep(left)
+            self._work()
+
+        return pace
+
+
+class _LiveTrack(LookedAt):
+    """A track with its sampler and its ring."""
+
+    def __init__(
+        self, track: VideoTrack, job: Job, ring_budget: RingBudget, emit: Emit, working: Callable[[], None]
+    ) -> None:
+        super().__init__(track, job)
+        self.sampler = Sampler(job.sampling, SystemRandom().random)
+        self.ring: GopRing[AnyPacket] = GopRing(ring_budget)
+
+        def emit_live(frame: VideoFrame, arrived_at: float, reason: SampleReason) -> None:
+            emit(self, frame, arrived_at, reason)
+
+        self.look: LiveLook[AnyPacket, VideoFrame] = LiveLook(self.sampler, self.ring, self.decoder, emit_live, working)
+
+    def take(self, packet: AnyPacket, now: float, *, is_throttled: bool) -> None:
+        if is_throttled:
+            self.look.skim(packet, now)
+        else:
+            self.look.take(packet, now)
+
+    def obey(self, order: Order) -> None:
+        match order:
+            case LookCloser():
+                self.sampler.look_closer(order.interval_seconds, order.until)
+            case Adjust():
+                self.sampler.adjust(order.sampling)

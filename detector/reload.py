@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from detector.config.blind import BlindCauseSection, BlindSection
 from detector.config.config import Config
 
 
@@ -50,6 +51,12 @@ LIVE: Final = frozenset(
         "reader.open_timeout",
         "reader.read_timeout",
         "reader.allow_rtsp",
+        "reader.stall_after",
+        "reader.longest_pause",
+        "reader.crash_limit",
+        "reader.crash_window",
+        "reader.quarantine",
+        "reader.longest_quarantine",
         "sampling.detect_within",
         "sampling.interval",
         "sampling.mode",
@@ -78,10 +85,10 @@ LIVE: Final = frozenset(
         "enforcement.breaker.share",
         "enforcement.breaker.window",
         "alerts.expire_after",
-        "alerts.blind_after",
         "alerts.coverage_every",
         "alerts.retain_ended",
         "http.token",
+        *(f"blind.{cause}.{key}" for cause in BlindSection.model_fields for key in BlindCauseSection.model_fields),
     }
 )
 """Keys that running parts take up. One that stands in neither list is treated as one that needs a restart."""

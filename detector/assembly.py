@@ -62,7 +62,7 @@ async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncI
         ) as error:
             raise ServiceRefused(str(error)) from error
         yield service
-        await service.stop()
+        await service.drain()
 
 
 async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack) -> Service:

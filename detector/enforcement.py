@@ -144,6 +144,7 @@ class Enforcer:
         self._runs: dict[tuple[str, str], _Run] = {}
         self._outcomes: OrderedDict[tuple[str, str], tuple[StreamKey, CutOutcome]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_settled = False
         self._watch = ReturnWatch(ingest, self._settings.pace, self._wait_for_cut, clock=clock, sleep=sleep)
 
     async def __aenter__(self) -> Self:
@@ -156,11 +157,17 @@ class Enforcer:
     ) -> None:
         """Let the cuts under way end, for a while, then give them up."""
         await self._watch.__aexit__(kind, error, trace)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
+        if not self._is_settled:
+            await self.settle()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def settle(self) -> None:
+        """Let the cuts under way end, for a while; the next start goes on with those that do not."""
+        self._is_settled = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
 
     def reconfigure(self, settings: EnforcerSettings) -> None:
         """Go by other limits; a cut under way keeps the deadline that it began with."""

@@ -49,6 +49,7 @@ class Reloader:
         self._in_force = in_force
         self._take = take
         self._is_asked = asyncio.Event()
+        self.around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         self._turn = asyncio.Lock()
         self._faults: tuple[Fault, ...] = ()
         self._waiting: tuple[str, ...] = ()
@@ -77,11 +78,12 @@ class Reloader:
     async def reload(self) -> ReloadReport:
         """Read the file and take up what differs; with any fault in it, nothing."""
         async with self._turn:
-            reading = await asyncio.to_thread(self._file.read)
-            faults = await asyncio.to_thread(self._examine, reading)
-            if faults or reading.config is None:
-                return self._refuse(faults)
-            return await self._apply(difference(self._in_force(), reading.config))
+            with self.around():
+                reading = await asyncio.to_thread(self._file.read)
+                faults = await asyncio.to_thread(self._examine, reading)
+                if faults or reading.config is None:
+                    return self._refuse(faults)
+                return await self._apply(difference(self._in_force(), reading.config))
 
     def notes(self) -> list[str]:
         """What an operator should know of the file, for health; short, since anybody may read it."""

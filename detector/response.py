@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +11,9 @@ from typing import Self
 
 import structlog
 
-from detector.alerts.alert import AlertFacts, AlertType, WallAnchor, build_alert, uuid7
+from detector.alerts.alert import AlertFacts, AlertType, WallAnchor, build_alert
 from detector.alerts.delivery import Delivery
+from detector.alerts.ids import RisingIds
 from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker, BreakerSettings
 from detector.enforcement import CutOutcome, CutTarget, Enforcer
@@ -114,6 +114,7 @@ class Responder:
         self._settings = settings
         self._live_streams = live_streams
         self._clock = clock
+        self._ids = RisingIds(_wall_ms)
         self._open: dict[str, _Open] = {}
         self._alerts: set[asyncio.Task[None]] = set()
         self._cuts: set[asyncio.Task[None]] = set()
@@ -157,6 +158,11 @@ class Responder:
         """Go by other settings from the next decision on."""
         self._settings = settings
         self._breaker.reconfigure(breaker)
+
+    async def settle(self) -> None:
+        """Return when every alert in hand is on disk, or with the sinks, and its cut has begun."""
+        await asyncio.gather(*self._alerts, return_exceptions=True)
+        await asyncio.sleep(0)  # a cut begins in a task of its own
 
     async def respond(self, decision: Decision, stream: StreamFacts) -> None:
         """Do what `decision` asks for, unless this session's incident says it already."""
@@ -287,7 +293,7 @@ class Responder:
         queued_at = self._clock()
         alert = build_alert(
             facts,
-            alert_id=uuid7(_wall_ms(), os.urandom(10)),
+            alert_id=self._ids.next(),
             anchor=WallAnchor(queued_at, _wall_ms()),
             queued_at=queued_at,
             expires_after_ms=self._settings.expires_after_ms,
@@ -339,7 +345,7 @@ class Responder:
         self, stream: StreamFacts, *, signals: str, action: Step, is_live: bool, known: _Open | None = None
     ) -> IncidentRecord:
         return IncidentRecord(
-            incident_id=known.incident_id if known else uuid7(_wall_ms(), os.urandom(10)),
+            incident_id=known.incident_id if known else self._ids.next(),
             stream_id=stream.stream_id,
             session=stream.session,
             key=stream.key,

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,9 +162,17 @@ class Service:
             Work("selftest", self.selftest.run),
         )
 
-    async def stop(self) -> None:
-        """Give open alerts a last chance to leave."""
-        left = await self.delivery.drain(_DRAIN_SECONDS)
+    async def drain(self) -> None:
+        """Bring to an end what was begun, for a few seconds: nothing new is watched, everything else goes on.
+
+        What waits for its judgement gets it, then alerts leave and cuts are proved, side by side; readers still read,
+        for a cut is only proved by the packets that do not come. What is left goes on at the next start.
+        """
+        self.supervisor.take_no_more()
+        seconds = self.config.analysis.deadline.seconds  # frames that are older are dropped anyway
+        await asyncio.gather(*(session.judge.finish(seconds) for session in self._all_sessions()))
+        await self.responder.settle()
+        left, _ = await asyncio.gather(self.delivery.drain(_DRAIN_SECONDS), self._enforcer.settle())
         if left:
             log.warning("service.alerts_left", count=left, note="they are on disk and go out at the next start")
 
@@ -257,6 +266,16 @@ class Service:
         if file is not None and not _is_same_file(Path(file), self._reloader.path):
             raise ViewError(f"the service runs from another config file, {self._reloader.path}; name that with -c")
         return await self._reloader.reload()
+
+    @property
+    def around_reload(self) -> Callable[[], AbstractContextManager[None]]:
+        """What holds while the config file is read again, for whoever supervises the service."""
+        return nullcontext if self._reloader is None else self._reloader.around
+
+    @around_reload.setter
+    def around_reload(self, around: Callable[[], AbstractContextManager[None]]) -> None:
+        if self._reloader is not None:
+            self._reloader.around = around
 
     def reload_soon(self) -> None:
         """Reload without waiting for it; what comes of it is in the log and in health."""

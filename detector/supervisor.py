@@ -51,6 +51,7 @@ class Supervisor:
         self._sources = tuple(sources)
         self._open_session = open_session
         self._ended = ended
+        self._takes_more = True
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.sessions: dict[str, StreamSession] = {}
         self.leaving: dict[str, StreamSession] = {}
@@ -95,6 +96,8 @@ class Supervisor:
             log.error("session.not_begun", why=type(error).__name__)  # noqa: TRY400 - a traceback ends with that text
 
     def _publisher_started(self, publisher: Publisher) -> None:
+        if not self._takes_more:
+            return
         kind, url = self._ingest.reader_source(publisher.key)
         old = self._find(publisher.key)
         if old is not None:
@@ -107,6 +110,10 @@ class Supervisor:
         session = self._find(key)
         if session is not None and session.connection == connection:
             self._leave(session)
+
+    def take_no_more(self) -> None:
+        """Begin no session any more; those that there are go on."""
+        self._takes_more = False
 
     def watch_sources(self, sources: Iterable[Watched]) -> None:
         """Watch these sources from now on: those that are gone or changed end, new ones begin, the others go on."""

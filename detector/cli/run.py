@@ -1,21 +1,27 @@
-"""`stopframe run` and `stopframe check`."""
+"""`stopframe run`, `stopframe reload` and `stopframe check`."""
 
 import asyncio
+import os
 import signal
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
-from detector.cli.options import ConfigFile, read_config
-from detector.cli.output import CommandFailed, note
-from detector.config.loading import check_files
+from detector.cli.options import AsJson, ConfigFile, read_config
+from detector.cli.output import CommandFailed, line, note
+from detector.config.loading import Reading, check_files, read_public
 from detector.logs import configure_logs
 from detector.notify import Notifier
 
 if TYPE_CHECKING:
     from detector.config.config import Config
+    from detector.config_file import ConfigFile as FollowedFile
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 log = structlog.get_logger()
 
@@ -23,33 +29,68 @@ log = structlog.get_logger()
 def run(config: ConfigFile = None) -> None:
     """Run the service until SIGINT or SIGTERM.
 
-    Open alerts then get 3 seconds to leave; the rest stays on disk and goes out at the next start.
+    What was begun is brought to an end for a few seconds; the rest stays on disk and goes on at the next start. A
+    second signal ends it at once. A change of the config file takes effect while it runs; SIGHUP reads it again.
     """
+    for number in _ENDING:
+        signal.signal(number, _end_at_once)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the file is about to be read anyway
     from detector.assembly import ServiceRefused
 
     notifier = Notifier.from_environment()  # before any child process
     configure_logs("info", "auto")
-    settings = read_config(config)
+    settings, file = _read(config)
     configure_logs(settings.log.level, settings.log.format)
     try:
-        asyncio.run(_serve(settings, notifier))
+        asyncio.run(_serve(settings, file, notifier))
     except ServiceRefused as error:
         raise CommandFailed(str(error)) from None
 
 
-async def _serve(config: "Config", notifier: Notifier) -> None:
+def _read(path: Path | None) -> "tuple[Config, FollowedFile | None]":
+    """The config, and the file that it comes from, to be followed from here on."""
+    from detector.config_file import ConfigFile as FollowedFile
+
+    if path is None:
+        return read_config(None), None
+    file = FollowedFile(path)
+    reading = file.read()
+    if reading.config is None:
+        raise CommandFailed("\n".join(str(fault) for fault in reading.faults))
+    return reading.config, file
+
+
+def _end_at_once(*_: object) -> None:
+    """Children die with this process, what counts is on disk, and the broker tells that it is gone."""
+    os._exit(0)
+
+
+def _on_first_ending(act: Callable[[], object]) -> None:
+    """Have the first signal to end do something and the second end the process, whatever it is doing."""
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        for number in _ENDING:
+            loop.remove_signal_handler(number)
+            signal.signal(number, _end_at_once)
+        act()
+
+    for number in _ENDING:
+        loop.add_signal_handler(number, first)
+
+
+async def _serve(config: "Config", file: "FollowedFile | None", notifier: Notifier) -> None:
     from detector.assembly import open_service
 
     is_over = asyncio.Event()
-    loop = asyncio.get_running_loop()
     starting = asyncio.current_task()
     assert starting is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, starting.cancel)
+    _on_first_ending(starting.cancel)
     try:
-        async with notifier.watching(), open_service(config) as service:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, is_over.set)
+        async with notifier.watching(), open_service(config, file) as service:
+            _on_first_ending(is_over.set)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload_soon)
+            service.around_reload = notifier.reloading
             where = service.addresses
             log.info(
                 "service.ready",
@@ -83,3 +124,30 @@ def check(
         raise CommandFailed("\n".join(str(fault) for fault in faults))
     for file in chosen:
         note(f"{file}: no fault")
+
+
+def reload(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Have the running service take up its config file now.
+
+    It does so by itself within a second of a change; this says what came of it. With any fault nothing changes, and
+    the exit code is 2.
+    """
+    from detector.api.client import ControlClient, ControlError
+
+    configure_logs("warning", "auto")
+    reading = read_public(config) if config else Reading(read_config(None))
+    if reading.config is None:
+        raise CommandFailed("\n".join(str(fault) for fault in reading.faults))
+    try:
+        with ControlClient(reading.config.state_dir) as service:
+            report = service.reload(config.absolute() if config else None)
+    except ControlError as error:
+        raise CommandFailed(str(error)) from None
+    if as_json:
+        line(asdict(report))
+    if report.faults:
+        raise CommandFailed("\n".join(report.faults))
+    if not as_json:
+        note(f"in force now: {', '.join(report.applied)}" if report.applied else "nothing to take up")
+        if report.waiting:
+            note(f"takes a restart: {', '.join(report.waiting)}")

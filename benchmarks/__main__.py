@@ -16,6 +16,7 @@ BENCHMARKS: Final = {
     "demo": "benchmarks.demo",
     "latency": "benchmarks.latency",
     "lookup": "benchmarks.lookup",
+    "neighbours": "benchmarks.neighbours",
     "recovery": "benchmarks.recovery",
 }
 """Each names a module with `measure(options: Options) -> Report`."""

@@ -130,6 +130,34 @@ def pss_bytes(pid: int) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)
 
 
+def memory_peak_bytes(pid: int) -> int:
+    """Return the most memory a process ever had resident, shared pages included; 0 where it is gone."""
+    try:
+        lines = (_PROC / str(pid) / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def forked_pids(service_pid: int, entry: str) -> list[int]:
+    """Return what the forkserver of `entry` has forked, zombies included, at the price of a few small reads.
+
+    For who looks many times a second; the kernel's list of a thread's children is exact while none comes or goes.
+    """
+    for server in _listed_children(service_pid):
+        if entry in _arguments(server):
+            return _listed_children(server)
+    return []
+
+
+def _listed_children(pid: int) -> list[int]:
+    try:
+        threads = list((_PROC / str(pid) / "task").iterdir())
+        return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except OSError:
+        return []
+
+
 def _all() -> Iterator[Process]:
     for folder in _PROC.iterdir():
         if folder.name.isdigit() and (process := look(int(folder.name))) is not None:

@@ -27,7 +27,7 @@ _HEAD_SECONDS = 10.0
 _DIAL_SECONDS = 5.0
 _BLOCK_BYTES = 64 * 1024
 _PLAYLIST_MARK = b"\xef\xbb\xbf#EXTM3U"  # with the mark of UTF-8 that some editors write
-_TLS_NAME = re.compile(rb"https://([^/?#\"'\s,]+)", re.IGNORECASE)
+_TLS_URL = re.compile(rb'(^|")https://([^/?#"\s]+)', re.IGNORECASE | re.MULTILINE)
 
 # OpenSSL's X509_V_ERR_* (openssl/x509_vfy.h)
 _EXPIRED = frozenset({9, 10})
@@ -83,7 +83,7 @@ class Gate:
         except (OSError, TimeoutError) as error:
             raise SourceUnreachable(why_unreachable(error)) from None
         try:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_HEAD_BYTES)
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_HEAD_BYTES)
         except BaseException:
             self._spare.close()
             raise
@@ -102,18 +102,18 @@ class Gate:
         if self._spare is not None:
             self._spare.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection of the reader; asyncio runs this in a task of its own."""
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take one connection of the reader; no coroutine, as asyncio would report each one that is cancelled."""
         client = _Connection(reader, writer)
         if len(self._tasks) >= CONNECTIONS:
             self._refuse()
             client.close()
             return
-        task = asyncio.current_task()
-        assert task is not None
-        task.set_name(f"gate[{self.port}].connection")
+        task = asyncio.create_task(self._serve(client), name=f"gate[{self.port}].connection")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, client: "_Connection") -> None:
         try:
             with contextlib.suppress(OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError):
                 # what breaks here ends a connection, and the reader says so
@@ -273,9 +273,9 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 def _without_tls(playlist: bytes) -> bytes:
     def in_the_clear(match: re.Match[bytes]) -> bytes:
-        return b"http://" + match[1] + (b"" if re.search(rb":\d+$", match[1]) else b":443")
+        return match[1] + b"http://" + match[2] + (b"" if re.search(rb":\d+$", match[2]) else b":443")
 
-    return _TLS_NAME.sub(in_the_clear, playlist)
+    return _TLS_URL.sub(in_the_clear, playlist)
 
 
 async def _rest(blocks: AsyncIterator[bytes]) -> bytes:

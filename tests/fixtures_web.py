@@ -144,15 +144,15 @@ class Authority:
         return context
 
 
-MakeAuthority = Callable[..., Authority]
+MakeAuthority = Callable[[str], Authority]
 
 
 @pytest.fixture(scope="session")
 def make_authority(tmp_path_factory: pytest.TempPathFactory) -> MakeAuthority:
-    """Return what makes a certificate for a name, or for 127.0.0.1."""
+    """Return what makes a certificate for `DNS:NAME` or `IP:ADDRESS`."""
     folder = tmp_path_factory.mktemp("authorities")
 
-    def make(alternative_name: str = "DNS:localhost", *, days: int = 2) -> Authority:
+    def make(alternative_name: str) -> Authority:
         number = len(list(folder.iterdir()))
         made = Authority(folder / f"{number}.pem", folder / f"{number}.key")
         request = [
@@ -166,7 +166,7 @@ def make_authority(tmp_path_factory: pytest.TempPathFactory) -> MakeAuthority:
             "-subj",
             "/CN=test",
         ]
-        name = ["-addext", f"subjectAltName={alternative_name}", "-days", str(days)]
+        name = ["-addext", f"subjectAltName={alternative_name}", "-days", "2"]
         files = ["-keyout", str(made.key_file), "-out", str(made.ca_file)]
         command = [shutil.which("openssl") or "openssl", *request, *name, *files]
         subprocess.run(command, check=True, capture_output=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -159,15 +159,17 @@ class Courier:
         is_spilled = self._window.refill(ticket, rows, open_rows=open_rows)
         if not is_spilled or first_due_ms is None:
             return None
-        return max(_REFILL_PAUSE_SECONDS, (first_due_ms - self._clock.wall_ms()) / 1000)
+        pause = (first_due_ms - self._clock.wall_ms()) / 1000
+        return min(max(_REFILL_PAUSE_SECONDS, pause), self._settings.backoff_limit_seconds)
 
     async def _open_rows(self, *, takes_all: bool) -> list[Row]:
         """Read what is due from the disk, or everything in a hurry and where everything has room."""
         now, wall_ms = self._clock.monotonic(), self._clock.wall_ms()
         due_by_ms = _END_OF_TIME_MS if takes_all else wall_ms
         limit = self._settings.window_alerts + len(self._window)
-        found = await self._outbox.due(self.sink.name, wall_ms, limit, due_by_ms=due_by_ms)
         longest = self._settings.backoff_limit_seconds  # a wall clock that was set back must not make it longer
+        longest_ms = round(longest * 1000)
+        found = await self._outbox.due(self.sink.name, wall_ms, limit, due_by_ms=due_by_ms, longest_ms=longest_ms)
         return [
             Row(
                 Notice(row.alert_id, row.stream_id, row.is_cut, row.payload, row.expires_at_ms, row.seq),
@@ -234,7 +236,7 @@ class Courier:
         receipt: Receipt | None = None
         try:
             async with asyncio.timeout(self._settings.attempt_timeout_seconds):
-                receipt = await self.sink.deliver(notice)
+                receipt = await self.sink.deliver(_by_machine_clock(notice, self._clock.step_ms()))
         except (SinkUnavailable, TimeoutError):
             pass  # counted below; the sink itself reports why
         except Exception as error:  # noqa: BLE001 - a sink from another package may raise anything; its alerts stay ours
@@ -268,3 +270,8 @@ class Courier:
         except StoreUnavailable:
             # Only the count is lost: the row stays open, and memory keeps the schedule.
             self.counters.unmarked_total += 1
+
+
+def _by_machine_clock(notice: Notice, step_ms: int) -> Notice:
+    """What a sink is told expires by the clock that it and everybody else reads."""
+    return replace(notice, expires_at_ms=notice.expires_at_ms + step_ms) if step_ms else notice

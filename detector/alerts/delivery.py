@@ -1,6 +1,7 @@
 """Alerts that cannot be lost: on disk first, then to every sink, each in its own task, until it accepted them."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Final, Self
 
 import structlog
 
-from detector.alerts.clock import Clock
+from detector.alerts.clock import Clock, SteadyWall
 from detector.alerts.courier import Courier, CourierCounters, DeliverySettings, Report
 from detector.alerts.sink import Notice, Sink
 from detector.store.database import StoreUnavailable
@@ -49,7 +50,8 @@ class Delivery:
     ) -> None:
         self._outbox = outbox
         self._settings = settings or DeliverySettings()
-        self._clock = clock or Clock()
+        self._clock = SteadyWall(clock or Clock()).clock()
+        self._step_ms = 0
         self._couriers = {
             sink.name: Courier(sink, outbox, settings=self._settings, clock=self._clock, jitter=jitter, report=report)
             for sink in sinks
@@ -64,6 +66,9 @@ class Delivery:
 
     async def __aenter__(self) -> Self:
         """Start one task per sink, and one that tidies."""
+        with contextlib.suppress(StoreUnavailable, TimeoutError):  # then the rows go by the clock as it is
+            async with asyncio.timeout(self._settings.disk_timeout_seconds):
+                await self._outbox.forget_step()
         for name, courier in self._couriers.items():
             self._tasks.append(asyncio.create_task(_keep_running(courier), name=f"delivery-{name}"))
         self._tasks.append(asyncio.create_task(self._keep_tidy(), name="delivery-tidy"))
@@ -85,10 +90,16 @@ class Delivery:
         `durable: false`, and `problems` says so. This never raises for a disk.
         """
         self.submitted_total += 1
+        step_ms = self._clock.step_ms()
+        expires_at_ms = alert.expires_at_ms - step_ms
         try:
             async with asyncio.timeout(self._settings.disk_timeout_seconds):
                 stored = await self._outbox.record(
-                    alert, incident, sinks=tuple(self._couriers), now_ms=self._clock.wall_ms()
+                    alert,
+                    incident,
+                    sinks=tuple(self._couriers),
+                    now_ms=self._clock.wall_ms() + step_ms,
+                    expires_at_ms=expires_at_ms,
                 )
         except (StoreUnavailable, TimeoutError) as error:
             self._note_disk(str(error) or "the disk does not answer: check its latency and its mount")
@@ -99,9 +110,7 @@ class Delivery:
             payload, seq = stored.payload, stored.seq
             self._last_order = max(self._last_order, float(stored.seq))
         order = self._last_order if seq is None else float(seq)
-        notice = Notice(
-            alert.alert_id, alert.stream_id, alert.is_cut, payload, alert.expires_at_ms, order, seq is not None
-        )
+        notice = Notice(alert.alert_id, alert.stream_id, alert.is_cut, payload, expires_at_ms, order, seq is not None)
         for courier in self._couriers.values():
             courier.offer(notice)
         return Submitted(alert.alert_id, seq, seq is not None)
@@ -167,6 +176,11 @@ class Delivery:
             await asyncio.sleep(_TIDY_SECONDS)
 
     async def _tidy_once(self) -> None:
+        step_ms = self._clock.step_ms()
+        if step_ms != self._step_ms:
+            await self._outbox.note_step(step_ms)
+            log.warning("clock.stepped", by_ms=step_ms - self._step_ms)
+            self._step_ms = step_ms
         now_ms = self._clock.wall_ms()
         for courier in self._couriers.values():
             await courier.tidy()

@@ -11,6 +11,9 @@ from detector.store.incidents import IncidentRecord, write_incident
 _OPEN: Final = "state IN ('pending', 'sent')"
 """`pending` was never handed to its sink; `sent` was, and was not accepted yet."""
 
+_STEP: Final = "outbox_step_ms"
+_FOR_EVER_MS: Final = 2**62
+
 
 class OutgoingAlert(Protocol):
     """What the outbox needs to know of an alert."""
@@ -68,22 +71,38 @@ class Outbox:
         self._database = database
 
     async def record(
-        self, alert: OutgoingAlert, incident: IncidentRecord | None, *, sinks: Sequence[str], now_ms: int
+        self,
+        alert: OutgoingAlert,
+        incident: IncidentRecord | None,
+        *,
+        sinks: Sequence[str],
+        now_ms: int,
+        expires_at_ms: int | None = None,
     ) -> Stored:
-        """Put the incident and its alert on disk in one transaction; the same alert twice is stored once."""
-        return await self._database.write(lambda c: _record(c, alert, incident, sinks, now_ms))
+        """Put the incident and its alert on disk in one transaction; the same alert twice is stored once.
 
-    async def due(self, sink: str, now_ms: int, limit: int, *, due_by_ms: int | None = None) -> list[OutboxRow]:
+        `expires_at_ms` is when it expires by the clock that the other methods are given, where that is another one than
+        the alert's own.
+        """
+        until_ms = alert.expires_at_ms if expires_at_ms is None else expires_at_ms
+        return await self._database.write(lambda c: _record(c, alert, incident, sinks, (now_ms, until_ms)))
+
+    async def due(
+        self, sink: str, now_ms: int, limit: int, *, due_by_ms: int | None = None, longest_ms: int = _FOR_EVER_MS
+    ) -> list[OutboxRow]:
         """Return open rows of streams with one due by `due_by_ms` (now): those with a cut first, each in order.
 
         A stream that has anything due is returned from its oldest open row on, so that its order holds. Rows that
-        are expired by `now_ms` are left out.
+        are expired by `now_ms` are left out. No row waits for longer than `longest_ms`: one that says so was written
+        before the clock was set back, and is due.
         """
         query = f"""
             WITH open_rows AS (
                 SELECT a.alert_id, a.seq, a.stream_id, a.is_cut, a.payload, a.expires_at_ms, d.attempts,
                        d.next_attempt_at_ms,
-                       max(a.is_cut) OVER stream AS urgency, min(d.next_attempt_at_ms) OVER stream AS due_at_ms,
+                       max(a.is_cut) OVER stream AS urgency,
+                       min(CASE WHEN d.next_attempt_at_ms - :now > :longest THEN 0 ELSE d.next_attempt_at_ms END)
+                       OVER stream AS due_at_ms,
                        min(a.seq) OVER stream AS first_seq
                 FROM deliveries d JOIN alerts a USING (alert_id)
                 WHERE d.sink = :sink AND d.{_OPEN} AND a.expires_at_ms > :now
@@ -91,7 +110,8 @@ class Outbox:
             )
             SELECT alert_id, seq, stream_id, is_cut, payload, expires_at_ms, attempts, next_attempt_at_ms
             FROM open_rows WHERE due_at_ms <= :due_by ORDER BY urgency DESC, first_seq, seq LIMIT :limit"""  # noqa: S608
-        values = {"sink": sink, "now": now_ms, "limit": limit, "due_by": now_ms if due_by_ms is None else due_by_ms}
+        values = {"sink": sink, "now": now_ms, "limit": limit, "longest": longest_ms}
+        values["due_by"] = now_ms if due_by_ms is None else due_by_ms
         return await self._database.read(lambda c: [_row(row) for row in c.execute(query, values)])
 
     async def acked(self, alert_id: str, sink: str, now_ms: int) -> None:
@@ -145,6 +165,32 @@ class Outbox:
         count, first = await self._database.read(lambda c: c.execute(query, (sink,)).fetchone())
         return int(count), first
 
+    async def note_step(self, step_ms: int) -> None:
+        """Write down how far the machine's clock stands ahead of the one that open rows were written by."""
+        await self._database.write(
+            lambda c: c.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (_STEP, step_ms)).rowcount
+        )
+
+    async def forget_step(self) -> None:
+        """Turn the times of open rows into those of the machine's clock, which a new run begins with."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            row = connection.execute("SELECT value FROM counters WHERE name = ?", (_STEP,)).fetchone()
+            if row is None:
+                return
+            still_open = f"SELECT alert_id FROM deliveries WHERE {_OPEN}"  # noqa: S608 - text of this file
+            connection.execute(
+                f"UPDATE alerts SET expires_at_ms = expires_at_ms + ? WHERE alert_id IN ({still_open})",  # noqa: S608
+                row,
+            )
+            connection.execute(
+                f"UPDATE deliveries SET next_attempt_at_ms = next_attempt_at_ms + ? WHERE {_OPEN}",  # noqa: S608
+                row,
+            )
+            connection.execute("DELETE FROM counters WHERE name = ?", (_STEP,))
+
+        await self._database.write(work)
+
     async def probe(self) -> None:
         """Find out whether the disk takes an alert again: writes as much as one needs, and takes it back."""
 
@@ -160,7 +206,7 @@ def _record(
     alert: OutgoingAlert,
     incident: IncidentRecord | None,
     sinks: Sequence[str],
-    now_ms: int,
+    queued_and_expires_ms: tuple[int, int],
 ) -> Stored:
     known = connection.execute("SELECT seq, payload FROM alerts WHERE alert_id = ?", (alert.alert_id,)).fetchone()
     if known is not None:
@@ -181,8 +227,7 @@ def _record(
             alert.incident_id,
             int(alert.is_cut),
             payload,
-            now_ms,
-            alert.expires_at_ms,
+            *queued_and_expires_ms,
         ),
     )
     connection.executemany(

@@ -34,6 +34,9 @@ _REMOVE_INCIDENT: Final = """DELETE FROM incidents WHERE incident_id = ?
     AND NOT EXISTS (SELECT 1 FROM alerts a WHERE a.incident_id = incidents.incident_id)
     RETURNING opened_at_ms, action, is_live, cut_state, undone_at_ms, refused_by, time_to_cut_ms"""
 
+_LONG_SECONDS: Final = 0.01
+_LEAST_ROWS: Final = 5
+
 Removed = dict[str, int]
 """How many rows went, by table."""
 
@@ -49,8 +52,8 @@ class RetentionSettings:
     """How long rows are kept, and in which bites they go.
 
     `accepted_seconds`: alerts that every sink accepted are of no further use and go after this long, or after
-    `keep_seconds()` if that is shorter. The database's thread works on `batch_rows` rows at once, then leaves
-    `pause_seconds` to everybody else.
+    `keep_seconds()` if that is shorter. The database's thread works on at most `batch_rows` rows at once,
+    on fewer where that takes long, then leaves `pause_seconds` to everybody else.
     """
 
     keep_seconds: Callable[[], float]
@@ -111,24 +114,22 @@ class Retention:
         return removed
 
     async def _walk(self, before_ms: int, bite: Callable[[_Place], Awaitable[_Bitten]]) -> int:
-        """Go through the old rows of one table in bites, over those that stay; returns how many went."""
-        removed, last = 0, (-1, "", "")
+        """Go through the old rows of one table in bites, over those that stay; returns how many went.
+
+        A bite that takes long is followed by a smaller one: an alert may wait behind it.
+        """
+        removed, last, limit = 0, (-1, "", ""), self._settings.batch_rows
         while True:
-            at_ms, row_id, session = last
-            count, end = await bite(
-                {
-                    "before": before_ms,
-                    "at": at_ms,
-                    "id": row_id,
-                    "session": session,
-                    "limit": self._settings.batch_rows,
-                }
-            )
+            place = {"before": before_ms, "at": last[0], "id": last[1], "session": last[2], "limit": limit}
+            began_at = self._clock.monotonic()
+            count, end = await bite(place)
+            took = self._clock.monotonic() - began_at
             removed += count
             if end is None:
                 return removed
             last = end
-            await asyncio.sleep(self._settings.pause_seconds)
+            limit = max(_LEAST_ROWS, limit // 2) if took > _LONG_SECONDS else min(limit + 1, self._settings.batch_rows)
+            await asyncio.sleep(max(self._settings.pause_seconds, 4 * took))
 
     async def _remove_alerts(self, place: _Place, before_ms: int) -> _Bitten:
         def work(connection: sqlite3.Connection) -> _Bitten:

@@ -15,7 +15,7 @@ from streams.wire import EndCode, Ended, Heartbeat
 _LONGEST_SILENCE_SECONDS = 300.0
 """A stream that is blind again and again is told of at least this often."""
 
-_ERRING_SECONDS = 1.5
+_ERRING_SECONDS = 2.5
 """Decoding that fails in every heartbeat for so long, without one picture, is no accident of the network."""
 
 
@@ -89,6 +89,8 @@ _END_CAUSES: Final = {
     EndCode.OUT_OF_MEMORY: Cause.MEMORY,
     EndCode.SANDBOX: Cause.READER_FAILED,
     EndCode.INTERNAL: Cause.READER_FAILED,
+    EndCode.TOO_MANY_TRACKS: Cause.TOO_MANY_TRACKS,
+    EndCode.TRACKS_CHANGED: Cause.CONNECTING,
 }
 
 

@@ -21,9 +21,6 @@ log = structlog.get_logger()
 FRAME_QUEUE_LIMIT = 8
 """Frames of one stream that may wait for analysis; the oldest makes room for a newer one and is counted."""
 
-_TRACKS_LIMIT = 16
-"""Video tracks whose votes are kept apart; those beyond share one count."""
-
 _DROP_CAUSES = {"stale": DropCause.STALE, "overload": DropCause.QUEUE_FULL, "crash": DropCause.WORKER_LOST}
 _COVERAGE_CAUSES = {"stale": Cause.STALE, "overload": Cause.OVERLOAD, "crash": Cause.ANALYSIS_FAILED}
 
@@ -122,9 +119,8 @@ class Judge:
     async def _judge(self, policy: PolicySettings, observation: Observation, frame: Frame) -> None:
         now = self._parts.clock()
         self._parts.sight.looked(frame, is_low_information=observation.inspection.is_low_information)
-        track = 0
-        history = self._histories.get(track, History())
-        self._histories[track], verdict = decide(policy, history, observation)
+        history = self._histories.get(frame.track, History())
+        self._histories[frame.track], verdict = decide(policy, history, observation)
         self.judged += 1
         self.decision_seconds = now - observation.arrived_at
         self._parts.metrics.frame_to_decision(self.decision_seconds)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from detector.blindness import Blindness, BlindRule, FailingDecoder, cause_of
 from detector.coverage import Cause, Coverage, Ledger
-from streams.frame import Frame
+from streams.frame import MAX_TRACKS, Frame
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.wire import Ended, Heartbeat, Opened
 
@@ -48,13 +48,15 @@ class Sight:
         self.blindness = Blindness(settings.rules, now, Cause.CONNECTING)
         self._settings = settings
         self._ledger = Ledger(now, settings.sampling.detect_within_seconds, Cause.CONNECTING)
-        self._tracks = 1
+        self._tracks: set[int] = set()
         self._opened_at = now
         self._quiet_since = now
         self._picture_at: dict[int, float] = {}
         self._looked_at: dict[int, float] = {}
         self._sampled_at: dict[int, float] = {}
         self._failing = FailingDecoder()
+        self._is_throttled = False
+        self._throttled_seconds = 0.0
 
     def adjust(self, settings: SightSettings) -> None:
         """Go by other settings from now on."""
@@ -86,15 +88,18 @@ class Sight:
         self.opened = opened
         self.state, self.code = "live", ""
         self._opened_at = self._quiet_since = now
+        self._tracks.clear()
         self._picture_at.clear()
         self._looked_at.clear()
         self._sampled_at.clear()
         self._failing = FailingDecoder()
+        self._is_throttled, self._throttled_seconds = False, 0.0
         self.note(Cause.NO_KEYFRAME, now)
 
     def frame_came(self, frame: Frame) -> None:
         """A reader gave a picture."""
-        self._picture_at[_track(frame)] = frame.decoded_at
+        self._tracks.add(frame.track)
+        self._picture_at[frame.track] = frame.decoded_at
         self._failing.pictured()
 
     def beat(self, beat: Heartbeat) -> None:
@@ -103,6 +108,8 @@ class Sight:
             self.last_packet_at = max(beat.last_packet_at, self.last_packet_at or 0.0)
             self._quiet_since = beat.last_packet_at
         self._failing.beat(beat)
+        self._note_throttling(beat)
+        self._note_tracks(beat)
         if self.state not in ("live", "stalled"):
             return
         trouble = self._trouble(beat)
@@ -133,31 +140,40 @@ class Sight:
 
     def looked(self, frame: Frame, *, is_low_information: bool) -> None:
         """A frame was analysed."""
-        track, at = _track(frame), frame.arrived_at
+        track, at = frame.track, frame.arrived_at
         self._looked_at[track] = at
         if is_low_information:
             self._ledger.cause(Cause.LOW_INFORMATION, at)
         else:
             self._sampled_at[track] = max(at, self._sampled_at.get(track, at))
             self._note_sample()
-        if len(self._looked_at) >= self._tracks:
+        if self._tracks <= self._looked_at.keys():
             self.blindness.regained()
 
-    def frame_lost(self, cause: Cause, now: float) -> None:
-        """A frame that came was not analysed."""
-        self.note(cause, now)
-
     def _note_sample(self) -> None:
-        if len(self._sampled_at) < self._tracks:
+        if not self._tracks <= self._sampled_at.keys():
             return
         moment = min(self._sampled_at.values())
         self.last_sample_at = moment
         self._ledger.sample(moment)
-        self._ledger.cause(Cause.UNSAMPLED, moment)
+        self._ledger.cause(Cause.OVERLOAD if self._is_throttled else Cause.UNSAMPLED, moment)
+
+    def _note_tracks(self, beat: Heartbeat) -> None:
+        """A track that sends packets is one that viewers may watch: without a picture of it the stream is not seen."""
+        heard = {track for track in range(MAX_TRACKS) if beat.tracks_heard >> track & 1}
+        has_dark = not heard <= self._tracks | self._picture_at.keys()
+        self._tracks |= heard
+        if has_dark and self.blindness.since_at is None:
+            self.note(Cause.NO_KEYFRAME, beat.sent_at)
+
+    def _note_throttling(self, beat: Heartbeat) -> None:
+        self._is_throttled = beat.throttled_seconds > self._throttled_seconds
+        self._throttled_seconds = beat.throttled_seconds
 
     def _last_picture_at(self) -> float | None:
         """When the track that is longest without a picture had its last; None while any has none."""
-        return min(self._picture_at.values()) if len(self._picture_at) >= self._tracks else None
+        is_complete = bool(self._picture_at) and self._tracks <= self._picture_at.keys()
+        return min(self._picture_at.values()) if is_complete else None
 
     def _trouble(self, beat: Heartbeat) -> tuple[Cause, float] | None:
         """Why nothing can be seen, and since when, as far as heartbeats show it."""
@@ -169,7 +185,14 @@ class Sight:
                 return cause, self._failing.erring_since
             if picture_at is None and beat.sent_at - self._opened_at > _FIRST_PICTURE_SECONDS:
                 return cause, beat.sent_at
-        if picture_at is not None and beat.sent_at - picture_at > self._patience_seconds(beat, has_errors=bool(cause)):
+        unseen_seconds = 0.0 if picture_at is None else beat.sent_at - picture_at
+        if (
+            picture_at is not None
+            and self._is_throttled
+            and unseen_seconds > self._settings.sampling.detect_within_seconds
+        ):
+            return Cause.OVERLOAD, picture_at
+        if unseen_seconds > self._patience_seconds(beat, has_errors=bool(cause)):
             return cause or Cause.NO_VIDEO, beat.sent_at
         return None
 
@@ -180,7 +203,3 @@ class Sight:
         if sampling.mode is SamplingMode.KEYFRAMES:  # the publisher sets the pace
             expected_seconds = max(expected_seconds, beat.gop_seconds) if has_errors else math.inf
         return _PICTURELESS_PROMISES * expected_seconds
-
-
-def _track(_frame: Frame) -> int:
-    return 0

@@ -137,19 +137,19 @@ def test_a_rule_that_changes_holds_for_the_blindness_of_now() -> None:
 
 
 def test_a_decoder_that_gives_only_errors_is_told_from_a_disturbed_one() -> None:
-    """Errors in every beat and no picture are believed after a second and a half; one picture clears them."""
+    """Errors in every beat and no picture are believed after a while; one picture clears them."""
     failing = FailingDecoder()
-    for half in range(3):
+    for half in range(5):
         failing.beat(beat(half / 2, errors=half))
         assert failing.erring_since is None
-    for half in range(3, 6):
+    for half in range(5, 8):
         failing.beat(beat(half / 2, errors=half))
     assert failing.erring_since == 0.0
     assert failing.cause is Cause.DECODE_ERRORS
 
     failing.pictured()
     assert (failing.erring_since, failing.cause) == (None, None)
-    failing.beat(beat(3.0, errors=5, flagged=1))
+    failing.beat(beat(4.0, errors=7, flagged=1))
     assert failing.cause is Cause.KEYFRAME_WITHOUT_PICTURE
-    failing.beat(beat(3.5, errors=5, flagged=1))
+    failing.beat(beat(4.5, errors=7, flagged=1))
     assert failing.erring_since is None, "a beat without errors ends the row"

@@ -36,6 +36,7 @@ from detector.credentials import Credentials, stream_id
 from detector.enforcement import Enforcer
 from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.metrics import AlertState, CrashKind, Metrics
+from detector.orphans import keep_reaping
 from detector.overview import incident_row, sandbox_state, stream_row, unseen_streams, versions
 from detector.reloader import Reloader
 from detector.renewal import Renewal
@@ -160,6 +161,7 @@ class Service:
             Work("readers", self._renewal.run),
             *([Work("config", self._reloader.run)] if self._reloader else []),
             Work("selftest", self.selftest.run),
+            Work("orphans", keep_reaping),
         )
 
     async def drain(self) -> None:

@@ -30,6 +30,34 @@ def _service(config: Path | None) -> "Iterator[ControlClient]":
         raise CommandFailed(str(error)) from None
 
 
+def health(
+    config: ConfigFile = None,
+    is_live: Annotated[
+        bool, typer.Option("--live", help="Ask only whether the service answers, whatever its problems are.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the service does its job.
+
+    Exit 0 if it does; 1 with every problem and its remedy, or if no service answers. Made for health checks, too: with
+    --live for one that restarts what fails it, as a restart mends no broker that is away.
+    """
+    try:
+        with _service(config) as service:
+            found = service.status()
+    except CommandFailed as failure:
+        raise CommandFailed(str(failure), 1) from None
+    if as_json:
+        line(asdict(found))
+    else:
+        for problem in found.problems:
+            typer.echo(f"problem: {problem}")
+        for remark in found.notes:
+            typer.echo(f"note: {remark}")
+    if not found.ok and not is_live:
+        raise CommandFailed(f"not healthy: {len(found.problems)} problem{'s' * (len(found.problems) > 1)}", 1)
+
+
 def streams(
     config: ConfigFile = None,
     as_json: AsJson = False,

@@ -46,6 +46,7 @@ def test_it_is_ready_where_it_says_and_ends_on_sigterm(stopframe: CommandLine, f
     stopframe.write_config(_CONFIG.format(ingest=0, http=0, mqtt=free_tcp_port))
     with _running(stopframe) as (process, ready):
         health = httpx.get(f"{ready['http']}/health/live")
+        healthy = stopframe("health", "--json")
         streams = stopframe("streams", "--json")
         incidents = stopframe("incidents")
         no_stream = stopframe("cut", "ABCDEFGH")
@@ -55,6 +56,7 @@ def test_it_is_ready_where_it_says_and_ends_on_sigterm(stopframe: CommandLine, f
         _, err = process.communicate(timeout=30)
 
     assert health.status_code == 200
+    assert (healthy.code, healthy.lines[0]["problems"]) == (0, [])
     assert (streams.code, streams.out) == (0, "")
     assert incidents.out.split()[0] == "incident"
     assert (no_stream.code, no_incident.code, held.code) == (2, 2, 1)
@@ -76,6 +78,21 @@ def test_two_services_never_share_a_state_folder(stopframe: CommandLine, free_tc
 
     assert run.code == 2
     assert "another stopframe runs on this state_dir" in run.err
+
+
+def test_health_says_no_where_nothing_runs_or_something_is_wrong(stopframe: CommandLine, free_tcp_port: int) -> None:
+    """Exit 1 and the problem with its remedy; --live is content with a service that answers, and only with one."""
+    stopframe.write_config("")
+    absent, not_live = stopframe("health"), stopframe("health", "--live")
+    stopframe.write_config(_CONFIG.format(ingest=0, http=0, mqtt=free_tcp_port) + "banks: {TYPO: {step: cut}}\n")
+    with _running(stopframe):
+        ill, live = stopframe("health"), stopframe("health", "--live")
+
+    assert (absent.code, not_live.code) == (1, 1)
+    assert "stopframe run" in absent.err
+    assert (ill.code, live.code) == (1, 0)
+    assert "problem: bank TYPO is configured and does not exist; make it with" in ill.out
+    assert ill.err.strip() == "not healthy: 1 problem"
 
 
 @pytest.mark.parametrize("taken", ["ingest", "http", "mqtt"])

@@ -14,7 +14,6 @@ import structlog
 from detector.alerts.alert import AlertFacts, AlertType, WallAnchor, build_alert
 from detector.alerts.delivery import Delivery
 from detector.alerts.ids import RisingIds
-from detector.alerts.ids import RisingIds
 from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker, BreakerSettings
 from detector.enforcement import CutOutcome, CutTarget, Enforcer
@@ -115,7 +114,6 @@ class Responder:
         self._settings = settings
         self._live_streams = live_streams
         self._clock = clock
-        self._ids = RisingIds(_wall_ms)
         self._ids = RisingIds(_wall_ms)
         self._open: dict[str, _Open] = {}
         self._alerts: set[asyncio.Task[None]] = set()

@@ -1,12 +1,13 @@
 """Reaps what is left to process 1: in a container the service may be it, and nobody else would.
 
-A reader whose forkserver was killed dies with it and is left to process 1, which the kernel wants to take note of every
-death. Forkservers themselves lead sessions of their own and are waited for by the nursery that started them.
+A process whose forkserver was killed dies with it and is left to process 1, of which the kernel expects that it takes
+note of every death. The service's own children are waited for at once by whoever started them.
 """
 
 import asyncio
 import contextlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 _LOOK_EVERY_SECONDS = 5.0
@@ -14,25 +15,28 @@ _LOOK_EVERY_SECONDS = 5.0
 
 async def keep_reaping() -> None:
     """Reap orphans for ever, where this is process 1; elsewhere there are none."""
+    dead: frozenset[int] = frozenset()
     while True:
         await asyncio.sleep(_LOOK_EVERY_SECONDS)
         if os.getpid() == 1:
-            reap_orphans()
+            dead = reap_orphans(dead)
 
 
-def reap_orphans() -> int:
-    """Reap every dead child that another process had started; tell how many there were."""
-    found = 0
-    for pid in _children():
-        try:
-            facts = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:  # gone meanwhile
-            continue
-        state, _, _, session = facts.rpartition(")")[2].split()[:4]  # proc(5): the name before may hold anything
-        if state == "Z" and int(session) not in (pid, os.getsid(0)):
-            with contextlib.suppress(ChildProcessError):
-                found += os.waitpid(pid, os.WNOHANG)[0] == pid
-    return found
+def reap_orphans(dead_before: Collection[int]) -> frozenset[int]:
+    """Reap the children that were dead at the last look and still are: nobody waits for them. Gives the newly dead."""
+    dead = frozenset(pid for pid in _children() if _is_dead(pid))
+    for pid in dead & frozenset(dead_before):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return dead - frozenset(dead_before)
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # gone meanwhile
+        return False
+    return facts.rpartition(")")[2].split()[0] == "Z"  # proc(5): the name before it may hold anything
 
 
 def _children() -> list[int]:

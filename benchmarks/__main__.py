@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -14,12 +14,17 @@ BENCHMARKS: Final = {
     "churn": "benchmarks.churn",
     "crowd": "benchmarks.crowd",
     "demo": "benchmarks.demo",
+    "fuzz": "benchmarks.fuzz",
     "latency": "benchmarks.latency",
     "lookup": "benchmarks.lookup",
     "neighbours": "benchmarks.neighbours",
     "recovery": "benchmarks.recovery",
 }
-"""Each names a module with `measure(options: Options) -> Report`."""
+"""Each names a module with `measure(options: Options) -> Report`.
+
+One may have options of its own: `ARGUMENTS`, a name and its help for each; their values are whole numbers, and what was
+given is in `options.more`.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,16 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=_positive, help="how often each figure is measured")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is drawn (default 1)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the report to this file")
-    chosen = parser.parse_args(arguments)
+    chosen, _ = parser.parse_known_args(arguments)
     if chosen.name not in BENCHMARKS:
         parser.error(f"there is no benchmark {chosen.name!r}; choose one of: {', '.join(BENCHMARKS)}")
-    if chosen.json is not None and not chosen.json.absolute().parent.is_dir():
-        parser.error(f"{chosen.json.parent} is no folder; create it or name another file for --json")
     # Figures are per thread: BLAS and OpenMP read this when they are first loaded, which the import below does.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    options = Options(is_quick=chosen.quick, trials=chosen.trials, seed=chosen.seed, json_path=chosen.json)
-    report: Report = import_module(BENCHMARKS[chosen.name]).measure(options)
+    benchmark = import_module(BENCHMARKS[chosen.name])
+    own: Mapping[str, str] = getattr(benchmark, "ARGUMENTS", {})
+    for name, text in own.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    chosen = parser.parse_args(arguments)
+    if chosen.json is not None and not chosen.json.absolute().parent.is_dir():
+        parser.error(f"{chosen.json.parent} is no folder; create it or name another file for --json")
+    more = {name: getattr(chosen, name) for name in own if getattr(chosen, name) is not None}
+    options = Options(chosen.quick, chosen.trials, chosen.seed, chosen.json, more)
+    report: Report = benchmark.measure(options)
     print_report(report)
     if chosen.json is not None:
         report.write(chosen.json)

@@ -10,12 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks of a benchmark. `trials` of None means the benchmark's own number."""
+    """What the command line asks of a benchmark. `trials` of None means the benchmark's own number.
+
+    `more` has the values of options that only this benchmark has, where they were given.
+    """
 
     is_quick: bool = False
     trials: int | None = None
     seed: int = 1
     json_path: Path | None = None
+    more: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class TransportWriter:
     def _section(self, pid: int, table: int, number: int, body: bytes) -> bytes:
         head = (0xB000 | len(body) + 9).to_bytes(2, "big") + number.to_bytes(2, "big") + b"\xc1\x00\x00"
         section = bytes([table]) + head + body
-        section = b"\0" + section + _crc32(section).to_bytes(4, "big")
+        section = b"\0" + section + crc32(section).to_bytes(4, "big")
         room = PACKET_BYTES - 4
         packets = []
         for start in range(0, len(section), room):
@@ -123,8 +123,8 @@ def _timestamp(stamp: int) -> bytes:
     return (0x2 << 36 | 0x1 << 32 | 0x1 << 16 | 0x1 | parts).to_bytes(5, "big")
 
 
-def _crc32(data: bytes) -> int:
-    """Return the CRC of annex A: polynomial 0x04C11DB7, all ones first, nothing reflected."""
+def crc32(data: bytes) -> int:
+    """Return the CRC of a table, annex A: polynomial 0x04C11DB7, all ones first, nothing reflected."""
     value = 0xFFFFFFFF
     for byte in data:
         value ^= byte << 24

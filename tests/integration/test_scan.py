@@ -168,8 +168,8 @@ def test_a_film_with_a_hole_was_not_read(stopframe: CommandLine) -> None:
     summary = _summaries(run)["film.mp4"]
     assert run.code == 2
     assert _total_seconds(summary) == pytest.approx(15.0, abs=0.1)
-    assert summary["coverage"]["blind_s"] == summary["coverage"]["causes"]["undecodable"] > 3.0
-    assert summary["error"]["code"] == "undecodable"
+    assert summary["coverage"]["blind_s"] == summary["coverage"]["causes"]["decode_errors"] > 3.0
+    assert summary["error"]["code"] == "decode_errors"
 
 
 def test_scan_live_samples_at_real_pace(stopframe: CommandLine) -> None:

@@ -38,6 +38,10 @@ _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: _which("node") and any(Path(__file__).parents[1].glob(".cache/node-media-server-*/node_modules")),
         "node-media-server is not installed (scripts/node-media-server)",
     ),
+    "needs_systemd_analyze": (
+        lambda: _which("systemd-analyze"),
+        "systemd-analyze is not installed (apt-get install systemd)",
+    ),
     "needs_cage": (
         lambda: landlock_abi() >= 4 and seccomp.is_supported(),
         "this kernel or machine gives no whole cage (Linux 6.7 with Landlock, on x86_64)",

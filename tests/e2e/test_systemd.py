@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fixtures_cli import CommandLine
+from tests.fixtures_cli import ROOT, CommandLine
 
 pytestmark = pytest.mark.e2e
+
+UNIT = ROOT / "configs/systemd/stopframe.service"
 
 
 class Manager:
@@ -88,3 +91,45 @@ def test_the_manager_hears_ready_life_and_end(
         process.communicate()
     assert process.returncode == 0, err
     assert "Traceback" not in err
+
+
+def _unit() -> list[tuple[str, str]]:
+    """Every (key, value) of the shipped unit in order."""
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    return [(key, value) for line in lines if line[:1].isalpha() for key, _, value in [line.partition("=")]]
+
+
+def test_the_unit_says_what_the_service_relies_on() -> None:
+    """Its own user and folder, the protocol of test one, and every call by which the cage is made."""
+    unit = _unit()
+    said = dict(unit)
+
+    assert (said["Type"], said["NotifyAccess"], said["Restart"]) == ("notify", "main", "on-failure")
+    assert said["KillMode"] == "mixed"  # the service ends its processes in its own order
+    assert said["OOMPolicy"] == "continue"  # a bomb in one stream ends one reader
+    assert said["ExecReload"].endswith("kill -HUP $MAINPID")
+    assert said["CapabilityBoundingSet"] == ""
+    assert {"AF_UNIX", "AF_INET", "AF_INET6"} == set(said["RestrictAddressFamilies"].split())
+    allowed = " ".join(value for key, value in unit if key == "SystemCallFilter" and not value.startswith("~")).split()
+    assert {"@system-service", "seccomp", "landlock_restrict_self"} <= set(allowed)
+    refused = " ".join(value for key, value in unit if key == "SystemCallFilter" and value.startswith("~"))
+    assert "@process" not in refused
+    assert set(said) >= {"ProtectSystem", "NoNewPrivileges", "WatchdogSec", "StateDirectory", "LoadCredential"}
+
+
+@pytest.mark.needs_systemd_analyze
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    """`systemd-analyze verify` has nothing to say, and the exposure that systemd counts stays below 2 of 10."""
+    unit = tmp_path / UNIT.name
+    text = UNIT.read_text(encoding="utf-8").replace("/opt/stopframe/bin/stopframe", "/bin/true")
+    unit.write_text("".join(line for line in text.splitlines(keepends=True) if not line.startswith("Documentation=")))
+    verify = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    score = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (verify.returncode, verify.stderr) == (0, "")
+    assert score.returncode == 0, score.stdout.splitlines()[-1]

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,8 +60,10 @@ def find_media(arguments: Sequence[str]) -> list[Medium]:
 
 
 @asynccontextmanager
-async def reading(nursery: Nursery, job: Job, medium: Medium) -> AsyncIterator[Keeper]:
-    """Start a caged reader on `medium`; `job` says how, not what.
+async def reading(
+    nursery: Nursery, job: Job, medium: Medium, refused: Callable[[], None] = lambda: None
+) -> AsyncIterator[Keeper]:
+    """Start a caged reader on `medium`; `job` says how, not what. `refused` is as in `streams.reach.reach`.
 
     Raises:
         MediumUnreadable: a file cannot be opened.
@@ -70,7 +72,7 @@ async def reading(nursery: Nursery, job: Job, medium: Medium) -> AsyncIterator[K
     """
     if medium.url is not None:
         wanted = replace(job, kind=medium.url.kind_as(), url=medium.url.reveal())
-        async with reach(wanted) as reached, Keeper(nursery, reached.job, reached.media_fd) as keeper:
+        async with reach(wanted, refused) as reached, Keeper(nursery, reached.job, reached.media_fd) as keeper:
             yield keeper
         return
     with _opened(medium) as descriptor:

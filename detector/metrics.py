@@ -210,6 +210,10 @@ class Metrics:
         if count > 0:
             self._decode_errors.inc(count)
 
+    def request_refused(self) -> None:
+        """A reader asked for something at another server than its source's own, and got nothing."""
+        self._requests_refused.inc()
+
     def reader_cpu(self, seconds: float) -> None:
         """Readers used `seconds` more of CPU time."""
         if seconds > 0:
@@ -318,6 +322,9 @@ class Metrics:
             "keyframes_without_picture", "Packets flagged as keyframes that gave no picture."
         )
         self._decode_errors = self._counter("decode_errors", "Decode errors in readers.")
+        self._requests_refused = self._counter(
+            "requests_refused", "Requests of readers to other servers than their source's own: none was made."
+        )
         self._reader_cpu = self._counter("reader_cpu_seconds", "CPU time used by readers.")
         self._signals = Counter(
             "stopframe_signals",

@@ -123,12 +123,13 @@ class _Look:
         self._seconds = 0.0
         self._cpu_seconds = 0.0
         self._decode_errors = 0
+        self._requests_refused = 0
         self._closer_until = -math.inf
 
     async def read(self, nursery: Nursery) -> tuple[str, str | None]:
         """Read to the end; returns the code it ended with, and a sentence if that was not the input's own end."""
         try:
-            async with reading(nursery, self._settings.job, self._medium) as keeper:
+            async with reading(nursery, self._settings.job, self._medium, self._note_refused_request) as keeper:
                 self._keeper = keeper
                 return await self._follow(keeper)
         except MediumUnreadable as error:
@@ -170,7 +171,12 @@ class _Look:
         }
         if self._decode_errors:
             told["decode_errors"] = self._decode_errors
+        if self._requests_refused:
+            told["requests_refused"] = self._requests_refused
         return told if fault is None else {**told, "error": {"code": str(code), "message": fault}}
+
+    def _note_refused_request(self) -> None:
+        self._requests_refused += 1
 
     async def _follow(self, keeper: Keeper) -> tuple[str, str | None]:
         ended: Ended | None = None

@@ -118,6 +118,7 @@ class StreamSession:
             ),
         )
         self.readers = 0
+        self.requests_refused = 0
         self._left_at: float | None = None
         self._reconnect = Reconnect(settings.reconnect, SystemRandom().random)
         self._closer_until = -math.inf
@@ -276,7 +277,7 @@ class StreamSession:
             kind, url = self.locate()
             self.settings = replace(self.settings, job=replace(self.settings.job, kind=kind, url=url))
         async with (
-            reach(self.settings.job) as reached,
+            reach(self.settings.job, self._note_refused_request) as reached,
             Keeper(self._parts.nursery, reached.job, reached.media_fd) as keeper,
         ):
             self._keeper = keeper
@@ -287,6 +288,13 @@ class StreamSession:
                 await self._take(message)
                 self._sight_moved()
         return Ended(EndCode.INTERNAL, math.nan, "the reader ended without a word")
+
+    def _note_refused_request(self) -> None:
+        """A playlist named another server: an honest one may, a hostile one does. Only the first is logged."""
+        self.requests_refused += 1
+        self._parts.metrics.request_refused()
+        if self.requests_refused == 1:
+            log.warning("session.request_refused", stream=self.stream_id)
 
     async def _take(self, message: Message) -> None:
         match message:

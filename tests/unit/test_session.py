@@ -94,7 +94,7 @@ class FakePool:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def inspect(self, seen: Frame, *, deadline_at: float, every_tier: bool = False) -> Inspection:
+    async def inspect(self, seen: Frame, *, deadline_at: float, stream: str) -> Inspection:
         await self.gate.wait()
         self.seen.append(seen.sequence)
         score = self.answer(seen)
@@ -125,7 +125,7 @@ class Scene:
         self.session = StreamSession("ID", StreamKey("embedded", "live", "k"), settings, parts)
 
     @asynccontextmanager
-    async def _reach(self, job: Job) -> AsyncIterator[Reached]:
+    async def _reach(self, job: Job, _refused: Callable[[], None]) -> AsyncIterator[Reached]:
         if self.unreachable:
             self.unreachable -= 1
             raise SourceUnreachable("nobody listens there: start the ingest server")

@@ -36,6 +36,8 @@ class Accounts:
         self._told: dict[str, dict[str, Any]] = {}
         self._counted: dict[str, dict[tuple[Kind, str], float]] = {}
         self._ended: dict[str, CoverageTotals] = {}
+        self.lost_total = 0
+        """Final accounts that never reached the disk."""
 
     async def keep_telling(
         self, sessions: Callable[[], Collection[StreamSession]], every_seconds: Callable[[], float]
@@ -73,6 +75,7 @@ class Accounts:
         self._ended[session.session] = _totals(session)
         if len(self._ended) > _ENDED_KEPT:
             del self._ended[next(iter(self._ended))]
+            self.lost_total += 1
 
     def unstored(self) -> list[str]:
         """Sessions that ended and whose account is not on disk yet."""

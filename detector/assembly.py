@@ -74,11 +74,13 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
     pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, manifests)))
     credentials = load_or_create(config.state_dir)
-    database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db"))
+    # Watching without a store is better than not watching: a full disk or a damaged file turns health red.
+    database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db", must_open=False))
     broker, sink = await start_mqtt(config, stack, database)
     ear = _Ear()
     delivery = await stack.enter_async_context(Delivery(Outbox(database), [sink], report=ear.hear))
-    ingest = await stack.enter_async_context(_ingest(config, credentials))
+    revocations = await stack.enter_async_context(_revocations(config, credentials))
+    ingest = await stack.enter_async_context(_ingest(config, revocations))
     incidents = Incidents(database)
     enforcer = await stack.enter_async_context(Enforcer(ingest, incidents, enforcer_settings(config)))
     parts = Parts(manifests, metrics, nursery, pool, credentials, database, sink, delivery, ingest, enforcer)
@@ -135,9 +137,12 @@ def _make_state_dir(state_dir: Path) -> None:
         ) from error
 
 
-def _ingest(config: Config, credentials: Credentials) -> IngestServer:
-    revocations = Revocations(
+def _revocations(config: Config, credentials: Credentials) -> Revocations:
+    return Revocations(
         FileRevocations(config.state_dir / "revoked"), lambda key: stream_id(credentials.deployment, key)
     )
+
+
+def _ingest(config: Config, revocations: Revocations) -> IngestServer:
     kind = config.ingest.kind
     return ingest_kind(kind).make(config.ingest, revocations, kind)

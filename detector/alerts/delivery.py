@@ -104,6 +104,8 @@ class Delivery:
         except (StoreUnavailable, TimeoutError) as error:
             self._note_disk(str(error) or "the disk does not answer: check its latency and its mount")
             self.not_durable_total += 1
+            if incident is not None:
+                self._outbox.record_later(incident)
             payload, seq = alert.encode(None, durable=False), None
         else:
             self._note_disk(None)
@@ -171,6 +173,8 @@ class Delivery:
                 if self._disk_fault is not None:
                     await self._outbox.probe()
                     self._note_disk(None)
+                if written := await self._outbox.write_late():
+                    log.info("outbox.written_late", count=written)
             except StoreUnavailable as error:
                 self._note_disk(str(error))
             await asyncio.sleep(_TIDY_SECONDS)

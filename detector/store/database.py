@@ -2,24 +2,34 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+
+import structlog
 
 from detector.store.schema import STEPS
 
 T = TypeVar("T")
 
+log = structlog.get_logger()
+
 _BATCH_LIMIT: Final = 64
 """Jobs that share one commit: a burst of alerts pays for one fsync, not for one each."""
 
+_LATE_KEPT: Final = 10_000
 _CLOSE_SECONDS: Final = 10.0
+_LOOK_AGAIN_SECONDS: Final = 0.9
+"""Between two tries to open a file that could not be opened: less than between two probes of delivery."""
 
 _REMEDIES: Final = {
     "SQLITE_FULL": "the disk is full: free space where state_dir lies",
@@ -32,12 +42,19 @@ _REMEDIES: Final = {
     "SQLITE_IOERR": "the disk reports an error: check it and its mount",
 }
 
+_NEED_SOMEBODY: Final = frozenset({"SQLITE_READONLY", "SQLITE_CANTOPEN"})
+"""What only whoever set the service up can mend: at the start better said at once than in health."""
+
 
 class StoreUnavailable(Exception):
     """Raised by the database when the disk did not take or give a row.
 
     Nothing of a refused write is in the file; one that the disk did not answer in time may still get there.
     """
+
+
+class StoreRefused(StoreUnavailable):
+    """As `StoreUnavailable`, of a file that neither time nor space makes usable: permissions, or a newer version's."""
 
 
 @dataclass(slots=True)
@@ -58,6 +75,7 @@ class _Desk:
     loop: asyncio.AbstractEventLoop
     jobs: "queue.Queue[_Job | None]"
     opened: "asyncio.Future[None]"
+    must_open: bool
 
 
 class Database:
@@ -67,28 +85,40 @@ class Database:
     (WAL, `synchronous=FULL`): `kill -9` and power loss keep it. Writes that wait together share one commit; each still
     succeeds or fails alone, unless the commit itself fails. Nobody waits longer than `answer_seconds`. Errors of the
     disk surface as `StoreUnavailable`; errors of the function's own making surface unchanged.
+
+    A file that is removed or replaced while it is open is let go, and the one at its place is used, or begun. With
+    `must_open=False` a file that cannot be opened now (a full disk, damage) refuses every job until it can.
     """
 
-    def __init__(self, path: Path | str, *, queue_limit: int = 1024, answer_seconds: float = 10.0) -> None:
+    def __init__(
+        self, path: Path | str, *, queue_limit: int = 1024, answer_seconds: float = 10.0, must_open: bool = True
+    ) -> None:
         self._path = Path(path)
+        self._must_open = must_open
         self._queue_limit = queue_limit
         self._answer_seconds = answer_seconds
         self._desk: _Desk | None = None
         self._thread: threading.Thread | None = None
+        self._late: dict[str, Callable[[sqlite3.Connection], Any]] = {}
+        self.late_lost_total = 0
+        """Works left for later that had no room in memory."""
 
     @classmethod
-    def open(cls, path: Path | str, *, queue_limit: int = 1024, answer_seconds: float = 10.0) -> Self:
+    def open(
+        cls, path: Path | str, *, queue_limit: int = 1024, answer_seconds: float = 10.0, must_open: bool = True
+    ) -> Self:
         """Return the database at `path`, to be entered with `async with`; the file is made (mode 0600) if missing."""
-        return cls(path, queue_limit=queue_limit, answer_seconds=answer_seconds)
+        return cls(path, queue_limit=queue_limit, answer_seconds=answer_seconds, must_open=must_open)
 
     async def __aenter__(self) -> Self:
         """Start the thread, open the file, bring its tables up to date.
 
         Raises:
-            StoreUnavailable: the file cannot be used; no thread is left behind.
+            StoreUnavailable: the file cannot be used; no thread is left behind. With `must_open=False` only
+                `StoreRefused`.
         """
         loop = asyncio.get_running_loop()
-        desk = _Desk(self._path, loop, queue.Queue(self._queue_limit), loop.create_future())
+        desk = _Desk(self._path, loop, queue.Queue(self._queue_limit), loop.create_future(), self._must_open)
         self._thread = threading.Thread(target=_serve, args=(desk,), name="stopframe-database", daemon=True)
         self._thread.start()
         try:
@@ -119,6 +149,30 @@ class Database:
         """
         return await self._submit(work)
 
+    def write_later(self, what: str, work: Callable[[sqlite3.Connection], Any]) -> None:
+        """Keep `work`, which the disk did not take, for `write_late`; of works under one name only the last is kept."""
+        self._late.pop(what, None)
+        self._late[what] = work
+        if len(self._late) > _LATE_KEPT:
+            del self._late[next(iter(self._late))]
+            self.late_lost_total += 1
+
+    async def write_late(self) -> int:
+        """Write down what was kept for later, in its order; returns how much that was.
+
+        Raises:
+            StoreUnavailable: as `write`; what is not written yet is still kept.
+        """
+        done = 0
+        while self._late:
+            some = dict(list(self._late.items())[:_BATCH_LIMIT])
+            await self.write(partial(_run_all, tuple(some.values())))
+            for what, work in some.items():
+                if self._late.get(what) is work:
+                    del self._late[what]
+            done += len(some)
+        return done
+
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work`, which sees every write submitted before it.
 
@@ -144,24 +198,80 @@ class Database:
         return result
 
 
+def _run_all(works: Sequence[Callable[[sqlite3.Connection], Any]], connection: sqlite3.Connection) -> None:
+    for work in works:
+        work(connection)
+
+
+@dataclass(slots=True)
+class _File:
+    """The file as the thread holds it: open, or why not and when to look again."""
+
+    path: Path
+    connection: sqlite3.Connection | None = None
+    identity: tuple[int, int] | None = None
+    fault: BaseException | None = None
+    look_at: float = 0.0
+
+    def open(self) -> None:
+        """Open what lies at the path; `fault` says why that cannot be done now."""
+        try:
+            self.connection = _open(self.path)
+            self.identity = _identity(self.path)
+            self.fault = None
+        except (sqlite3.Error, OSError, StoreUnavailable) as error:
+            self.fault = _named(error, self.path)
+            self.look_at = time.monotonic() + _LOOK_AGAIN_SECONDS
+
+    def usable(self) -> sqlite3.Connection | None:
+        """Return the connection to what lies at the path now, if there can be one."""
+        if self.connection is not None and _identity(self.path) != self.identity:
+            log.warning("store.replaced", file=self.path.name, note="it was removed or replaced under the service")
+            self.close()
+            self.look_at = 0.0
+        if self.connection is None and time.monotonic() >= self.look_at:
+            self.open()
+        return self.connection
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # its last checkpoint may find the disk full: the WAL keeps it
+                self.connection.close()
+            self.connection = None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _serve(desk: _Desk) -> None:
     """The thread's body: open, answer jobs in batches until `None`, close."""
-    try:
-        connection = _open(desk.path)
-    except (sqlite3.Error, OSError, StoreUnavailable) as error:
-        _tell(desk, desk.opened, None, _named(error, desk.path))
+    file = _File(desk.path)
+    file.open()
+    if file.fault is not None and (desk.must_open or not _may_pass(file.fault)):
+        _tell(desk, desk.opened, None, file.fault)
         return
     try:
         _tell(desk, desk.opened, None, None)
         running = True
         while running:
             batch, running = _next_batch(desk.jobs)
-            if batch:
+            connection = file.usable() if batch else None
+            if connection is not None:
                 _run_batch(connection, batch, desk.path)
             for job in batch:
-                _tell(desk, job.future, job.result, job.error)
+                _tell(desk, job.future, job.result, job.error if connection is not None else file.fault)
     finally:
-        connection.close()
+        file.close()
+
+
+def _may_pass(fault: BaseException) -> bool:
+    return isinstance(fault, StoreUnavailable) and not isinstance(fault, StoreRefused)
 
 
 def _next_batch(jobs: "queue.Queue[_Job | None]") -> tuple[list[_Job], bool]:
@@ -246,7 +356,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Take every step that the file lacks, in one transaction: a step that fails, or a kill, leaves it as it was."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(STEPS):
-        raise StoreUnavailable(f"{path} was written by a newer Stopframe: upgrade this one, or name another state_dir")
+        raise StoreRefused(f"{path} was written by a newer Stopframe: upgrade this one, or name another state_dir")
     if version == len(STEPS):
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -264,7 +374,10 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 def _named(error: BaseException, path: Path) -> BaseException:
     """Turn what the disk did into `StoreUnavailable` with a remedy; leave mistakes of the caller as they are."""
     if isinstance(error, OSError):
-        return StoreUnavailable(f"{path} cannot be used ({error.strerror}): check state_dir and its permissions")
+        may_pass = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+        kind = StoreUnavailable if may_pass else StoreRefused
+        remedy = "free space where state_dir lies" if may_pass else "check state_dir and its permissions"
+        return kind(f"{path} cannot be used ({error.strerror}): {remedy}")
     if not isinstance(error, sqlite3.Error) or isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
         return error
     name = getattr(error, "sqlite_errorname", None) or "SQLITE_IOERR"
@@ -272,4 +385,5 @@ def _named(error: BaseException, path: Path) -> BaseException:
         return error
     primary = "_".join(name.split("_")[:2])  # extended codes carry a suffix: SQLITE_IOERR_WRITE
     remedy = _REMEDIES.get(primary, f"SQLite says {error}")
-    return StoreUnavailable(f"{path.name} cannot be used: {remedy}")
+    kind = StoreRefused if primary in _NEED_SOMEBODY else StoreUnavailable
+    return kind(f"{path.name} cannot be used: {remedy}")

@@ -1,12 +1,13 @@
 """What happened, stream by stream: what was seen, what was done, how far the cut got, whether it was taken back."""
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from detector.events import CutState, Step, StreamKey
-from detector.store.database import Database
+from detector.store.database import Database, StoreUnavailable
 
 
 class IncidentNotFound(Exception):
@@ -103,8 +104,11 @@ class Incidents:
         self._database = database
 
     async def open(self, record: IncidentRecord) -> None:
-        """Store a new incident, or update what was seen and decided of a known one."""
-        await self._database.write(lambda connection: write_incident(connection, record))
+        """Store a new incident, or update what was seen and decided of a known one.
+
+        What the disk refuses (`StoreUnavailable`) is written down when it takes rows again; so with `set_cut`.
+        """
+        await self._write(f"incident {record.incident_id}", lambda connection: write_incident(connection, record))
 
     async def newest(self, limit: int = 50, *, stream_id: str | None = None) -> list[IncidentRecord]:
         """Return at most `limit` incidents, newest first, of one stream or of all."""
@@ -128,23 +132,31 @@ class Incidents:
 
     async def set_cut(self, incident_id: str, progress: CutProgress) -> None:
         """Write down how far the cut got."""
-        await self._database.write(
-            lambda c: (
-                c.execute(
-                    "UPDATE incidents SET cut_state = ?, gone_at_ms = coalesce(?, gone_at_ms),"
-                    " confirmed_at_ms = coalesce(?, confirmed_at_ms), time_to_cut_ms = coalesce(?, time_to_cut_ms),"
-                    " detail = coalesce(?, detail) WHERE incident_id = ?",
-                    (
-                        progress.state.value,
-                        progress.gone_at_ms,
-                        progress.confirmed_at_ms,
-                        progress.time_to_cut_ms,
-                        progress.detail,
-                        incident_id,
-                    ),
-                ).rowcount
-            )
+        values = (
+            progress.state.value,
+            progress.gone_at_ms,
+            progress.confirmed_at_ms,
+            progress.time_to_cut_ms,
+            progress.detail,
+            incident_id,
         )
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE incidents SET cut_state = ?, gone_at_ms = coalesce(?, gone_at_ms),"
+                " confirmed_at_ms = coalesce(?, confirmed_at_ms), time_to_cut_ms = coalesce(?, time_to_cut_ms),"
+                " detail = coalesce(?, detail) WHERE incident_id = ?",
+                values,
+            )
+
+        await self._write(f"cut {incident_id}", work)
+
+    async def _write(self, what: str, work: Callable[[sqlite3.Connection], None]) -> None:
+        try:
+            await self._database.write(work)
+        except StoreUnavailable:
+            self._database.write_later(what, work)
+            raise
 
     async def pending_cuts(self) -> list[IncidentRecord]:
         """Return the cuts begun, not finished and not taken back, oldest first: what a restart goes on with."""

@@ -87,6 +87,14 @@ class Outbox:
         until_ms = alert.expires_at_ms if expires_at_ms is None else expires_at_ms
         return await self._database.write(lambda c: _record(c, alert, incident, sinks, (now_ms, until_ms)))
 
+    def record_later(self, incident: IncidentRecord) -> None:
+        """Keep an incident whose alert went out without the disk, for `write_late`."""
+        self._database.write_later(f"incident {incident.incident_id}", lambda c: write_incident(c, incident))
+
+    async def write_late(self) -> int:
+        """As `Database.write_late`: incidents and what became of their cuts."""
+        return await self._database.write_late()
+
     async def due(
         self, sink: str, now_ms: int, limit: int, *, due_by_ms: int | None = None, longest_ms: int = _FOR_EVER_MS
     ) -> list[OutboxRow]:

@@ -223,3 +223,83 @@ async def test_kill_9_loses_no_committed_row(tmp_path: Path, lines: int) -> None
         check = await db.read(lambda c: c.execute("PRAGMA integrity_check").fetchone()[0])
     assert set(told) <= set(kept)
     assert check == "ok"
+
+
+async def test_a_file_that_is_removed_or_replaced_is_begun_again(tmp_path: Path) -> None:
+    """A database under which the file goes does not write into nowhere: what lies at the path is used, or begun."""
+    path = tmp_path / "s.db"
+    async with Database.open(path) as db:
+        await db.write(_put("lost"))
+        path.unlink()
+        await db.write(_put("after"))
+        assert await db.read(_all) == ["after"]
+        path.rename(tmp_path / "aside.db")
+        await db.write(_put("again"))
+        assert await db.read(_all) == ["again"]
+    async with Database.open(path) as db:
+        assert await db.read(_all) == ["again"]
+
+
+@pytest.mark.parametrize("damage", [b"no database at all " * 100, None])
+async def test_a_file_that_cannot_be_used_now_refuses_until_it_can(tmp_path: Path, damage: bytes | None) -> None:
+    """Where opening must not fail, each job is refused in a sentence, and taken as soon as the file is usable."""
+    path = tmp_path / "s.db"
+    if damage is None:
+        (blocker := sqlite3.connect(path, isolation_level=None)).execute("BEGIN EXCLUSIVE")
+    else:
+        path.write_bytes(damage)
+    async with Database.open(path, must_open=False) as db:
+        with pytest.raises(StoreUnavailable, match=r"move it away|another process"):
+            await db.write(_put("refused"))
+        if damage is None:
+            blocker.close()
+        else:
+            path.unlink()
+        await asyncio.sleep(1)
+        await db.write(_put("taken"))
+        assert await db.read(_all) == ["taken"]
+
+
+async def test_damage_under_a_running_database_is_a_sentence(tmp_path: Path) -> None:
+    """Pages overwritten while the file is open give a refusal with its remedy at each job, and no dead thread."""
+    path = tmp_path / "s.db"
+    async with Database.open(path) as db:
+        await db.write(
+            lambda c: (
+                c.executemany("INSERT INTO retained_topics VALUES (?)", [(f"{n:09d}",) for n in range(9999)]).rowcount
+            )
+        )
+    async with Database.open(path) as db:
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xee" * (path.stat().st_size - 4096))
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="damaged: move it away"):
+                await db.read(_all)
+
+
+async def test_a_newer_file_is_refused_even_where_opening_need_not_succeed(tmp_path: Path) -> None:
+    """No time makes a newer version's file usable: it stops the start."""
+    connection = sqlite3.connect(tmp_path / "s.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreUnavailable, match="newer Stopframe: upgrade"):
+        await Database.open(tmp_path / "s.db", must_open=False).__aenter__()
+
+
+async def test_what_was_left_for_later_is_written_in_order_and_kept_until_then(tmp_path: Path) -> None:
+    """Works that the disk refused are kept by name, the last of each, and written once it takes them."""
+    async with Database.open(tmp_path / "s.db") as db:
+        pages = await db.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await db.read(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        for value in ("a", "b", "a2"):
+            db.write_later(value[0], _put(value * 50_000))
+        with pytest.raises(StoreUnavailable, match="disk is full"):
+            await db.write_late()
+        await db.read(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
+
+        assert [await db.write_late(), await db.write_late()] == [2, 0]
+        rows = await db.read(
+            lambda c: [r[0][:2] for r in c.execute("SELECT topic FROM retained_topics ORDER BY topic DESC")]
+        )
+        assert rows == ["bb", "a2"]

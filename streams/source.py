@@ -108,11 +108,11 @@ def open_source(job: Job, media_fd: int | None) -> Source:
     """Open the source of `job` (files: through the open descriptor `media_fd`); raise `SourceError`."""
     started_at = time.monotonic()
     container = open_container(job, media_fd, quick=True)
+    if not container.streams.video and len(container.streams) < MAX_STREAMS:
+        # A server that sends sound first: the quick look was too short to see the picture.
+        container.close()
+        container = open_container(job, media_fd, quick=False)
     try:
-        if not container.streams.video and len(container.streams) < MAX_STREAMS:
-            # A server that sends sound first: the quick look was too short to see the picture.
-            container.close()
-            container = open_container(job, media_fd, quick=False)
         is_picture = container.format.name in PICTURE_FORMATS
         tracks = _video_tracks(container)
         for track in tracks:

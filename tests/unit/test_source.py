@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import hostile_clips
+from benchmarks.bitstreams import adts_frames
 from benchmarks.hostile_clips import as_bytes
+from benchmarks.transport import AAC, Track, TransportWriter
 from streams.faults import SourceError, while_opening, while_reading
 from streams.frame import MAX_TRACKS
 from streams.job import Job, SandboxMode, SourceKind
@@ -47,8 +49,9 @@ def on_descriptor(path: Path, content: bytes) -> Iterator[int]:
 
 
 @contextmanager
-def answering(answer: bytes, *, hangs: bool = False) -> Iterator[str]:
-    """Give the URL of a server that sends `answer` to everyone, then closes or hangs."""
+def answering(*answers: bytes, hangs: bool = False) -> Iterator[str]:
+    """Give the URL of a server that sends `answers` in turn, the last to everyone, then closes or hangs."""
+    waiting = list(answers)
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = threading.Event()
 
@@ -60,7 +63,7 @@ def answering(answer: bytes, *, hangs: bool = False) -> Iterator[str]:
                     return
                 with client:
                     client.recv(4096)
-                    client.sendall(answer)
+                    client.sendall(waiting.pop(0) if len(waiting) > 1 else waiting[0])
                     if hangs:
                         done.wait(10)
 
@@ -350,3 +353,15 @@ def test_error_while_reading_becomes_a_code(error: Exception, code: EndCode) -> 
 
     assert ended.code is code
     assert KEY not in ended.detail
+
+
+def test_source_that_is_gone_at_the_second_look_is_told_as_such() -> None:
+    """A publisher who left between the look that found only sound and the second look is no fault of the reader."""
+    writer = TransportWriter([Track(0x100, AAC)])
+    sound = writer.tables() + writer.pes(0x100, adts_frames(10), 0.0)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
+    gone = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    with answering(head + sound, gone) as url, pytest.raises(SourceError) as caught:
+        open_source(job(SourceKind.HTTP_TS, url), None)
+
+    assert caught.value.code is EndCode.NOT_FOUND

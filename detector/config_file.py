@@ -87,14 +87,17 @@ def _digest(files: tuple[Path, ...]) -> bytes:
 
 
 def _content(file: Path) -> bytes | None:
+    """Its first bytes; None where there is no regular file. Never waits for who writes into a pipe."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError):
         return None
-    with os.fdopen(descriptor, "rb") as opened:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        try:
+        with open(descriptor, "rb", closefd=False) as opened:
             return opened.read(MAX_BYTES + 1)
-        except OSError:
-            return None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from typing import Any, Union
 
-from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
+from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
 from detector.config.crosscheck import Conflict, refuse
@@ -34,7 +34,7 @@ class ChosenByKind:
         return core_schema.with_info_wrap_validator_function(
             lambda value, _, info: _read(value, info),
             handler.generate_schema(Union[known_sections()]),  # noqa: UP007 - made of a list
-            serialization=core_schema.plain_serializer_function_ser_schema(_write, info_arg=True),
+            serialization=core_schema.plain_serializer_function_ser_schema(_write),
         )
 
 
@@ -51,5 +51,6 @@ def _read(value: Any, info: ValidationInfo) -> IngestSection:
     return section.model_validate(value, context=info.context)
 
 
-def _write(section: IngestSection, info: SerializationInfo) -> dict[str, Any]:
-    return section.model_dump(mode=info.mode)
+def _write(section: IngestSection) -> dict[str, Any]:
+    # As JSON in every mode: of an object within this dict pydantic would write out every field, a secret's value too.
+    return section.model_dump(mode="json")

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -78,7 +78,7 @@ class _Live:
     """A path with somebody or something behind it. `is_pull`: the server fetches it by itself."""
 
     publisher: Publisher
-    path: str
+    path: str = field(repr=False)
     config_name: str
     source_type: str
     source_id: str

@@ -23,7 +23,7 @@ class StatPublisher:
     """One publisher as the page has it."""
 
     app: str
-    name: str
+    name: str = field(repr=False)
     clientid: str
     address: str
 

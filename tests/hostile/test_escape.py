@@ -72,6 +72,45 @@ async def test_every_escape_is_refused(
     assert nursery.restarts == 0
 
 
+CLASSICAL = {
+    "open a file": "read a file",
+    "write a file": "write a file",
+    "list /proc": "list processes",
+    "read /proc/1/environ": "read environment of 1",
+    "execute a program": "exec",
+    "fork": "fork",
+    "open a socket": "UDP socket",
+    "connect to another port": "connect elsewhere",
+    "listen": "listen",
+    "trace the parent": "ptrace the parent",
+    "kill the parent": "kill the parent",
+    "read the parent's memory": "read the parent's memory",
+    "map code": "map code",
+    "take all memory": "3 GB",
+}
+"""What everybody tries first, by the names of the probes."""
+
+
+@pytest.mark.parametrize("port", [None, 1935], ids=["file", "network"])
+async def test_none_of_the_classical_escapes_succeeds(
+    nursery: Nursery,
+    listeners: tuple[socket.socket, socket.socket],
+    tmp_path: Path,
+    port: int | None,
+) -> None:
+    """The fourteen attempts that everybody thinks of first, in both kinds of cage: 0 succeed, and the test says so."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"untouched")
+    order = {"port": port, "other_port": listeners[1].getsockname()[1], "path": str(outside)}
+    outcomes = {name: await outcome(nursery, order | {"probe": probe}) for name, probe in CLASSICAL.items()}
+
+    succeeded = [name for name, word in outcomes.items() if word not in REFUSALS]
+    print(f"in-cage escapes: {len(succeeded)} of {len(CLASSICAL)}")  # noqa: T201 - the figure to show
+    assert len(CLASSICAL) == 14
+    assert succeeded == []
+    assert outside.read_bytes() == b"untouched"
+
+
 @pytest.mark.parametrize(
     "probe",
     [

@@ -81,7 +81,18 @@ class MediaMaker:
 
     def _encode(self, clip: Clip, draw: Callable[[int], Picture]) -> bytes:
         buffer = io.BytesIO()
-        with av.open(buffer, "w", format=clip.container) as container:
+        self.write(clip, draw, buffer)
+        return buffer.getvalue()
+
+    def write(
+        self,
+        clip: Clip,
+        draw: Callable[[int], Picture],
+        target: io.BytesIO | str,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        """Write `clip` to a file, or to several: a playlist names its segments."""
+        with av.open(target, "w", format=clip.container, options=options or {}) as container:
             if clip.title:
                 container.metadata["title"] = clip.title
             streams = [self._stream(container, clip) for _ in range(clip.tracks)]
@@ -92,7 +103,6 @@ class MediaMaker:
                     container.mux(stream.encode(frame))
             for stream in streams:
                 container.mux(stream.encode(None))
-        return buffer.getvalue()
 
     def _stream(self, container: av.container.OutputContainer, clip: Clip) -> av.VideoStream:
         stream = container.add_stream(clip.codec, rate=clip.rate)

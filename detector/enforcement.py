@@ -201,15 +201,18 @@ class Enforcer:
         assert run.task is not None
         return await asyncio.shield(run.task)
 
-    async def undo(self, key: StreamKey) -> None:
-        """Let `key` publish again; a cut of it that is under way is given up. Raises `IngestUnavailable`."""
+    async def undo(self, key: StreamKey, *, stream_id: str = "", incident_id: str = "") -> None:
+        """Let `key` publish again; a cut of it that is under way is given up. Raises `IngestUnavailable`.
+
+        The log says it of the stream and the incident, where they are given.
+        """
         for run in self._runs.values():
             run.is_undone = run.is_undone or run.target.key == key
         for identity, (cut_key, _) in list(self._outcomes.items()):
             if cut_key == key:
                 del self._outcomes[identity]
         await answer_within(self._settings.call_seconds, self._ingest.restore(key))
-        log.info("cut.undone", server=key.server)
+        log.info("cut.undone", server=key.server, stream=stream_id, incident=incident_id)
 
     async def _carry_out(self, identity: tuple[str, str], run: _Run) -> CutOutcome:
         refusal = self._why_uncuttable(run.target.key)

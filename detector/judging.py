@@ -96,7 +96,7 @@ class Judge:
         metrics.stage("decode", frame.decoded_at - frame.arrived_at)
         queued_at = clock()
         try:
-            inspection = await self._parts.pool.inspect(frame, deadline_at=deadline_at)
+            inspection = await self._parts.pool.inspect(frame, deadline_at=deadline_at, stream=self._stream_id)
         except FrameDropped as drop:
             metrics.dropped(_DROP_CAUSES[drop.cause])
             self._parts.sight.note(_COVERAGE_CAUSES[drop.cause], clock())

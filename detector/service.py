@@ -17,6 +17,7 @@ from detector.alerts.mqtt import MqttSink
 from detector.analysis.pool import AnalysisPool
 from detector.analysis.setup import BANKS_FOLDER, pool_settings
 from detector.api.view import (
+    PREFIX_LENGTH,
     CutReport,
     Health,
     IncidentRow,
@@ -245,12 +246,14 @@ class Service:
 
     async def undo(self, incident: str) -> UndoReport:
         """As `ServiceView.undo`."""
+        if len(incident) < PREFIX_LENGTH:
+            raise NoSuchIncident(f"an incident's identifier has at least {PREFIX_LENGTH} characters here; give more")
         try:
             record = await self._read(self.incident_store.get(incident))
         except IncidentNotFound as error:
             raise NoSuchIncident(str(error)) from error
         try:
-            await self._enforcer.undo(record.key)
+            await self._enforcer.undo(record.key, stream_id=record.stream_id, incident_id=record.incident_id)
         except IngestUnavailable as error:
             raise ViewError(str(error)) from error
         is_first = await self._read(self.incident_store.mark_undone(record.incident_id, time.time_ns() // 1_000_000))

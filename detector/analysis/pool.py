@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import heapq
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -27,8 +27,13 @@ log = structlog.get_logger()
 
 MODEL_STAGE = "model:"
 QUARANTINE_AFTER = 3
-_MAX_ATTEMPTS = QUARANTINE_AFTER - 1
-"""So one frame alone, however it was made, takes no model out for every stream."""
+"""From so many streams must the frames come that a model took its process down with, before it is taken out.
+
+One publisher whose frames do that, however many they are, takes nothing from anybody else.
+"""
+_MAX_ATTEMPTS = 2
+"""A frame whose process died may have been there by chance; that of a stream which did it before was not."""
+_STREAMS_REMEMBERED = 1024
 
 _START_TIMEOUT_SECONDS = 30.0
 _RESTART_PAUSE_SECONDS = 0.5
@@ -62,6 +67,7 @@ class _Waiting:
     number: int
     frame: Frame = field(compare=False)
     every_tier: bool = field(compare=False)
+    stream: str = field(compare=False)
     done: asyncio.Future[Inspection] = field(compare=False)
     attempts: int = field(default=0, compare=False)
     is_canary: bool = field(default=False, compare=False)
@@ -76,6 +82,7 @@ class _Slot:
     bank_generation: int = -1
     stage: str = ""
     canary: _Waiting | None = None
+    stream: str = ""
 
 
 class AnalysisPool:
@@ -92,7 +99,8 @@ class AnalysisPool:
         self._tasks: list[asyncio.Task[None]] = []
         self._next_number = 0
         self._bank_generation = 0
-        self._blamed: Counter[str] = Counter()
+        self._blamed: dict[str, set[str]] = {}
+        self._losses: OrderedDict[str, int] = OrderedDict()
         self._quarantined: set[str] = set()
         self.restarts = 0
         self.dropped: Counter[str] = Counter()
@@ -180,11 +188,16 @@ class AnalysisPool:
         self._bank_generation += 1
         self._wake.set()
 
-    async def inspect(self, frame: Frame, *, deadline_at: float, every_tier: bool = False) -> Inspection:
-        """Return what is in `frame`; raise `FrameDropped` if it could not be looked at by `deadline_at` (monotonic)."""
+    async def inspect(
+        self, frame: Frame, *, deadline_at: float, every_tier: bool = False, stream: str = ""
+    ) -> Inspection:
+        """Return what is in `frame`; raise `FrameDropped` if it could not be looked at by `deadline_at` (monotonic).
+
+        `stream` says whose frame it is, for the blame if it ends its process; without one it stands for itself.
+        """
         if len(self._queue) >= self._settings.queue_limit:
             self._drop(heapq.heappop(self._queue), "overload")
-        entry = self._entry(frame, deadline_at, every_tier=every_tier)
+        entry = self._entry(frame, deadline_at, every_tier=every_tier, stream=stream)
         heapq.heappush(self._queue, entry)
         self._wake.set()
         return await entry.done
@@ -207,11 +220,11 @@ class AnalysisPool:
             raise FrameDropped("stale") from None
 
     def _entry(
-        self, frame: Frame, deadline_at: float, *, every_tier: bool = False, is_canary: bool = False
+        self, frame: Frame, deadline_at: float, *, every_tier: bool = False, stream: str = "", is_canary: bool = False
     ) -> _Waiting:
         done: asyncio.Future[Inspection] = asyncio.get_running_loop().create_future()
         self._next_number += 1
-        return _Waiting(deadline_at, self._next_number, frame, every_tier, done, is_canary=is_canary)
+        return _Waiting(deadline_at, self._next_number, frame, every_tier, stream, done, is_canary=is_canary)
 
     def _drop(self, entry: _Waiting, cause: str) -> None:
         if not entry.done.done():
@@ -252,13 +265,16 @@ class AnalysisPool:
         self.restarts += 1
         model = slot.stage.removeprefix(MODEL_STAGE) if slot.stage.startswith(MODEL_STAGE) else ""
         log.warning("analysis.process_lost", process=slot.index, stage=slot.stage, why=type(error).__name__)
-        slot.stage = ""
+        stream, slot.stage, slot.stream = slot.stream, "", ""
         if not model:
             return
-        self._blamed[model] += 1
-        if self._blamed[model] >= QUARANTINE_AFTER and model not in self._quarantined:
+        if model in self._quarantined:
+            return
+        streams = self._blamed.setdefault(model, set())
+        streams.add(stream or f"?{self.restarts}")  # what no stream did is nobody's to repeat
+        if len(streams) >= QUARANTINE_AFTER:
             self._quarantined.add(model)
-            log.warning("analysis.model_quarantined", model=model, losses=self._blamed[model])
+            log.warning("analysis.model_quarantined", model=model, losses=len(streams))
 
     async def _set_up(self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         setup = self._settings.setup
@@ -297,6 +313,7 @@ class AnalysisPool:
         self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: _Waiting
     ) -> None:
         entry.attempts += 1
+        slot.stream = entry.stream
         try:
             writer.write(messages.pack_inspect(entry.number, entry.frame, every_tier=entry.every_tier))
             number, inspection = messages.parse_result(await self._answer(slot, reader, Kind.RESULT))
@@ -305,12 +322,17 @@ class AnalysisPool:
         except BaseException:
             self._hand_on(entry)
             raise
-        slot.stage = ""
+        slot.stage = slot.stream = ""
         if not entry.done.done():
             entry.done.set_result(inspection if entry.is_canary else _without_canary(inspection))
 
     def _hand_on(self, entry: _Waiting) -> None:
-        if entry.attempts < _MAX_ATTEMPTS and not entry.is_canary:
+        if entry.stream:
+            self._losses[entry.stream] = self._losses.pop(entry.stream, 0) + 1
+            if len(self._losses) > _STREAMS_REMEMBERED:
+                self._losses.popitem(last=False)
+        is_notorious = self._losses.get(entry.stream, 0) >= QUARANTINE_AFTER
+        if entry.attempts < _MAX_ATTEMPTS and not entry.is_canary and not is_notorious:
             heapq.heappush(self._queue, entry)
             self._wake.set()
         else:

@@ -7,12 +7,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from detector.analysis.messages import ModelSetup, WorkerSetup
+from detector.analysis.messages import Kind, ModelSetup, WorkerSetup
 from detector.analysis.pool import AnalysisPool, FrameDropped, PoolSettings
 from detector.cards import synthetic_card
 from models.banks import CANARY_BANK, add_entries, put_canary
@@ -185,6 +186,37 @@ async def test_a_model_that_hangs_its_process_three_times_is_taken_out(
         inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 10)
 
         assert inspection.scores == ()
+        assert any("standin-cards was taken out" in problem for problem in pool.problems())
+
+
+async def test_one_hostile_stream_takes_no_model_out_for_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of its frames end their processes, it loses its own frames; three streams are needed for blame."""
+    async with pool_of(tmp_path, model_timeout=0.3, models=("standin-cards",)) as pool:
+        answer = pool._answer
+
+        async def ends_its_process(slot: Any, reader: asyncio.StreamReader, wanted: Kind) -> bytes:
+            if slot.stream in ("", "GOOD"):
+                return await answer(slot, reader, wanted)
+            slot.stage = "model:standin-cards"
+            raise EOFError
+
+        monkeypatch.setattr(pool, "_answer", ends_its_process)
+
+        async def lose(stream: str) -> None:
+            with pytest.raises(FrameDropped, match="crash"):
+                await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 10, stream=stream)
+
+        for _ in range(4):
+            await lose("HOSTILE")
+        assert pool.restarts < 8, "a stream that did it before is not believed to have been there by chance"
+        await lose("SECOND")
+        inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 10, stream="GOOD")
+        assert inspection.scores, "the model still looks at everybody else"
+        assert not any("taken out" in problem for problem in pool.problems())
+
+        await lose("THIRD")
         assert any("standin-cards was taken out" in problem for problem in pool.problems())
 
 

@@ -14,6 +14,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from streams.claims import CLAIMS
 from streams.frame import PICTURE_SIDE, PLANE_SIDE
 from streams.source import AnyPacket
 
@@ -21,9 +22,6 @@ PLANE_INTERPOLATION = Interpolation.AREA
 """Every pixel of the frame counts in the hash plane; point sampling would let fine patterns choose what is hashed."""
 
 PICTURE_INTERPOLATION = Interpolation.BILINEAR
-
-_VP9_SYNC_CODE = 0x498342
-_VP9_RGB = 7
 
 BROKEN = (FFmpegError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What hostile bytes raise: the binding turns many of libav's surprises into errors that are none of libav's."""
@@ -89,10 +87,12 @@ class Decoder:
     `decode_alone` gives a keyframe at once: it drains the decoder after the packet, else a stream with B-frames would
     hold the picture back until two more keyframes have come. `decode_through` decodes packet after packet and is not
     disturbed by that. A packet that cannot be decoded is counted in `errors` and gives no frame; if that is because its
-    pictures are larger than `max_pixels`, `refused_size` says how large.
+    pictures are larger than `max_pixels`, `refused_size` says how large. `shown_pixels` is how large the latest frame
+    is.
     """
 
     refused_size: tuple[int, int] | None = None
+    shown_pixels: int = 0
 
     def __init__(self, stream: VideoStream, max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -212,6 +212,7 @@ class Decoder:
     def _usable(self, frames: list[VideoFrame]) -> list[VideoFrame]:
         usable = []
         for frame in frames:
+            self.shown_pixels = frame.width * frame.height
             if 0 < frame.width * frame.height <= self._max_pixels:
                 usable.append(frame)
                 continue
@@ -222,8 +223,8 @@ class Decoder:
 
 def _claimed_size(codec: Codec, extradata: bytes | None, packet: bytes) -> tuple[int, int]:
     """Return width and height of the pictures in `packet` as its own headers have it, (0, 0) if they do not say."""
-    if codec.canonical_name == "vp9":  # of which libav's parser tells no size
-        return vp9_keyframe_size(packet)
+    if codec.canonical_name in CLAIMS:
+        return CLAIMS[codec.canonical_name](packet)
     context = CodecContext.create(codec, "r")
     assert isinstance(context, VideoCodecContext)
     context.extradata = extradata
@@ -233,35 +234,6 @@ def _claimed_size(codec: Codec, extradata: bytes | None, packet: bytes) -> tuple
     except BROKEN:
         return 0, 0
     return context.width, context.height
-
-
-def vp9_keyframe_size(packet: bytes) -> tuple[int, int]:
-    """Return the size in a VP9 keyframe's uncompressed header (VP9 Bitstream Specification, 6.2), else (0, 0)."""
-    bits = int.from_bytes(packet[:16].ljust(16, b"\0"), "big")
-    at = 0
-
-    def read(count: int) -> int:
-        nonlocal at
-        at += count
-        return bits >> (128 - at) & ((1 << count) - 1)
-
-    if read(2) != 2:
-        return 0, 0
-    profile = read(1) | read(1) << 1
-    if profile == 3:
-        read(1)
-    shows_existing, is_no_keyframe = read(1), read(1)
-    read(2)
-    if shows_existing or is_no_keyframe or read(24) != _VP9_SYNC_CODE:
-        return 0, 0
-    if profile >= 2:
-        read(1)
-    is_rgb = read(3) == _VP9_RGB
-    if not is_rgb:
-        read(1)
-    if profile in (1, 3):
-        read(1 if is_rgb else 3)
-    return read(16) + 1, read(16) + 1
 
 
 def _rows(frame: VideoFrame, height: int, row_bytes: int) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ from streams.faults import SourceError
 from streams.frame import Frame, SampleReason
 from streams.job import Job
 from streams.looked_at import LookedAt
+from streams.opening_memory import OpeningMemory
 from streams.sandbox import CagePolicy, CageReport, SandboxUnavailable, enter
 from streams.scanning import Scan
 from streams.sender import Counters, Sender, ServiceGone, read_message
@@ -48,6 +49,7 @@ def main(fd: int = 3) -> None:
     if not isinstance(job, Job):
         return
     warm_up()
+    memory = OpeningMemory(job)
     counters = Counters()
     orders = _Orders()
     try:
@@ -60,7 +62,7 @@ def main(fd: int = 3) -> None:
         if report is None:
             sender.say(Ended(EndCode.SANDBOX, math.nan, sandbox_fault))
             return
-        sender.say(_Reading(job, report, counters, sender, orders).run())
+        sender.say(_Reading(job, report, counters, sender, orders).run(memory))
 
 
 def warm_up() -> None:
@@ -102,15 +104,17 @@ class _Reading:
         self._sequence = 0
         self._media_end_seconds = math.nan
 
-    def run(self) -> Ended:
+    def run(self, memory: OpeningMemory) -> Ended:
         """Read until the end and say why it ended."""
-        code, detail = self._end()
+        code, detail = self._end(memory)
         return Ended(code, self._media_end_seconds, detail)
 
-    def _end(self) -> tuple[EndCode, str]:
+    def _end(self, memory: OpeningMemory) -> tuple[EndCode, str]:
         self._counters.overdue_at = time.monotonic() + _OPENING_TIMEOUTS * self._job.open_timeout_seconds
         try:
-            with open_source(self._job, MEDIA_FD if self._job.kind.is_handed_over else None) as source:
+            with memory.limited():
+                opened = open_source(self._job, MEDIA_FD if self._job.kind.is_handed_over else None)
+            with opened as source:
                 self._counters.overdue_at = math.inf
                 self._sender.say(self._opened(source))
                 return self._read(source)

@@ -13,7 +13,7 @@ from streams.job import Job
 from streams.looked_at import Emit, LookedAt, counted_packets, seconds
 from streams.sampling import ScanSampler
 from streams.sender import Counters
-from streams.source import AnyPacket, Source, VideoTrack
+from streams.source import AnyPacket, Source, VideoTrack, check_total
 from streams.wire import EndCode
 
 
@@ -52,6 +52,7 @@ class Scan:
         track.hear(packet)
         self._emit_frames(track, track.decoder.decode_through(packet))
         track.check_size()
+        check_total((each.decoder.shown_pixels for each in self._tracks.values()), self._job.max_pixels)
 
     def _scan_picture(self) -> tuple[EndCode, str]:
         self.media_end_seconds = 0.0

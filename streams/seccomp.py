@@ -42,6 +42,7 @@ _SOCKET_TYPE_MASK = 0xF  # linux/net.h: the rest are SOCK_CLOEXEC and SOCK_NONBL
 _MSG_FASTOPEN = 0x20000000  # linux/socket.h: connects without connect()
 _CLONE_THREAD = 0x00010000  # linux/sched.h
 _CLONE_NEW_NAMESPACES = 0x7E020000  # linux/sched.h: CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_RLIMIT_AS = 9  # asm-generic/resource.h
 _PROT_EXEC = 4  # asm-generic/mman-common.h
 _OPEN_FOR_WRITING = 0o3 | 0o100 | 0o1000  # asm-generic/fcntl.h: O_ACCMODE, O_CREAT, O_TRUNC
 _AT_EMPTY_PATH = 0x1000  # linux/fcntl.h
@@ -162,7 +163,15 @@ def _process_rules(pid: int) -> list[Instruction]:
         *_rule("kill", _only(_argument(0), [pid])),
         *_rule(
             "prlimit64",
-            [*_only(_argument(0), [0, pid]), *_only(_argument(2), [0]), *_only(_argument(2) + 4, [0])],
+            [
+                *_only(_argument(0), [0, pid]),
+                # How much memory it takes it may limit further, and let go up to the hard limit again.
+                _load(_argument(1)),
+                (_JUMP_IF_EQUAL, 0, 1, _RLIMIT_AS),
+                _return(ALLOW),
+                *_only(_argument(2), [0]),
+                *_only(_argument(2) + 4, [0]),
+            ],
         ),
         *_rule("prctl", _only(_argument(0), _PRCTL_OPTIONS)),
     ]

@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -117,6 +117,7 @@ def open_source(job: Job, media_fd: int | None) -> Source:
         tracks = _video_tracks(container)
         for track in tracks:
             _check(track, PICTURE_CODECS if is_picture else STREAM_CODECS, job.max_pixels)
+        check_total((track.width * track.height for track in tracks), job.max_pixels)
     except SourceError as error:
         if container.duration is not None and 0 <= container.duration < _LONGEST_CLAIM:
             error.media_seconds = container.duration / av.time_base
@@ -160,6 +161,17 @@ def _check(track: VideoTrack, allowed: frozenset[str], max_pixels: int) -> None:
         raise SourceError(EndCode.CODEC, f"the codec of {whose} is none of {', '.join(sorted(allowed))}")
     if track.width * track.height > max_pixels:
         raise resolution_refused(track.width, track.height, max_pixels)
+
+
+def check_total(pixels: Iterable[int], max_pixels: int) -> None:
+    """Raise `SourceError` if the tracks together are larger than twice what one may be.
+
+    The renditions of one picture, each half the size of the one before, never are; what eight decoders hold would be.
+    """
+    total = sum(pixels)
+    if total > 2 * max_pixels:
+        what = f"its tracks have {total} pixels together, which is beyond {2 * max_pixels}"
+        raise SourceError(EndCode.RESOLUTION, what)
 
 
 def resolution_refused(width: int, height: int, max_pixels: int) -> SourceError:

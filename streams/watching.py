@@ -16,7 +16,7 @@ from streams.live_look import LiveLook
 from streams.looked_at import Emit, LookedAt, counted_packets, seconds
 from streams.sampling import Sampler
 from streams.sender import Counters
-from streams.source import AnyPacket, Source, VideoTrack
+from streams.source import AnyPacket, Source, VideoTrack, check_total
 from streams.wire import Adjust, EndCode, LookCloser, Order
 
 _BUDGET_SECONDS = 0.02
@@ -73,6 +73,7 @@ class Watch:
             track.take(packet, now, is_throttled=self._budget.is_spent)
             self._count()
             track.check_size()
+            check_total((each.decoder.shown_pixels for each in self._tracks.values()), self._job.max_pixels)
         if self._pace is None and not self._budget.is_spent:
             for other in self._tracks.values():
                 if other is not track:

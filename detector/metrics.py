@@ -279,6 +279,10 @@ class Metrics:
         """Whether the config file, as it is on disk, could be taken up."""
         self._config_taken.set(is_taken)
 
+    def set_health_problems(self, count: int) -> None:
+        """How many problems health names now."""
+        self._health_problems.set(count)
+
     def set_outbox_pending(self, count: int) -> None:
         """How many alerts are on disk and not delivered now."""
         self._outbox_pending.set(count)
@@ -352,6 +356,7 @@ class Metrics:
         self._config_taken = self._gauge(
             "config_last_reload_successful", "1 while the config file as it is on disk could be taken up, else 0."
         )
+        self._health_problems = self._gauge("health_problems", "Problems that health names now; 0 is healthy.")
         self._outbox_pending = self._gauge("outbox_pending", "Alerts on disk and not delivered now.")
 
         self._selftest_success = self._gauge(

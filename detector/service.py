@@ -359,7 +359,9 @@ class Service:
 
     async def _keep_health(self) -> None:
         while True:
-            self._sink.set_health(asdict(self.health()))
+            health = self.health()
+            self._sink.set_health(asdict(health))
+            self.metrics.set_health_problems(len(health.problems))
             for session in self.supervisor.sessions.values():
                 self._accounts.show(session)
             self.metrics.set_live_streams(len(self.supervisor.sessions))

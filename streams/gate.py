@@ -5,7 +5,6 @@ verified here, for the first connection and for each one after it. The bytes of 
 """
 
 import asyncio
-import contextlib
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -63,8 +62,8 @@ class Route:
 class Gate:
     """An open gate: `port` on 127.0.0.1. Entering it makes the first connection, so that what is wrong is said early.
 
-    `refusals` counts requests that were not for the source's own server, and connections beyond `CONNECTIONS`;
-    `refused` is called for each.
+    `refusals` counts what was not let through: requests for another server than the source's own, later connections
+    whose certificate is not the server's, and those beyond `CONNECTIONS`. `refused` is called for each.
     """
 
     def __init__(self, route: Route, refused: Callable[[], None]) -> None:
@@ -115,9 +114,11 @@ class Gate:
 
     async def _serve(self, client: "_Connection") -> None:
         try:
-            with contextlib.suppress(OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError):
-                # what breaks here ends a connection, and the reader says so
-                await self._join(client)
+            await self._join(client)
+        except ssl.SSLCertVerificationError:  # somebody else answers at the server's address now
+            self._refuse()
+        except (OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError):
+            pass  # what breaks here ends a connection, and the reader says so
         finally:
             client.close()
 

@@ -62,9 +62,7 @@ class Web(http.server.ThreadingHTTPServer):
         self.connections = 0
         self.asked_name: str | None = None
         self.port: int = self.server_address[1]
-        if tls is not None:
-            tls.sni_callback = self._note_name
-        self._tls = tls
+        self.tls = tls
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=(0.02,), name="web", daemon=True).start()
@@ -83,12 +81,13 @@ class Web(http.server.ThreadingHTTPServer):
         """Greet in the connection's own thread, so that who never greets holds up nobody."""
         self.connections += 1
         with contextlib.suppress(OSError):
-            if self._tls is not None:
-                request = self._tls.wrap_socket(request, server_side=True)  # type: ignore[arg-type]
+            if self.tls is not None:
+                self.tls.sni_callback = self._note_name
+                request = self.tls.wrap_socket(request, server_side=True)  # type: ignore[arg-type]
             super().finish_request(request, client_address)  # type: ignore[arg-type]
-            if self._tls is not None:
+            if self.tls is not None:
                 request.unwrap()  # type: ignore[attr-defined]
-        if self._tls is not None:
+        if self.tls is not None:
             request.close()  # type: ignore[attr-defined]
 
     def handle_error(self, request: object, client_address: object) -> None:

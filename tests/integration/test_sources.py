@@ -137,6 +137,40 @@ async def test_what_a_playlist_names_is_verified_as_its_server_was(
 
 
 @pytest.mark.needs_openssl
+@pytest.mark.usefixtures("names")
+async def test_who_takes_a_servers_place_later_is_not_read(
+    media: MediaMaker, look_at: Look, make_authority: MakeAuthority
+) -> None:
+    """Every connection is verified: who forges the segments after a true playlist is not read, and counted."""
+    authority, forged = make_authority("DNS:media.test"), make_authority("DNS:media.test")
+
+    class TakenOver(dict[str, Page | bytes]):
+        def get(self, path: str, default: object = None) -> Page | bytes:  # type: ignore[override]
+            web.tls = forged.server()
+            return super().get(path, Page(status=404))
+
+    with Web({}, authority.server()) as web:
+        web.pages = TakenOver(hls(media, "a.ts", "a.ts?2"))
+        job = source_job(SourceKind.HLS, f"https://media.test:{web.port}/live/a.m3u8", ca_file=str(authority.ca_file))
+        seen = await look_at(job)
+        assert [one.path for one in web.asked] == ["/live/a.m3u8"]
+    assert (seen.opened, seen.frames) == (None, [])
+    assert seen.refusals > 0
+
+
+async def test_every_variant_of_a_playlist_is_a_track(media: MediaMaker, look_at: Look) -> None:
+    """What a viewer may be shown at another quality is looked at, too."""
+    pages = hls(media, "a.ts") | {"/live/small.ts": media.clip(Clip(frames=30, gop=15, size=(160, 120)))}
+    pages["/live/b.m3u8"] = bytes(pages["/live/a.m3u8"]).replace(b"a.ts", b"small.ts")  # type: ignore[arg-type]
+    variants = (
+        b"#EXT-X-STREAM-INF:BANDWIDTH=%d\n%b\n" % (rate, name) for rate, name in ((9, b"a.m3u8"), (5, b"b.m3u8"))
+    )
+    with Web({**pages, "/live/master.m3u8": b"#EXTM3U\n" + b"".join(variants)}) as web:
+        seen = await look_at(source_job(SourceKind.HLS, f"http://127.0.0.1:{web.port}/live/master.m3u8"), frames=1000)
+    assert {(frame.track, frame.width) for frame in seen.frames} == {(0, 320), (1, 160)}
+
+
+@pytest.mark.needs_openssl
 @pytest.mark.needs_ffmpeg
 @pytest.mark.usefixtures("names")
 async def test_rtmps_is_rtmp_whose_server_proved_its_name(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 import pytest
+from structlog.testing import capture_logs
 
 from detector import session as session_module
 from detector.analysis.pool import FrameDropped
@@ -125,7 +126,8 @@ class Scene:
         self.session = StreamSession("ID", StreamKey("embedded", "live", "k"), settings, parts)
 
     @asynccontextmanager
-    async def _reach(self, job: Job, _refused: Callable[[], None]) -> AsyncIterator[Reached]:
+    async def _reach(self, job: Job, refused: Callable[[], None]) -> AsyncIterator[Reached]:
+        self.refused = refused
         if self.unreachable:
             self.unreachable -= 1
             raise SourceUnreachable("nobody listens there: start the ingest server")
@@ -333,6 +335,18 @@ async def test_a_black_frame_is_no_sample(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert session.last_sample_at is None
     assert "low_information" in {found.value for found in session.coverage().by_cause_ns}
+
+
+async def test_what_a_playlist_wanted_elsewhere_is_counted_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator sees that a stream named other servers, and a flood of it floods no log."""
+    scene = Scene(monkeypatch, [OPENED, frame(1), 5.0])
+    with capture_logs() as logs:
+        async with scene.running() as session:
+            await scene.until(lambda: session.last_sample_at is not None)
+            scene.refused()
+            scene.refused()
+    assert session.requests_refused == scene.metrics.value("stopframe_requests_refused_total") == 2
+    assert [entry["event"] for entry in logs].count("session.request_refused") == 1
 
 
 async def test_blindness_has_a_beginning_and_ends_with_the_first_frame_seen(monkeypatch: pytest.MonkeyPatch) -> None:

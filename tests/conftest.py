@@ -15,6 +15,8 @@ from streams.sandbox import landlock_abi
 
 pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_cli", "tests.fixtures_media", "tests.fixtures_web"]
 
+_CAP_SYS_ADMIN = 21  # what mount(2) asks for
+
 _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_mosquitto": (
         lambda: all(_which(name) for name in ("mosquitto", "mosquitto_sub", "openssl")),
@@ -42,6 +44,10 @@ _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: _which("systemd-analyze"),
         "systemd-analyze is not installed (apt-get install systemd)",
     ),
+    "needs_mount": (
+        lambda: _has_capability(_CAP_SYS_ADMIN),
+        "this user may mount no file system (run as root, in a container with CAP_SYS_ADMIN)",
+    ),
     "needs_cage": (
         lambda: landlock_abi() >= 4 and seccomp.is_supported(),
         "this kernel or machine gives no whole cage (Linux 6.7 with Landlock, on x86_64)",
@@ -52,6 +58,12 @@ _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
 def _which(name: str) -> bool:
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     return shutil.which(name, path=path) is not None
+
+
+def _has_capability(number: int) -> bool:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> number & 1)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,6 +7,7 @@ file that only the next start will need would make an outage of a typing mistake
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -53,6 +54,7 @@ class Reloader:
         self._turn = asyncio.Lock()
         self._faults: tuple[Fault, ...] = ()
         self._waiting: tuple[str, ...] = ()
+        self._earlier: tuple[tuple[str, ...], float] | None = None
         metrics.set_config_taken(is_taken=True)
 
     @property
@@ -142,4 +144,10 @@ class Reloader:
             log.info("config.applied", keys=changes.applied)
         if changes.waiting and changes.waiting != was_waiting:
             log.warning("config.waits_for_restart", keys=changes.waiting)
+        if changes.applied:
+            self._earlier = (changes.applied, time.monotonic())
+        elif self._earlier is not None:
+            keys, at = self._earlier
+            ago = round(time.monotonic() - at, 3)
+            return ReloadReport(str(self.path), earlier=keys, earlier_seconds=ago, waiting=changes.waiting)
         return ReloadReport(str(self.path), applied=changes.applied, waiting=changes.waiting)

@@ -116,10 +116,15 @@ class UndoReport:
 
 @dataclass(frozen=True, slots=True)
 class ReloadReport:
-    """What a reload came to: the keys that took effect, those that wait for a restart, or every fault and no effect."""
+    """What a reload came to: the keys that took effect, those that wait for a restart, or every fault and no effect.
+
+    Where nothing was left to do, `earlier` says what took effect before, and `earlier_seconds` how long ago.
+    """
 
     file: str
     applied: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+    earlier_seconds: float | None = None
     waiting: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 

@@ -148,6 +148,11 @@ def reload(config: ConfigFile = None, as_json: AsJson = False) -> None:
     if report.faults:
         raise CommandFailed("\n".join(report.faults))
     if not as_json:
-        note(f"in force now: {', '.join(report.applied)}" if report.applied else "nothing to take up")
+        if report.applied:
+            note(f"in force now: {', '.join(report.applied)}")
+        elif report.earlier_seconds is not None:
+            note(f"in force as it stands; {report.earlier_seconds:.0f} s ago it took up {', '.join(report.earlier)}")
+        else:
+            note("in force as it stands")
         if report.waiting:
             note(f"takes a restart: {', '.join(report.waiting)}")

@@ -6,11 +6,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.fixtures_cli import ROOT, CommandLine
@@ -136,3 +138,123 @@ def test_an_unknown_class_is_refused(stopframe: CommandLine) -> None:
 
     assert run.code == 2
     assert "standin-cards/smptebars" in run.err
+
+
+def _until_logged(process: subprocess.Popen[str], event: str) -> dict[str, object]:
+    assert process.stderr is not None
+    for line in process.stderr:
+        entry = json.loads(line)
+        if entry["event"] == event:
+            return dict(entry)
+    raise AssertionError(f"it ended before {event}")
+
+
+def _descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_a_changed_file_a_signal_and_a_command_reload(stopframe: CommandLine, free_tcp_port: int) -> None:
+    """The file takes effect by itself, SIGHUP ends nothing, `reload` says what holds, what waits and what is wrong."""
+    config = _CONFIG.format(ingest=0, http=0, mqtt=free_tcp_port)
+    stopframe.write_config(config)
+    with _running(stopframe) as (process, _):
+        stopframe.write_config(config + "votes: {k: 2}\nnode: other\n")
+        assert _until_logged(process, "config.applied")["keys"] == ["votes.k"]
+        assert _until_logged(process, "config.waits_for_restart")["keys"] == ["node"]
+        told = stopframe("reload")
+        told_json = stopframe("reload", "--json")
+        stopframe.write_config(config + "votes: {k: 9}\n")
+        assert str(_until_logged(process, "config.refused")["fault"]).startswith(f"{stopframe.config}:7: votes.k: ")
+        refused = stopframe("reload")
+        process.send_signal(signal.SIGHUP)
+        _until_logged(process, "config.refused")
+        (stopframe.folder / "other.yaml").write_text("state_dir: state\n")
+        another = stopframe("reload", "-c", "other.yaml")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+
+    assert told.code == 0
+    assert re.search(r"in force as it stands; \d+ s ago it took up votes\.k\n", told.err)
+    assert "takes a restart: node\n" in told.err
+    assert told_json.lines[0]["waiting"] == ["node"]
+    assert refused.code == 2
+    assert refused.err.startswith(f"{stopframe.config}:7: votes.k: ")
+    assert another.code == 2
+    assert "another config file" in another.err
+    assert process.returncode == 0, err
+
+
+def test_reload_without_a_service_says_so(stopframe: CommandLine) -> None:
+    """Nobody runs: one sentence, exit 2."""
+    run = stopframe("reload")
+    assert run.code == 2
+    assert "no stopframe runs on" in run.err
+
+
+def test_sigterm_while_it_starts_ends_it_cleanly(stopframe: CommandLine, free_tcp_port: int) -> None:
+    """Whatever was started by then is ended: exit 0, no traceback, no process left."""
+    stopframe.write_config(_CONFIG.format(ingest=0, http=0, mqtt=free_tcp_port))
+    process = stopframe.start("run")
+    deadline = time.monotonic() + 20
+    while not (stopframe.folder / "state" / "service.lock").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.1)
+    children = _descendants(process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert not psutil.wait_procs(children, timeout=5)[1]
+
+
+@pytest.fixture
+def frozen_broker() -> Iterator[int]:
+    """A port where connections are taken and never answered."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+def _against_a_frozen_broker(stopframe: CommandLine, port: int, source: str) -> None:
+    stopframe.write_config(
+        f"ingest: {{kind: none}}\nhttp: {{listen: '127.0.0.1:0'}}\nsources: [{{name: gone, url: '{source}'}}]\n"
+        f"alerts: {{mqtt: {{url: 'mqtt://127.0.0.1:{port}', embedded_broker: false}}}}\n"
+        "blind: {unreachable: {after: 1s}, connecting: {after: 1s}}\n"
+    )
+
+
+def test_a_frozen_broker_holds_the_end_up_for_seconds_only(stopframe: CommandLine, frozen_broker: int) -> None:
+    """The alert that nobody took stays on disk and is told; it ends with 0 and the next start has the alert."""
+    _against_a_frozen_broker(stopframe, frozen_broker, "http://127.0.0.1:9/x.ts")
+    with _running(stopframe) as (process, _):
+        _until_logged(process, "alert.queued")
+        begun_at = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        left = _until_logged(process, "service.alerts_left")
+        _, err = process.communicate(timeout=30)
+        lasted = time.monotonic() - begun_at
+    assert process.returncode == 0, err
+    assert left["count"] == 1
+    assert 2.5 < lasted < 12, lasted
+    with _running(stopframe):
+        assert stopframe("incidents", "--json").lines[0]["signals"].startswith("blind/")
+
+
+def test_a_second_sigterm_ends_it_at_once(stopframe: CommandLine, frozen_broker: int) -> None:
+    """While the first one waits for the broker the second ends everything: exit 0, no process left."""
+    _against_a_frozen_broker(stopframe, frozen_broker, "http://127.0.0.1:9/x.ts")
+    with _running(stopframe) as (process, _):
+        _until_logged(process, "alert.queued")
+        children = _descendants(process)
+        process.send_signal(signal.SIGTERM)
+        _until_logged(process, "service.ending")
+        begun_at = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=10)
+        lasted = time.monotonic() - begun_at
+    assert process.returncode == 0
+    assert lasted < 1.0, lasted
+    assert children
+    assert not psutil.wait_procs(children, timeout=5)[1]

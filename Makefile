@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test churn check lint types imports coverage format install wheel wheel-check references bare-root lock clean
+.PHONY: demo test churn fuzz soak check lint types imports coverage format install wheel wheel-check references bare-root lock clean
 
 demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
 	$(BIN)/python -m detector demo $(DEMO_FLAGS)
@@ -15,6 +15,12 @@ test: $(VENV)/.dev  ## every test; what needs a missing system server says so in
 
 churn: $(VENV)/.dev  ## ten minutes of publishers who come and go; needs nginx with RTMP, mosquitto and ffmpeg
 	$(BIN)/python -m benchmarks churn --trials 10 $(CHURN_FLAGS)
+
+fuzz: $(VENV)/.dev  ## 20,000 damaged inputs through the caged reader, some five minutes
+	$(BIN)/python -m benchmarks fuzz $(FUZZ_FLAGS)
+
+soak: $(VENV)/.dev  ## 2,000 reconnects and 200,000 samples, some fifteen minutes: nothing grows
+	$(BIN)/python -m benchmarks soak $(SOAK_FLAGS)
 
 check: lint types imports  ## everything a reviewer's machine checks without running the product
 

@@ -19,6 +19,7 @@ BENCHMARKS: Final = {
     "lookup": "benchmarks.lookup",
     "neighbours": "benchmarks.neighbours",
     "recovery": "benchmarks.recovery",
+    "soak": "benchmarks.soak",
 }
 """Each names a module with `measure(options: Options) -> Report`.
 

@@ -23,7 +23,7 @@ import aiomqtt
 from benchmarks.brokers import Mosquitto, ServerMissing
 from benchmarks.crowd import percentile
 from benchmarks.nginx import Nginx, ServiceBesideNginx
-from benchmarks.processes import Process, pss_bytes
+from benchmarks.processes import Process, descriptor_count, pss_bytes
 from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
 from benchmarks.running import wait_until
 from detector.api.view import StreamRow
@@ -79,7 +79,7 @@ class Holdings:
         return cls(
             processes=len(everyone),
             readers=len(readers),
-            descriptors=sum(_descriptors(one) for one in lasting),
+            descriptors=sum(descriptor_count(one.pid) for one in lasting),
             memory_bytes=sum(pss_bytes(one.pid) or 0 for one in lasting),
         )
 
@@ -300,13 +300,6 @@ def _make_clip(path: Path) -> Path:
     words = f"ffmpeg -loglevel error -y -f lavfi -i {picture} {sound} -c:a aac {video} -t {_CLIP_SECONDS} -f flv"
     subprocess.run([*words.split(), str(path)], check=True, stdin=subprocess.DEVNULL, timeout=60)
     return path
-
-
-def _descriptors(process: Process) -> int:
-    try:
-        return sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir())
-    except OSError:
-        return 0
 
 
 def _span(start: float, end: float | None) -> float:

@@ -1,5 +1,7 @@
 """What do damaged inputs do to the service? Nothing: each ends in time, with a cause that is counted.
 
+A reader that libav crashes is such a cause: it takes nobody along. It is named by the number of its input.
+
 Tiny clips of every codec and container that is read, and playlists, are damaged by seeded numbers and read by the real
 reader: as files, as files at live pace, from the embedded ingest and as HLS. `--replay N` runs input N alone.
 """
@@ -116,7 +118,6 @@ def checks(findings: Findings, inputs: int) -> list[Check]:
         at_least("inputs that ended with a counted cause", _accounted(findings), "inputs", inputs),
         at_most("crashes of the service", len(findings.service_faults), "crashes", 0),
         at_most(f"inputs that took {HANG_SECONDS:g} s longer than their media", len(findings.hangs), "inputs", 0),
-        at_most("readers that crashed", len(findings.crashes), "readers", 0),
         at_most("exceptions that no reader expected", len(findings.faults), "inputs", 0),
     ]
 

@@ -13,6 +13,7 @@ ANALYSIS_ENTRY = "detector.analysis.worker:main"
 
 _PROC = Path("/proc")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,30 @@ def memory_peak_bytes(pid: int) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory a process has resident, shared pages included; 0 where it is gone."""
+    try:
+        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0
+
+
+def descriptor_count(pid: int) -> int:
+    """Return how many descriptors a process has open; 0 where it is gone or hides them."""
+    try:
+        return sum(1 for _ in (_PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return 0
+
+
+def thread_count(pid: int) -> int:
+    """Return how many threads a process has; 0 where it is gone."""
+    try:
+        return sum(1 for _ in (_PROC / str(pid) / "task").iterdir())
+    except OSError:
+        return 0
 
 
 def forked_pids(service_pid: int, entry: str) -> list[int]:

@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import httpx
@@ -20,7 +21,6 @@ from detector.api.client import ControlClient, ControlError
 from detector.api.view import IncidentRow, StreamRow
 
 _ROOT = Path(__file__).resolve().parents[1]
-_COMMAND = (sys.executable, "-m", "detector", "run", "-c")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _VANISH_SECONDS = 5.0
@@ -37,6 +37,11 @@ class RunningService:
     `settings` is YAML of every section but `state_dir`, `ingest` and `http`, which are given free ports here. Its
     output goes to `service.log` in `folder`.
     """
+
+    command = (sys.executable, "-m", "detector", "run", "-c")
+    """What is run, with the config file behind it."""
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Variables that are set beside ours."""
 
     def __init__(self, folder: Path, settings: str = "") -> None:
         self.state_dir = folder / "state"
@@ -152,8 +157,9 @@ class RunningService:
     def _spawn(self) -> "subprocess.Popen[bytes]":
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*_COMMAND, str(self.config)],
+                [*self.command, str(self.config)],
                 cwd=_ROOT,
+                env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

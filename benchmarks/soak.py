@@ -1,0 +1,110 @@
+"""Does anything grow? Two thousand reconnects and 200,000 samples, and what the service holds after a tenth of them.
+
+Twelve publishers at once stay for a hundred samples each and come back. Memory, descriptors, threads, tasks and
+processes are counted at rest, ten times. With `--traced 1` the report says which lines of the service hold most memory.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.clips import encode_clip
+from benchmarks.report import Check, Options, Report, at_least, at_most, machine, print_settings
+from benchmarks.running import free_port
+from benchmarks.soaking import FPS, SCRIPT, SETTINGS, Holdings, Soak, SoakedService
+
+ARGUMENTS: Final = {
+    "sessions": "how often somebody comes and goes (default 2000, 80 if quick)",
+    "traced": "1 has the service trace its memory, which slows it, and the report name the lines that hold most",
+}
+
+_SESSIONS, _QUICK_SESSIONS = 2000, 80
+_KEYS = 12
+_STEPS = 10
+_SAMPLES_EACH = 100
+_GROWTH_LIMIT_MIB = 3.0
+
+
+def measure(options: Options) -> Report:
+    """Let 2,000 sessions (or `--sessions`, or `--trials` times as many) come and go; a quick run takes 80."""
+    sessions = (_QUICK_SESSIONS if options.is_quick else _SESSIONS) * (options.trials or 1)
+    sessions = options.more.get("sessions") or sessions
+    settings: dict[str, Any] = {
+        "sessions": sessions,
+        "at_once": _KEYS,
+        "picture": "160x90",
+        "samples_each": _SAMPLES_EACH,
+        "traced": bool(options.more.get("traced")),
+        "machine": machine(),
+    }
+    print_settings("soak", settings)
+    with tempfile.TemporaryDirectory(prefix="stopframe-soak-") as scratch:
+        series = asyncio.run(
+            soak(sessions, Path(scratch), keys=_KEYS, steps=_STEPS, traces=bool(options.more.get("traced")))
+        )
+    left_out = [f"{_SESSIONS} sessions ({sessions} here)"] if sessions < _SESSIONS else []
+    return Report("soak", settings, [row(one) for one in series], checks(series, sessions), left_out)
+
+
+async def soak(sessions: int, folder: Path, *, keys: int, steps: int, traces: bool = False) -> list[Holdings]:
+    """Let `sessions` come and go, `keys` at once; return what was held at rest after each of `steps` equal parts."""
+    clip = await asyncio.to_thread(encode_clip, SCRIPT, folder=folder, fps=FPS, gop_seconds=1 / FPS, size="160x90")
+    service = SoakedService(folder / "service", SETTINGS % f'"mqtt://127.0.0.1:{free_port()}"', traces=traces)
+    series = []
+    async with service:
+        soaking = Soak(service, clip, keys)
+        for step in range(1, steps + 1):
+            held = await soaking.until(sessions * step // steps)
+            print("  " + "  ".join(f"{key}={value}" for key, value in row(held).items()), flush=True)
+            series.append(held)
+    return series
+
+
+def row(held: Holdings) -> dict[str, Any]:
+    """Return one row of the report."""
+    shown: dict[str, Any] = {
+        "sessions": held.sessions,
+        "samples": held.samples,
+        "seconds": round(held.seconds, 1),
+        "resident_mib": {name: round(size / 2**20, 2) for name, size in held.resident.items()},
+        "descriptors": sum(held.descriptors.values()),
+        "threads": sum(held.threads.values()),
+        "tasks": held.task_count,
+        "processes": held.processes,
+    }
+    return shown | ({"traced": held.traced} if held.traced else {})
+
+
+def checks(series: Sequence[Holdings], sessions: int) -> list[Check]:
+    """Return one check for each promised figure: the end beside the first tenth."""
+    first, last = series[0], series[-1]
+    growths = [
+        at_most(
+            f"{name}: memory at the end beyond that after a tenth",
+            (last.resident.get(name, 0) - first.resident[name]) / 2**20,
+            "MiB",
+            _GROWTH_LIMIT_MIB,
+        )
+        for name in first.resident
+    ]
+    grown = _grown(first, last)
+    return [
+        at_least("sessions", last.sessions, "sessions", sessions),
+        at_least("samples judged", last.samples, "samples", sessions * _SAMPLES_EACH),
+        *growths,
+        at_most("descriptors more than after a tenth", grown["descriptors"], "descriptors", 0),
+        at_most("threads more than after a tenth", grown["threads"], "threads", 0),
+        at_most("tasks more than after a tenth", grown["tasks"], "tasks", 0),
+        at_most("processes more than after a tenth", grown["processes"], "processes", 0),
+    ]
+
+
+def _grown(first: Holdings, last: Holdings) -> dict[str, int]:
+    return {
+        "descriptors": sum(last.descriptors.values()) - sum(first.descriptors.values()),
+        "threads": sum(last.threads.values()) - sum(first.threads.values()),
+        "tasks": last.task_count - first.task_count,
+        "processes": last.processes - first.processes,
+    }

@@ -1,0 +1,27 @@
+"""A small part of the soak: what comes and goes leaves nothing behind."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak import checks, soak
+
+SESSIONS = 8
+
+
+@pytest.mark.e2e
+@pytest.mark.needs_cage
+def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:
+    """After two rounds of publishers the service holds the descriptors, threads, tasks and processes of the first."""
+    first, last = series = asyncio.run(soak(SESSIONS, tmp_path, keys=4, steps=2))
+
+    assert [held.sessions for held in series] == [4, 8]
+    assert last.samples > first.samples > 50
+    assert set(first.resident) >= {"service", "reader forkserver", "analysis forkserver", "analysis 0"}
+    assert last.descriptors == first.descriptors
+    assert last.tasks == first.tasks
+    assert last.processes == first.processes
+    assert last.threads == first.threads
+    grown = {check.what: check.value for check in checks(series, SESSIONS) if check.unit == "MiB"}
+    assert all(value < 10.0 for value in grown.values()), grown

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -342,3 +344,48 @@ async def test_upkeep_goes_on_after_a_disk_that_refused(tmp_path: Path) -> None:
     async with Database.open(tmp_path / "s.db") as db:
         assert [(day.day, day["sessions"]) for day in await World(db).days()] == [(date(2024, 8, 25), 1)]
     assert pauses == [3600.0, 60.0, 60.0]
+
+
+_PRUNING = """
+import asyncio, sys
+from detector.alerts.clock import Clock
+from detector.store.database import Database
+from detector.store.retention import InUse, Retention, RetentionSettings
+async def main(path, now_ms):
+    async with Database.open(path) as db:
+        kept = RetentionSettings(keep_seconds=lambda: 86_400.0, batch_rows=2, pause_seconds=0.0)
+        clock = Clock(wall_ms=lambda: now_ms)
+        print("begun", flush=True)
+        await Retention(db, kept, InUse(list, lambda key: False), clock).once()
+        print("done", flush=True)
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+async def test_kill_9_amid_the_removal_leaves_every_figure_as_it_was(tmp_path: Path) -> None:
+    """However often the service is killed while it removes rows, each is counted once; in the end all have gone."""
+    path = tmp_path / "s.db"
+    rows = Rows(
+        [(f"stream{n % 7}", 5 + n % 3, 1.25, {"stale": 0.5}, {}) for n in range(300)],
+        [{"age": 6, "cut_state": "confirmed", "time_to_cut_ms": n} for n in range(200)],
+        [(6, "acked", n) for n in range(200)],
+    )
+    async with Database.open(path) as db:
+        await World(db).fill(rows)
+        before = await World(db).days()
+    kills = 0
+    for wait in (0.0, 0.05, 0.15, None):
+        child = subprocess.Popen(
+            [sys.executable, "-c", _PRUNING, str(path), str(NOW_MS)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "begun\n"
+        if wait is not None:
+            await asyncio.sleep(wait)
+            child.kill()
+            kills += 1
+        said = await asyncio.to_thread(child.communicate)
+        async with Database.open(path) as db:
+            assert await World(db).days() == before
+            left = await World(db).ids("coverage", "session")
+    assert (kills, said[0].endswith("done\n"), left) == (3, True, [])

@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test churn fuzz soak check lint types imports coverage format install wheel wheel-check references bare-root lock clean
+.PHONY: demo test churn fuzz soak check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
 
 demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
 	$(BIN)/python -m detector demo $(DEMO_FLAGS)
@@ -27,6 +27,7 @@ check: lint types imports  ## everything a reviewer's machine checks without run
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint configs/container/*Dockerfile
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -69,6 +70,9 @@ wheel-check: wheel  ## installs the wheel into an empty environment and uses it 
 
 references: $(VENV)/.dev  ## what benchmarks and some tests compare against; needs a C++ compiler
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+
+container-check:  ## builds the container images and runs the service in its own, where an engine answers
+	scripts/container-check
 
 bare-root:  ## the two commands on a bare Debian 12 (needs root and debootstrap)
 	scripts/bare-root

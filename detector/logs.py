@@ -74,6 +74,7 @@ def catch_faults() -> None:
 
     Without this Python writes them to stderr itself, with whatever secret their text holds.
     """
+    configure_logs("warning", "auto")  # for a command that breaks before it has read a config
     logging.captureWarnings(capture=True)
     log = structlog.get_logger()
 

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import gc
 import importlib
+import json
 import os
 import resource
 import select
@@ -41,6 +42,7 @@ REQUEST = struct.Struct("<I?B")
 REPLY = struct.Struct("<BIIi")
 """Kind, request number, pid, value; what the fields mean stands at `ReplyKind`."""
 
+_FRAMES = 8
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -188,12 +190,24 @@ def _become_child(function: Entry, targets: dict[int, int], server_pid: int, *, 
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - the edge of the process: whatever it was is printed and becomes the status
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - the edge of the process: what it was is told and becomes the status
+        _tell_of(error)
     finally:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
         os._exit(status)
+
+
+def _tell_of(error: BaseException) -> None:
+    """Write one line that says what broke and where, as one event of the service's log.
+
+    Never the error's own text: it may quote a URL with its key, or what a publisher sent.
+    """
+    # Without the lines themselves: in the cage their files cannot be opened.
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)][-_FRAMES:]
+    where = [f"{code.co_filename.rpartition('/')[2]}:{line} {code.co_name}" for code, line in frames]
+    event = {"event": "child.fault", "level": "error", "error": type(error).__name__, "pid": os.getpid(), "at": where}
+    sys.stderr.write(json.dumps(event) + "\n")
 
 
 def _reset_signals() -> None:

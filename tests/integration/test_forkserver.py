@@ -264,3 +264,18 @@ async def test_service_out_of_descriptors_hears_so_and_recovers(nursery: Nursery
     async with await nursery.spawn() as child:
         assert await ask(child, "draw")
     assert nursery.restarts == 0
+
+
+async def test_a_childs_fault_is_one_line_without_its_text(capfd: pytest.CaptureFixture[str]) -> None:
+    """A child that breaks says in one event what broke and where, and nothing that the error's text quotes."""
+    async with Nursery("simple:main", search_paths=[CHILDREN]) as nursery, await nursery.spawn() as child:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(child.socket, json.dumps({"do": "rtmp://h/live/a-secret-key\n"}).encode())
+        async with asyncio.timeout(10):
+            assert await child.wait() != 0
+
+    (line,) = capfd.readouterr().err.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["error"]) == ("child.fault", "KeyError")
+    assert event["at"][-1].startswith("simple.py:")
+    assert "a-secret-key" not in line

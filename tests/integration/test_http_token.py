@@ -1,5 +1,7 @@
 """The control API over TCP: nothing without the token, few guesses, no keys, no addresses with secrets in them."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from detector.config.faults import ConfigError
 from detector.config.loading import load_config
 from detector.events import CutState
 from detector.metrics import Metrics
+from tests.fixtures_cli import CommandLine
 
 TOKEN = "5f1d7a80c3b24f9e"
 STREAM = "a" * 26
@@ -224,3 +227,35 @@ def test_secrets_that_others_can_read_are_a_note(tmp_path: Path, monkeypatch: py
     assert f"chmod 600 {secret}" in notes[2][0]
     assert "http.token" in notes[3][0]
     assert exposure_notes(load_config(file)) == []
+
+
+async def test_a_new_token_in_the_file_counts_after_a_reload(stopframe: CommandLine) -> None:
+    """The real service: the token's file is replaced, and within seconds the old token opens nothing any more."""
+    token = stopframe.folder / "token"
+    token.write_text("the-first-token-of-many\n")
+    token.chmod(0o600)
+    stopframe.write_config(
+        'http: {listen: "127.0.0.1:0", token: {file: token}}\ningest: {kind: none}\nmodels: []\n'
+        'alerts: {mqtt: {url: "mqtt://127.0.0.1:0"}}\n'
+    )
+    process = stopframe.start("run")
+    try:
+        assert process.stderr is not None
+        ready = next(event for event in map(json.loads, process.stderr) if event["event"] == "service.ready")
+        async with httpx.AsyncClient(base_url=ready["http"]) as client:
+
+            async def status(text: str) -> int:
+                answer = await client.get("/v1/status", headers={"Authorization": f"Bearer {text}"})
+                return answer.status_code
+
+            before = await status("the-first-token-of-many")
+            token.write_text("the-second-token-of-many\n")
+            async with asyncio.timeout(10):
+                while await status("the-second-token-of-many") != 200:
+                    await asyncio.sleep(1.2)
+            after = await status("the-first-token-of-many")
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert (before, after) == (200, 401)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -92,3 +93,38 @@ def test_a_traceback_shows_no_variables(capsys: pytest.CaptureFixture[str], form
     written = capsys.readouterr().err
     assert written.count("ZeroDivisionError") >= 2
     assert "the-secret-key" not in written
+
+
+_BREAKING = """
+import threading, warnings
+from detector.logs import catch_faults
+from detector.redaction import hide_secret
+catch_faults()
+hide_secret("hunter2-and-more")
+def fail(password):
+    raise ValueError(f"no {password}")
+warnings.warn("deprecated: hunter2-and-more", DeprecationWarning)
+warnings.warn("odd: hunter2-and-more", RuntimeWarning)
+thread = threading.Thread(target=fail, args=("hunter2-and-more",))
+thread.start()
+thread.join()
+class Leaving:
+    def __del__(self):
+        fail("hunter2-and-more")
+Leaving()
+local = "another-local-value"
+fail("hunter2-and-more")
+"""
+
+
+def test_faults_that_nobody_caught_are_events_without_secrets() -> None:
+    """In the main thread, another one, a destructor and a warning: an event each, no variables, no secret."""
+    done = subprocess.run([sys.executable, "-c", _BREAKING], capture_output=True, text=True, timeout=60, check=False)
+
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [event["event"] for event in events if event["level"] == "error"] == ["process.fault"] * 3
+    assert any("odd: ***" in event["event"] for event in events)
+    assert "ValueError: no ***" in events[-1]["exception"]
+    assert "hunter2-and" not in done.stderr + done.stdout
+    assert done.returncode == 1
+    assert done.stdout == ""

@@ -77,11 +77,12 @@ _SCHEMES = {
 def open_container(job: Job, media_fd: int | None, *, quick: bool) -> InputContainer:
     """Open what `job` names (files: through the open descriptor `media_fd`); raise `SourceError`.
 
-    `quick` looks at half a second of it; without it libav takes its own time to find every track.
+    `quick` looks at half a second of it; without it at a second and a half, in which most servers send every track:
+    with libav's own five seconds, sound alone would be told apart from a slow server far too late.
     """
     options = {**_OPTIONS, "max_pixels": str(job.max_pixels)}
     if not quick:
-        del options["analyzeduration"]
+        options["analyzeduration"] = "1500000"
     if job.kind is SourceKind.FILE:
         url, format_name, more = _file(media_fd)
     elif job.kind is SourceKind.UDP:
@@ -135,8 +136,11 @@ def _server(job: Job) -> tuple[str, str, dict[str, str]]:
 
 
 def _rtmp_app(url: str) -> str:
-    """The application in an RTMP URL as libav reads it: one part of the path, or two where a third follows."""
-    path = urlsplit(url).path.removeprefix("/")
+    """The application in an RTMP URL as libav reads it: one part of the path, or two where a third follows.
+
+    libav takes the query for a part of the path.
+    """
+    path = urlsplit(url)._replace(scheme="", netloc="").geturl().removeprefix("/")
     first, _, rest = path.partition("/")
     second, slash, _ = rest.partition("/")
     return f"{first}/{second}" if slash and ":" not in second and first != "ondemand" else first

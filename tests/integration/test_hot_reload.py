@@ -1,11 +1,7 @@
 """A config file that changes under a running service: what it says acts on running streams within a second."""
 
 import asyncio
-import os
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -16,84 +12,9 @@ from detector.assembly import open_service
 from detector.config_file import ConfigFile
 from detector.enforcement import Enforcer
 from detector.service import Service
-from detector.session import StreamSession
+from tests.fixtures_site import BASE, OTHERS, QUICK, class_rule, open_site
 
 pytestmark = pytest.mark.integration
-
-_BASE = """
-state_dir: state
-ingest: {listen: "127.0.0.1:0"}
-alerts: {mqtt: {url: "mqtt://127.0.0.1:0"}}
-http: {listen: "127.0.0.1:0"}
-analysis: {workers: 1}
-votes: {k: 1, of: 1}
-"""
-_QUICK = "sampling: {mode: full, interval: 200ms, detect_within: 1s}\n"
-_CARDS = "standin-cards/smptebars"
-_OTHERS = "standin-cards/testsrc2"
-
-
-class Site:
-    """A running service, its config file, and the publishers of a test."""
-
-    def __init__(self, service: Service, path: Path) -> None:
-        self.service = service
-        self.path = path
-
-    def write(self, more: str) -> float:
-        """Replace the config as an editor does; returns when."""
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(_BASE + more)
-        at = time.monotonic()
-        fresh.replace(self.path)
-        return at
-
-    async def until(self, happened: Callable[[], object], seconds: float = 20.0) -> float:
-        """Wait until something is so; returns when that was."""
-        deadline = time.monotonic() + seconds
-        while not happened():
-            assert time.monotonic() < deadline, self.service.health()
-            await asyncio.sleep(0.01)
-        return time.monotonic()
-
-    @property
-    def session(self) -> StreamSession:
-        """The one that publishes."""
-        return next(one for one in self.service.supervisor.sessions.values() if one.key.server == "embedded")
-
-    @asynccontextmanager
-    async def published(self, script: str) -> AsyncIterator[StreamSession]:
-        """Publish cards until the block ends; it begins when one frame was judged."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "detector.publisher", "--script", script),
-            *("--url", f"{self.service.addresses.ingest}/live/key-of-mine"),
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            await self.until(lambda: any(one.judge.judged for one in self.service.supervisor.sessions.values()))
-            yield self.session
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-
-@asynccontextmanager
-async def _site(folder: Path, more: str) -> AsyncIterator[Site]:
-    path = folder / "stopframe.yaml"
-    path.write_text(_BASE + more)
-    file = ConfigFile(path)
-    reading = file.read()
-    assert reading.config is not None, reading.faults
-    async with open_service(reading.config, file) as service:
-        yield Site(service, path)
-
-
-def _class(step: str, review: float, name: str = _CARDS) -> str:
-    rule = f"{{step: {step}, review: {review}, cut: {max(review, 0.6)}}}"
-    return f"{_QUICK}enforcement: {{live: true}}\nclasses: {{{name}: {rule}}}\n"
 
 
 def _tell(what: str, since: float, until: float) -> None:
@@ -102,9 +23,9 @@ def _tell(what: str, since: float, until: float) -> None:
 
 async def test_a_class_that_may_cut_from_now_on_cuts_who_is_live(tmp_path: Path) -> None:
     """Step review becomes cut: the stream that shows the card is cut, decided within a second of the change."""
-    async with _site(tmp_path, _class("review", 0.5)) as site, site.published("smptebars:60") as session:
+    async with open_site(tmp_path, class_rule("review", 0.5)) as site, site.published("smptebars:60") as session:
         await site.until(lambda: session.judge.last_action == "review")
-        changed_at = site.write(_class("cut", 0.5))
+        changed_at = site.write(class_rule("cut", 0.5))
         acted_at = await site.until(lambda: session.judge.last_action == "cut")
         _tell("step review -> cut, decided", changed_at, acted_at)
         assert acted_at - changed_at <= 1.0
@@ -115,12 +36,15 @@ async def test_a_class_that_may_cut_from_now_on_cuts_who_is_live(tmp_path: Path)
 
 async def test_a_lowered_threshold_acts_within_a_second(tmp_path: Path) -> None:
     """A score that was too low a moment ago asks for a review now; the reader and its votes go on."""
-    async with _site(tmp_path, _class("review", 0.9, _OTHERS)) as site, site.published("smptebars:60") as session:
+    async with (
+        open_site(tmp_path, class_rule("review", 0.9, OTHERS)) as site,
+        site.published("smptebars:60") as session,
+    ):
         judged = session.judge.judged
         await site.until(lambda: session.judge.judged > judged + 2)
         assert session.judge.last_action == ""
         pid = session.reader_pid
-        changed_at = site.write(_class("review", 0.0, _OTHERS))
+        changed_at = site.write(class_rule("review", 0.0, OTHERS))
         acted_at = await site.until(lambda: session.judge.last_action == "review")
         _tell("threshold 0.9 -> 0, decided", changed_at, acted_at)
         assert acted_at - changed_at <= 1.0
@@ -130,7 +54,7 @@ async def test_a_lowered_threshold_acts_within_a_second(tmp_path: Path) -> None:
 async def test_sampling_reaches_a_running_reader(tmp_path: Path) -> None:
     """A shorter interval for some streams is taken up by the reader that runs, within a second."""
     slow = "sampling: {mode: full, interval: 5s, detect_within: 5s}\n"
-    async with _site(tmp_path, slow) as site, site.published("card:7:60") as session:
+    async with open_site(tmp_path, slow) as site, site.published("card:7:60") as session:
         judged = session.judge.judged
         override = 'streams: [{match: "live/key-*", sampling: {interval: 100ms}}]\n'
         changed_at = site.write(slow + override)
@@ -145,8 +69,8 @@ async def test_sampling_reaches_a_running_reader(tmp_path: Path) -> None:
 
 async def test_a_reader_whose_job_changes_is_replaced_and_the_session_goes_on(tmp_path: Path) -> None:
     """Limits of the cage take another reader; votes, account and incident stay."""
-    async with _site(tmp_path, _QUICK) as site, site.published("card:7:60") as session:
-        site.write(_QUICK + "reader: {ring_limit: 8MiB}\n")
+    async with open_site(tmp_path, QUICK) as site, site.published("card:7:60") as session:
+        site.write(QUICK + "reader: {ring_limit: 8MiB}\n")
         await site.until(lambda: session.readers == 2 and session.settings.job.ring_limit_bytes == 8 << 20)
         judged = session.judge.judged
         await site.until(lambda: session.judge.judged > judged)
@@ -158,7 +82,7 @@ async def test_sources_come_and_go_and_the_others_go_on(tmp_path: Path) -> None:
     both = "sources: [{name: one, url: 'http://127.0.0.1:9/a.ts'}, {name: two, url: 'http://127.0.0.1:9/b.ts'}]\n"
     moved = "sources: [{name: three, url: 'http://127.0.0.1:9/c.ts'}, {name: two, url: 'http://127.0.0.1:9/b.ts'}]\n"
     changed = "sources: [{name: two, url: 'http://127.0.0.1:9/other.ts'}]\n"
-    async with _site(tmp_path, both) as site:
+    async with open_site(tmp_path, both) as site:
         sessions = site.service.supervisor.sessions
 
         def names() -> set[str]:
@@ -177,8 +101,8 @@ async def test_sources_come_and_go_and_the_others_go_on(tmp_path: Path) -> None:
 
 async def test_a_broken_file_changes_nothing_and_is_told_once(tmp_path: Path) -> None:
     """The last good config stays in force, health notes the line and stays green, one log line each change."""
-    good = _class("review", 0.5)
-    async with _site(tmp_path, good) as site:
+    good = class_rule("review", 0.5)
+    async with open_site(tmp_path, good) as site:
         service = site.service
         before, problems = service.config, service.health().problems
         with capture_logs() as logs:
@@ -200,12 +124,12 @@ async def test_a_broken_file_changes_nothing_and_is_told_once(tmp_path: Path) ->
 
 async def test_what_needs_a_restart_waits_and_the_rest_holds(tmp_path: Path) -> None:
     """Old values stay where only a start can change them; health names them until the file says otherwise."""
-    async with _site(tmp_path, "") as site:
+    async with open_site(tmp_path, "") as site:
         service = site.service
-        site.path.write_text(_BASE.replace("workers: 1", "workers: 2") + "node: other\n")
+        site.path.write_text(BASE.replace("workers: 1", "workers: 2") + "node: other\n")
         report = await service.reload(str(site.path))
         assert (report.applied, report.waiting, report.faults) == ((), ("node", "analysis.workers"), ())
-        site.path.write_text(_BASE.replace("workers: 1", "workers: 2, deadline: 3s") + "node: other\n")
+        site.path.write_text(BASE.replace("workers: 1", "workers: 2, deadline: 3s") + "node: other\n")
         report = await service.reload(None)
         assert (report.applied, report.waiting) == (("analysis.deadline",), ("node", "analysis.workers"))
         assert (service.config.analysis.workers, service.config.analysis.deadline.seconds) == (1, 3.0)
@@ -221,7 +145,7 @@ banks: {A: {step: cut, max_distance: 12}}
 enforcement: {live: true, deadline: 7s, breaker: {cuts: 9, share: 5%, window: 30s}}
 reader: {max_pixels: 100000}
 """
-    text = _BASE.replace("workers: 1", "workers: 1, queue: 9, model_timeout: 3s").replace(
+    text = BASE.replace("workers: 1", "workers: 1, queue: 9, model_timeout: 3s").replace(
         "alerts: {", "alerts: {expire_after: 1h, coverage_every: 3s, retain_ended: 2h, "
     )
 
@@ -240,7 +164,7 @@ reader: {max_pixels: 100000}
         }
 
     path = tmp_path / "stopframe.yaml"
-    async with _site(tmp_path, "") as site:
+    async with open_site(tmp_path, "") as site:
         path.write_text(text + after)
         report = await site.service.reload()
         assert not report.faults
@@ -255,18 +179,18 @@ reader: {max_pixels: 100000}
 
 async def test_a_hundred_reloads_leave_nothing_behind(tmp_path: Path) -> None:
     """Tasks, descriptors and processes are as many as before, with a live stream and sources that come and go."""
-    odd = _QUICK + "sources: [{name: one, url: 'http://127.0.0.1:9/a.ts'}]\nreader: {ring_limit: 8MiB}\n"
-    even = _QUICK + "classes: {standin-cards/smptebars: {step: cut}}\n"
+    odd = QUICK + "sources: [{name: one, url: 'http://127.0.0.1:9/a.ts'}]\nreader: {ring_limit: 8MiB}\n"
+    even = QUICK + "classes: {standin-cards/smptebars: {step: cut}}\n"
 
     def count() -> tuple[int, int, int]:
         me = psutil.Process()
         return len(asyncio.all_tasks()), me.num_fds(), len(me.children(recursive=True))
 
-    async with _site(tmp_path, even) as site, site.published("card:7:110") as session:
+    async with open_site(tmp_path, even) as site, site.published("card:7:110") as session:
         await site.until(lambda: session.judge.judged > 2)
         before = count()
         for number in range(100):
-            site.path.write_text(_BASE + (even if number % 2 else odd))
+            site.path.write_text(BASE + (even if number % 2 else odd))
             report = await site.service.reload()
             assert report.applied
             assert not report.faults

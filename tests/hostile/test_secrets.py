@@ -281,7 +281,7 @@ async def test_no_publishers_key_is_shown(
             for key in keys:
                 refused = await client.post(f"http://127.0.0.1:{ingest}/live/{key.quoted}", content=b"")
                 scene.places[f"refusal of {key.name}"] = refused.content
-                await scene.ask("scan", f"http://127.0.0.1:{ingest}/live/{key.quoted}?auth={key.quoted}", "--json")
+            await scene.ask("scan", f"http://127.0.0.1:{ingest}/live/{keys[1].quoted}?auth={keys[1].quoted}", "--json")
             await scene.ask("incidents")
             for task in tasks:
                 task.cancel()
@@ -298,7 +298,9 @@ async def _publish(client: httpx.AsyncClient, url: str, body: bytes) -> None:
         for at in range(0, len(body), 8192):
             yield body[at : at + 8192]
             await asyncio.sleep(0.1)
-        await asyncio.sleep(30)
+        while True:  # whoever sends nothing is dropped
+            yield body[:188]
+            await asyncio.sleep(0.2)
 
     with contextlib.suppress(httpx.HTTPError):
         await client.post(url, content=slowly())

@@ -1,5 +1,6 @@
 """The difference of two configs: every option is classified, and a reload ends where a fresh start would."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,3 +171,10 @@ def test_changes_are_named_as_an_operator_writes_them(
     """A key for a value, a name for what came or went, the list for what stands in order."""
     changes = difference(Config.model_validate(old), Config.model_validate(new))
     assert (changes.applied, changes.waiting) == (applied, waiting)
+
+
+def test_the_documents_name_what_needs_a_restart() -> None:
+    """The table in docs/operating.md is the one that the service goes by, key by key and reason by reason."""
+    text = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
+    table = text.split("| key | why it waits |\n|---|---|\n")[1].split("\n\n")[0]
+    assert table.splitlines() == [f"| `{key}` | {why} |" for key, why in NEEDS_RESTART.items()]

@@ -45,17 +45,17 @@ DEFAULT_AFTER_SECONDS: Final[Mapping[Cause, float]] = MappingProxyType(
         Cause.TOO_MANY_TRACKS: 1.0,
         Cause.CRASH_LOOP: 0.0,
         # What may be over in a moment.
-        Cause.NO_VIDEO: 3.0,
+        Cause.NO_VIDEO: 2.5,
         Cause.DECODE_ERRORS: 3.0,
         Cause.KEYFRAME_WITHOUT_PICTURE: 3.0,
         Cause.STALL: 3.0,
         Cause.MEMORY: 3.0,
         Cause.READER_FAILED: 5.0,
-        # What is usual at a start: encoders choose keyframe intervals of up to ten seconds.
-        Cause.CONNECTING: 5.0,
+        # What is usual at a start: encoders choose keyframe intervals of up to ten seconds, and servers wait for one.
+        Cause.CONNECTING: 12.0,
+        Cause.NO_KEYFRAME: 12.0,
         Cause.UNREACHABLE: 5.0,
         Cause.ENDED: 5.0,
-        Cause.NO_KEYFRAME: 12.0,
         Cause.ANALYSIS_FAILED: 10.0,
         Cause.OVERLOAD: 10.0,
     }

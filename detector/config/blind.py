@@ -31,6 +31,13 @@ class CertainSection(BlindCauseSection):
     """As `blind.stall.after`."""
 
 
+class NoVideoSection(BlindCauseSection):
+    """No video where it is looked for: known within two seconds and a half."""
+
+    after: _After = Duration.parse("2.5s")
+    """As `blind.stall.after`."""
+
+
 class CrashLoopSection(BlindCauseSection):
     """A stream that is left alone because its readers crash again and again."""
 
@@ -39,7 +46,7 @@ class CrashLoopSection(BlindCauseSection):
 
 
 class KeyframeSection(BlindCauseSection):
-    """Waiting for a keyframe: usual at a start, for up to ten seconds with some encoders."""
+    """Waiting for a keyframe, or for a server that waits for one: usual at a start, for up to ten seconds."""
 
     after: _After = Duration.parse("12s")
     """As `blind.stall.after`."""
@@ -62,7 +69,7 @@ class OwnSection(BlindCauseSection):
 class BlindSection(Section):
     """What is done about a stream that cannot be seen, and when, for each cause."""
 
-    connecting: Annotated[ServerSection, EmptyMeansDefault()] = ServerSection()
+    connecting: Annotated[KeyframeSection, EmptyMeansDefault()] = KeyframeSection()
     """No reader has the stream open yet."""
     unreachable: Annotated[ServerSection, EmptyMeansDefault()] = ServerSection()
     """The server is away, or does not let us read the stream."""
@@ -78,7 +85,7 @@ class BlindSection(Section):
     """A picture larger than `reader.max_pixels`."""
     too_many_tracks: Annotated[CertainSection, EmptyMeansDefault()] = CertainSection()
     """More video tracks than are looked at."""
-    no_video: Annotated[BlindCauseSection, EmptyMeansDefault()] = BlindCauseSection()
+    no_video: Annotated[NoVideoSection, EmptyMeansDefault()] = NoVideoSection()
     """No video, or none any more: sound alone, or what cannot be recognised."""
     no_keyframe: Annotated[KeyframeSection, EmptyMeansDefault()] = KeyframeSection()
     """No keyframe yet."""

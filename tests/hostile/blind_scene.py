@@ -1,0 +1,122 @@
+"""A session with real caged readers, whose analysis and answers are played by the test; and a server at real pace."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from detector import session as session_module
+from detector.config.config import CloserLook
+from detector.events import Decision, StreamKey
+from detector.metrics import Metrics
+from detector.policy import PolicySettings
+from detector.session import SessionParts, SessionSettings, StreamSession
+from models.evidence import Inspection
+from streams.frame import Frame
+from streams.job import Job, SandboxMode, SourceKind
+from streams.nursery import Nursery
+from streams.reach import Reached
+from streams.sampling import SamplingSettings
+
+Chunk = tuple[float, bytes]
+"""When it is due, in seconds, and its bytes."""
+
+
+class Looks:
+    """Analysis that looks at every frame and finds nothing."""
+
+    async def inspect(self, _frame: Frame, *, deadline_at: float, stream: str) -> Inspection:
+        return Inspection(90, is_stable=True, is_low_information=False, fingerprint=bytes(32))
+
+
+@dataclass
+class Watch:
+    """One session under watch: `told` holds the blind alerts as (monotonic second, cause)."""
+
+    session: StreamSession
+    metrics: Metrics
+    told: list[tuple[float, str]] = field(default_factory=list)
+
+    async def first(self, *, within_seconds: float) -> tuple[float, str]:
+        """The first blind alert: seconds since the session began, and its cause."""
+        async with asyncio.timeout(within_seconds):
+            while not self.told:
+                await asyncio.sleep(0.01)
+        return self.told[0][0] - self.session.started_at, self.told[0][1]
+
+
+@asynccontextmanager
+async def watching(nursery: Nursery, kind: SourceKind, url: str, **job_settings: Any) -> AsyncIterator[Watch]:
+    """Watch what is at `url`, or the file that the test's `reach` hands over."""
+    job = replace(Job(kind, url, 0, True, SamplingSettings(), SandboxMode.PREFER), **job_settings)
+    metrics = Metrics()
+
+    async def respond(_session: StreamSession, decision: Decision) -> None:
+        watch.told.append((time.monotonic(), decision.signals[0].name))
+
+    parts = SessionParts(nursery, Looks(), metrics, respond)  # type: ignore[arg-type]
+    chosen = SessionSettings(job, CloserLook(0.3, 5.0), 1.0, PolicySettings())
+    watch = Watch(StreamSession("ID", StreamKey("test", "live", "k"), chosen, parts), metrics)
+    task = asyncio.create_task(watch.session.run())
+    try:
+        yield watch
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sessions read files: a job's URL is the file's path."""
+
+    @asynccontextmanager
+    async def reach(job: Job, *_: Any) -> AsyncIterator[Reached]:
+        descriptor = os.open(job.url, os.O_RDONLY)
+        try:
+            yield Reached(Job(SourceKind.FILE, "", 0, True, job.sampling, job.sandbox), descriptor)
+        finally:
+            os.close(descriptor)
+
+    monkeypatch.setattr(session_module, "reach", reach)
+
+
+@asynccontextmanager
+async def serving(chunks: Sequence[Chunk], *, hangs: bool = False) -> AsyncIterator[str]:
+    """Serve `chunks` over HTTP, each when it is due, to whoever asks; afterwards hang up, or say nothing more."""
+    is_over = asyncio.Event()
+    served: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(send(reader, writer))
+        served.add(task)
+        await asyncio.wait([task])
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+            began = time.monotonic()
+            for due, piece in chunks:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, began + due - time.monotonic())):
+                        await is_over.wait()
+                        break
+                writer.write(piece)
+                await writer.drain()
+            if hangs:
+                await is_over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/live/k"
+    finally:
+        is_over.set()
+        server.close()
+        await asyncio.gather(*served, return_exceptions=True)
+        await asyncio.sleep(0.01)

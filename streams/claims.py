@@ -5,7 +5,10 @@ Nothing here is trusted to be right. It only tells a picture that was refused fo
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
+
+ReadSize: TypeAlias = Callable[[bytes], tuple[int, int]]
+"""Gives width and height, (0, 0) where they are not told."""
 
 _VP9_SYNC_CODE = 0x498342
 _VP9_RGB = 7
@@ -61,7 +64,5 @@ def vp9_size(data: bytes) -> tuple[int, int]:
     return read(16) + 1, read(16) + 1
 
 
-CLAIMS: Final[Mapping[str, Callable[[bytes], tuple[int, int]]]] = MappingProxyType(
-    {"vp9": vp9_size, "png": png_size, "mjpeg": jpeg_size}
-)
+CLAIMS: Final[Mapping[str, ReadSize]] = MappingProxyType({"vp9": vp9_size, "png": png_size, "mjpeg": jpeg_size})
 """By libav's name of the codec."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streams.claims import CLAIMS
 from streams.frame import PICTURE_SIDE, PLANE_SIDE
-from streams.source import AnyPacket
+from streams.source import AnyPacket, is_too_large
 
 PLANE_INTERPOLATION = Interpolation.AREA
 """Every pixel of the frame counts in the hash plane; point sampling would let fine patterns choose what is hashed."""
@@ -206,14 +206,14 @@ class Decoder:
     def _check_claim(self, packet: AnyPacket) -> None:
         """Libav refuses a picture that is too large with the same error as noise: ask its parser for the size."""
         width, height = _claimed_size(self._codec, self._extradata, bytes(packet))
-        if width * height > self._max_pixels:
+        if is_too_large(width, height, self._max_pixels):
             self.refused_size = width, height
 
     def _usable(self, frames: list[VideoFrame]) -> list[VideoFrame]:
         usable = []
         for frame in frames:
             self.shown_pixels = frame.width * frame.height
-            if 0 < frame.width * frame.height <= self._max_pixels:
+            if self.shown_pixels and not is_too_large(frame.width, frame.height, self._max_pixels):
                 usable.append(frame)
                 continue
             self._errors += 1

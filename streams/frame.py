@@ -13,6 +13,9 @@ PICTURE_SIDE = 256
 
 PICTURE_BYTES = PICTURE_SIDE * PICTURE_SIDE * 3
 
+MAX_SIDE = 1 << 16
+"""Pixels in a row or a column, beyond which nothing is looked at: no player shows it."""
+
 MAX_TRACKS = 8
 """How many video tracks of one source are looked at.
 

@@ -18,7 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from streams.faults import SourceError, while_reading
-from streams.frame import MAX_TRACKS
+from streams.frame import MAX_SIDE, MAX_TRACKS
 from streams.job import Job
 from streams.opening import MAX_STREAMS, PICTURE_FORMATS, open_container
 from streams.wire import EndCode
@@ -37,6 +37,10 @@ _LAYOUT_SECONDS = 0.5
 """How often is looked for tracks that were not there before; a look takes some 50 microseconds."""
 
 _VIDEO_LINE = re.compile(r"^ +Stream #0:(\d+).*?: Video: (\w+)", re.MULTILINE)
+
+
+_LINE_BREAK = re.compile(r"[\b\n\v\f\r]")
+_MOST_TITLE_LINES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ def open_source(job: Job, media_fd: int | None) -> Source:
         container = open_container(job, media_fd, quick=False)
     try:
         is_picture = container.format.name in PICTURE_FORMATS
+        _check_titles(container)
         tracks = _video_tracks(container)
         for track in tracks:
             _check(track, PICTURE_CODECS if is_picture else STREAM_CODECS, job.max_pixels)
@@ -155,12 +160,28 @@ def _video_track(number: int, stream: VideoStream) -> VideoTrack:
     )
 
 
+def _check_titles(container: InputContainer) -> None:
+    """Libav describes each line of a title by itself: looking for new tracks would take seconds."""
+    titles = [
+        *container.metadata.values(),
+        *(text for stream in container.streams for text in stream.metadata.values()),
+    ]
+    lines = sum(len(_LINE_BREAK.findall(title)) for title in titles)
+    if lines > _MOST_TITLE_LINES:
+        raise SourceError(EndCode.NOT_MEDIA, f"its titles hold {lines} line breaks, more than {_MOST_TITLE_LINES}")
+
+
 def _check(track: VideoTrack, allowed: frozenset[str], max_pixels: int) -> None:
     whose = f"video track {track.number + 1}" if track.number else "its video"
     if track.codec not in allowed:
         raise SourceError(EndCode.CODEC, f"the codec of {whose} is none of {', '.join(sorted(allowed))}")
-    if track.width * track.height > max_pixels:
+    if is_too_large(track.width, track.height, max_pixels):
         raise resolution_refused(track.width, track.height, max_pixels)
+
+
+def is_too_large(width: int, height: int, max_pixels: int) -> bool:
+    """Whether pictures of this size are not looked at."""
+    return width * height > max_pixels or max(width, height) > MAX_SIDE
 
 
 def check_total(pixels: Iterable[int], max_pixels: int) -> None:

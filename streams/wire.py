@@ -13,7 +13,7 @@ from dataclasses import asdict, astuple, dataclass, fields
 from enum import IntEnum, StrEnum, unique
 from typing import Any
 
-from streams.frame import MAX_TRACKS, PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+from streams.frame import MAX_SIDE, MAX_TRACKS, PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 
@@ -28,8 +28,6 @@ _HEARTBEAT = struct.Struct("<ddd8QddQd")
 _ENDED = struct.Struct("<B7xd160s")
 _CLOSER = struct.Struct("<dd")
 _ADJUST = struct.Struct("<ddB7x")
-
-_MAX_SIDE = 1 << 16
 
 
 class WireError(Exception):
@@ -210,7 +208,7 @@ def _positive(value: float) -> float:
 
 
 def _side(value: int) -> int:
-    if not 0 < value <= _MAX_SIDE:
+    if not 0 < value <= MAX_SIDE:
         raise ValueError("side out of range")
     return value
 

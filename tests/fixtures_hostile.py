@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from streams.wire import EndCode, Ended, Heartbeat, Opened
 Chunks = Sequence[tuple[float, bytes]]
 """What is sent, and how many seconds after the first byte."""
 
+_JOB = Job(SourceKind.FILE, "", 0, live=False, sampling=SamplingSettings(), sandbox=SandboxMode.PREFER)
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
 
 
@@ -95,25 +97,33 @@ async def watch(
 ) -> Seen:
     """Let a caged reader watch `chunks` over HTTP until its last word, or `until` says so after a message."""
     async with served(chunks, stays=stays) as port:
-        job = Job(
-            SourceKind.HTTP_TS,
-            f"http://127.0.0.1:{port}/live/clip",
-            port,
-            live=True,
-            sampling=SamplingSettings(),
-            sandbox=SandboxMode.PREFER,
-        )
-        seen = Seen()
-        started_at = time.monotonic()
-        async with Keeper(nursery, replace(job, **changes)) as keeper:
-            measuring = asyncio.create_task(_measure(keeper.pid, seen), name="measure")
-            try:
-                async for message in keeper.messages():
-                    seen.told.append((time.monotonic() - started_at, message))
-                    if until(seen):
-                        break
-            finally:
-                measuring.cancel()
+        job = replace(_JOB, kind=SourceKind.HTTP_TS, url=f"http://127.0.0.1:{port}/live/clip", port=port, live=True)
+        return await _follow(nursery, replace(job, **changes), until)
+
+
+async def scan(nursery: Nursery, folder: Path, content: bytes) -> Seen:
+    """Let a caged reader scan `content` as a file in `folder`."""
+    path = folder / "media"
+    path.write_bytes(content)
+    media_fd = os.open(path, os.O_RDONLY)
+    try:
+        return await _follow(nursery, _JOB, lambda _: False, media_fd)
+    finally:
+        os.close(media_fd)
+
+
+async def _follow(nursery: Nursery, job: Job, until: Callable[[Seen], bool], media_fd: int | None = None) -> Seen:
+    seen = Seen()
+    started_at = time.monotonic()
+    async with Keeper(nursery, job, media_fd) as keeper:
+        measuring = asyncio.create_task(_measure(keeper.pid, seen), name="measure")
+        try:
+            async for message in keeper.messages():
+                seen.told.append((time.monotonic() - started_at, message))
+                if until(seen):
+                    break
+        finally:
+            measuring.cancel()
     return seen
 
 

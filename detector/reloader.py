@@ -62,6 +62,13 @@ class Reloader:
         """Where the file lies."""
         return self._file.path
 
+    def follows(self, file: Path) -> bool:
+        """Whether `file` is the one, whatever links lead there."""
+        try:
+            return file.resolve() == self.path.resolve()
+        except (OSError, RuntimeError):  # links that lead in a circle
+            return False
+
     def ask(self) -> None:
         """Reload soon, whether the file changed or not; for signal handlers."""
         self._is_asked.set()
@@ -137,13 +144,13 @@ class Reloader:
         self._faults, self._waiting = (), changes.waiting
         if changes.in_force != before:
             await self._take(changes.in_force)
-        if changes.in_force.log != before.log:
-            configure_logs(changes.in_force.log.level, changes.in_force.log.format)
         self._metrics.set_config_taken(is_taken=True)
         if changes.applied or was_refused:
             log.info("config.applied", keys=changes.applied)
         if changes.waiting and changes.waiting != was_waiting:
             log.warning("config.waits_for_restart", keys=changes.waiting)
+        if changes.in_force.log != before.log:  # after the change was told, whatever level it asks for
+            configure_logs(changes.in_force.log.level, changes.in_force.log.format)
         if changes.applied:
             self._earlier = (changes.applied, time.monotonic())
         elif self._earlier is not None:

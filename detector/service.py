@@ -268,7 +268,7 @@ class Service:
         """As `ServiceView.reload`."""
         if self._reloader is None:
             raise ViewError("the service runs without a config file; start it again with -c FILE")
-        if file is not None and not _is_same_file(Path(file), self._reloader.path):
+        if file is not None and not self._reloader.follows(Path(file)):
             raise ViewError(f"the service runs from another config file, {self._reloader.path}; name that with -c")
         return await self._reloader.reload()
 
@@ -393,10 +393,3 @@ class Service:
             return await reading
         except StoreUnavailable as error:
             raise ViewError(str(error)) from error
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.resolve() == other.resolve()
-    except (OSError, RuntimeError):  # links that lead in a circle
-        return False

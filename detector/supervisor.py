@@ -123,7 +123,7 @@ class Supervisor:
             if source not in self._sources and session is not None:
                 self._leave(session)
         for source in self._sources:
-            if source not in before:
+            if source not in before and self._takes_more:
                 self._begin(source)
 
     def _find(self, key: StreamKey) -> StreamSession | None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -140,7 +141,7 @@ def test_an_unknown_class_is_refused(stopframe: CommandLine) -> None:
     assert "standin-cards/smptebars" in run.err
 
 
-def _until_logged(process: subprocess.Popen[str], event: str) -> dict[str, object]:
+def _until_logged(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
     assert process.stderr is not None
     for line in process.stderr:
         entry = json.loads(line)
@@ -168,6 +169,8 @@ def test_a_changed_file_a_signal_and_a_command_reload(stopframe: CommandLine, fr
         refused = stopframe("reload")
         process.send_signal(signal.SIGHUP)
         _until_logged(process, "config.refused")
+        stopframe.write_config(config + "log: {level: error}\n")
+        assert "log.level" in _until_logged(process, "config.applied")["keys"]
         (stopframe.folder / "other.yaml").write_text("state_dir: state\n")
         another = stopframe("reload", "-c", "other.yaml")
         process.send_signal(signal.SIGTERM)
@@ -182,6 +185,7 @@ def test_a_changed_file_a_signal_and_a_command_reload(stopframe: CommandLine, fr
     assert another.code == 2
     assert "another config file" in another.err
     assert process.returncode == 0, err
+    assert "service.ending" not in err
 
 
 def test_reload_without_a_service_says_so(stopframe: CommandLine) -> None:

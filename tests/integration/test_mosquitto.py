@@ -117,7 +117,7 @@ async def test_acl_lets_each_user_do_its_part_and_no_more(example_broker: Exampl
         user: {topic for topic in tried if _may_publish(example_broker, user, topic)} for user in example_broker.users
     }
     assert allowed == {
-        "stopframe": {f"stopframe/ingest-1/{kind}" for kind in ("available", "health")}
+        "stopframe": {f"stopframe/ingest-1/{kind}" for kind in ("available", "health", "selftest")}
         | {f"stopframe/stream/S/{kind}" for kind in ("alert", "status", "coverage")},
         "consumer": set(),
         "stranger": set(),

@@ -48,6 +48,7 @@ LIVE: Final = frozenset(
         "reader.memory_limit",
         "reader.ring_limit",
         "reader.max_pixels",
+        "reader.cpu_limit",
         "reader.open_timeout",
         "reader.read_timeout",
         "reader.allow_rtsp",

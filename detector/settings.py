@@ -45,6 +45,7 @@ def reader_job(config: Config, path: str, kind: SourceKind, url: str, *, live: b
         read_timeout_seconds=config.reader.read_timeout.seconds,
         ring_limit_bytes=config.reader.ring_limit.bytes,
         memory_limit_bytes=config.reader.memory_limit.bytes,
+        cpu_limit=config.reader.cpu_limit.ratio,
         ca_file=next(
             (str(source.ca_file) for source in config.sources if source.ca_file and source.url.value == url), ""
         ),

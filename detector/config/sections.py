@@ -108,7 +108,9 @@ class ReaderSection(Section):
     ring_limit: Annotated[Size, Between("1MiB", "1GiB")] = Size.parse("16MiB")
     """Packets kept since the last keyframes, per stream."""
     max_pixels: Annotated[int, Field(strict=True, ge=16_384, le=67_108_864)] = 4096 * 2304
-    """Width times height above which a stream is not decoded."""
+    """Width times height above which a stream is not decoded; its tracks together may have twice that."""
+    cpu_limit: Annotated[Share, Between("5%", "100%")] = Share.parse("80%")
+    """Share of one core that one stream's reader may take; above it fewer of its frames are decoded."""
     open_timeout: Annotated[Duration, Between("500ms", "2m")] = Duration.parse("10s")
     """How long opening a stream may take."""
     read_timeout: Annotated[Duration, Between("500ms", "2m")] = Duration.parse("5s")

@@ -58,7 +58,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 def test_the_manager_hears_ready_life_and_end(
     stopframe: CommandLine, manager: Manager, free_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """READY only when everything listens; no sign of life from a service that hangs; STOPPING on SIGTERM.
+    """READY only when everything listens; no sign of life from a service that hangs; RELOADING, STOPPING when told to.
 
     No child process holds the manager's address.
     """
@@ -82,6 +82,10 @@ def test_the_manager_hears_ready_life_and_end(
             pass
         process.send_signal(signal.SIGCONT)
         manager.wait_for("WATCHDOG=1", 5)
+
+        process.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in manager.wait_for("RELOADING=1", 5)
+        manager.wait_for("READY=1", 5)
 
         process.send_signal(signal.SIGTERM)
         assert "STATUS=" in manager.wait_for("STOPPING=1", 5)

@@ -150,7 +150,7 @@ def measure(options: Options) -> Report:
 
 async def run(plan: Plan, folder: Path) -> Outcome:
     """Let them come and go; raises `ServerMissing`."""
-    clip = await asyncio.to_thread(_make_clip, folder / "clip.flv")
+    clip = await asyncio.to_thread(make_clip, folder / "clip.flv")
     outcome = Outcome()
     with Mosquitto(folder) as broker, Nginx(folder / "nginx") as nginx:
         await broker.start()
@@ -291,7 +291,8 @@ async def _retained_streams(port: int) -> list[str]:
     return topics
 
 
-def _make_clip(path: Path) -> Path:
+def make_clip(path: Path) -> Path:
+    """Encode a few seconds with sound and a keyframe each second, as FLV; raises `ServerMissing`."""
     if shutil.which("ffmpeg") is None:
         raise ServerMissing("ffmpeg is not installed (apt-get install ffmpeg)")
     picture = f"testsrc2=size={_WIDTH_X_HEIGHT}:rate={_FPS}:duration={_CLIP_SECONDS}"

@@ -1,13 +1,17 @@
 """The whole service is killed or told to end in bad moments: alerts and cuts survive, processes do not."""
 
 import asyncio
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks.brokers import Mosquitto
+from benchmarks.churn import make_clip
 from benchmarks.clips import encode_clip
 from benchmarks.losses import CLEAN_SCRIPT, HARMFUL_SCRIPT, kill_before_delivery
+from benchmarks.nginx import Nginx, ServiceBesideNginx
 from benchmarks.publishers import PacedPublishers
 from benchmarks.running import RunningService, free_port, wait_until
 
@@ -57,3 +61,49 @@ async def test_a_publisher_who_stays_is_watched_again_after_a_restart(tmp_path: 
                 assert await service.kill() == []
             await service.start()
     assert names[0] == names[1], "the stream's identifier outlives a restart"
+
+
+@pytest.mark.needs_nginx_rtmp
+@pytest.mark.needs_ffmpeg
+@pytest.mark.needs_cage
+async def test_whoever_is_live_is_watched_again_after_a_restart(tmp_path: Path) -> None:
+    """Publishers of a server of its own notice nothing, and are seen within two seconds and one keyframe interval."""
+    names = [f"live/p{number}" for number in range(4)]
+    clip = await asyncio.to_thread(make_clip, tmp_path / "clip.flv")
+    with Nginx(tmp_path / "nginx") as nginx:
+        settings = f'alerts: {{mqtt: {{url: "mqtt://127.0.0.1:{free_port()}"}}}}'
+        service = ServiceBesideNginx(tmp_path / "service", nginx, settings)
+        await nginx.start(service.http_port, service.hook_secret)
+        async with service:
+            command = ["ffmpeg", "-loglevel", "quiet", "-re", "-stream_loop", "-1", "-i", str(clip), "-c", "copy"]
+            quiet = subprocess.DEVNULL
+            publishers = [
+                await asyncio.create_subprocess_exec(
+                    *command, "-f", "flv", f"rtmp://127.0.0.1:{nginx.rtmp_port}/{name}", stdin=quiet, stdout=quiet
+                )
+                for name in names
+            ]
+            try:
+                before = await _all_seen(service, names)
+                await service.kill()
+                await service.start()
+                answered_at = time.monotonic()
+                after = await _all_seen(service, names)
+                seconds = time.monotonic() - answered_at
+                assert [one.returncode for one in publishers] == [None] * len(names)
+            finally:
+                for one in publishers:
+                    one.kill()
+                await asyncio.gather(*(one.wait() for one in publishers))
+    assert after == before, "a stream's identifier outlives a restart"
+    assert seconds < 3.0, seconds
+
+
+async def _all_seen(service: RunningService, names: list[str]) -> dict[str, str]:
+    """Wait until a frame of each stream was analysed; returns the streams' identifiers."""
+    async with asyncio.timeout(30):
+        while True:
+            rows = await service.streams()
+            if all(name in rows and rows[name].last_sample_age_seconds is not None for name in names):
+                return {name: rows[name].stream_id for name in names}
+            await asyncio.sleep(0.05)

@@ -52,6 +52,8 @@ _NETWORK_OPTIONS = {
             "http_persistent": "0",
             "http_multiple": "0",
             "http_seekable": "0",
+            # The newest segment first: what is read is read at the pace at which it is shown.
+            "live_start_index": "-1",
         },
     ),
     SourceKind.RTSP: (

@@ -24,6 +24,12 @@ _BUDGET_SECONDS = 0.02
 
 _LONGEST_REST_SECONDS = 0.25
 
+_PACED = frozenset({SourceKind.FILE, SourceKind.HLS})
+"""What can be read faster than it is shown: a file, and a playlist, whose segments come seconds at a time."""
+
+_LONGEST_WAIT_SECONDS = 1.0
+"""For one packet: whoever writes the times must not hold up his own reader."""
+
 
 class Watch:
     """One live source being watched, from its first packet to its end.
@@ -46,7 +52,7 @@ class Watch:
         }
         self._budget = CpuBudget(job.cpu_limit)
         self._budget_due_at = -math.inf
-        self._pace = self._paced() if job.kind is SourceKind.FILE else None
+        self._pace = self._paced() if job.kind in _PACED else None
 
     def run(self) -> tuple[EndCode, str]:
         """Watch until the end and say why it ended."""
@@ -74,7 +80,7 @@ class Watch:
             self._count()
             track.check_size()
             check_total((each.decoder.shown_pixels for each in self._tracks.values()), self._job.max_pixels)
-        if self._pace is None and not self._budget.is_spent:
+        if self._job.kind is not SourceKind.FILE and not self._budget.is_spent:
             for other in self._tracks.values():
                 if other is not track:
                     other.look.overhear(now)
@@ -107,16 +113,25 @@ class Watch:
         self._counters.working_since = time.monotonic()
 
     def _paced(self) -> Callable[[AnyPacket, "_LiveTrack"], None]:
-        """Return what waits until a file's packet would have arrived if the file were a live stream."""
+        """Return what waits until a packet would have arrived if it were sent when it is to be shown.
+
+        What is late is not caught up with: the samples of a segment that came at once would show one moment of it.
+        """
         first = next(iter(self._tracks.values()))
         clock = first.media_clock()
         started_at = time.monotonic()
 
         def pace(packet: AnyPacket, track: "_LiveTrack") -> None:
+            nonlocal started_at
             if track is not first:
                 return
             due_at = started_at + clock.advance(seconds(packet.dts, packet))
-            self.media_end_seconds = clock.end(seconds(packet.duration, packet))
+            if self._job.kind is SourceKind.FILE:
+                self.media_end_seconds = clock.end(seconds(packet.duration, packet))
+            else:
+                now = time.monotonic()
+                started_at += now - due_at if due_at < now else min(0.0, now + _LONGEST_WAIT_SECONDS - due_at)
+                due_at = min(max(due_at, now), now + _LONGEST_WAIT_SECONDS)
             self._counters.working_since = math.nan
             while (left := due_at - time.monotonic()) > 0:
                 time.sleep(left)

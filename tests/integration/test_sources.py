@@ -20,6 +20,7 @@ from streams.address import SourceUnreachable
 from streams.job import Job, SourceKind
 from streams.keeper import Nursery
 from streams.reach import reach
+from streams.sampling import SamplingSettings
 from streams.wire import EndCode
 from tests.fixtures_media import Clip, MediaMaker
 from tests.fixtures_web import MakeAuthority, Page, Seen, Web, command, look, source_job
@@ -156,6 +157,18 @@ async def test_who_takes_a_servers_place_later_is_not_read(
         assert [one.path for one in web.asked] == ["/live/a.m3u8"]
     assert (seen.opened, seen.frames) == (None, [])
     assert seen.refusals > 0
+
+
+async def test_a_segment_is_looked_at_as_it_is_shown(media: MediaMaker, look_at: Look) -> None:
+    """Four seconds of HLS that come at once are sampled over their four seconds, as a stream's would be."""
+    pages = hls(media, "long.ts") | {"/live/long.ts": media.clip(Clip(frames=120, gop=15))}
+    with Web(pages) as web:
+        url = f"http://127.0.0.1:{web.port}/live/a.m3u8"
+        seen = await look_at(source_job(SourceKind.HLS, url, sampling=SamplingSettings(1.0, 0.5)), frames=1000)
+    shown = sorted({frame.pts_seconds or 0.0 for frame in seen.frames})
+    assert all(after - before <= 1.0 for before, after in itertools.pairwise(shown))
+    assert shown[-1] - shown[0] > 2.5
+    assert seen.frames[-1].arrived_at - seen.frames[0].arrived_at > 2.5
 
 
 async def test_every_variant_of_a_playlist_is_a_track(media: MediaMaker, look_at: Look) -> None:

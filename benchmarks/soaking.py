@@ -49,8 +49,8 @@ class Holdings:
     descriptors: dict[str, int]
     threads: dict[str, int]
     processes: int
-    tasks: dict[str, int]
-    objects: dict[str, int]
+    tasks: dict[str, int] = field(default_factory=dict)
+    objects: dict[str, int] = field(default_factory=dict)
     traced: list[str] = field(default_factory=list)
 
     @property

@@ -53,6 +53,7 @@ class StreamRow:
     `since` is RFC 3339 UTC. `sampling` is the mode's word, `decision` the last decision's action.
     `codec`, `width`, `height` and `last_sample_age_seconds` are None until known. `judged` counts the frames that were
     decided about; `decision_seconds` is how long after its arrival that was with the last one.
+    `blind_cause` says why nothing can be seen now.
     """
 
     stream_id: str
@@ -71,6 +72,7 @@ class StreamRow:
     decision: str | None
     judged: int = 0
     decision_seconds: float | None = None
+    blind_cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

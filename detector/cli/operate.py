@@ -79,7 +79,7 @@ def streams(
             (
                 row.stream_id,
                 row.path,
-                row.state,
+                row.state if row.blind_cause is None else f"{row.state} ({row.blind_cause})",
                 row.since,
                 None if row.codec is None else f"{row.codec} {row.width}x{row.height}",
                 None if row.last_sample_age_seconds is None else f"{row.last_sample_age_seconds:.1f} s ago",

@@ -3,9 +3,9 @@
 import asyncio
 import math
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from detector.events import Observation, Signal
 from detector.media_files import MEDIA_SUFFIXES, Medium, MediumUnreadable, reading
 from detector.policy import History, PolicySettings, Verdict, decide, for_pictures
 from models.evidence import Inspection
-from streams.frame import Frame, SampleReason
+from streams.frame import MAX_TRACKS, Frame, SampleReason
 from streams.job import Job
 from streams.keeper import Keeper, Nursery, ReaderCrashed, ReaderFailed, ReaderStalled, SourceUnreachable
 from streams.nursery import NurseryBroken
@@ -88,6 +88,11 @@ class _Account:
         if not self.causes or self.causes[-1][1] is not cause:
             self.causes.append((at, cause))
 
+    def shown_until(self, duration: float, detect_within_seconds: float) -> float:
+        """When a track of a file of `duration` ended: what is not decoded leaves no shorter track than this."""
+        last = max(self.samples, default=duration)
+        return duration if duration - last <= detect_within_seconds else last
+
     def close(self, duration: float, detect_within_seconds: float, first_cause: Cause) -> Coverage:
         ledger = Ledger(0.0, detect_within_seconds, first_cause)
         told = [(at, None) for at in self.samples] + [(at, cause) for at, cause in self.causes]
@@ -113,12 +118,13 @@ class _Look:
         self._tell = tell
         self._is_live = settings.job.live
         self._policy = settings.policy
-        self._history = History()
+        self._histories: defaultdict[int, History] = defaultdict(History)
         self._waiting: deque[tuple[Frame, asyncio.Task[Inspection]]] = deque()
         self._keeper: Keeper | None = None
         self._opened_at: float | None = None
         self._first_cause = Cause.NO_KEYFRAME if self._is_live else Cause.DECODE_ERRORS
-        self._account = _Account(Cause.UNSAMPLED if self._is_live else Cause.DECODE_ERRORS)
+        self._accounts: dict[int, _Account] = {}
+        self._account(0)
         self._counts: Counter[str] = Counter()
         self._seconds = 0.0
         self._cpu_seconds = 0.0
@@ -148,9 +154,21 @@ class _Look:
         blind = 0.0 if self._is_live else self._coverage().blind_seconds
         return (code, None) if blind <= 0 else ("decode_errors", f"{blind:.1f} s of it could not be decoded")
 
+    def _account(self, track: int) -> _Account:
+        usual_cause = Cause.UNSAMPLED if self._is_live else Cause.DECODE_ERRORS
+        return self._accounts.setdefault(track, _Account(usual_cause))
+
     def _coverage(self) -> Coverage:
-        within = self._settings.job.sampling.detect_within_seconds
-        return self._account.close(self._seconds, within, self._first_cause)
+        """The account of the track that was seen least: any of them may be what is watched."""
+        return max(map(self._coverage_of, self._accounts.values()), key=lambda one: (one.blind_ns, one.skipped_ns))
+
+    def _coverage_of(self, account: _Account) -> Coverage:
+        within, end = self._settings.job.sampling.detect_within_seconds, self._seconds
+        if not self._is_live and len(self._accounts) > 1:
+            end = account.shown_until(end, within)
+        coverage = account.close(end, within, self._first_cause)
+        rest_ns = round((self._seconds - end) * 1e9)  # a track that ended before the others has shown all it had
+        return replace(coverage, alive_ns=coverage.alive_ns + rest_ns, seen_ns=coverage.seen_ns + rest_ns)
 
     def summary(self, code: str, fault: str | None) -> dict[str, Any]:
         """The account of the input, in the form in which it is printed."""
@@ -192,16 +210,23 @@ class _Look:
         while self._waiting:
             await self._judge_oldest()
         if keeper.last_heartbeat is not None:
-            self._cpu_seconds += keeper.last_heartbeat.cpu_seconds
-            self._decode_errors = keeper.last_heartbeat.decode_errors
+            self._note(keeper.last_heartbeat)
         self._seconds = self._duration(ended)
         if ended is None:
-            self._account.cause(self._seconds, Cause.READER_FAILED)
+            for told in self._accounts.values():
+                told.cause(self._seconds, Cause.READER_FAILED)
             return _failure_code(failure), f"could not be read to its end: {failure}"
         self.fault_detail = ended.detail
         if ended.code is EndCode.END_OF_STREAM and self._opened_at is not None:
             return ended.code, None
         return ended.code, f"could not be read: {ended.detail or ended.code}"
+
+    def _note(self, last: Heartbeat) -> None:
+        self._cpu_seconds += last.cpu_seconds
+        self._decode_errors = last.decode_errors
+        for track in range(MAX_TRACKS):
+            if last.tracks_heard >> track & 1:
+                self._account(track)  # one that came and gave no frame was not seen
 
     def _duration(self, ended: Ended | None) -> float:
         """Seconds on the media's clock, or on ours for a stream that has none."""
@@ -211,7 +236,7 @@ class _Look:
             return max(0.0, ended.media_end_seconds)
         if self._is_live and self._medium.url is not None and self._opened_at is not None:
             return time.monotonic() - self._opened_at
-        return max(self._account.samples, default=0.0)
+        return max((at for account in self._accounts.values() for at in account.samples), default=0.0)
 
     async def _take(self, message: Opened | Frame | Heartbeat) -> None:
         if isinstance(message, Opened):
@@ -232,24 +257,25 @@ class _Look:
 
     async def _judge_oldest(self) -> None:
         frame, task = self._waiting[0]
-        at = self._media_seconds(frame)
+        at, account = self._media_seconds(frame), self._account(frame.track)
         try:
             inspection = await task
         except FrameDropped as drop:
             self.frames_not_analysed += 1
-            self._account.cause(at, Cause.STALE if drop.cause == "stale" else Cause.ANALYSIS_FAILED)
+            account.cause(at, Cause.STALE if drop.cause == "stale" else Cause.ANALYSIS_FAILED)
             return
         finally:
             self._waiting.popleft()
         self._cpu_seconds += sum(inspection.stage_seconds.values())
         if inspection.is_low_information:
-            self._account.cause(at, Cause.LOW_INFORMATION)
+            account.cause(at, Cause.LOW_INFORMATION)
         else:
-            self._account.sample(at)
-        self._history, verdict = decide(self._policy, self._history, self._observation(frame, inspection))
+            account.sample(at)
+        history, observation = self._histories[frame.track], self._observation(frame, inspection)
+        self._histories[frame.track], verdict = decide(self._policy, history, observation)
         for signal in verdict.signals:
             self.has_found = True
-            self._tell(self._detection(signal, at))
+            self._tell(self._detection(signal, at, frame.track))
         await self._look_closer(verdict)
 
     async def _look_closer(self, verdict: Verdict) -> None:
@@ -282,13 +308,15 @@ class _Look:
             inspection=inspection,
         )
 
-    def _detection(self, signal: Signal, at: float) -> dict[str, Any]:
+    def _detection(self, signal: Signal, at: float, track: int) -> dict[str, Any]:
         told: dict[str, Any] = {"media": self._medium.name, "time_s": round(at, 3), "signal": signal.kind}
         if signal.kind == "hash":
             told |= {"bank": signal.bank, "entry": signal.entry, "hash": signal.name, "distance": signal.distance}
         else:
             model, _, label = signal.name.partition("/")
             told |= {"model": model, "label": label, "score": round(signal.score or 0.0, 4)}
+        if track:
+            told["track"] = track
         return {**told, "view": signal.view or "identity", "decision": signal.step.word}
 
 

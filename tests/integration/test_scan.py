@@ -1,5 +1,6 @@
 """`stopframe scan`: what was planted is found, everything else is not, and every second is accounted for."""
 
+import contextlib
 import json
 import os
 import signal
@@ -73,6 +74,40 @@ def test_scan_finds_what_was_planted_in_a_folder(stopframe: CommandLine) -> None
     assert summaries["media/copy.jpg"]["frames"] == {"picture": 1}
     assert summaries["media/clip.ts"]["frames"]["scene_change"] == 3
     assert "1 file that is no media was passed over" in run.err
+
+
+def _mux(sources: list[Path], target: Path) -> None:
+    """Put the videos of `sources` into one file, as tracks."""
+    with contextlib.ExitStack() as opened:
+        written = opened.enter_context(av.open(str(target), "w"))
+        reads = [opened.enter_context(av.open(str(source))) for source in sources]
+        tracks = [written.add_stream_from_template(read.streams.video[0]) for read in reads]
+        packets = [
+            (float(packet.dts * packet.time_base), number, packet)
+            for number, read in enumerate(reads)
+            for packet in read.demux(video=0)
+            if packet.dts is not None
+        ]
+        for _, number, packet in sorted(packets, key=lambda one: one[:2]):
+            packet.stream = tracks[number]
+            written.mux(packet)
+
+
+def test_scan_looks_at_every_video_track(stopframe: CommandLine) -> None:
+    """A card in the second track is found and told with its track; a track that ends first was seen to its end."""
+    stopframe.picture("known/two.png", 2)
+    assert stopframe("hashes", "add", "CARDS", "known/two.png").code == 0
+    stopframe.clip("first.ts", "card:5:9")
+    stopframe.clip("second.ts", "card:6:2,card:2:2")
+    _mux([stopframe.folder / "first.ts", stopframe.folder / "second.ts"], stopframe.folder / "both.ts")
+
+    run = stopframe("scan", "both.ts")
+
+    assert run.code == 1, run.err
+    assert {(one["track"], one["entry"]) for one in _detections(run)} == {(1, "two")}
+    summary = _summaries(run)["both.ts"]
+    assert _total_seconds(summary) == pytest.approx(9.0, abs=0.1)
+    assert summary["coverage"]["blind_s"] == 0.0
 
 
 def test_scan_runs_the_classifiers_by_the_same_policy(stopframe: CommandLine) -> None:
@@ -254,8 +289,12 @@ def test_ctrl_c_ends_a_scan_at_once(stopframe: CommandLine) -> None:
     """SIGINT ends a scan with exit 130, no traceback and no process left."""
     stopframe.clip("long.ts", "card:5:30")
     process = stopframe.start("scan", "--live", "long.ts")
-    time.sleep(2.5)
-    children = _children(process.pid)
+    children: list[int] = []
+    deadline = time.monotonic() + 15
+    while not children and time.monotonic() < deadline:
+        time.sleep(0.1)
+        children = _children(process.pid)
+    time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     begun_at = time.monotonic()
     _, err = process.communicate(timeout=20)

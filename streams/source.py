@@ -80,7 +80,7 @@ class Source:
         It ends with `TRACKS_CHANGED` when video comes on a track that was not there at the start: the binding drops
         such packets without a word.
         """
-        layout = _video_layout(self._container)
+        layout = self.layout()
         looked_at = time.monotonic()
         try:
             for packet in self._container.demux():
@@ -95,8 +95,22 @@ class Source:
             pass
         self._check_layout(layout)
 
+    def layout(self) -> Counter[tuple[str, str]]:
+        """Count index and codec of each video stream that libav knows now; the binding's own list never grows.
+
+        Read from libav's description of the container: a line of its own tells of each stream, and what a publisher
+        wrote into a value cannot begin a line.
+        """
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.INFO)
+        try:
+            described: str = self._container.dumps_format()  # type: ignore[attr-defined]  # not in the binding's stubs
+        finally:
+            av.logging.set_level(level)
+        return Counter(_VIDEO_LINE.findall(described))
+
     def _check_layout(self, layout: Counter[tuple[str, str]]) -> None:
-        if _video_layout(self._container) - layout:
+        if self.layout() - layout:
             raise SourceError(EndCode.TRACKS_CHANGED, "a video track came that was not there when it was opened")
 
     def __enter__(self) -> Self:
@@ -198,18 +212,3 @@ def check_total(pixels: Iterable[int], max_pixels: int) -> None:
 def resolution_refused(width: int, height: int, max_pixels: int) -> SourceError:
     """Return how a picture is refused that is larger than the job allows."""
     return SourceError(EndCode.RESOLUTION, f"{width}x{height} is beyond {max_pixels} pixels")
-
-
-def _video_layout(container: InputContainer) -> Counter[tuple[str, str]]:
-    """Count index and codec of each video stream that libav knows now; the binding's own list never grows.
-
-    Read from libav's description of the container: a line of its own tells of each stream, and what a publisher wrote
-    into a value cannot begin a line.
-    """
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        described: str = container.dumps_format()  # type: ignore[attr-defined]  # left out of the binding's stubs
-    finally:
-        av.logging.set_level(level)
-    return Counter(_VIDEO_LINE.findall(described))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.gop import PACKET_OVERHEAD_BYTES, GopRing
+from streams.gop import PACKET_OVERHEAD_BYTES, GopRing, RingBudget
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,20 @@ def test_ring_when_cleared_is_empty_and_takes_packets_again() -> None:
 
     assert (len(ring), ring.held_bytes, ring.overflows) == (0, 0, 1)
     assert ring.add(Parcel(10), 2.0)
+
+
+def test_rings_that_share_a_budget_hold_no_more_together() -> None:
+    """What one ring of a source holds is not there for the others, until it is cleared."""
+    budget = RingBudget(3 * PACKET_OVERHEAD_BYTES)
+    first: GopRing[Parcel] = GopRing(budget)
+    second: GopRing[Parcel] = GopRing(budget)
+
+    assert first.add(Parcel(0), 0.0)
+    assert first.add(Parcel(0), 0.0)
+    assert second.add(Parcel(0), 0.0)
+    assert not second.add(Parcel(0), 1.0)
+    assert budget.held_bytes == 3 * PACKET_OVERHEAD_BYTES
+
+    first.clear()
+    assert second.add(Parcel(0), 2.0)
+    assert budget.held_bytes == 2 * PACKET_OVERHEAD_BYTES

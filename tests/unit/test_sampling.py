@@ -407,6 +407,36 @@ def test_closer_look_starts_at_once_and_ends(mode: SamplingMode) -> None:
         assert watched.decoder.through[-1] < len(watched.arrivals) - 300
 
 
+@pytest.mark.parametrize("mode", [SamplingMode.AUTO, SamplingMode.FULL])
+def test_skimmed_stream_costs_its_keyframes_and_is_taken_up_at_the_next(mode: SamplingMode) -> None:
+    """Skimming decodes keyframes alone and keeps nothing; after it nothing is decoded that refers to what was left."""
+    watched = Watched(SamplingSettings(mode=mode)).play(gops(60, 1) + "P" * 10)
+    decoded = len(watched.decoder.through)
+    for number, kind in enumerate("P" * 20 + gops(60, 5) + "KPPP"):
+        watched.now = 70 / 30 + number / 30
+        watched.arrivals.append(watched.now)
+        packet = FakePacket(len(watched.arrivals) - 1, kind == "K", kind == "K")
+        watched.look.skim(packet, watched.now)
+    assert len(watched.decoder.through) == decoded
+    assert watched.ring.held_bytes == 0
+    assert [number for number, *_ in watched.samples][-6:] == [90, 150, 210, 270, 330, 390]
+
+    start = len(watched.arrivals)
+    watched.play("P" * 56 + gops(60, 3), start=watched.now + 1 / 30)
+
+    assert all(number >= start + 56 for number in watched.decoder.through[decoded:])
+    assert watched.samples[-1][1] >= watched.now - 3.0
+
+
+def test_skimmed_refresh_stream_is_taken_up_at_its_next_flag() -> None:
+    """A stream without true keyframes is decoded on after skimming as soon as a packet is flagged as one."""
+    watched = Watched(SamplingSettings()).play("K" + "P" * 59)
+    watched.look.skim(FakePacket(60, is_keyframe=False, is_intra=False), 2.0)
+    watched.play(gops(30, 2, first="R"), start=2.1)
+
+    assert watched.decoder.through[-1] == len(watched.arrivals) - 1
+
+
 def test_slow_stream_has_every_frame_analysed() -> None:
     """Of a stream with a frame every ten seconds nothing is left out."""
     watched = Watched(SamplingSettings()).play("K" + "P" * 20, rate=0.1)

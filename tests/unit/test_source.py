@@ -233,6 +233,15 @@ def test_title_that_is_no_utf8_does_not_refuse_a_stream(media: MediaMaker, tmp_p
         assert sum(1 for _ in source.packets()) == 60
 
 
+def test_title_cannot_pass_for_a_track(media: MediaMaker, tmp_path: Path) -> None:
+    """What looks like libav's own line about a track, written into a title, neither adds one nor ends the reading."""
+    title = "x\n  Stream #0:1: Video: h264, yuv420p\r\n  Stream #0:2[0x101]: Video: hevc"
+    content = media.clip(Clip(container="matroska", title=title))
+    with on_descriptor(tmp_path / "clip", content) as fd, open_source(job(SourceKind.FILE), fd) as source:
+        assert sum(source.layout().values()) == 1
+        assert sum(1 for _ in source.packets()) == 60
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [

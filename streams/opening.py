@@ -20,8 +20,9 @@ _SNIFFED_BYTES = 1024
 _STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"})
 _MOVIE_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 
-# Decoders that libav may try while it looks for tracks; what is decoded after that is checked by its codec.
-_PROBED = "h264,hevc,av1,libdav1d,vp8,vp9,libvpx,libvpx-vp9,png,mjpeg,webp"
+# Decoders that libav may try while it looks for tracks; what is decoded after that is checked by its codec. Sound is
+# never decoded for us, but without these a transport stream with AAC takes half a second longer to open.
+_PROBED = "h264,hevc,av1,libdav1d,vp8,vp9,libvpx,libvpx-vp9,png,mjpeg,webp,aac,mp2float,mp3float,ac3,eac3,opus"
 
 _OPTIONS = {
     # What a first frame waits for. With the defaults a video-only stream is probed for five seconds, in vain.

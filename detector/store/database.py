@@ -28,6 +28,7 @@ _BATCH_LIMIT: Final = 64
 
 _LATE_KEPT: Final = 10_000
 _CLOSE_SECONDS: Final = 10.0
+_LAST_SECONDS: Final = 2.0
 _LOOK_AGAIN_SECONDS: Final = 0.9
 """Between two tries to open a file that could not be opened: less than between two probes of delivery."""
 
@@ -132,7 +133,10 @@ class Database:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish what is queued, then close the file; a disk that hangs is left behind after a while."""
+        """Finish what is queued or was kept for later, then close the file; a disk that hangs is left behind."""
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self.write_late()
         desk, self._desk = self._desk, None
         if desk is not None and self._thread is not None:
             with contextlib.suppress(queue.Full):
@@ -157,8 +161,25 @@ class Database:
             del self._late[next(iter(self._late))]
             self.late_lost_total += 1
 
+    async def write_in_order(self, what: str, work: Callable[[sqlite3.Connection], Any]) -> None:
+        """Write `work` after everything that was kept for later; it is kept itself until it is on disk.
+
+        It may run twice, and must come to the same then.
+
+        Raises:
+            StoreUnavailable: as `write`.
+        """
+        self.write_later(what, work)
+        await self.write_late()
+
+    def drop_late(self, what: str) -> None:
+        """Forget a work that was kept for later: something newer is on disk."""
+        self._late.pop(what, None)
+
     async def write_late(self) -> int:
         """Write down what was kept for later, in its order; returns how much that was.
+
+        A work that fails by itself, not by the disk, is dropped and counted: it must not hold up the others.
 
         Raises:
             StoreUnavailable: as `write`; what is not written yet is still kept.
@@ -166,7 +187,9 @@ class Database:
         done = 0
         while self._late:
             some = dict(list(self._late.items())[:_BATCH_LIMIT])
-            await self.write(partial(_run_all, tuple(some.values())))
+            for failed, error in await self.write(partial(_run_all, tuple(some.items()))):
+                log.warning("store.late_work_failed", what=failed, error=error)
+                self.late_lost_total += 1
             for what, work in some.items():
                 if self._late.get(what) is work:
                     del self._late[what]
@@ -198,9 +221,19 @@ class Database:
         return result
 
 
-def _run_all(works: Sequence[Callable[[sqlite3.Connection], Any]], connection: sqlite3.Connection) -> None:
-    for work in works:
-        work(connection)
+def _run_all(
+    works: Sequence[tuple[str, Callable[[sqlite3.Connection], Any]]], connection: sqlite3.Connection
+) -> list[tuple[str, str]]:
+    """Run works in their order; returns those that are faulty by themselves, each with the name of its error."""
+    faulty: list[tuple[str, str]] = []
+    for what, work in works:
+        try:
+            work(connection)
+        except Exception as error:
+            if isinstance(_named(error, Path()), StoreUnavailable):
+                raise
+            faulty.append((what, type(error).__name__))
+    return faulty
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """What happened, stream by stream: what was seen, what was done, how far the cut got, whether it was taken back."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -71,6 +72,9 @@ class CutProgress:
     detail: str | None = None
 
 
+_ANSWER_SECONDS: Final = 2.0
+"""A cut by an operator waits for its incident no longer than this."""
+
 _COLUMNS: Final = (
     "incident_id",
     "stream_id",
@@ -97,6 +101,20 @@ def write_incident(connection: sqlite3.Connection, record: IncidentRecord) -> No
     connection.execute(_UPSERT, values)
 
 
+def sql_text(text: str) -> str | bytes:
+    """Return `text` as SQLite takes it: where it is no UTF-8, as a publisher's path may be, as the bytes behind it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def from_sql(value: Any) -> Any:
+    """Return a column's value; what `sql_text` turned into bytes is text again."""
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+
+
 class Incidents:
     """The incidents of one node."""
 
@@ -106,9 +124,10 @@ class Incidents:
     async def open(self, record: IncidentRecord) -> None:
         """Store a new incident, or update what was seen and decided of a known one.
 
-        What the disk refuses (`StoreUnavailable`) is written down when it takes rows again; so with `set_cut`.
+        What the disk refuses or leaves unanswered (`StoreUnavailable`), or the caller does not wait for, is written
+        down when it takes rows again; so with `set_cut`.
         """
-        await self._write(f"incident {record.incident_id}", lambda connection: write_incident(connection, record))
+        await self._write(incident_job(record.incident_id), lambda connection: write_incident(connection, record))
 
     async def newest(self, limit: int = 50, *, stream_id: str | None = None) -> list[IncidentRecord]:
         """Return at most `limit` incidents, newest first, of one stream or of all."""
@@ -137,7 +156,7 @@ class Incidents:
             progress.gone_at_ms,
             progress.confirmed_at_ms,
             progress.time_to_cut_ms,
-            progress.detail,
+            None if progress.detail is None else sql_text(progress.detail),
             incident_id,
         )
 
@@ -152,11 +171,12 @@ class Incidents:
         await self._write(f"cut {incident_id}", work)
 
     async def _write(self, what: str, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Write after everything that waits: a cut's end must follow its incident, and its beginning not its end."""
         try:
-            await self._database.write(work)
-        except StoreUnavailable:
-            self._database.write_later(what, work)
-            raise
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._database.write_in_order(what, work)
+        except TimeoutError:
+            raise StoreUnavailable("the disk does not answer: check its latency and its mount") from None
 
     async def pending_cuts(self) -> list[IncidentRecord]:
         """Return the cuts begun, not finished and not taken back, oldest first: what a restart goes on with."""
@@ -178,13 +198,20 @@ class Incidents:
 
 def _column(record: IncidentRecord, name: str) -> Any:
     if name in {"server", "app", "name"}:
-        return getattr(record.key, name)
+        return sql_text(getattr(record.key, name))
     value = getattr(record, name)
-    return value.value if isinstance(value, (CutState, Step)) else value
+    if isinstance(value, (CutState, Step)):
+        return value.value
+    return sql_text(value) if isinstance(value, str) else value
+
+
+def incident_job(incident_id: str) -> str:
+    """Return the name under which an incident waits for the disk."""
+    return f"incident {incident_id}"
 
 
 def _record(row: tuple[Any, ...]) -> IncidentRecord:
-    values = dict(zip(_COLUMNS, row, strict=True))
+    values = dict(zip(_COLUMNS, map(from_sql, row), strict=True))
     key = StreamKey(values.pop("server"), values.pop("app"), values.pop("name"))
     values |= {
         "action": Step(values["action"]),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from detector.store.database import Database
-from detector.store.incidents import IncidentRecord, write_incident
+from detector.store.incidents import IncidentRecord, incident_job, write_incident
 
 _OPEN: Final = "state IN ('pending', 'sent')"
 """`pending` was never handed to its sink; `sent` was, and was not accepted yet."""
@@ -85,11 +85,14 @@ class Outbox:
         the alert's own.
         """
         until_ms = alert.expires_at_ms if expires_at_ms is None else expires_at_ms
-        return await self._database.write(lambda c: _record(c, alert, incident, sinks, (now_ms, until_ms)))
+        stored = await self._database.write(lambda c: _record(c, alert, incident, sinks, (now_ms, until_ms)))
+        if incident is not None:  # what waits to be written of it is older
+            self._database.drop_late(incident_job(incident.incident_id))
+        return stored
 
     def record_later(self, incident: IncidentRecord) -> None:
         """Keep an incident whose alert went out without the disk, for `write_late`."""
-        self._database.write_later(f"incident {incident.incident_id}", lambda c: write_incident(c, incident))
+        self._database.write_later(incident_job(incident.incident_id), lambda c: write_incident(c, incident))
 
     async def write_late(self) -> int:
         """As `Database.write_late`: incidents and what became of their cuts."""

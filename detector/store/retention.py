@@ -13,6 +13,7 @@ from detector.events import StreamKey
 from detector.store.clock_trust import ClockTrust
 from detector.store.database import Database
 from detector.store.days import ALERT_STATE, DAY_MS, Tally, count_streams
+from detector.store.incidents import from_sql
 
 log = structlog.get_logger()
 
@@ -175,7 +176,7 @@ class Retention:
 
     def _must_be_found(self, row: tuple[Any, ...]) -> bool:
         """Whether `undo` of this incident would change something: its cut stands and its key is denied."""
-        cut_state, undone_at_ms, server, app, name = row[3:]
+        cut_state, undone_at_ms, server, app, name = map(from_sql, row[3:])
         if cut_state == "none" or undone_at_ms is not None:
             return False
         return self._in_use.is_revoked(StreamKey(server, app, name))

@@ -20,6 +20,7 @@ from detector.events import StreamKey
 from detector.store.clock_trust import ClockTrust
 from detector.store.database import Database
 from detector.store.days import DAY_MS, DayFigures, read_days
+from detector.store.incidents import sql_text
 from detector.store.retention import InUse, Retention, RetentionSettings
 from detector.upkeep import Upkeep
 
@@ -226,6 +227,7 @@ async def test_what_is_open_stays(world: World) -> None:
     """Cuts under way, incidents with alerts that are out, live sessions and cut keys still denied outlive their age."""
     world.open_sessions = {"s1", "live"}
     world.revoked = {StreamKey("embedded", "live", f"key{n}") for n in (4, 5, 6)}
+    world.revoked.add(StreamKey("embedded", "live", "key\udcff"))
     incidents: list[dict[str, Any]] = [
         {"age": 9},
         {"age": 9, "cut_state": "pending"},
@@ -235,17 +237,18 @@ async def test_what_is_open_stays(world: World) -> None:
         {"age": 9, "cut_state": "confirmed", "undone_at_ms": 1},  # denied again, by another incident
         {"age": 9},  # denied, but not by it
         {"age": 9, "cut_state": "confirmed"},  # allowed
+        {"age": 9, "cut_state": "confirmed", "name": sql_text("key\udcff")},  # denied
     ]
     await world.fill(Rows([("a", 9, 1.0, {}, {}), ("b", 9, 1.0, {}, {})], incidents, [(9, "sent", 2), (9, "acked", 0)]))
     await world.retention().once()
 
-    assert await world.ids("incidents", "incident_id") == ["i1", "i2", "i3", "i4"]
+    assert await world.ids("incidents", "incident_id") == ["i1", "i2", "i3", "i4", "i8"]
     assert await world.ids("alerts", "alert_id") == ["a0"]
     assert await world.ids("coverage", "session") == ["s1"]
 
     world.revoked.clear()
     world.open_sessions.clear()
-    assert await world.retention().once() == {"alerts": 0, "incidents": 2, "coverage": 1}
+    assert await world.retention().once() == {"alerts": 0, "incidents": 3, "coverage": 1}
 
 
 async def test_accepted_alerts_go_after_a_week_and_expired_ones_with_their_incident(tmp_path: Path) -> None:
@@ -350,6 +353,7 @@ _PRUNING = """
 import asyncio, sys
 from detector.alerts.clock import Clock
 from detector.store.database import Database
+from detector.store.incidents import sql_text
 from detector.store.retention import InUse, Retention, RetentionSettings
 async def main(path, now_ms):
     async with Database.open(path) as db:

@@ -1,5 +1,7 @@
 """Incidents and coverage on disk."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,8 @@ import pytest
 
 from detector.events import CutState, Step, StreamKey
 from detector.store.coverage import CoverageStore, CoverageTotals
-from detector.store.database import Database
-from detector.store.incidents import CutProgress, IncidentNotFound, IncidentRecord, Incidents
+from detector.store.database import Database, StoreUnavailable
+from detector.store.incidents import CutProgress, IncidentNotFound, IncidentRecord, Incidents, write_incident
 from detector.store.retained import RetainedTopics
 
 
@@ -155,3 +157,68 @@ async def test_retained_topics_are_a_set(db: Database) -> None:
     await topics.forget("never")
 
     assert await topics.all() == ["b"]
+
+
+async def test_a_path_that_is_no_utf8_is_stored_as_any_other(db: Database) -> None:
+    """Bytes that are no UTF-8 in a publisher's path cost neither the incident nor the way back to its key."""
+    key = StreamKey("main", "li\udcffve", "\ud800\udcfe")
+    record = _incident(1, key=key, connection="\udc80", detail="\udcff", cut_state=CutState.PENDING)
+    await Incidents(db).open(record)
+    await Incidents(db).set_cut(record.incident_id, CutProgress(state=CutState.PENDING, detail="\udcfe"))
+
+    (found,) = await Incidents(db).pending_cuts()
+    assert (found.key, found.connection, found.detail) == (key, "\udc80", "\udcfe")
+
+
+async def _refuse_all(db: Database) -> None:
+    pages = await db.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    await db.read(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+
+
+async def _take_all(db: Database) -> None:
+    await db.read(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
+
+
+async def test_the_end_of_a_cut_is_never_overtaken_by_what_a_full_disk_held_up(db: Database) -> None:
+    """Incident and beginning of a cut wait for room, its end comes when there is some: all of it is there, in order."""
+    incidents, record = Incidents(db), _incident(1, cut_state=CutState.PENDING, signals="x" * 100_000)
+    await _refuse_all(db)
+    with pytest.raises(StoreUnavailable):
+        await incidents.open(record)
+    with pytest.raises(StoreUnavailable):
+        await incidents.set_cut(record.incident_id, CutProgress(state=CutState.PENDING, detail="y" * 100_000))
+    await _take_all(db)
+    await incidents.set_cut(record.incident_id, CutProgress(state=CutState.CONFIRMED, time_to_cut_ms=7))
+    await db.write_late()
+
+    found = await incidents.get(record.incident_id)
+    assert (found.cut_state, found.time_to_cut_ms) == (CutState.CONFIRMED, 7)
+    assert await incidents.pending_cuts() == []
+
+
+async def test_what_nobody_waited_for_and_the_disk_then_refused_is_written_at_the_end(tmp_path: Path) -> None:
+    """A caller that gives up on a frozen disk loses nothing if that disk is full, and the service ends soon after."""
+    thaw = threading.Event()
+    async with Database.open(tmp_path / "late.db") as db:
+        await Incidents(db).open(_incident(1, cut_state=CutState.PENDING))
+        await _refuse_all(db)
+        blocker = asyncio.create_task(db.read(lambda _: thaw.wait(5)))
+        progress = CutProgress(state=CutState.CONFIRMED, detail="x" * 100_000)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(Incidents(db).set_cut("0190-0001", progress), 0.05)
+        thaw.set()
+        await asyncio.gather(blocker, return_exceptions=True)  # it shares its commit with what is refused
+        assert (await Incidents(db).get("0190-0001")).cut_state is CutState.PENDING
+        await _take_all(db)
+    async with Database.open(tmp_path / "late.db") as db:
+        assert (await Incidents(db).get("0190-0001")).cut_state is CutState.CONFIRMED
+
+
+async def test_a_work_that_is_faulty_itself_holds_up_no_other(db: Database) -> None:
+    """What no disk can take is dropped and counted; what waits behind it is written."""
+    db.write_later("faulty", lambda c: c.execute("SELECT * FROM absent"))
+    db.write_later("incident", lambda c: write_incident(c, _incident(1)))
+    await db.write_late()
+
+    assert (await Incidents(db).get("0190-0001")).stream_id == "streamone"
+    assert (db.late_lost_total, await db.write_late()) == (1, 0)

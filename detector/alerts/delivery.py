@@ -1,7 +1,6 @@
 """Alerts that cannot be lost: on disk first, then to every sink, each in its own task, until it accepted them."""
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ class Delivery:
         self._outbox = outbox
         self._settings = settings or DeliverySettings()
         self._clock = SteadyWall(clock or Clock()).clock()
-        self._step_ms = 0
+        self._step_ms: int | None = 0
         self._couriers = {
             sink.name: Courier(sink, outbox, settings=self._settings, clock=self._clock, jitter=jitter, report=report)
             for sink in sinks
@@ -66,9 +65,11 @@ class Delivery:
 
     async def __aenter__(self) -> Self:
         """Start one task per sink, and one that tidies."""
-        with contextlib.suppress(StoreUnavailable, TimeoutError):  # then the rows go by the clock as it is
+        try:
             async with asyncio.timeout(self._settings.disk_timeout_seconds):
                 await self._outbox.forget_step()
+        except (StoreUnavailable, TimeoutError):  # then the rows go by the clock as it is, and the first round notes it
+            self._step_ms = None
         for name, courier in self._couriers.items():
             self._tasks.append(asyncio.create_task(_keep_running(courier), name=f"delivery-{name}"))
         self._tasks.append(asyncio.create_task(self._keep_tidy(), name="delivery-tidy"))
@@ -87,7 +88,7 @@ class Delivery:
         """Store the incident and its alert in one transaction, then begin sending; returns when they are on disk.
 
         If the disk refuses, or does not answer in time, the alert goes out from memory at once, flagged
-        `durable: false`, and `problems` says so. This never raises for a disk.
+        `durable: false`, and `problems` says so. This never raises for a disk, nor for a fault of the store.
         """
         self.submitted_total += 1
         step_ms = self._clock.step_ms()
@@ -101,8 +102,8 @@ class Delivery:
                     now_ms=self._clock.wall_ms() + step_ms,
                     expires_at_ms=expires_at_ms,
                 )
-        except (StoreUnavailable, TimeoutError) as error:
-            self._note_disk(str(error) or "the disk does not answer: check its latency and its mount")
+        except Exception as error:  # noqa: BLE001 - a disk or a fault of the store must cost neither alert nor cut
+            self._note_disk(_why(error))
             self.not_durable_total += 1
             if incident is not None:
                 self._outbox.record_later(incident)
@@ -175,15 +176,16 @@ class Delivery:
                     self._note_disk(None)
                 if written := await self._outbox.write_late():
                     log.info("outbox.written_late", count=written)
-            except StoreUnavailable as error:
-                self._note_disk(str(error))
+            except Exception as error:  # noqa: BLE001 - a task's edge: without it nobody sees the disk come back
+                self._note_disk(_why(error))
             await asyncio.sleep(_TIDY_SECONDS)
 
     async def _tidy_once(self) -> None:
         step_ms = self._clock.step_ms()
         if step_ms != self._step_ms:
             await self._outbox.note_step(step_ms)
-            log.warning("clock.stepped", by_ms=step_ms - self._step_ms)
+            if by_ms := step_ms - (self._step_ms or 0):
+                log.warning("clock.stepped", by_ms=by_ms)
             self._step_ms = step_ms
         now_ms = self._clock.wall_ms()
         for courier in self._couriers.values():
@@ -194,6 +196,14 @@ class Delivery:
             log.warning("alert.expired", count=expired)
         since_ms = now_ms - round(self._settings.expired_is_problem_seconds * 1000)
         self._expired = await self._outbox.expired_since(since_ms)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, StoreUnavailable):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "the disk does not answer: check its latency and its mount"
+    return f"a fault of Stopframe or of its file ({type(error).__name__}): restart, and report it if it stays"
 
 
 async def _keep_running(courier: Courier) -> None:

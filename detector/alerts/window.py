@@ -1,8 +1,8 @@
 """Which alert goes next: a bounded window over one sink's part of the outbox. Pure; time is passed in."""
 
 import bisect
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 
 from detector.alerts.sink import Notice
 
@@ -92,12 +92,17 @@ class Window:
         """Replace all idle durable lanes by what the disk holds, strongest stream first.
 
         Streams that were busy when the disk was asked are left alone: their rows may have been accepted since.
-        `open_rows` is how many the disk holds in all; returns whether anything of that is still spilled.
+        `open_rows` is how many the disk holds in all; returns whether anything of that is still spilled. What is held
+        here and not by a disk that told all it holds (another file lies there now) stays, as no longer durable.
         """
-        for lane in [lane for lane in self._lanes.values() if not lane.is_busy and lane.is_durable]:
+        found = list(rows)
+        idle = [lane for lane in self._lanes.values() if not lane.is_busy and lane.is_durable]
+        for lane in idle:
             del self._lanes[lane.stream_id]
         kept = ticket.busy_streams | set(self._lanes)
-        for row in rows:
+        if len(found) == open_rows:
+            self._keep_what_no_disk_has(idle, {row.notice.alert_id for row in found})
+        for row in found:
             stream_id = row.notice.stream_id
             if stream_id in kept or len(self) >= self._limit:
                 continue
@@ -145,6 +150,13 @@ class Window:
         """Make every waiting lane due now."""
         for lane in self._lanes.values():
             lane.due_at = min(lane.due_at, now)
+
+    def _keep_what_no_disk_has(self, lanes: Iterable[Lane], on_disk: Collection[str]) -> None:
+        for lane in lanes:
+            missing = [notice for notice in lane.notices if notice.alert_id not in on_disk]
+            if missing:
+                lane.notices = [replace(notice, is_durable=False) for notice in missing]
+                self._lanes[lane.stream_id] = lane
 
     def _make_room(self) -> bool:
         """Move one idle durable lane back to the disk."""

@@ -117,6 +117,17 @@ async def _fill_disk(database: Database) -> None:
     await database.read(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
 
 
+async def test_a_fault_of_the_store_costs_no_alert(database: Database) -> None:
+    """A file whose tables are gone is no reason not to send: the alert leaves from memory, and health says why."""
+    sink = FakeSink()
+    async with Delivery(Outbox(database), [sink], settings=_QUICK) as delivery:
+        await database.write(lambda c: c.execute("DROP TABLE deliveries").rowcount)
+        submitted = await delivery.submit(_alert())
+        await _until(lambda: sink.accepted)
+        assert (submitted.is_durable, json.loads(sink.accepted[0].payload)["durable"]) == (False, False)
+        assert delivery.problems()[0].startswith("alerts are sent from memory only: a fault of Stopframe")
+
+
 async def test_hanging_sink_delays_no_other(database: Database) -> None:
     """Beside a sink that never answers, another gets every alert within milliseconds."""
     stuck, quick = FakeSink("stuck", hangs=True), FakeSink("quick")

@@ -44,6 +44,20 @@ def test_full_window_leaves_durable_alerts_to_the_disk() -> None:
     assert len(window) == 2
 
 
+def test_what_another_file_does_not_hold_stays_in_memory() -> None:
+    """Where the database was moved away, alerts that memory holds are not dropped because the new one lacks them."""
+    window = _empty(4)
+    for number in (1, 2):
+        window.offer(_notice(number, "a"), 0.0)
+    window.look_again()
+    rows = [Row(_notice(2, "a"), 0, 0.0)]
+    assert not window.refill(window.begin_refill(), rows, open_rows=1)
+
+    lane = window.take(0.0)
+    assert lane is not None
+    assert [(notice.alert_id, notice.is_durable) for notice in lane.notices] == [("a1", False), ("a2", True)]
+
+
 def test_refill_leaves_streams_alone_that_were_busy() -> None:
     """What a pass works on while the disk is read may be accepted by then, so its rows are not taken up again."""
     window = _empty(4)

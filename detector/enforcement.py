@@ -338,6 +338,8 @@ class Enforcer:
         )
 
     async def _revoke(self, run: _Run) -> None:
+        if run.is_undone:
+            return  # taken back before this began: what was allowed a moment ago stays allowed
         try:
             await self._ask_in_time(run, self._ingest.revoke(run.target.key))
             run.is_revoked = True

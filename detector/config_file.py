@@ -31,7 +31,7 @@ class ConfigFile:
 
     def read(self) -> Reading:
         """Read it; `has_changed` counts from here."""
-        if self._stamps and self._is_regular and self.path.exists() and not self.path.is_file():
+        if self._stamps and self._is_regular and _is_regular(self.path) is False:
             self._note()  # opening a pipe that took its place would wait for ever
             what = "is no regular file any more; put the config back there"
             return Reading(None, (Fault(str(self._shown), 1, "(file)", what),))
@@ -62,11 +62,19 @@ class ConfigFile:
     def _note(self) -> None:
         self._stamps = _look(self._files)
         self._digest = _digest(self._files)
-        self._is_regular = self.path.is_file()
+        self._is_regular = _is_regular(self.path) is True
 
 
 def _look(files: tuple[Path, ...]) -> dict[Path, _Stamp | None]:
     return {file: _stamp(file) for file in files}
+
+
+def _is_regular(file: Path) -> bool | None:
+    """None where nothing can be seen: no file, a folder that was closed, links in a circle, a mount that is gone."""
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except (OSError, ValueError):
+        return None
 
 
 def _stamp(file: Path) -> _Stamp | None:

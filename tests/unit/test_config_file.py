@@ -1,5 +1,6 @@
 """The config file on disk: every way in which it is replaced is noticed once, and none in which it is only touched."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -125,3 +126,21 @@ def test_a_pipe_in_the_place_of_the_file_holds_nobody_up(tmp_path: Path) -> None
     path.write_text("node: two\n")
     assert _looks(file) == [False, True]
     assert file.read().config is not None
+
+
+def test_a_folder_that_was_closed_is_a_fault_and_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without its x bit or a mount that went stale: nothing can be seen, which reading tells."""
+    path = tmp_path / "stopframe.yaml"
+    path.write_text("node: one\n")
+    file = ConfigFile(path)
+    file.read()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    assert _looks(file) == [False, True]
+    assert "cannot be read (Permission denied)" in str(file.read().faults[0])
+    assert _looks(file) == [False, False]

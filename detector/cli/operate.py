@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detector.cli.options import AsJson, ConfigFile, read_config_quietly
+from detector.cli.options import AsJson, ConfigFile, read_service_folder
 from detector.cli.output import CommandFailed, line, note, table
 from detector.events import CutState
 
@@ -22,9 +22,9 @@ incidents_app = typer.Typer(help="What happened.", rich_markup_mode=None)
 def _service(config: Path | None) -> "Iterator[ControlClient]":
     from detector.api.client import ControlClient, ControlError
 
-    settings = read_config_quietly(config)
+    folder = read_service_folder(config)
     try:
-        with ControlClient(settings.state_dir) as service:
+        with ControlClient(folder) as service:
             yield service
     except ControlError as error:
         raise CommandFailed(str(error)) from None

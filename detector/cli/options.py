@@ -8,7 +8,7 @@ import typer
 from detector.cli.output import CommandFailed
 from detector.config.config import Config
 from detector.config.faults import ConfigError
-from detector.config.loading import load_config
+from detector.config.loading import load_config, read_state_dir
 from detector.logs import configure_logs
 
 ConfigFile = Annotated[
@@ -32,3 +32,18 @@ def read_config_quietly(path: Path | None) -> Config:
     """As `read_config`, for a command that ends by itself: of the log only warnings reach the terminal."""
     configure_logs("warning", "auto")
     return read_config(path)
+
+
+def read_service_folder(path: Path | None) -> Path:
+    """Return the `state_dir` of the running service, for a command that only speaks to it.
+
+    No secret is read, and whatever else is wrong with the file is the service's to tell; `CommandFailed` where the file
+    does not say where the service is.
+    """
+    configure_logs("warning", "auto")
+    if path is None:
+        return read_config(None).state_dir
+    try:
+        return read_state_dir(path)
+    except ConfigError as error:
+        raise CommandFailed(str(error)) from None

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from detector.config.references import LoadContext
 _ROUNDS = 6
 # Looking for what rests on what takes the square of their number.
 _MAX_FAULTS = 200
+_STATE_DIR_LINE = re.compile(rb"^state_dir:[^\r\n]*", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,32 @@ def read_file(path: Path | str, *, environment: Mapping[str, str] | None = None)
 def read_public(path: Path | str) -> Reading:
     """Read a file alone: no environment, no secret; those of the config raise LookupError when they are asked for."""
     return _read(path, None)
+
+
+def read_state_dir(path: Path | str) -> Path:
+    """Where the service of a file keeps its state, whatever else is wrong with the file.
+
+    A running service goes on with its last good config while its file has a fault, and can be asked all the same.
+    Reads the file alone, no environment and no secret. Raises ConfigError where it does not say.
+    """
+    reading = read_public(path)
+    if reading.config is not None:
+        return reading.config.state_dir
+    try:
+        document = reading.document or _state_dir_line(Path(path))
+        context = LoadContext(Path(path).absolute().parent)
+        return Config.model_validate(
+            {key: value for key, value in document.values.items() if key == "state_dir"}, context=context
+        ).state_dir
+    except (OSError, ValueError):
+        raise ConfigError(list(reading.faults)) from None
+
+
+def _state_dir_line(path: Path) -> Document:
+    """What one line says, in a text that as a whole is no YAML."""
+    with path.open("rb") as opened:
+        found = _STATE_DIR_LINE.search(opened.read(MAX_BYTES))
+    return read_document(found[0] if found else b"")
 
 
 def check_files(paths: Iterable[Path | str]) -> list[Fault]:

@@ -167,6 +167,7 @@ def test_a_changed_file_a_signal_and_a_command_reload(stopframe: CommandLine, fr
         stopframe.write_config(config + "votes: {k: 9}\n")
         assert str(_until_logged(process, "config.refused")["fault"]).startswith(f"{stopframe.config}:7: votes.k: ")
         refused = stopframe("reload")
+        live = stopframe("health", "--live")
         process.send_signal(signal.SIGHUP)
         _until_logged(process, "config.refused")
         stopframe.write_config(config + "log: {level: error}\n")
@@ -182,6 +183,8 @@ def test_a_changed_file_a_signal_and_a_command_reload(stopframe: CommandLine, fr
     assert told_json.lines[0]["waiting"] == ["node"]
     assert refused.code == 2
     assert refused.err.startswith(f"{stopframe.config}:7: votes.k: ")
+    assert live.code == 0, "a health check must not restart a service over its config file"
+    assert "note: the config file has a fault in line 7 at votes.k" in live.out
     assert another.code == 2
     assert "another config file" in another.err
     assert process.returncode == 0, err

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from detector.config.config import CloserLook, Config, default_node, default_state_dir
 from detector.config.faults import ConfigError, Fault
-from detector.config.loading import check_files, config_digest, load_config
+from detector.config.loading import check_files, config_digest, load_config, read_state_dir
 from detector.config.references import Secret
 from detector.config.sections import AnalysisSection, Section
 from detector.events import Step
@@ -424,3 +424,32 @@ def test_any_bytes_load_or_are_refused_by_faults(tmp_path: Path, content: bytes)
     path = tmp_path / "any.yaml"
     path.write_bytes(content)
     _load_or_refuse(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "folder"),
+    [
+        ("state_dir: here\nalerts: {mqtt: {username: a, password: {file: /nowhere}}}\n", "here"),
+        ("state_dir: here\nno_such_key: 1\n", "here"),
+        ('log: {level: info\nstate_dir: "here"  # remark\n', "here"),
+        ("log: {level: info\n", None),
+        ("", None),
+    ],
+)
+def test_a_faulty_file_still_says_where_its_service_is(write: Write, content: str, folder: str | None) -> None:
+    """A running service goes on with its last good config, and health, cut and streams must find it meanwhile."""
+    path = write(content)
+    assert read_state_dir(path) == (path.parent / folder if folder else default_state_dir())
+
+
+@pytest.mark.parametrize("content", ["state_dir: [a]\n", "state_dir: {\n", "state_dir: 1\nx: y\n"])
+def test_a_file_whose_state_dir_is_the_fault_says_so(write: Write, content: str) -> None:
+    """Nobody can guess then where the service is: the file's faults are told."""
+    with pytest.raises(ConfigError):
+        read_state_dir(write(content))
+
+
+def test_a_missing_file_says_nothing_of_a_service(tmp_path: Path) -> None:
+    """Its fault is told, and no other folder is looked into."""
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_state_dir(tmp_path / "absent.yaml")

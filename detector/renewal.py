@@ -33,7 +33,12 @@ class Renewal:
             await self._renew()
 
     async def _renew(self) -> None:
-        outdated = [session for session in self._sessions() if session.settings != self._wanted(session)]
+        outdated = [
+            session
+            for session in self._sessions()
+            # Who has left gets no new reader: the old one still reads what had come.
+            if not session.is_left and session.settings != self._wanted(session)
+        ]
         at_once = max(1, int(_SHARE_AT_ONCE * len(outdated)))
         for first in range(0, len(outdated), at_once):
             if self._is_due.is_set():
@@ -43,6 +48,8 @@ class Renewal:
     async def _bring(self, session: StreamSession) -> None:
         begun_at = time.monotonic()
         was_live = session.state == "live"
+        if session.is_left:
+            return
         await session.reconfigure(self._wanted(session))
         while was_live and session.state != "ended" and (session.last_sample_at or 0.0) < begun_at:
             if time.monotonic() > begun_at + _LONGEST_WAIT_SECONDS:

@@ -212,7 +212,7 @@ class StreamSession:
         self._end_reader_at(asyncio.get_running_loop().time() + LAST_WORDS_SECONDS)
 
     def _end_reader_at(self, loop_time: float) -> None:
-        if self._patience is not None:
+        if self._patience is not None and not self._patience.expired():  # else it is ending already
             self._patience.reschedule(loop_time)
 
     async def run(self) -> None:
@@ -282,6 +282,8 @@ class StreamSession:
         ):
             self._keeper = keeper
             self.readers += 1
+            if self.settings.job.sampling != reached.job.sampling:  # it changed while the reader was started
+                await keeper.adjust(self.settings.job.sampling)
             async for message in keeper.messages():
                 if isinstance(message, Ended):
                     return message

@@ -52,6 +52,7 @@ class Supervisor:
         self._open_session = open_session
         self._ended = ended
         self._takes_more = True
+        self._is_running = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.sessions: dict[str, StreamSession] = {}
         self.leaving: dict[str, StreamSession] = {}
@@ -60,6 +61,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Watch until cancelled; every session ends with it."""
+        self._is_running = True
         try:
             for source in self._sources:
                 self._begin(source)
@@ -118,6 +120,8 @@ class Supervisor:
     def watch_sources(self, sources: Iterable[Watched]) -> None:
         """Watch these sources from now on: those that are gone or changed end, new ones begin, the others go on."""
         before, self._sources = self._sources, tuple(sources)
+        if not self._is_running:  # `run` begins them all
+            return
         for source in before:
             session = self._find(source.key)
             if source not in self._sources and session is not None:

@@ -14,6 +14,7 @@ class _Session:
     def __init__(self, crowd: "_Crowd") -> None:
         self.settings = 0
         self.state = "live"
+        self.is_left = False
         self.last_sample_at = 0.0
         self._crowd = crowd
 
@@ -92,3 +93,16 @@ async def test_a_stream_without_a_picture_holds_nobody_up() -> None:
         renewal.begin()
         await crowd.all_have(1)
     assert time.monotonic() - begun_at < 1.0
+
+
+async def test_who_has_left_keeps_the_reader_that_reads_the_rest() -> None:
+    """What a publisher sent before leaving is still read: a new reader would find nothing."""
+    crowd = _Crowd(3)
+    crowd.sessions[1].is_left = True
+    renewal = crowd.renewal()
+    async with _running(renewal):
+        crowd.wanted = 1
+        renewal.begin()
+        while crowd.sessions[2].settings != 1:
+            await asyncio.sleep(0.005)
+    assert [session.settings for session in crowd.sessions] == [1, 0, 1]

@@ -504,3 +504,51 @@ async def test_another_job_is_another_reader_at_once(monkeypatch: pytest.MonkeyP
         await scene.until(lambda: session.readers >= 2)
 
         assert FakeReader.jobs[-1].max_pixels == 99_999
+
+
+async def test_sampling_that_changes_while_a_reader_starts_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload between a reader's job and its first word is not lost on that reader."""
+    scene = Scene(monkeypatch, [OPENED, frame(1), 60.0])
+    sampling = SamplingSettings(detect_within_seconds=1.5)
+    starts = FakeReader.__aenter__
+
+    async def slowly(reader: FakeReader) -> FakeReader:
+        await scene.session.reconfigure(
+            replace(scene.session.settings, job=replace(scene.session.settings.job, sampling=sampling))
+        )
+        return await starts(reader)
+
+    monkeypatch.setattr(FakeReader, "__aenter__", slowly)
+    async with scene.running() as session:
+        await scene.until(lambda: session.state == "live")
+
+        assert (session.readers, FakeReader.jobs[-1].sampling) == (1, sampling)
+
+
+async def test_a_change_and_a_departure_while_the_reader_ends_break_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that is being killed takes a moment: what is asked for meanwhile holds for the next one."""
+    scene = Scene(monkeypatch, [OPENED, frame(1), 60.0], [OPENED, 60.0])
+    is_ending, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slowly(_reader: FakeReader, *_: object) -> None:
+        is_ending.set()
+        await may_end.wait()
+
+    monkeypatch.setattr(FakeReader, "__aexit__", slowly)
+    async with scene.running() as session:
+        await scene.until(lambda: session.state == "live")
+        for max_pixels in (77_777, 99_999):
+            await session.reconfigure(
+                replace(session.settings, job=replace(session.settings.job, max_pixels=max_pixels))
+            )
+            await is_ending.wait()
+        may_end.set()
+        await scene.until(lambda: session.readers == 2)
+        assert FakeReader.jobs[-1].max_pixels == 99_999
+
+        is_ending.clear()
+        may_end.clear()
+        await session.reconfigure(replace(session.settings, job=replace(session.settings.job, max_pixels=88_888)))
+        await is_ending.wait()
+        session.leave()
+        may_end.set()

@@ -167,6 +167,19 @@ async def test_configured_sources_are_watched_from_the_start_to_the_end() -> Non
     assert [session.stream_id for session in scene.ended] == ["LOBBY"]
 
 
+async def test_sources_that_change_before_the_watch_begins_have_one_session_each() -> None:
+    """A reload may come while the service starts: nothing is begun twice, and what is gone never begins."""
+    lobby, yard = (
+        Watched(StreamKey("source", "source", name), SourceKind.RTMP, "rtmp://127.0.0.1/x")
+        for name in ("lobby", "yard")
+    )
+    scene = Scene((lobby,))
+    scene.supervisor.watch_sources((yard,))
+
+    async with scene.running():
+        assert [session.stream_id for session in scene.opened] == ["YARD"]
+
+
 async def test_a_fault_in_one_session_leaves_the_stream_watched(expects_errors: None) -> None:
     """A session that breaks is counted, logged and begun anew; the others never notice."""
     scene = Scene()

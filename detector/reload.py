@@ -112,6 +112,9 @@ def effect_of(pattern: str) -> Effect:
 def difference(old: Config, new: Config) -> Changes:
     """Compare what holds with what a file says."""
     in_force = _merged(old, new, "")
+    if old.models != new.models:
+        # The models that run keep their rules until the restart that ends them: else nothing would act on their scores.
+        in_force = in_force.model_copy(update={"classes": {**old.classes, **new.classes}})
     return Changes(
         in_force=in_force,
         applied=tuple(_changed(old, in_force)),

@@ -124,6 +124,8 @@ def test_every_option_is_classified() -> None:
 @given(old=_configs, new=_configs)
 def test_a_reload_ends_where_a_fresh_start_would(old: Config, new: Config) -> None:
     """What running parts go by is what a start with the new file gives; what needs a restart keeps its old value."""
+    if old.models != new.models:  # a class that went stays with the models that run: below
+        new = new.model_copy(update={"classes": {**old.classes, **new.classes}})
     changes = difference(old, new)
     assert _live_settings(changes.in_force, old) == _live_settings(new, old)
     assert _restart_values(changes.in_force) == _restart_values(old)
@@ -143,7 +145,8 @@ def test_a_difference_is_told_exactly(old: Config, new: Config) -> None:
     if old != new and not (is_moved and old.model_copy(update={"sources": new.sources}) == new):
         assert changes.applied or changes.waiting
     for key in changes.waiting:
-        assert any(key == each or key.startswith(f"{each}.") for each in NEEDS_RESTART), key
+        is_kept = key.startswith("classes.") and old.models != new.models
+        assert is_kept or any(key == each or key.startswith(f"{each}.") for each in NEEDS_RESTART), key
 
 
 @given(old=_configs, new=_configs)
@@ -163,6 +166,12 @@ def test_the_digest_in_alerts_follows_what_is_in_force(old: Config, new: Config)
         ({}, {"analysis": {"workers": 3, "queue": 5}}, ("analysis.queue",), ("analysis.workers",)),
         ({}, {"alerts": {"mqtt": {"prefix": "p"}}, "log": {"level": "debug"}}, ("log.level",), ("alerts.mqtt.prefix",)),
         ({}, {"ingest": {"kind": "none"}}, (), ("ingest",)),
+        (
+            {"classes": {"standin-cards/smptebars": {"step": "cut"}}},
+            {"models": ["./other"], "classes": {"other/x": {}}},
+            ("classes.other/x",),
+            ("models", "classes.standin-cards/smptebars"),
+        ),
     ],
 )  # fmt: skip
 def test_changes_are_named_as_an_operator_writes_them(

@@ -164,9 +164,8 @@ class SelfTest:
             return Result(at_ms, 0, faults=("it has not been started",))
         decoy = await asyncio.to_thread(secret_picture, self._secret, f"decoy {self._number}")
         asked = list(processes)
-        deadline_at = time.monotonic() + deadline_seconds
         answers = await asyncio.gather(
-            *(self._ask(process, self._canary, decoy, deadline_at=deadline_at) for process in asked)
+            *(self._ask(process, self._canary, decoy, deadline_seconds=deadline_seconds) for process in asked)
         )
         stages: dict[str, int] = {}
         faults = [] if asked else ["no analysis process is running"]
@@ -177,13 +176,19 @@ class SelfTest:
         return Result(at_ms, len(asked), stages, tuple(faults))
 
     async def _ask(
-        self, process: int, canary: SecretPicture, decoy: SecretPicture, *, deadline_at: float
+        self, process: int, canary: SecretPicture, decoy: SecretPicture, *, deadline_seconds: float
     ) -> tuple[dict[str, float], list[str]]:
-        """One process: it must find the canary, and must not find it in another picture of the same kind."""
+        """One process: it must find the canary, and must not find it in another picture of the same kind.
+
+        Each picture has the whole time of a frame: before each a stream's frame may be looked at.
+        """
         began = time.monotonic()
         try:
-            found = await self._pool.inspect_canary(canary.frame(began), process, deadline_at=deadline_at)
-            other = await self._pool.inspect_canary(decoy.frame(time.monotonic()), process, deadline_at=deadline_at)
+            found = await self._pool.inspect_canary(canary.frame(began), process, deadline_at=began + deadline_seconds)
+            between = time.monotonic()
+            other = await self._pool.inspect_canary(
+                decoy.frame(between), process, deadline_at=between + deadline_seconds
+            )
         except FrameDropped as dropped:
             why = "ended at the self-test's picture" if dropped.cause == "crash" else "did not answer in time"
             return {}, [why if self._pool.is_ready(process) or dropped.cause == "crash" else "is not running"]

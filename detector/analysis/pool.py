@@ -195,7 +195,7 @@ class AnalysisPool:
 
         `stream` says whose frame it is, for the blame if it ends its process; without one it stands for itself.
         """
-        if len(self._queue) >= self._settings.queue_limit:
+        while len(self._queue) >= self._settings.queue_limit:  # more than one where the limit was lowered
             self._drop(heapq.heappop(self._queue), "overload")
         entry = self._entry(frame, deadline_at, every_tier=every_tier, stream=stream)
         heapq.heappush(self._queue, entry)

@@ -15,6 +15,7 @@ from detector.cli.options import AsJson, ConfigFile, read_config
 from detector.cli.output import CommandFailed, line, note
 from detector.config.loading import Reading, check_files, read_public
 from detector.logs import configure_logs
+from detector.memory import return_large_blocks
 from detector.notify import Notifier
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run(config: ConfigFile = None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the file is about to be read anyway
     from detector.assembly import ServiceRefused
 
+    return_large_blocks()
     notifier = Notifier.from_environment()  # before any child process
     configure_logs("info", "auto")
     settings, file = _read(config)

@@ -1,7 +1,8 @@
 """The service with a window into it: `python -m benchmarks.soaked_service run -c FILE`, as `stopframe` else.
 
 On SIGUSR2 it writes what it holds to the file that STOPFRAME_HOLDINGS names, in one line of JSON: its asyncio tasks by
-name, its threads, its objects by type and, with STOPFRAME_TRACEMALLOC=1, the lines that hold most memory.
+name, its threads, its objects by type and, with STOPFRAME_TRACEMALLOC=1, the lines that hold most of the memory that
+was taken since the first such signal.
 """
 
 import asyncio
@@ -22,7 +23,6 @@ PLACE = "STOPFRAME_HOLDINGS"
 TRACES = "STOPFRAME_TRACEMALLOC"
 
 _MOST = 25
-_FRAMES = 8
 _VARYING = re.compile(r"\[.*?\]|\d+")
 
 
@@ -49,6 +49,8 @@ def _tasks() -> "set[asyncio.Task[Any]]":
 
 def _traced() -> list[str]:
     if not tracemalloc.is_tracing():
+        if os.environ.get(TRACES) == "1":
+            tracemalloc.start()
         return []
     top = tracemalloc.take_snapshot().statistics("lineno")[:_MOST]
     return [f"{one.size / 1024:.0f} KiB in {one.count}: {one.traceback}" for one in top]
@@ -56,8 +58,6 @@ def _traced() -> list[str]:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR2, _tell)
-    if os.environ.get(TRACES) == "1":
-        tracemalloc.start(_FRAMES)
     from detector.cli.main import main
 
     sys.argv[0] = "stopframe"

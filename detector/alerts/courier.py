@@ -11,7 +11,6 @@ from detector.alerts.backoff import backoff_seconds
 from detector.alerts.clock import Clock
 from detector.alerts.sink import Notice, Receipt, Sink, SinkUnavailable
 from detector.alerts.window import Lane, Row, Window
-from detector.store.database import StoreUnavailable
 from detector.store.outbox import Outbox
 
 log = structlog.get_logger()
@@ -95,7 +94,7 @@ class Courier:
             return in_memory
         try:
             on_disk, _ = await self._outbox.open_count(self.sink.name)
-        except StoreUnavailable:
+        except Exception:  # noqa: BLE001 - a disk, or a fault of the store: memory's count is known all the same
             return in_memory
         return max(on_disk, in_memory)
 
@@ -152,7 +151,7 @@ class Courier:
             async with asyncio.timeout(self._settings.disk_timeout_seconds):  # what is in memory waits for it
                 open_rows, first_due_ms = await self._outbox.open_count(self.sink.name)
                 rows = await self._open_rows(takes_all=self._is_hurried or open_rows <= self._settings.window_alerts)
-        except (StoreUnavailable, TimeoutError):
+        except Exception:  # noqa: BLE001 - a disk, or a fault of the store: what is in memory goes out all the same
             self._refill_at = now + self._settings.backoff_first_seconds
             return self._settings.backoff_first_seconds
         self._is_hurried = False
@@ -256,7 +255,7 @@ class Courier:
             return
         try:
             await self._outbox.acked(notice.alert_id, self.sink.name, self._clock.wall_ms())
-        except StoreUnavailable:
+        except Exception:  # noqa: BLE001 - as above: the rest of the stream's alerts wait behind this one
             self.counters.unmarked_total += 1
             if len(self._unmarked) < _UNMARKED_LIMIT:
                 self._unmarked[notice.alert_id] = None
@@ -267,7 +266,7 @@ class Courier:
         try:
             next_at_ms = self._clock.wall_ms() + round(wait * 1000)
             await self._outbox.attempted(notice.alert_id, self.sink.name, next_at_ms)
-        except StoreUnavailable:
+        except Exception:  # noqa: BLE001 - as above
             # Only the count is lost: the row stays open, and memory keeps the schedule.
             self.counters.unmarked_total += 1
 

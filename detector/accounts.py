@@ -10,7 +10,7 @@ import structlog
 
 from detector.alerts.sink import StatusBoard
 from detector.coverage import Kind
-from detector.metrics import Metrics
+from detector.metrics import Metrics, RowsLost
 from detector.session import StreamSession
 from detector.store.coverage import CoverageStore, CoverageTotals
 from detector.store.database import StoreUnavailable
@@ -76,6 +76,13 @@ class Accounts:
         if len(self._ended) > _ENDED_KEPT:
             del self._ended[next(iter(self._ended))]
             self.lost_total += 1
+            self._metrics.rows_lost(RowsLost.ACCOUNTS, 1)
+
+    def problems(self) -> list[str]:
+        """One sentence where accounts were lost, until the service ends."""
+        if not self.lost_total:
+            return []
+        return [f"{self.lost_total} accounts of sessions are lost: the disk took none and memory had no more room"]
 
     def unstored(self) -> list[str]:
         """Sessions that ended and whose account is not on disk yet."""

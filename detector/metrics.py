@@ -72,6 +72,14 @@ class Refusal(StrEnum):
     TOO_MANY = "too_many"
 
 
+@unique
+class RowsLost(StrEnum):
+    """What waited for the disk until memory had no more room for it."""
+
+    ACCOUNTS = "accounts"
+    INCIDENTS = "incidents"
+
+
 CoverageKind = Literal["seen", "skipped", "blind"]
 
 
@@ -257,6 +265,10 @@ class Metrics:
         """The broker did not take the result of a self-test."""
         self._selftests.labels("unsent").inc()
 
+    def rows_lost(self, what: RowsLost, count: int) -> None:
+        """So many more than before were lost, because neither disk nor memory had room."""
+        self._rows_lost.labels(what.value).inc(count)
+
     def http_refused(self, reason: Refusal) -> None:
         """A request to the control API over TCP had no right token."""
         self._http_refusals.labels(reason.value).inc()
@@ -339,6 +351,9 @@ class Metrics:
         steps = [step.word for step in Step]
         self._decisions = self._counter("decisions", "Decisions by action.", "action", steps)
         self._log_lines_lost = self._counter("log_lines_lost", "Log lines that stderr did not take.")
+        self._rows_lost = self._counter(
+            "rows_lost", "What the disk never took: accounts of sessions, incidents and ends of cuts.", "kind", RowsLost
+        )
         self._breaker_refusals = self._counter("breaker_refusals", "Cuts that the breaker made reviews of.")
         self._alerts = self._counter("alerts", "Alerts by state reached.", "state", AlertState)
         self._cuts = self._counter("cuts", "Cuts by state reached.", "state", CutState)

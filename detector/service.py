@@ -36,7 +36,7 @@ from detector.config_file import ConfigFile
 from detector.credentials import Credentials, stream_id
 from detector.enforcement import Enforcer
 from detector.ingest.adapter import IngestServer, IngestUnavailable
-from detector.metrics import AlertState, CrashKind, Metrics
+from detector.metrics import AlertState, CrashKind, Metrics, RowsLost
 from detector.orphans import keep_reaping
 from detector.overview import incident_row, sandbox_state, stream_row, unseen_streams, versions
 from detector.reloader import Reloader
@@ -121,6 +121,7 @@ class Service:
             if file
             else None
         )
+        self._database = parts.database
         self._upkeep = Upkeep(
             parts.database, lambda: self.config.keep.seconds, InUse(self._sessions_in_use, parts.ingest.is_revoked)
         )
@@ -184,6 +185,7 @@ class Service:
     def health(self) -> Health:
         """As `ServiceView.health`."""
         problems = [*self.pool.problems(), *self.delivery.problems(), *self.responder.refused()]
+        problems += [*self._database.problems(), *self._accounts.problems()]
         problems += self.bank_watch.problems(self.config.banks)
         problems += self._works.problems()
         problems += self.selftest.problems()
@@ -358,10 +360,13 @@ class Service:
             log.info("banks.changed", banks=sorted(self.bank_watch.names()))
 
     async def _keep_health(self) -> None:
+        incidents_lost = 0
         while True:
             health = self.health()
             self._sink.set_health(asdict(health))
             self.metrics.set_health_problems(len(health.problems))
+            self.metrics.rows_lost(RowsLost.INCIDENTS, self._database.late_lost_total - incidents_lost)
+            incidents_lost = self._database.late_lost_total
             for session in self.supervisor.sessions.values():
                 self._accounts.show(session)
             self.metrics.set_live_streams(len(self.supervisor.sessions))

@@ -102,7 +102,7 @@ class Database:
         self._thread: threading.Thread | None = None
         self._late: dict[str, Callable[[sqlite3.Connection], Any]] = {}
         self.late_lost_total = 0
-        """Works left for later that had no room in memory."""
+        """Works left for later that had no room in memory, or were faulty."""
 
     @classmethod
     def open(
@@ -171,6 +171,12 @@ class Database:
         """
         self.write_later(what, work)
         await self.write_late()
+
+    def problems(self) -> list[str]:
+        """One sentence where works that waited were lost, until the service ends."""
+        if not self.late_lost_total:
+            return []
+        return [f"{self.late_lost_total} incidents or ends of cuts are lost: the disk did not take them in time"]
 
     def drop_late(self, what: str) -> None:
         """Forget a work that was kept for later: something newer is on disk."""

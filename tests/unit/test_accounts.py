@@ -3,6 +3,9 @@
 import asyncio
 from typing import Any
 
+import pytest
+
+import detector.accounts
 from detector.accounts import Accounts
 from detector.coverage import Ledger
 from detector.metrics import Metrics
@@ -71,3 +74,17 @@ async def test_the_end_of_a_stream_waits_for_no_disk_and_is_stored_later() -> No
     store.rows.clear()
     await accounts.store_ended()
     assert not store.rows, "each is stored once"
+
+
+async def test_accounts_that_are_lost_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a disk stays away until memory is full, health and a metric say how many accounts that cost."""
+    monkeypatch.setattr(detector.accounts, "_ENDED_KEPT", 2)
+    store, metrics = FakeStore(), Metrics()
+    accounts = Accounts(FakeBoard(), metrics, store)  # type: ignore[arg-type]
+    assert accounts.problems() == []
+    for number in range(5):
+        accounts.close(FakeSession(f"s{number}"))  # type: ignore[arg-type]
+
+    assert accounts.unstored() == ["s3", "s4"]
+    assert accounts.problems()[0].startswith("3 accounts of sessions are lost")
+    assert metrics.value("stopframe_rows_lost_total", kind="accounts") == 3

@@ -222,3 +222,4 @@ async def test_a_work_that_is_faulty_itself_holds_up_no_other(db: Database) -> N
 
     assert (await Incidents(db).get("0190-0001")).stream_id == "streamone"
     assert (db.late_lost_total, await db.write_late()) == (1, 0)
+    assert db.problems()[0].startswith("1 incidents or ends of cuts are lost")

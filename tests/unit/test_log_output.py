@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,20 @@ def test_no_log_call_raises_whatever_stderr_is(how: str) -> None:
     try:
         assert _run(how, stderr) == (0, "3001")
     finally:
+        os.close(stderr)
+
+
+def test_a_reader_that_stopped_reading_holds_up_nobody() -> None:
+    """A pipe that is full and stays so costs the lines that find no room, not the program."""
+    reader, stderr = os.pipe()
+    try:
+        began_at = time.monotonic()
+        code, lost = _run("stuck pipe", stderr)
+        assert (code, 2000 < int(lost) < 3001) == (0, True)
+        assert time.monotonic() - began_at < 30
+        assert len(os.read(reader, 1 << 20)) > 4096
+    finally:
+        os.close(reader)
         os.close(stderr)
 
 

@@ -31,7 +31,7 @@ def create_app(
     `hook` is the hook's secret and the ingest server that asks there; without it there is no such address.
     `token` says what opens the control API under `/v1`; while it says None that is not there either.
     """
-    app = FastAPI(title="stopframe", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="stopframe", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     answer_refusals(app)
 
     @app.api_route("/health/live", methods=_READ)

@@ -5,6 +5,8 @@ would keep a place for ever, and a few hundred of them would keep the ingest ser
 """
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 import h11
@@ -21,11 +23,15 @@ ANSWER_SECONDS = 10.0
 CONNECTIONS = 1024
 """Every publisher of a server that just came back may be held in the hook at once."""
 
+_RESET = struct.pack("ii", 1, 0)
+"""`struct linger`: on, for no time."""
+
 
 class BoundedConnection(H11Protocol):
-    """One connection of a `house`: those that wait for a head, the longest first.
+    """One connection of a `house`: those from which something is awaited, the longest first.
 
-    In a full house the first of them makes room.
+    That is a head, a body (whether or not it was answered already), or the taking of an answer. In a full house the
+    first of them makes room: else a thousand bodies that never come would have the hook answered with 503.
     """
 
     def __init__(self, house: "dict[BoundedConnection, None]", *arguments: Any, **options: Any) -> None:
@@ -60,8 +66,7 @@ class BoundedConnection(H11Protocol):
     def pause_writing(self) -> None:
         """The client takes nothing of its answer."""
         super().pause_writing()
-        if self._answer_deadline is None:
-            self._answer_deadline = self.loop.call_later(ANSWER_SECONDS, self.leave)
+        self._await_taking()
 
     def resume_writing(self) -> None:
         """The client takes its answer."""
@@ -69,25 +74,40 @@ class BoundedConnection(H11Protocol):
         if self._answer_deadline is not None:
             self._answer_deadline.cancel()
             self._answer_deadline = None
+        if self._deadline is None:
+            self._house.pop(self, None)
 
     def leave(self) -> None:
-        """Reset the connection."""
+        """Reset the connection, at once: else the kernel would keep what was not taken."""
         self._stop_watching()
-        self.connections.discard(self)  # at once: its place is needed
+        self.connections.discard(self)  # its place is needed now
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
+
+    def _await_taking(self) -> None:
+        if self._answer_deadline is None:
+            self._answer_deadline = self.loop.call_later(ANSWER_SECONDS, self.leave)
+            self._house.setdefault(self)
 
     def _watch(self) -> None:
         """Give what is awaited of the client its time; more bytes of the same buy none."""
-        state = self.conn.their_state
-        if state is self._waits_for or self.transport.is_closing():
+        if self.transport.is_closing():
+            if self.transport.get_write_buffer_size():  # asyncio would wait for ever until this is taken
+                self._await_taking()
             return
-        self._stop_watching()
+        state = self.conn.their_state
+        if state is self._waits_for:
+            return
         self._waits_for = state
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         seconds = {h11.IDLE: HEAD_SECONDS, h11.SEND_BODY: BODY_SECONDS}.get(state)
+        if self._answer_deadline is None:
+            self._house.pop(self, None)
         if seconds is not None:
             self._deadline = self.loop.call_later(seconds, self.leave)
-        if state is h11.IDLE:
-            self._house[self] = None
+            self._house.setdefault(self)
 
     def _stop_watching(self) -> None:
         self._waits_for = None

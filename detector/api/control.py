@@ -51,7 +51,7 @@ class ReloadRequest(BaseModel):
 
 def create_control_app(view: ServiceView, *, may_show_keys: bool = True) -> FastAPI:
     """Return the control app; without `may_show_keys` it never tells a publisher's key, as is right over TCP."""
-    app = FastAPI(title="stopframe control", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="stopframe control", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     answer_refusals(app)
     app.include_router(_questions(view, may_show_keys=may_show_keys))
     app.include_router(_orders(view))

@@ -7,6 +7,7 @@ import time
 from http import HTTPStatus
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from starlette.requests import ClientDisconnect
 
 from detector.ingest.hooks import BODY_LIMIT_BYTES, AnswersHooks, HookAnswer, HookOutcome
 from detector.metrics import Metrics
@@ -41,7 +42,7 @@ def add_hook(app: FastAPI, secret: str, server: AnswersHooks, metrics: Metrics) 
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body, or None where it is too long or does not come."""
+    """The body, or None where it is too long, does not come, or whoever asks leaves before its end."""
     body = b""
     try:
         async with asyncio.timeout(_BODY_SECONDS):
@@ -49,6 +50,6 @@ async def _body(request: Request) -> bytes | None:
                 body += chunk
                 if len(body) > BODY_LIMIT_BYTES:
                     return None
-    except TimeoutError:
+    except (TimeoutError, ClientDisconnect):
         return None
     return body

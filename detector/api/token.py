@@ -1,6 +1,7 @@
-"""The door before the control API on TCP: a bearer token, compared in constant time, and few wrong guesses.
+"""The door before the control API on TCP: a bearer token, compared in constant time, and wrong guesses counted.
 
-TLS is not made here: a reverse proxy in front has to. A token in an address is not read, for addresses end in logs.
+The right token always opens, whoever else guesses from the same address: behind a proxy that address is everybody's,
+and an operator who has to cut a stream cannot wait. Its length is what keeps guessing hopeless. TLS is not made here: a reverse proxy in front has to. A token in an address is not read, for addresses end in logs.
 """
 
 import hmac
@@ -89,15 +90,15 @@ class TokenDoor:
         await self._app(scope, _limited(receive), send)
 
     def _refusal(self, scope: Scope, token: str) -> Refusal | None:
-        address = scope["client"][0] if scope.get("client") else ""
-        if self._guesses.is_spent(address):  # before anything is compared: else it would be no limit
-            return Refusal.TOO_MANY
         given = Headers(scope=scope).get("authorization", "")
         if given[: len(_BEARER)].lower() != _BEARER:
             return Refusal.NONE_GIVEN
         # Compared as bytes, as they came: a token need not be ASCII.
         if hmac.compare_digest(given[len(_BEARER) :].strip().encode("latin-1"), token.encode()):
             return None
+        address = scope["client"][0] if scope.get("client") else ""
+        if self._guesses.is_spent(address):
+            return Refusal.TOO_MANY
         self._guesses.note(address)
         if self._guesses.is_spent(address) and time.monotonic() - self._told_at > _TELL_SECONDS:
             self._told_at = time.monotonic()

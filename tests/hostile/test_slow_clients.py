@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from detector.api import connections
 from detector.api.app import create_app
@@ -121,12 +121,42 @@ async def test_who_never_takes_an_answer_is_dropped(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - started_at < 10
 
 
-async def test_a_full_house_makes_room_for_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More silent connections than there are places: whoever comes then and asks is answered."""
+async def test_who_leaves_the_last_of_an_answer_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer after which the connection closes keeps no place either when its last bytes are never taken."""
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.3)
+    app = FastAPI()
+
+    @app.get("/")
+    async def long() -> Response:
+        return Response(b"x" * 8_000_000)
+
+    async with HttpServer(app, "127.0.0.1", 0) as server:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", server.port))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            async with asyncio.timeout(5):
+                while not _is_reset(client):
+                    await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"",
+        b"GET /",
+        b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\na",
+        b"POST /hook/x/nginx-rtmp HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n9\r\na",
+        b"POST /hook/" + HOOK.encode() + b"/nginx-rtmp HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\na",
+    ],
+    ids=["silent", "half a head", "answered before the body", "endless chunk", "the hook's half body"],
+)
+async def test_a_full_house_makes_room_for_who_asks(monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
+    """More connections that owe something than there are places: whoever comes then and asks is answered."""
     monkeypatch.setattr(connections, "CONNECTIONS", 20)
     monkeypatch.setattr("detector.api.server.CONNECTIONS", 20)
     async with HttpServer(_app(), "127.0.0.1", 0) as server:
-        with _crowd(server.port, 60, b"GET /"):
+        with _crowd(server.port, 60, first):
             await asyncio.sleep(0.2)
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
                 answers = [(await client.post(f"/hook/{HOOK}/nginx-rtmp")).status_code for _ in range(5)]

@@ -1,4 +1,4 @@
-"""The control API over TCP: nothing without the token, few guesses, no keys, no addresses with secrets in them."""
+"""The control API over TCP: nothing without the token, guesses told, no keys, no addresses with secrets in them."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
 from detector.api.app import create_app
 from detector.api.server import HttpServer
@@ -136,22 +137,33 @@ async def test_a_new_token_counts_at_once() -> None:
     assert (before.status_code, after.status_code) == (200, 401)
 
 
-async def test_guessing_is_slow_and_counted() -> None:
-    """Ten wrong tokens in a minute, then 429 for this address even with the right one; every refusal is counted."""
+async def test_guessing_is_counted_and_told_and_locks_nobody_out() -> None:
+    """Ten wrong tokens in a minute, then 429 for further ones and one line; the right one opens, before and after."""
     metrics = Metrics()
     async with _serving(View(), metrics, lambda: TOKEN) as client:
-        wrong = [
-            (await client.get("/v1/status", headers={"Authorization": f"Bearer {n:016}"})).status_code
-            for n in range(12)
-        ]
-        right = await client.get("/v1/status", headers=RIGHT)
-        health = await client.get("/health/live")
+        wrong, right = [], []
+        with structlog.testing.capture_logs() as told:
+            for number in range(12):
+                answer = await client.get("/v1/status", headers={"Authorization": f"Bearer {number:016}"})
+                wrong.append((answer.status_code, answer.headers.get("retry-after")))
+                right.append((await client.get("/v1/status", headers=RIGHT)).status_code)
+        none = await client.get("/v1/status")
 
-    assert wrong == [401] * 10 + [429] * 2
-    assert (right.status_code, right.headers["retry-after"]) == (429, "60")
-    assert health.status_code == 200
+    assert wrong == [(401, None)] * 10 + [(429, "60")] * 2
+    assert right == [200] * 12
+    assert none.status_code == 401
     assert metrics.value("stopframe_http_refusals_total", reason="wrong") == 10
-    assert metrics.value("stopframe_http_refusals_total", reason="too_many") == 3
+    assert metrics.value("stopframe_http_refusals_total", reason="too_many") == 2
+    assert [(one["event"], one["address"], one["wrong"]) for one in told] == [("http.token_guessed", "127.0.0.1", 10)]
+
+
+@pytest.mark.parametrize("path", ["/v1", "/health/live/", "/v1/status/", f"/hook/{'x' * 64}/mediamtx/"])
+async def test_no_answer_leads_anywhere(path: str) -> None:
+    """There are no redirects, which would repeat whatever host and path a stranger asked for."""
+    async with _serving(View(), Metrics(), lambda: None) as client:
+        answer = await client.get(path, headers={"Host": "evil.example"})
+
+    assert (answer.status_code, answer.headers.get("location")) == (404, None)
 
 
 def test_guesses_are_forgotten_and_bounded() -> None:

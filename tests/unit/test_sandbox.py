@@ -126,7 +126,9 @@ def test_sending_opens_no_connection() -> None:
 
 
 def test_limits_can_be_read_and_not_set() -> None:
-    """`prlimit64` answers about oneself and changes nothing."""
+    """`prlimit64` answers about oneself and changes nothing but how much memory one takes oneself."""
+    assert verdict(FILE, "prlimit64", 0, 9, 0x1000) == ALLOW
+    assert verdict(FILE, "prlimit64", 1, 9, 0x1000) == REFUSE
     assert verdict(FILE, "prlimit64", 0, 7, 0) == ALLOW
     assert verdict(FILE, "prlimit64", PID, 7, 0) == ALLOW
     assert verdict(FILE, "prlimit64", 1, 7, 0) == REFUSE

@@ -203,8 +203,13 @@ def _why_not(error: OSError, host: str, port: int) -> str:
 
 @contextlib.contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Hold a lock file for as long as the block lasts; raise `ListenFailed` if another process holds it."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """Hold a lock file for as long as the block lasts; raise `ListenFailed` if nobody may, or another process does."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ListenFailed(
+            f"cannot write {lock} ({error.strerror}); make state_dir writable for the service."
+        ) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

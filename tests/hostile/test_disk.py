@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ import httpx
 import pytest
 import yaml
 
-from benchmarks.clips import encode_clip
+from benchmarks.clips import Clip, encode_clip
 from benchmarks.crowd import fill_bank
-from benchmarks.losses import CUTTING, HARMFUL_SCRIPT
+from benchmarks.losses import CUTTING, HARMFUL
 from benchmarks.publishers import PacedPublishers
 from benchmarks.running import RunningService, free_port
 from detector.cards import synthetic_card
+from detector.credentials import load_or_create
 from detector.events import CutState
+from detector.ingest.revocations import FileRevocations, RevocationStoreError
+from detector.store.database import Database, StoreUnavailable
 from tests.fixtures_brokers import Ear, listening
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs_mount]
@@ -96,10 +100,16 @@ def _alerts(ear: Ear) -> list[dict[str, Any]]:
 
 
 async def _publish_and_be_cut(service: RunningService, path: str) -> None:
-    clip = await asyncio.to_thread(encode_clip, HARMFUL_SCRIPT)
+    clip = await asyncio.to_thread(_clip)
     async with PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
         publication = publishers.start(path, clip, rounds=1)
         await _until(lambda: publication.closed_at)
+
+
+@cache
+def _clip() -> Clip:
+    """One keyframe that is looked at, then those for which the publisher is cut."""
+    return encode_clip(f"card:100:1,{HARMFUL}:12")
 
 
 def _sentence(problems: list[str], *words: str) -> bool:
@@ -154,6 +164,36 @@ async def test_a_start_on_a_full_disk_watches_without_a_store(disk: SmallDisk) -
         assert [row.cut_state for row in await service.incidents()] == [CutState.CONFIRMED]
     finally:
         await service.kill()
+
+
+async def test_a_file_system_that_went_read_only_is_said_in_one_sentence(disk: SmallDisk) -> None:
+    """Everything that writes state names the file and the remedy; the service does not start, with exit 2.
+
+    A mount with files open for writing cannot be made read-only, so this is what a start finds.
+    """
+    state = disk.folder / "state"
+    config = disk.folder / "stopframe.yaml"
+    config.write_text(f"state_dir: {state}\n")
+    load_or_create(state)
+    revocations = FileRevocations(state / "revoked")
+    revocations.add("one")
+    async with Database.open(state / "stopframe.db"):
+        pass
+    subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
+    try:
+        with pytest.raises(
+            RevocationStoreError, match=r"read-only file system\): free space there, or make it writable"
+        ):
+            revocations.add("two")
+        with pytest.raises(StoreUnavailable, match="Read-only file system"):
+            await Database.open(state / "stopframe.db", must_open=False).__aenter__()
+        command = [sys.executable, "-m", "detector", "run", "-c", str(config)]
+        run = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(disk.folder)], check=True)
+    assert (run.returncode, len(run.stderr.strip().splitlines())) == (2, 1), run.stderr
+    assert "Read-only file system" in run.stderr
+    assert revocations.load() == {"one"}
 
 
 async def test_commands_say_that_the_disk_is_full_in_one_sentence(disk: SmallDisk) -> None:

@@ -111,6 +111,7 @@ def effect_of(pattern: str) -> Effect:
 
 def difference(old: Config, new: Config) -> Changes:
     """Compare what holds with what a file says."""
+    new = _with_password_in_use(old, new)
     in_force = _merged(old, new, "")
     if old.models != new.models:
         # The models that run keep their rules until the restart that ends them: else nothing would act on their scores.
@@ -120,6 +121,15 @@ def difference(old: Config, new: Config) -> Changes:
         applied=tuple(_changed(old, in_force)),
         waiting=tuple(_changed(in_force, new)),
     )
+
+
+def _with_password_in_use(old: Config, new: Config) -> Config:
+    """`new` without a change of what a broker's password file holds: each connection reads that file by itself."""
+    before, after = old.alerts.mqtt.password, new.alerts.mqtt.password
+    if before is None or after is None or before.file is None or before.file != after.file:
+        return new
+    mqtt = new.alerts.mqtt.model_copy(update={"password": before})
+    return new.model_copy(update={"alerts": new.alerts.model_copy(update={"mqtt": mqtt})})
 
 
 def leaf_patterns(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:

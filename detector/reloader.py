@@ -27,6 +27,7 @@ from models.manifest import Manifest
 log = structlog.get_logger()
 
 LOOK_EVERY_SECONDS = 0.25
+_OUR_FAULT = "could not be taken up by a fault of stopframe's; restart it, and report what its log says"
 
 
 class Reloader:
@@ -88,11 +89,19 @@ class Reloader:
         """Read the file and take up what differs; with any fault in it, nothing."""
         async with self._turn:
             with self.around():
-                reading = await asyncio.to_thread(self._file.read)
-                faults = await asyncio.to_thread(self._examine, reading)
-                if faults or reading.config is None:
-                    return self._refuse(faults)
-                return await self._apply(difference(self._in_force(), reading.config))
+                try:
+                    return await self._reload()
+                except Exception as error:
+                    # Whatever a part raises: a fault of ours in one reload must end neither the work nor further ones.
+                    log.warning("config.refused", fault=type(error).__name__, count=1, note=_OUR_FAULT, exc_info=error)
+                    return self._refuse((Fault(str(self.path), 1, "(file)", _OUR_FAULT),), is_told=True)
+
+    async def _reload(self) -> ReloadReport:
+        reading = await asyncio.to_thread(self._file.read)
+        faults = await asyncio.to_thread(self._examine, reading)
+        if faults or reading.config is None:
+            return self._refuse(faults)
+        return await self._apply(difference(self._in_force(), reading.config))
 
     def notes(self) -> list[str]:
         """What an operator should know of the file, for health; short, since anybody may read it."""
@@ -132,18 +141,24 @@ class Reloader:
     def _fault(self, reading: Reading, location: tuple[str, ...], sentence: str) -> Fault:
         return Fault(str(self.path), reading.line_of(location), key_text(location) or "(file)", sentence)
 
-    def _refuse(self, faults: tuple[Fault, ...]) -> ReloadReport:
+    def _refuse(self, faults: tuple[Fault, ...], *, is_told: bool = False) -> ReloadReport:
         self._faults = faults
         self._metrics.set_config_taken(is_taken=False)
-        log.warning("config.refused", fault=str(faults[0]), count=len(faults), note="the last good config is in force")
+        if not is_told:
+            note = "the last good config is in force"
+            log.warning("config.refused", fault=str(faults[0]), count=len(faults), note=note)
         return ReloadReport(str(self.path), faults=tuple(str(fault) for fault in faults))
 
     async def _apply(self, changes: Changes) -> ReloadReport:
         before = self._in_force()
         was_refused, was_waiting = bool(self._faults), self._waiting
-        self._faults, self._waiting = (), changes.waiting
         if changes.in_force != before:
-            await self._take(changes.in_force)
+            try:
+                await self._take(changes.in_force)
+            except BaseException:  # half of two configs is neither: whoever was told of the new one goes back
+                await self._take(before)
+                raise
+        self._faults, self._waiting = (), changes.waiting
         self._metrics.set_config_taken(is_taken=True)
         if changes.applied or was_refused:
             log.info("config.applied", keys=changes.applied)

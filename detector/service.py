@@ -296,13 +296,14 @@ class Service:
 
         Every part is told before anything else happens; readers whose job differs are replaced in turn afterwards.
         """
+        response, breaker, sources = response_settings(config), breaker_settings(config), list(watched_sources(config))
+        self.pool.reconfigure(pool_settings(config, self._manifests))  # the one that may refuse
         self.config = config
-        self.pool.reconfigure(pool_settings(config, self._manifests))
         self._enforcer.reconfigure(enforcer_settings(config))
         self._sink.retain_ended(config.alerts.retain_ended.seconds)
-        self.responder.reconfigure(response_settings(config), breaker_settings(config))
+        self.responder.reconfigure(response, breaker)
         running = list(self._all_sessions())
-        self.supervisor.watch_sources(watched_sources(config))
+        self.supervisor.watch_sources(sources)
         await asyncio.gather(*(session.reconfigure(self._settings_at_once(session)) for session in running))
         self._renewal.begin()
 

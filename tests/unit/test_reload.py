@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from detector.analysis.setup import pool_settings
 from detector.config.config import Config
-from detector.config.loading import config_digest
+from detector.config.loading import config_digest, load_config
 from detector.reload import LIVE, NEEDS_RESTART, difference, leaf_patterns
 from detector.settings import (
     breaker_settings,
@@ -187,3 +187,19 @@ def test_the_documents_name_what_needs_a_restart() -> None:
     text = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
     table = text.split("| key | why it waits |\n|---|---|\n")[1].split("\n\n")[0]
     assert table.splitlines() == [f"| `{key}` | {why} |" for key, why in NEEDS_RESTART.items()]
+
+
+def test_a_broker_password_that_was_rotated_waits_for_no_restart(tmp_path: Path) -> None:
+    """Each connection reads the file anew, so nothing is told to wait; another file is another matter."""
+    (tmp_path / "a").write_text("first")
+    (tmp_path / "b").write_text("first")
+
+    def read(name: str) -> Config:
+        path = tmp_path / "stopframe.yaml"
+        path.write_text(f"alerts: {{mqtt: {{username: u, password: {{file: {name}}}}}}}\n")
+        return load_config(path)
+
+    old = read("a")
+    (tmp_path / "a").write_text("second")
+    assert difference(old, read("a")).waiting == ()
+    assert difference(old, read("b")).waiting == ("alerts.mqtt.password",)

@@ -35,7 +35,14 @@ from streams.nursery import Nursery, NurseryBroken
 
 
 class ServiceRefused(Exception):
-    """Raised by `open_service`: it cannot start, nothing is left running; one sentence with the remedy."""
+    """Raised by `open_service`: it cannot start, nothing is left running; one sentence with the remedy.
+
+    `may_pass` says whether another try may do without anybody's help: a port that is taken, a disk that is full.
+    """
+
+    def __init__(self, sentence: str, *, may_pass: bool = True) -> None:
+        super().__init__(sentence)
+        self.may_pass = may_pass
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +67,7 @@ async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncI
             RevocationStoreError,
             StoreUnavailable,
         ) as error:
-            raise ServiceRefused(str(error)) from error
+            raise ServiceRefused(str(error), may_pass=not isinstance(error, ModelRefused)) from error
         yield service
         await service.drain()
 

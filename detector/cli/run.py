@@ -46,7 +46,7 @@ def run(config: ConfigFile = None) -> None:
     try:
         asyncio.run(_serve(settings, file, notifier))
     except ServiceRefused as error:
-        raise CommandFailed(str(error)) from None
+        raise CommandFailed(str(error), 1 if error.may_pass else 2) from None
 
 
 def _read(path: Path | None) -> "tuple[Config, FollowedFile | None]":

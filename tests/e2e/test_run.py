@@ -79,7 +79,7 @@ def test_two_services_never_share_a_state_folder(stopframe: CommandLine, free_tc
         second.write_config(_CONFIG.format(ingest=0, http=0, mqtt=other_port) + "log: {level: error}\n")
         run = second("run")
 
-    assert run.code == 2
+    assert run.code == 1
     assert "another stopframe runs on this state_dir" in run.err
 
 
@@ -100,7 +100,7 @@ def test_health_says_no_where_nothing_runs_or_something_is_wrong(stopframe: Comm
 
 @pytest.mark.parametrize("taken", ["ingest", "http", "mqtt"])
 def test_a_busy_port_is_one_sentence(stopframe: CommandLine, free_tcp_port: int, taken: str) -> None:
-    """Whichever port is taken: the sentence names it, exit 2, and nothing is left running."""
+    """Whichever port is taken: the sentence names it, exit 1, and nothing is left running."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -109,7 +109,7 @@ def test_a_busy_port_is_one_sentence(stopframe: CommandLine, free_tcp_port: int,
         stopframe.write_config(_CONFIG.format(**ports) + "log: {level: error}\n")
         run = stopframe("run")
 
-    assert run.code == 2
+    assert run.code == 1
     assert str(port) in run.err
     assert len(run.err.strip().splitlines()) == 1
 

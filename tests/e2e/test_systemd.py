@@ -109,6 +109,7 @@ def test_the_unit_says_what_the_service_relies_on() -> None:
     said = dict(unit)
 
     assert (said["Type"], said["NotifyAccess"], said["Restart"]) == ("notify", "main", "on-failure")
+    assert (said["RestartPreventExitStatus"], said["StartLimitIntervalSec"]) == ("2", "0")  # only a config is final
     assert said["KillMode"] == "mixed"  # the service ends its processes in its own order
     assert said["OOMPolicy"] == "continue"  # a bomb in one stream ends one reader
     assert said["ExecReload"].endswith("kill -HUP $MAINPID")

@@ -173,7 +173,7 @@ class Keeper:
         assert self._child is not None
         try:
             self._child.socket.send(wire.pack(order))
-        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        except OSError:  # full, or broken, or closed already
             return False
         return True
 

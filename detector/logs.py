@@ -14,7 +14,7 @@ from typing import Any, Literal
 import structlog
 
 from detector.log_output import log_output
-from detector.redaction import printable, without_secrets
+from detector.redaction import end_without_secrets, printable, without_secrets
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "json"]
@@ -122,7 +122,7 @@ def _shown(value: Any, depth: int = 0, *, is_ours: bool = False) -> Any:
 
 def _traceback(text: Any) -> str:
     """A traceback without secrets; its end matters most. Line breaks in an error's own text cannot be told apart."""
-    shown = without_secrets(str(text))[-TRACEBACK_CHARACTERS:]
+    shown = end_without_secrets(str(text), TRACEBACK_CHARACTERS)
     return "\n".join(printable(line) for line in shown.split("\n"))
 
 

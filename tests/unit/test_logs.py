@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from detector.logs import configure_logs
+from detector.logs import TRACEBACK_CHARACTERS, configure_logs
+from detector.redaction import hide_secret
 
 
 @pytest.fixture(autouse=True)
@@ -128,3 +129,21 @@ def test_faults_that_nobody_caught_are_events_without_secrets() -> None:
     assert "hunter2-and" not in done.stderr + done.stdout
     assert done.returncode == 1
     assert done.stdout == ""
+
+
+@pytest.mark.usefixtures("expects_errors")
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_huge_error_is_cut_and_no_secret_with_it(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    """Of an error's megabytes the end is shown; no secret is cut open there, on lines or in one piece."""
+    hide_secret("hunter2-and-more")
+    configure_logs("info", form)  # type: ignore[arg-type]
+    for text in ("hunter2-and-more" * 100_000, "x hunter2-and-more\n" * 100_000):
+        try:
+            raise ValueError(text)
+        except ValueError:
+            structlog.get_logger().exception("session.failed")
+
+    written = capsys.readouterr().err
+    assert "***" in written
+    assert "and-more" not in written
+    assert len(written) < 10 * TRACEBACK_CHARACTERS

@@ -28,6 +28,11 @@ _BLOCK_BYTES = 64 * 1024
 _PLAYLIST_MARK = b"\xef\xbb\xbf#EXTM3U"  # with the mark of UTF-8 that some editors write
 _TLS_URL = re.compile(rb'(^|")https://([^/?#"\s]+)', re.IGNORECASE | re.MULTILINE)
 
+_HEADER = re.compile(
+    rb"(?:user-agent|accept|range|authorization|cookie|referer|icy-metadata): *[\x20-\x7e]*", re.IGNORECASE
+)
+"""Printable only: many servers take a bare line feed for the end of a line, and would read another request after it."""
+
 # OpenSSL's X509_V_ERR_* (openssl/x509_vfy.h)
 _EXPIRED = frozenset({9, 10})
 _OTHER_NAME = frozenset({62, 64})
@@ -190,7 +195,8 @@ def why_unreachable(error: Exception) -> str:
 def forwarded(head: bytes, place: Place) -> bytes:
     """Return the request for the server of `place` that the proxy request `head` asks for; empty if it is for another.
 
-    Only GET, only `http://` with the very host and port, only one request for each connection.
+    Only GET, only `http://` with the very host and port, only one request for each connection. Of the header, only what
+    libav's HTTP client asks with: no body, no other method, host or protocol under another name.
     """
     line, *lines = head.split(b"\r\n")
     try:
@@ -205,8 +211,7 @@ def forwarded(head: bytes, place: Place) -> bytes:
     path = parts._replace(scheme="", netloc="").geturl() or "/"
     if not path.startswith("/") or re.search(r"[^\x21-\x7e]", path):
         return b""
-    dropped = (b"host", b"connection", b"proxy-connection", b"accept-encoding")
-    kept = [one for one in lines if one and one.partition(b":")[0].strip().lower() not in dropped]
+    kept = [one for one in lines if _HEADER.fullmatch(one)]
     start = f"GET {path} HTTP/1.1\r\nHost: {place.authority}\r\nConnection: close".encode()
     return b"\r\n".join([start, *kept, b"", b""])
 

@@ -50,6 +50,13 @@ def test_a_request_for_the_own_server_is_made_the_servers(line: bytes, path: byt
         b"GET http://media.example:x/a HTTP/1.1",
         b"GET http://[media.example/a HTTP/1.1",
         b"GET http://media.example:443/a HTTP/2",
+        b"GET http://media.example.:443/a HTTP/1.1",
+        b"GET http://media.example:0/a HTTP/1.1",
+        b"GET http://[::ffff:192.0.2.7]:443/a HTTP/1.1",
+        b"GET http://127.0.0.1:443/a HTTP/1.1",
+        b"GET http://media.example:443\\@other.example/ HTTP/1.1",
+        b"GET http://media.example:443#@other.example/ HTTP/1.1 x",
+        b"HEAD http://media.example:443/a HTTP/1.1",
         b"\xff\xfe",
         b"",
     ],
@@ -68,6 +75,32 @@ def test_whatever_is_asked_is_one_request_to_the_own_server_or_none(rest: bytes,
         assert sent.count(b"\r\n\r\n") == 1
         assert sent.endswith(b"\r\n\r\n")
         assert [line for line in sent.lower().split(b"\r\n") if line.startswith(b"host:")] == [b"host: media.example"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X: a\nHost: other.example",
+        b"User-Agent: a\n\nGET /admin HTTP/1.1\nHost: other.example",
+        b"Accept: a\rHost: other.example",
+        b"Host : other.example",
+        b" Host: other.example",
+        b"Transfer-Encoding: chunked",
+        b"Content-Length: 40",
+        b"Upgrade: h2c",
+        b"Expect: 100-continue",
+        b"X-Forwarded-Host: other.example",
+        b"X-HTTP-Method-Override: DELETE",
+        b"Proxy-Authorization: Basic k",
+        b"Cookie: a\0b",
+    ],
+)
+def test_no_field_smuggles_a_request_or_a_host(field: bytes) -> None:
+    """Bare line ends, bodies, upgrades and other names of host and method stay behind; the request goes on without."""
+    head = b"GET http://media.example:443/a HTTP/1.1\r\n" + field + b"\r\nRange: bytes=0-\r\n\r\n"
+
+    expected = b"GET /a HTTP/1.1\r\nHost: media.example\r\nConnection: close\r\nRange: bytes=0-\r\n\r\n"
+    assert forwarded(head, PLACE) == expected
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ REPLY = struct.Struct("<BIIi")
 """Kind, request number, pid, value; what the fields mean stands at `ReplyKind`."""
 
 _FRAMES = 8
+_DETAIL_CHARACTERS = 300
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -80,9 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.environ.update(_ONE_THREAD)  # a fork takes along only the calling thread: the imports must start none
     gc.disable()  # what is collected before the fork leaves holes that every child would copy
-    function = load(options.entry)
-    for name in options.preload:
-        importlib.import_module(name)
+    try:
+        function = load(options.entry)
+        for name in options.preload:
+            importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001 - the edge of the process: an import raises anything, and is told
+        # Its text names what is missing, and there is no secret here yet that it could quote.
+        _tell_of(error, detail=str(error)[:_DETAIL_CHARACTERS])
+        sys.exit(1)
     _clear_environment()
     gc.freeze()
     with socket.socket(fileno=options.control_fd) as control:
@@ -198,16 +204,17 @@ def _become_child(function: Entry, targets: dict[int, int], server_pid: int, *, 
         os._exit(status)
 
 
-def _tell_of(error: BaseException) -> None:
+def _tell_of(error: BaseException, **more: str) -> None:
     """Write one line that says what broke and where, as one event of the service's log.
 
-    Never the error's own text: it may quote a URL with its key, or what a publisher sent.
+    Never a child's error's own text: it may quote a URL with its key, or what a publisher sent.
     """
     # Without the lines themselves: in the cage their files cannot be opened.
-    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)][-_FRAMES:]
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    frames = [(code, line) for code, line in frames if not code.co_filename.startswith("<frozen importlib")][-_FRAMES:]
     where = [f"{code.co_filename.rpartition('/')[2]}:{line} {code.co_name}" for code, line in frames]
     event = {"event": "child.fault", "level": "error", "error": type(error).__name__, "pid": os.getpid(), "at": where}
-    sys.stderr.write(json.dumps(event) + "\n")
+    sys.stderr.write(json.dumps(event | more) + "\n")
 
 
 def _reset_signals() -> None:

@@ -230,7 +230,9 @@ async def test_entry_that_cannot_run_is_one_sentence(entry: str, capfd: pytest.C
         await Nursery(entry, search_paths=[CHILDREN]).__aenter__()
 
     assert len(psutil.Process().children()) == before
-    capfd.readouterr()  # the traceback of the import, for the operator
+    told = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert len(told) == (entry != "failing_import:main")  # which ends its process amid the import
+    assert all(event["event"] == "child.fault" and event["detail"] for event in told)
 
 
 async def test_stopped_forkserver_is_ended(nursery: Nursery) -> None:

@@ -1,7 +1,9 @@
 """The door before the control API on TCP: a bearer token, compared in constant time, and wrong guesses counted.
 
 The right token always opens, whoever else guesses from the same address: behind a proxy that address is everybody's,
-and an operator who has to cut a stream cannot wait. Its length is what keeps guessing hopeless. TLS is not made here: a reverse proxy in front has to. A token in an address is not read, for addresses end in logs.
+and an operator who has to cut a stream cannot wait. Its length is what keeps guessing hopeless.
+
+TLS is not made here: a reverse proxy in front has to. A token in an address is not read, for addresses end in logs.
 """
 
 import hmac

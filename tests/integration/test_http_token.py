@@ -13,7 +13,7 @@ import structlog
 from detector.api.app import create_app
 from detector.api.server import HttpServer
 from detector.api.token import BODY_LIMIT_BYTES, Guesses
-from detector.api.view import CutReport, Health, IncidentRow, StreamRow, UndoReport
+from detector.api.view import CutReport, Health, IncidentRow, ReloadReport, StreamRow, UndoReport
 from detector.config.exposure import exposure_notes
 from detector.config.faults import ConfigError
 from detector.config.loading import load_config
@@ -56,6 +56,10 @@ class View:
         self.done.append(f"release {source}")
         return True
 
+    async def reload(self, file: str | None) -> ReloadReport:
+        self.done.append(f"reload {file}")
+        return ReloadReport("stopframe.yaml")
+
 
 @asynccontextmanager
 async def _serving(view: View, metrics: Metrics, token: Callable[[], str | None]) -> AsyncIterator[httpx.AsyncClient]:
@@ -78,11 +82,12 @@ async def test_who_has_the_token_can_do_what_the_commands_can() -> None:
             await client.post(f"/v1/streams/{STREAM}/cut"),
             await client.post("/v1/incidents/0123-abcd/undo"),
             await client.post("/v1/breaker/release", json={"source": "BANK/entry"}),
+            await client.post("/v1/reload", json={}),
         ]
 
     assert streams.json()[0]["path"] == "live/a-ke***"
-    assert [answer.status_code for answer in answers] == [200] * 5
-    assert view.done == [f"cut {STREAM}", "undo 0123-abcd", "release BANK/entry"]
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert view.done == [f"cut {STREAM}", "undo 0123-abcd", "release BANK/entry", "reload None"]
 
 
 @pytest.mark.parametrize(

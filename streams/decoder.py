@@ -149,6 +149,10 @@ class Decoder:
         context, self._through = self._through, None
         return [] if context is None else self._drain(context)
 
+    def is_shown_from(self, packet: AnyPacket, frame: VideoFrame) -> bool:
+        """Say whether `frame` is the one in `packet`, or is shown after it; without times it counts as such."""
+        return packet.pts is None or frame.pts is None or frame.pts >= packet.pts
+
     def pts_seconds(self, frame: VideoFrame) -> float | None:
         """Return the frame's presentation time. Drained frames carry no time base, so it is the track's."""
         return None if frame.pts is None else float(frame.pts * self._time_base)

@@ -23,6 +23,9 @@ A simulcast has three to six renditions. Each track has decoders of its own, and
 source with more is refused whole, as one of which only a part is watched must never pass for watched.
 """
 
+MAX_BURST_FRAMES = 8
+"""How many frames stand for one GOP at most."""
+
 
 @unique
 class SampleReason(StrEnum):
@@ -31,6 +34,8 @@ class SampleReason(StrEnum):
     KEYFRAME = "keyframe"
     DECODE_THROUGH = "decode_through"
     CLOSER_LOOK = "closer_look"
+    BURST = "burst"
+    SPIKE = "spike"
     SCENE_CHANGE = "scene_change"
     INTERVAL = "interval"
     PICTURE = "picture"

@@ -16,7 +16,7 @@ from streams.frame import Frame
 from streams.job import Job
 from streams.nursery import Child, Nursery, NurseryBroken, readable
 from streams.sampling import SamplingSettings
-from streams.wire import Adjust, Ended, Heartbeat, LookCloser, Opened, Order, WireError
+from streams.wire import Adjust, Burst, Ended, Heartbeat, LookCloser, Opened, Order, WireError
 
 __all__ = [
     "Child",
@@ -31,7 +31,7 @@ __all__ = [
     "resolve",
 ]
 
-Report = Opened | Frame | Heartbeat | Ended
+Report = Opened | Frame | Burst | Heartbeat | Ended
 """What a reader may say."""
 
 START_SECONDS = 5.0
@@ -52,6 +52,9 @@ FRAMES_PER_SECOND = 120
 FRAMES_PER_SECOND_AND_MORE_TRACK = 40
 FLOOD_CREDIT_SECONDS = 10
 """More than this many messages a second, beyond the credit, are a flood. Frames of files are taken as they come."""
+
+MAX_BURSTS_WAITING = 2
+"""So many bursts wait for a consumer that falls behind; the next ones are left out, and their frames counted."""
 
 _EXIT_SECONDS = 1.0
 
@@ -82,7 +85,8 @@ class Keeper:
 
     `media_fd` is the open file for a job of kind FILE; the caller keeps its own. A consumer of `messages()` that falls
     behind loses frames of a live stream: one of each track and sample reason waits, a newer one takes its place and
-    `replaced_frames` counts. With `job.live` False nothing is lost: the reader waits.
+    `replaced_frames` counts. Nothing takes the place of a burst. With `job.live` False nothing is lost: the reader
+    waits.
     """
 
     def __init__(self, nursery: Nursery, job: Job, media_fd: int | None = None) -> None:
@@ -214,6 +218,11 @@ class Keeper:
                     await self._wait_for_room()
                 elif slot in self._waiting:
                     self.replaced_frames += 1
+            elif isinstance(message, Burst):
+                slot = object()
+                if sum(isinstance(each, Burst) for each in self._waiting.values()) >= MAX_BURSTS_WAITING:
+                    self.replaced_frames += len(message.frames)
+                    return
             elif isinstance(message, Heartbeat):
                 self.last_heartbeat = message
             self._waiting[slot] = message
@@ -256,6 +265,11 @@ class _Checker:
                 self._tracks = message.video_tracks
             case Frame():
                 self._check_frame(message, now)
+            case Burst():
+                if not self._is_live:
+                    raise ReaderMisbehaved("the reader of a file that is scanned sent a burst")
+                for frame in message.frames:
+                    self._check_frame(frame, now)
             case Heartbeat():
                 self._check_moment(message.sent_at, now)
                 if message.last_packet_at > now + CLOCK_SLACK_SECONDS:
@@ -265,7 +279,8 @@ class _Checker:
         """A reader may catch up after a pause, but not take the service's time from the others."""
         seconds = FLOOD_CREDIT_SECONDS + now - self._started_at
         self._heartbeats += isinstance(message, Heartbeat)
-        self._frames += self._is_live and isinstance(message, Frame)
+        if self._is_live:
+            self._frames += len(message.frames) if isinstance(message, Burst) else isinstance(message, Frame)
         frames_per_second = FRAMES_PER_SECOND + (self._tracks - 1) * FRAMES_PER_SECOND_AND_MORE_TRACK
         if self._heartbeats > HEARTBEATS_PER_SECOND * seconds or self._frames > frames_per_second * seconds:
             raise ReaderMisbehaved("the reader floods the service with messages")

@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 from streams.frame import SampleReason
 from streams.gop import GopRing
 from streams.sampling import Sampler
+from streams.whole_gop import FrameReader, Output, WholeGop
 
 
 class VideoPacket(Protocol):
@@ -16,6 +17,10 @@ class VideoPacket(Protocol):
         """Payload bytes."""
 
     @property
+    def pts(self) -> int | None:
+        """When it is shown, as the publisher has it."""
+
+    @property
     def is_keyframe(self) -> bool:
         """What the container claims."""
 
@@ -23,9 +28,10 @@ class VideoPacket(Protocol):
 PacketT = TypeVar("PacketT", bound=VideoPacket)
 FedT_contra = TypeVar("FedT_contra", contravariant=True)
 FrameT = TypeVar("FrameT")
+SampleT = TypeVar("SampleT")
 
 
-class TwoWayDecoder(Protocol[FedT_contra, FrameT]):
+class TwoWayDecoder(FrameReader[FedT_contra, FrameT], Protocol[FedT_contra, FrameT]):
     """What is asked of a decoder; see `streams.decoder.Decoder`."""
 
     @property
@@ -45,11 +51,11 @@ class TwoWayDecoder(Protocol[FedT_contra, FrameT]):
         """End decoding through."""
 
 
-class LiveLook(Generic[PacketT, FrameT]):
+class LiveLook(Generic[PacketT, FrameT, SampleT]):
     """Looks at one live stream as its sampler decides.
 
-    `emit(frame, arrived_at, reason)` is called for every frame that goes to analysis. `keyframes` and
-    `keyframes_without_picture` count since the start. `working` is called before each piece of decoding.
+    Every frame that goes to analysis goes by `output`. `keyframes`, `keyframes_without_picture`, and the GOPs decoded
+    whole in `bursts` and `spikes`, count since the start. `working` is called before each piece of decoding.
     """
 
     def __init__(
@@ -57,23 +63,27 @@ class LiveLook(Generic[PacketT, FrameT]):
         sampler: Sampler,
         ring: GopRing[PacketT],
         decoder: TwoWayDecoder[PacketT, FrameT],
-        emit: Callable[[FrameT, float, SampleReason], None],
+        output: Output[FrameT, SampleT],
         working: Callable[[], None] = lambda: None,
     ) -> None:
         self.keyframes = 0
         self.keyframes_without_picture = 0
+        self.bursts = 0
+        self.spikes = 0
         self._sampler = sampler
         self._ring = ring
         self._decoder = decoder
-        self._emit = emit
+        self._output = output
         self._working = working
         self._unseen: tuple[FrameT, float] | None = None
+        self._whole: WholeGop[PacketT, FrameT, SampleT] | None = None
         self._has_gap = False
 
     def take(self, packet: PacketT, arrived_at: float) -> None:
         """Look at the next packet of the video track."""
         self._sampler.begin(arrived_at)
         self._decoder.note(packet)
+        shows_change = self._sampler.hear(packet.size, packet.pts, is_keyframe=packet.is_keyframe)
         if self._sampler.must_look_back(arrived_at):
             self._decode_ring()
             self._look_at_unseen()
@@ -83,17 +93,17 @@ class LiveLook(Generic[PacketT, FrameT]):
         self._has_gap &= not starts_here and self.keyframes_without_picture == without_picture
         if self._has_gap:
             return
+        if self._whole is not None and (starts_here or arrived_at >= self._whole.ends_at):
+            self._end(self._whole, arrived_at, is_complete=starts_here)
+        if shows_change and self._sampler.takes_spike(arrived_at):
+            self.spikes += 1
+            self._whole = WholeGop(self._decoder, self._output, arrived_at, packet)
         if self._sampler.decodes_through(arrived_at, starts_here=starts_here):
             self._decode_through(packet, arrived_at)
-            return
-        self._decoder.finish_through()
-        self._unseen = None
-        if starts_here:  # a flag alone proves nothing: what leads up to it stays until a keyframe gave a picture
-            self._ring.clear()
-        if not self._ring.add(packet, arrived_at):
-            self._sampler.ring_overflowed()
-            self._sampler.decodes_through(arrived_at, starts_here=False)
-            self._decode_through(packet, arrived_at)
+        else:
+            self._keep(packet, arrived_at, starts_here=starts_here)
+        if starts_here and self._sampler.chooses_gop():
+            self._whole = WholeGop(self._decoder, self._output, arrived_at)
 
     def skim(self, packet: PacketT, arrived_at: float) -> None:
         """Look at the next packet as cheaply as can be: at keyframes alone, thinned as ever; keep nothing.
@@ -103,11 +113,15 @@ class LiveLook(Generic[PacketT, FrameT]):
         """
         self._sampler.begin(arrived_at)
         self._decoder.note(packet)
+        self._sampler.hear(packet.size, packet.pts, is_keyframe=packet.is_keyframe)
         if not self._has_gap:
             self._has_gap = True
             self._decoder.finish_through()
             self._ring.clear()
             self._unseen = None
+            if self._whole is not None:
+                self._whole.hand_over()
+                self._whole = None
         if packet.is_keyframe:
             self._take_keyframe(packet, arrived_at)
 
@@ -123,9 +137,14 @@ class LiveLook(Generic[PacketT, FrameT]):
     def finish(self) -> None:
         """Look at the last frame before the end, if nobody has: it may stay on viewers' screens for long."""
         self._decode_ring()
-        for frame in self._decoder.finish_through():
+        held_back = self._decoder.finish_through()
+        for frame in held_back:
             if self._unseen is not None:
                 self._unseen = (frame, self._unseen[1])
+        if self._whole is not None:
+            self._whole.show(held_back, self._sampler.analysed_at)
+            self._whole.hand_over()
+            self._whole = None
         self._look_at_unseen()
 
     def _take_keyframe(self, packet: PacketT, arrived_at: float) -> bool:
@@ -143,6 +162,35 @@ class LiveLook(Generic[PacketT, FrameT]):
         self._analyse(frame, arrived_at, SampleReason.KEYFRAME)
         return True
 
+    def _keep(self, packet: PacketT, arrived_at: float, *, starts_here: bool) -> None:
+        self._decoder.finish_through()
+        self._unseen = None
+        if starts_here:  # a flag alone proves nothing: what leads up to it stays until a keyframe gave a picture
+            self._ring.clear()
+        if not self._ring.add(packet, arrived_at):
+            self._sampler.ring_overflowed()
+            self._sampler.decodes_through(arrived_at, starts_here=False)
+            self._decode_through(packet, arrived_at)
+
+    def _end(self, whole: WholeGop[PacketT, FrameT, SampleT], arrived_at: float, *, is_complete: bool) -> None:
+        """Decode what is left of a GOP that is decoded whole, and hand over what stands for it.
+
+        The ring keeps what it has: a GOP that is not complete goes on, and may be looked back at.
+        """
+        self._whole = None
+        if self._decoder.is_through:
+            if is_complete:  # what comes now can be decoded without what came before
+                whole.show(self._decoder.finish_through(), arrived_at)
+        elif any(not packet.is_keyframe for packet, _ in self._ring):
+            for packet, at in self._ring:
+                self._working()
+                whole.show(self._decoder.decode_through(packet), at)
+            whole.show(self._decoder.finish_through(), arrived_at)
+        else:
+            return  # keyframes alone are thinned at random as it is
+        whole.hand_over()
+        self.bursts += not whole.is_spike
+
     def _decode_ring(self) -> None:
         for packet, arrived_at in self._ring:
             self._note_frames(self._decoder.decode_through(packet), arrived_at)
@@ -157,6 +205,8 @@ class LiveLook(Generic[PacketT, FrameT]):
             self._look_at_unseen()
 
     def _note_frames(self, frames: list[FrameT], arrived_at: float) -> None:
+        if self._whole is not None:
+            self._whole.show(frames, arrived_at)
         if frames and arrived_at > self._sampler.analysed_at:
             self._unseen = (frames[-1], arrived_at)
 
@@ -167,4 +217,4 @@ class LiveLook(Generic[PacketT, FrameT]):
     def _analyse(self, frame: FrameT, arrived_at: float, reason: SampleReason) -> None:
         self._unseen = None
         self._sampler.analysed(arrived_at)
-        self._emit(frame, arrived_at, reason)
+        self._output.emit(frame, arrived_at, reason)

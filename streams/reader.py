@@ -17,13 +17,11 @@ import av.subtitles.codeccontext
 import av.subtitles.stream
 import av.video.codeccontext
 import av.video.stream
-from av.video.frame import VideoFrame
 
 from streams.decoder import PixelReader
+from streams.emitter import Emitter
 from streams.faults import SourceError
-from streams.frame import Frame, SampleReason
 from streams.job import Job
-from streams.looked_at import LookedAt
 from streams.opening_memory import OpeningMemory
 from streams.sandbox import CagePolicy, CageReport, SandboxUnavailable, enter
 from streams.scanning import Scan
@@ -105,7 +103,7 @@ class _Reading:
         self._counters = counters
         self._sender = sender
         self._orders = orders
-        self._sequence = 0
+        self._emitter = Emitter(sender, counters)
         self._media_end_seconds = math.nan
 
     def run(self, memory: OpeningMemory) -> Ended:
@@ -150,37 +148,13 @@ class _Reading:
     def _read(self, source: Source) -> tuple[EndCode, str]:
         looking: Watch | Scan
         if self._job.live:
-            looking = Watch(source, self._job, self._counters, self._emit, self._orders.take)
+            looking = Watch(source, self._job, self._counters, self._emitter, self._orders.take)
         else:
-            looking = Scan(source, self._job, self._counters, self._emit)
+            looking = Scan(source, self._job, self._counters, self._emitter.emit)
         try:
             return looking.run()
         finally:
             self._media_end_seconds = looking.media_end_seconds
-
-    def _emit(self, track: LookedAt, frame: VideoFrame, arrived_at: float, reason: SampleReason) -> bool:
-        """Send a sample of `frame`; False if nothing can be made of it."""
-        pixels = track.decoder.pixels(frame)
-        if pixels is None:
-            return False
-        self._sequence += 1
-        sample = Frame(
-            sequence=self._sequence,
-            arrived_at=arrived_at,
-            decoded_at=time.monotonic(),
-            pts_seconds=track.decoder.pts_seconds(frame),
-            reason=reason,
-            is_corrupt=frame.is_corrupt,
-            width=pixels.width,
-            height=pixels.height,
-            plane=pixels.plane.tobytes(),
-            picture=pixels.picture.tobytes(),
-            track=track.number,
-        )
-        self._counters.working_since = math.nan  # waiting for the service is no work
-        self._sender.put(sample)
-        self._counters.working_since = time.monotonic()
-        return True
 
 
 def _policy(job: Job) -> CagePolicy:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
+from streams.bursts import Bursts
 from streams.frame import SampleReason
+from streams.spikes import Spikes
 
 REMEMBERED_GOPS = 4
 """How many GOPs decide whether keyframes alone keep the promise."""
@@ -42,11 +44,16 @@ class SamplingSettings:
 
     What stays on screen for `detect_within_seconds` is in at least one analysed frame and found at most this late;
     while decoding through, one frame is analysed at a random instant of each `interval_seconds`.
+
+    Beyond the promise, `burst_share` (0 to 1) of the GOPs are decoded whole, at random; with `spikes` also those whose
+    packet sizes show a scene change that no keyframe shows.
     """
 
     detect_within_seconds: float = 3.0
     interval_seconds: float = 1.0
     mode: SamplingMode = SamplingMode.AUTO
+    burst_share: float = 0.0
+    spikes: bool = False
 
 
 class Sampler:
@@ -59,6 +66,9 @@ class Sampler:
     The promise, in the modes `auto` and `full`: two consecutive analysed frames either follow each other directly
     in the stream or arrived at most `detect_within_seconds` apart. So whatever is shown that long is in an analysed
     frame, and that frame is decoded when the next packet arrives at the latest.
+
+    Beyond it some GOPs are decoded whole: `hear` is told every packet and, after `wants_keyframe` was answered, either
+    `chooses_gop` is asked about a keyframe that gave a picture or `takes_spike` about a packet that showed a change.
 
     `draw` gives uniform numbers in [0, 1) that a publisher cannot foresee.
     """
@@ -82,6 +92,9 @@ class Sampler:
         self._stays_through = False
         self._interval_from = -math.inf
         self._instant_at = -math.inf
+        self._bursts = Bursts(settings.burst_share, draw)
+        self._spikes = Spikes()
+        self._next_spike_at = -math.inf
 
     @property
     def analysed_at(self) -> float:
@@ -92,6 +105,11 @@ class Sampler:
     def gop_seconds(self) -> float:
         """The longest of the last GOPs, in arrival seconds; 0 before the second keyframe."""
         return max(self._gops, default=0.0)
+
+    @property
+    def is_spikes_blind(self) -> bool:
+        """Whether spikes are asked for and packet sizes could not show one now."""
+        return self._settings.spikes and self._spikes.is_blind
 
     @property
     def through_reason(self) -> SampleReason:
@@ -115,6 +133,7 @@ class Sampler:
         is on screen now is looked at when the next packet arrives.
         """
         self._settings = settings
+        self._bursts.adjust(settings.burst_share)
         self._usual_interval = _usual_interval(settings)
         self._interval = min(self._usual_interval, self._closer_interval)
         self._interval_from = self._instant_at = -math.inf
@@ -131,6 +150,13 @@ class Sampler:
             self._closer_until, self._closer_interval = -math.inf, math.inf
             self._interval = self._usual_interval
         self._is_overdue = arrived_at >= self._deadline
+
+    def hear(self, size: int, pts: int | None, *, is_keyframe: bool) -> bool:
+        """Note a packet's size in bytes and its presentation time; whether it shows a change of scene."""
+        if is_keyframe:
+            self._spikes.begin_gop(size, pts)
+            return False
+        return self._spikes.shows_change(size, pts)
 
     def must_look_back(self, arrived_at: float) -> bool:
         """Whether the frame on screen before this packet is to be analysed now, unless it was.
@@ -172,6 +198,24 @@ class Sampler:
         """Note a keyframe that `wants_keyframe` left out."""
         if self._trusts_keyframes:
             self._note_gop(arrived_at)
+
+    def chooses_gop(self) -> bool:
+        """Whether the GOP of the keyframe that was just decoded is decoded whole, once it is complete, by chance."""
+        return self._settings.mode is not SamplingMode.KEYFRAMES and self._bursts.chooses_next()
+
+    def takes_spike(self, arrived_at: float) -> bool:
+        """Whether a GOP is decoded whole because of the packet that has just come: up to it now, then on to its end.
+
+        On average that is at most one GOP in `detect_within_seconds`, each at a moment that nobody can foresee: after a
+        fixed pause a publisher who cuts hard in one GOP would know that nobody looks at the next.
+        """
+        settings = self._settings
+        is_wanted = settings.spikes and settings.mode is SamplingMode.AUTO and not self._is_through
+        if not is_wanted or arrived_at < self._next_spike_at:
+            return False
+        self._next_spike_at = arrived_at + 2.0 * self._draw() * settings.detect_within_seconds
+        self._stays_through = True
+        return True
 
     def ring_overflowed(self) -> None:
         """Note that the packets since the last keyframe no longer fit: decode them now instead of forgetting them."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Self
 
-from streams.frame import Frame, SampleReason
+from streams.frame import Frame
 from streams.wire import (
     HEADER,
     Adjust,
+    Burst,
     EndCode,
     Ended,
     Heartbeat,
@@ -29,6 +30,9 @@ from streams.wire import (
 )
 
 HEARTBEAT_SECONDS = 0.5
+
+MAX_BURSTS_WAITING = 2
+"""So many bursts wait for a service that takes nothing; the next ones are not sent, and counted."""
 
 _READ_BYTES = 4096
 _LAST_WORDS_SECONDS = 5.0
@@ -60,14 +64,17 @@ class Counters:
     overdue_at: float = math.inf
     tracks_heard: int = 0
     throttled_seconds: float = 0.0
+    bursts: int = 0
+    spikes: int = 0
+    spikes_blind: int = 0
 
 
 class Sender:
     """Sends from a thread of its own, so that heartbeats go on whatever the decoder does.
 
     With `drops` (live) there is one place per track and `SampleReason`: a newer sample replaces one that was not sent
-    yet, counted in `counters.replaced_samples`. Without, `put` waits until the sample before was sent. `obey` is called
-    with each order, in the sending thread.
+    yet, counted in `counters.replaced_samples`; nothing replaces a burst. Without, `put` waits until the sample before
+    was sent. `obey` is called with each order, in the sending thread.
     """
 
     def __init__(self, fd: int, counters: Counters, obey: Callable[[Order], None], *, drops: bool) -> None:
@@ -78,7 +85,7 @@ class Sender:
         self._drops = drops
         self._changed = threading.Condition()
         self._notes: list[Message] = []
-        self._samples: dict[tuple[int, SampleReason], Frame] = {}
+        self._samples: dict[object, Frame | Burst] = {}  # oldest first
         self._is_ending = False
         self._is_gone = False
         self._heard = bytearray()
@@ -100,22 +107,32 @@ class Sender:
         self._thread.join(_LAST_WORDS_SECONDS)
 
     def say(self, message: Message) -> None:
-        """Send `message` (anything but a frame) before the samples that wait."""
+        """Send `message` (anything but a sample) before the samples that wait."""
         with self._changed:
             self._notes.append(message)
         self._wake()
 
-    def put(self, frame: Frame) -> None:
-        """Send a sample; raises `ServiceGone`."""
+    def put(self, sample: Frame | Burst) -> None:
+        """Send a sample, or several as one message; raises `ServiceGone`."""
         with self._changed:
             while not self._drops and self._samples and not self._is_gone:
                 self._changed.wait()
             if self._is_gone:
                 raise ServiceGone
-            if self._samples.pop((frame.track, frame.reason), None) is not None:
-                self._counters.replaced_samples += 1
-            self._samples[frame.track, frame.reason] = frame
+            self._place(sample)
         self._wake()
+
+    def _place(self, sample: Frame | Burst) -> None:
+        if isinstance(sample, Burst):
+            if sum(isinstance(each, Burst) for each in self._samples.values()) < MAX_BURSTS_WAITING:
+                self._samples[object()] = sample
+            else:
+                self._counters.replaced_samples += len(sample.frames)
+            return
+        slot = sample.track, sample.reason
+        if self._samples.pop(slot, None) is not None:
+            self._counters.replaced_samples += 1
+        self._samples[slot] = sample
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it is full of wake-ups already
@@ -154,9 +171,9 @@ class Sender:
     def _next(self) -> Message | None:
         with self._changed:
             if self._samples and not (self._notes and not isinstance(self._notes[0], Ended)):
-                frame = self._samples.pop(next(iter(self._samples)))
+                sample = self._samples.pop(next(iter(self._samples)))
                 self._changed.notify_all()
-                return frame
+                return sample
             return self._notes.pop(0) if self._notes else None
 
     def _heartbeat(self, now: float) -> Heartbeat:

@@ -3,20 +3,23 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from random import SystemRandom
 
 from av.video.frame import VideoFrame
 
 from streams.cpu_budget import CpuBudget
+from streams.emitter import Emitter
 from streams.faults import SourceError
-from streams.frame import SampleReason
+from streams.frame import Frame
 from streams.gop import GopRing, RingBudget
 from streams.job import Job, SourceKind
 from streams.live_look import LiveLook
-from streams.looked_at import Emit, LookedAt, counted_packets, seconds
+from streams.looked_at import LookedAt, counted_packets, seconds
 from streams.sampling import Sampler
 from streams.sender import Counters
 from streams.source import AnyPacket, Source, VideoTrack, check_total
+from streams.whole_gop import Output
 from streams.wire import Adjust, EndCode, LookCloser, Order
 
 _BUDGET_SECONDS = 0.02
@@ -34,12 +37,12 @@ _LONGEST_WAIT_SECONDS = 1.0
 class Watch:
     """One live source being watched, from its first packet to its end.
 
-    `emit` sends a sample, `take_orders` gives what the service asked since. `media_end_seconds` is the media clock of a
-    file that is watched like a live stream, else NaN.
+    `emitter` sends samples, `take_orders` gives what the service asked since. `media_end_seconds` is the media clock of
+    a file that is watched like a live stream, else NaN.
     """
 
     def __init__(
-        self, source: Source, job: Job, counters: Counters, emit: Emit, take_orders: Callable[[], list[Order]]
+        self, source: Source, job: Job, counters: Counters, emitter: Emitter, take_orders: Callable[[], list[Order]]
     ) -> None:
         self.media_end_seconds = math.nan
         self._source = source
@@ -48,7 +51,8 @@ class Watch:
         self._take_orders = take_orders
         self._ring_budget = RingBudget(job.ring_limit_bytes)
         self._tracks = {
-            track.stream.index: _LiveTrack(track, job, self._ring_budget, emit, self._work) for track in source.tracks
+            track.stream.index: _LiveTrack(track, job, self._ring_budget, emitter, self._work)
+            for track in source.tracks
         }
         self._budget = CpuBudget(job.cpu_limit)
         self._budget_due_at = -math.inf
@@ -93,6 +97,9 @@ class Watch:
         counters.decode_errors = sum(track.decoder.errors for track in tracks)
         counters.ring_bytes = self._ring_budget.held_bytes
         counters.ring_overflows = sum(track.ring.overflows for track in tracks)
+        counters.bursts = sum(track.look.bursts for track in tracks)
+        counters.spikes = sum(track.look.spikes for track in tracks)
+        counters.spikes_blind = sum(track.sampler.is_spikes_blind for track in tracks)
         counters.gop_seconds = max(track.sampler.gop_seconds for track in tracks)
 
     def _keep_budget(self) -> None:
@@ -144,16 +151,18 @@ class _LiveTrack(LookedAt):
     """A track with its sampler and its ring."""
 
     def __init__(
-        self, track: VideoTrack, job: Job, ring_budget: RingBudget, emit: Emit, working: Callable[[], None]
+        self, track: VideoTrack, job: Job, ring_budget: RingBudget, emitter: Emitter, working: Callable[[], None]
     ) -> None:
         super().__init__(track, job)
         self.sampler = Sampler(job.sampling, SystemRandom().random)
         self.ring: GopRing[AnyPacket] = GopRing(ring_budget)
 
-        def emit_live(frame: VideoFrame, arrived_at: float, reason: SampleReason) -> None:
-            emit(self, frame, arrived_at, reason)
-
-        self.look: LiveLook[AnyPacket, VideoFrame] = LiveLook(self.sampler, self.ring, self.decoder, emit_live, working)
+        output: Output[VideoFrame, Frame] = Output(
+            emit=partial(emitter.emit, self), keep=partial(emitter.keep, self), hand_over=emitter.hand_over
+        )
+        self.look: LiveLook[AnyPacket, VideoFrame, Frame] = LiveLook(
+            self.sampler, self.ring, self.decoder, output, working
+        )
 
     def take(self, packet: AnyPacket, now: float, *, is_throttled: bool) -> None:
         if is_throttled:

@@ -13,7 +13,15 @@ from dataclasses import asdict, astuple, dataclass, fields
 from enum import IntEnum, StrEnum, unique
 from typing import Any
 
-from streams.frame import MAX_SIDE, MAX_TRACKS, PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+from streams.frame import (
+    MAX_BURST_FRAMES,
+    MAX_SIDE,
+    MAX_TRACKS,
+    PICTURE_BYTES,
+    PLANE_BYTES,
+    Frame,
+    SampleReason,
+)
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 
@@ -24,10 +32,10 @@ JOB_LIMIT_BYTES = 16 * 1024
 
 _OPENED = struct.Struct("<16sIIBBBBd")
 _FRAME = struct.Struct("<QdddBBBxII")
-_HEARTBEAT = struct.Struct("<ddd8QddQd")
+_HEARTBEAT = struct.Struct("<ddd8QddQd3Q")
 _ENDED = struct.Struct("<B7xd160s")
 _CLOSER = struct.Struct("<dd")
-_ADJUST = struct.Struct("<ddB7x")
+_ADJUST = struct.Struct("<ddBB6xd")
 
 
 class WireError(Exception):
@@ -42,6 +50,7 @@ class Kind(IntEnum):
     FRAME = 2
     HEARTBEAT = 3
     ENDED = 4
+    BURST = 5
     JOB = 16
     LOOK_CLOSER = 17
     ADJUST = 18
@@ -100,6 +109,8 @@ class Heartbeat:
     NaN while the reader waits for bytes. Counters count from the reader's start, over all tracks. `tracks_heard` has
     bit n set once video track n has sent a packet: one that was announced and never came shows nobody anything.
     `throttled_seconds` is how long the stream asked for more CPU time than it may take and was looked at less closely.
+    `bursts` and `spikes` count the GOPs that were decoded whole, by chance and because packet sizes showed a scene
+    change; `spikes_blind` is how many tracks have sizes that could not show one now.
     """
 
     sent_at: float
@@ -117,6 +128,19 @@ class Heartbeat:
     gop_seconds: float
     tracks_heard: int = 1
     throttled_seconds: float = 0.0
+    bursts: int = 0
+    spikes: int = 0
+    spikes_blind: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What stands for a GOP that was decoded whole: up to `MAX_BURST_FRAMES` samples of one track, oldest first.
+
+    All have the same reason, `burst` or `spike`, and nothing takes the place of one of them.
+    """
+
+    frames: tuple[Frame, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +170,13 @@ class Adjust:
 Order = LookCloser | Adjust
 """What a reader that has its job is told."""
 
-Message = Opened | Frame | Heartbeat | Ended | Job | Order
+Message = Opened | Frame | Burst | Heartbeat | Ended | Job | Order
+
+_FRAME_BYTES = _FRAME.size + PLANE_BYTES + PICTURE_BYTES
 
 _FIXED_BYTES = {
     Kind.OPENED: _OPENED.size,
-    Kind.FRAME: _FRAME.size + PLANE_BYTES + PICTURE_BYTES,
+    Kind.FRAME: _FRAME_BYTES,
     Kind.HEARTBEAT: _HEARTBEAT.size,
     Kind.ENDED: _ENDED.size,
     Kind.LOOK_CLOSER: _CLOSER.size,
@@ -167,15 +193,14 @@ def parse_header(header: bytes) -> tuple[Kind, int]:
         raise WireError(f"no message header: {error}") from error
     if magic != MAGIC:
         raise WireError("wrong magic")
-    fixed = _FIXED_BYTES.get(kind)
-    if (fixed is not None and length != fixed) or length > max(JOB_LIMIT_BYTES, fixed or 0):
+    if not _may_be_long(kind, length):
         raise WireError(f"{kind.name} of {length} bytes")
     return kind, length
 
 
 def parse_body(kind: Kind, body: bytes) -> Message:
     """Return the message in `body`; raise `WireError` if any field is not what its type promises."""
-    if kind is not Kind.JOB and len(body) != _FIXED_BYTES[kind]:
+    if not _may_be_long(kind, len(body)):
         raise WireError(f"{kind.name} of {len(body)} bytes")
     try:
         return _PARSERS[kind](body)
@@ -187,6 +212,17 @@ def pack(message: Message) -> bytes:
     """Return header and body of `message` as one byte string."""
     kind, body = _PACKERS[type(message)](message)
     return HEADER.pack(MAGIC, kind, len(body)) + body
+
+
+def _may_be_long(kind: Kind, length: int) -> bool:
+    match kind:
+        case Kind.JOB:
+            return length <= JOB_LIMIT_BYTES
+        case Kind.BURST:
+            count, rest = divmod(length, _FRAME_BYTES)
+            return not rest and 1 <= count <= MAX_BURST_FRAMES
+        case _:
+            return length == _FIXED_BYTES[kind]
 
 
 def _finite(value: float) -> float:
@@ -216,6 +252,12 @@ def _side(value: int) -> int:
 def _tracks(value: int) -> int:
     if not 0 < value <= MAX_TRACKS:
         raise ValueError("no number of tracks")
+    return value
+
+
+def _share(value: float) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError("no share")
     return value
 
 
@@ -266,13 +308,23 @@ def _parse_frame(body: bytes) -> Frame:
     )
 
 
+def _parse_burst(body: bytes) -> Burst:
+    frames = tuple(_parse_frame(body[start : start + _FRAME_BYTES]) for start in range(0, len(body), _FRAME_BYTES))
+    first = frames[0]
+    if first.reason not in (SampleReason.BURST, SampleReason.SPIKE):
+        raise ValueError("no reason for a burst")
+    if any((frame.track, frame.reason) != (first.track, first.reason) for frame in frames):
+        raise ValueError("frames of two kinds")
+    return Burst(frames)
+
+
 def _parse_heartbeat(body: bytes) -> Heartbeat:
     values = _HEARTBEAT.unpack(body)
     sent_at, last_packet_at, working_since, *_ = values
     _finite(sent_at), _finite_or_nan(last_packet_at), _finite_or_nan(working_since)
-    *_, cpu_seconds, gop_seconds, tracks_heard, throttled_seconds = values
+    *_, cpu_seconds, gop_seconds, tracks_heard, throttled_seconds, _, _, spikes_blind = values
     _finite(cpu_seconds), _finite(gop_seconds), _finite(throttled_seconds)
-    if tracks_heard >> MAX_TRACKS:
+    if tracks_heard >> MAX_TRACKS or spikes_blind > MAX_TRACKS:
         raise ValueError("a track beyond the last")
     return Heartbeat(*values)
 
@@ -288,8 +340,10 @@ def _parse_closer(body: bytes) -> LookCloser:
 
 
 def _parse_adjust(body: bytes) -> Adjust:
-    detect_within, interval, mode = _ADJUST.unpack(body)
-    return Adjust(SamplingSettings(_positive(detect_within), _positive(interval), _MODES[mode]))
+    detect_within, interval, mode, spikes, share = _ADJUST.unpack(body)
+    return Adjust(
+        SamplingSettings(_positive(detect_within), _positive(interval), _MODES[mode], _share(share), _flag(spikes))
+    )
 
 
 def _parse_job(body: bytes) -> Job:
@@ -310,6 +364,14 @@ def _pack_opened(message: Opened) -> tuple[Kind, bytes]:
 
 
 def _pack_frame(message: Frame) -> tuple[Kind, bytes]:
+    return Kind.FRAME, _frame_body(message)
+
+
+def _pack_burst(message: Burst) -> tuple[Kind, bytes]:
+    return Kind.BURST, b"".join(_frame_body(frame) for frame in message.frames)
+
+
+def _frame_body(message: Frame) -> bytes:
     head = _FRAME.pack(
         message.sequence,
         message.arrived_at,
@@ -321,7 +383,7 @@ def _pack_frame(message: Frame) -> tuple[Kind, bytes]:
         message.width,
         message.height,
     )
-    return Kind.FRAME, head + message.plane + message.picture
+    return head + message.plane + message.picture
 
 
 def _pack_heartbeat(message: Heartbeat) -> tuple[Kind, bytes]:
@@ -339,8 +401,13 @@ def _pack_closer(message: LookCloser) -> tuple[Kind, bytes]:
 
 def _pack_adjust(message: Adjust) -> tuple[Kind, bytes]:
     sampling = message.sampling
-    mode = _MODES.index(sampling.mode)
-    return Kind.ADJUST, _ADJUST.pack(sampling.detect_within_seconds, sampling.interval_seconds, mode)
+    return Kind.ADJUST, _ADJUST.pack(
+        sampling.detect_within_seconds,
+        sampling.interval_seconds,
+        _MODES.index(sampling.mode),
+        sampling.spikes,
+        sampling.burst_share,
+    )
 
 
 def _pack_job(message: Job) -> tuple[Kind, bytes]:
@@ -350,6 +417,7 @@ def _pack_job(message: Job) -> tuple[Kind, bytes]:
 _PARSERS: dict[Kind, Callable[[bytes], Message]] = {
     Kind.OPENED: _parse_opened,
     Kind.FRAME: _parse_frame,
+    Kind.BURST: _parse_burst,
     Kind.HEARTBEAT: _parse_heartbeat,
     Kind.ENDED: _parse_ended,
     Kind.JOB: _parse_job,
@@ -360,6 +428,7 @@ _PARSERS: dict[Kind, Callable[[bytes], Message]] = {
 _PACKERS: dict[type, Callable[[Any], tuple[Kind, bytes]]] = {
     Opened: _pack_opened,
     Frame: _pack_frame,
+    Burst: _pack_burst,
     Heartbeat: _pack_heartbeat,
     Ended: _pack_ended,
     Job: _pack_job,

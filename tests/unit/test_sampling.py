@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.frame import SampleReason
+from streams.frame import MAX_BURST_FRAMES, SampleReason
 from streams.gop import PACKET_OVERHEAD_BYTES, GopRing
 from streams.live_look import LiveLook
 from streams.sampling import MediaClock, Sampler, SamplingMode, SamplingSettings, ScanSampler
+from streams.whole_gop import Output
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class FakePacket:
     is_keyframe: bool
     is_intra: bool
     size: int = 100
+
+    @property
+    def pts(self) -> int:
+        return self.number
 
 
 class FakeDecoder:
@@ -54,30 +60,47 @@ class FakeDecoder:
         self.is_through, self._next = False, None
         return []
 
+    def is_shown_from(self, packet: FakePacket, frame: int) -> bool:
+        return frame >= packet.number
+
+    def plane(self, frame: int) -> np.ndarray:
+        return np.full((64, 64), frame % 250, np.uint8)
+
+
+Sample = tuple[int, float, float, SampleReason]
+
 
 @dataclass
 class Watched:
-    """A stream that was looked at: `samples` holds (frame number, its arrival, when it was analysed, reason)."""
+    """A stream that was looked at: `samples` holds (frame number, its arrival, when it was analysed, reason).
+
+    `bursts` holds the same for what was handed over together. Neighbouring frames hardly differ, those five apart do.
+    """
 
     sampling: SamplingSettings
     seed: int = 1
     ring_limit_bytes: int = 1 << 24
     now: float = 0.0
     arrivals: list[float] = field(default_factory=list)
-    samples: list[tuple[int, float, float, SampleReason]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    bursts: list[list[Sample]] = field(default_factory=list)
     decoder: FakeDecoder = field(default_factory=FakeDecoder)
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(self.sampling, random.Random(self.seed).random)
         self.ring: GopRing[FakePacket] = GopRing(self.ring_limit_bytes)
-        self.look: LiveLook[FakePacket, int] = LiveLook(self.sampler, self.ring, self.decoder, self._emit)
+        output: Output[int, Sample] = Output(self._emit, self._keep, self.bursts.append)
+        self.look: LiveLook[FakePacket, int, Sample] = LiveLook(self.sampler, self.ring, self.decoder, output)
 
     def _emit(self, frame: int, arrived_at: float, reason: SampleReason) -> None:
         self.samples.append((frame, arrived_at, self.now, reason))
 
+    def _keep(self, frame: int, arrived_at: float, reason: SampleReason) -> Sample:
+        return frame, arrived_at, self.now, reason
+
     def take(self, at: float, kind: str) -> None:
-        """Let a packet arrive: `K` a keyframe, `R` flagged as one without being one, `P` any other."""
-        packet = FakePacket(len(self.arrivals), kind in "KR", kind == "K")
+        """Let a packet arrive: `K` a keyframe, `R` flagged as one without being one, `S` a spike, `P` any other."""
+        packet = FakePacket(len(self.arrivals), kind in "KR", kind == "K", 1000 if kind in "KS" else 100)
         self.arrivals.append(at)
         self.now = at
         self.look.take(packet, at)
@@ -106,31 +129,37 @@ def gops(length: int, count: int, first: str = "K") -> str:
 schedules = st.lists(
     st.tuples(
         st.one_of(st.floats(0.001, 0.1), st.floats(0.001, 0.1), st.floats(0.1, 6.0)),
-        st.sampled_from("PPPPPPPPPPPPKR"),
+        st.sampled_from("PPPPPPPPPPPPPPKRS"),
     ),
     max_size=250,
+)
+
+
+promises = st.builds(
+    SamplingSettings,
+    st.floats(0.3, 5.0),
+    st.floats(0.1, 5.0),
+    st.sampled_from([SamplingMode.AUTO, SamplingMode.FULL]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.booleans(),
 )
 
 
 @settings(max_examples=300, deadline=None)
 @given(
     schedule=schedules,
-    detect_within=st.floats(0.3, 5.0),
-    interval=st.floats(0.1, 5.0),
-    mode=st.sampled_from([SamplingMode.AUTO, SamplingMode.FULL]),
+    promise=promises,
     ring_limit=st.sampled_from([4 * PACKET_OVERHEAD_BYTES, 1 << 24]),
     seed=st.integers(0, 99),
 )
 def test_sampler_whenever_packets_arrive_keeps_its_promise(
     schedule: list[tuple[float, str]],
-    detect_within: float,
-    interval: float,
-    mode: SamplingMode,
+    promise: SamplingSettings,
     ring_limit: int,
     seed: int,
 ) -> None:
     """What is shown for detect_within is in an analysed frame, decoded when the next packet arrives at the latest."""
-    watched = Watched(SamplingSettings(detect_within, interval, mode), seed, ring_limit)
+    watched = Watched(promise, seed, ring_limit)
     at = 1000.0
     watched.take(at, "K")
     for gap, kind in schedule:
@@ -139,23 +168,20 @@ def test_sampler_whenever_packets_arrive_keeps_its_promise(
     live_samples = list(watched.samples)
     watched.look.finish()
 
+    within = promise.detect_within_seconds
     sampled = [number for number, _, _, _ in watched.samples]
     assert sampled[0] == 0
     for earlier, later in pairwise(sampled):
-        assert later == earlier + 1 or watched.arrivals[later] <= watched.arrivals[earlier] + detect_within
+        assert later == earlier + 1 or watched.arrivals[later] <= watched.arrivals[earlier] + within
     for number, _, analysed_at, _ in live_samples:
         assert analysed_at <= watched.arrivals[min(number + 1, len(watched.arrivals) - 1)]
     # What was on screen last is looked at when the stream ends.
     assert sampled[-1] == len(schedule)
     assert sampled == sorted(set(sampled))
-
-
-promises = st.builds(
-    SamplingSettings,
-    st.floats(0.3, 5.0),
-    st.floats(0.1, 5.0),
-    st.sampled_from([SamplingMode.AUTO, SamplingMode.FULL]),
-)
+    for burst in watched.bursts:
+        assert 1 <= len(burst) <= MAX_BURST_FRAMES
+        assert [number for number, *_ in burst] == sorted({number for number, *_ in burst})
+        assert len({reason for *_, reason in burst}) == 1
 
 
 @settings(max_examples=300, deadline=None)

@@ -3,20 +3,22 @@
 import json
 import math
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import wire
-from streams.frame import MAX_TRACKS, PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+from streams.frame import MAX_BURST_FRAMES, MAX_TRACKS, PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
-from streams.wire import Adjust, EndCode, Ended, Heartbeat, Kind, LookCloser, Message, Opened, WireError
+from streams.wire import Adjust, Burst, EndCode, Ended, Heartbeat, Kind, LookCloser, Message, Opened, WireError
 
 seconds = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**64 - 1)
 sides = st.integers(1, 1 << 16)
+tracks = st.integers(0, MAX_TRACKS)
 ports = st.integers(0, 65535)
 printable = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 
@@ -46,7 +48,15 @@ frames = st.builds(
     track=st.integers(0, MAX_TRACKS - 1),
 )
 heartbeats = st.builds(
-    Heartbeat, *(seconds,) * 3, *(counts,) * 8, *(seconds,) * 2, st.integers(0, 2**MAX_TRACKS - 1), seconds
+    Heartbeat,
+    *(seconds,) * 3,
+    *(counts,) * 8,
+    *(seconds,) * 2,
+    st.integers(0, 2**MAX_TRACKS - 1),
+    seconds,
+    counts,
+    counts,
+    tracks,
 )
 endings = st.builds(Ended, st.sampled_from(EndCode), seconds, printable.map(lambda text: text[:160]))
 jobs = st.builds(
@@ -62,8 +72,19 @@ jobs = st.builds(
     ring_limit_bytes=st.integers(0, 2**40),
 )
 lengths = st.floats(min_value=0.0, exclude_min=True, allow_infinity=False)
-adjusts = st.builds(Adjust, st.builds(SamplingSettings, lengths, lengths, st.sampled_from(SamplingMode)))
-messages = st.one_of(opened, frames, heartbeats, endings, jobs, st.builds(LookCloser, seconds, seconds), adjusts)
+adjusts = st.builds(
+    Adjust,
+    st.builds(SamplingSettings, lengths, lengths, st.sampled_from(SamplingMode), st.floats(0.0, 1.0), st.booleans()),
+)
+bursts = st.builds(
+    lambda frame, numbers, reason: Burst(tuple(replace(frame, sequence=number, reason=reason) for number in numbers)),
+    frames,
+    st.lists(counts, min_size=1, max_size=MAX_BURST_FRAMES),
+    st.sampled_from([SampleReason.BURST, SampleReason.SPIKE]),
+)
+messages = st.one_of(
+    opened, frames, bursts, heartbeats, endings, jobs, st.builds(LookCloser, seconds, seconds), adjusts
+)
 
 OPENED = Opened("h264", 640, 360, 1, 7, has_seccomp=True, limits_network=True, open_seconds=0.5)
 HEARTBEAT = Heartbeat(1.0, math.nan, math.nan, 1, 2, 3, 4, 5, 6, 7, 8, 0.5, 2.0)
@@ -103,7 +124,7 @@ def test_random_header_is_refused_or_names_a_bounded_length(header: bytes) -> No
         _, length = wire.parse_header(header)
     except WireError:
         return
-    assert length <= 1 << 20
+    assert length <= 1 << 21
 
 
 @given(st.sampled_from(Kind), st.binary(max_size=400))
@@ -191,6 +212,46 @@ def test_adjust_to_no_length_of_time_is_refused(within: float, at: int) -> None:
     packed[wire.HEADER.size + 16] = len(SamplingMode)
     with pytest.raises(WireError):
         read(bytes(packed))
+
+
+@pytest.mark.parametrize(
+    ("at", "field"), [(17, b"\x02"), (24, struct.pack("<d", 1.1)), (24, struct.pack("<d", math.nan))]
+)
+def test_adjust_to_no_share_of_gops_is_refused(at: int, field: bytes) -> None:
+    """More than all GOPs, or a spike switch of neither on nor off, is no order."""
+    packed = bytearray(wire.pack(Adjust(SamplingSettings())))
+    packed[wire.HEADER.size + at : wire.HEADER.size + at + len(field)] = field
+
+    with pytest.raises(WireError):
+        read(bytes(packed))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{"reason": SampleReason.SPIKE}, {"track": 1}, {"reason": SampleReason.KEYFRAME}],
+    ids=["two reasons", "two tracks", "a keyframe"],
+)
+def test_burst_of_frames_of_two_kinds_is_refused(second: dict[str, object]) -> None:
+    """What stands for one GOP is of one track and was sampled for one reason."""
+    frame = Frame(1, 1.0, 1.0, None, SampleReason.BURST, False, 64, 64, bytes(PLANE_BYTES), bytes(PICTURE_BYTES))
+
+    assert read(wire.pack(Burst((frame, frame)))) == Burst((frame, frame))
+    with pytest.raises(WireError):
+        read(wire.pack(Burst((frame, replace(frame, **second)))))
+    with pytest.raises(WireError):
+        read(wire.pack(Burst((replace(frame, reason=SampleReason.INTERVAL),))))
+
+
+@pytest.mark.parametrize("count", [0, MAX_BURST_FRAMES + 1])
+def test_burst_of_none_or_too_many_is_refused_before_it_is_read(count: int) -> None:
+    """A header that announces no frame, too many or a part of one is refused."""
+    frame = Frame(1, 1.0, 1.0, None, SampleReason.BURST, False, 64, 64, bytes(PLANE_BYTES), bytes(PICTURE_BYTES))
+    packed = wire.pack(Burst((frame,) * count))
+
+    with pytest.raises(WireError):
+        wire.parse_header(packed[: wire.HEADER.size])
+    with pytest.raises(WireError):
+        wire.parse_header(wire.HEADER.pack(wire.MAGIC, Kind.BURST, len(wire.pack(Burst((frame,)))) + 1))
 
 
 def test_text_of_a_reader_holds_no_control_characters() -> None:

@@ -8,7 +8,7 @@ import typer
 from detector.cli.output import CommandFailed
 from detector.config.config import Config
 from detector.config.faults import ConfigError
-from detector.config.loading import load_config, read_state_dir
+from detector.config.loading import load_config, read_public, read_state_dir
 from detector.logs import configure_logs
 
 ConfigFile = Annotated[
@@ -29,9 +29,18 @@ def read_config(path: Path | None) -> Config:
 
 
 def read_config_quietly(path: Path | None) -> Config:
-    """As `read_config`, for a command that ends by itself: of the log only warnings reach the terminal."""
+    """Return the config for a command that ends by itself: of the log only warnings reach the terminal.
+
+    No such command needs a secret, so none is read: those of the config are the service's, not those of whoever hashes
+    pictures at a shell.
+    """
     configure_logs("warning", "auto")
-    return read_config(path)
+    if path is None:
+        return read_config(None)
+    reading = read_public(path)
+    if reading.config is None:
+        raise CommandFailed(str(ConfigError(list(reading.faults))))
+    return reading.config
 
 
 def read_service_folder(path: Path | None) -> Path:

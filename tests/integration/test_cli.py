@@ -1,11 +1,15 @@
 """What every command has in common: exit codes, one-sentence errors, and no traceback ever."""
 
+import itertools
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from detector.store.schema import STEPS
 from tests.fixtures_cli import CommandLine
 
 pytestmark = pytest.mark.integration
@@ -45,6 +49,24 @@ def test_a_missing_config_is_one_sentence(stopframe: CommandLine, words: tuple[s
     assert run.err.strip().endswith(
         ":1: (file): cannot be read (No such file or directory); name a readable config file"
     )
+
+
+@pytest.mark.parametrize("words", [("scan", "."), ("hashes", "stats"), ("models", "list"), ("report", "days")])
+def test_no_command_at_a_shell_needs_the_service_s_secrets(stopframe: CommandLine, words: tuple[str, ...]) -> None:
+    """Whoever hashes pictures or reads figures has neither the broker's password nor the token, and needs none."""
+    (stopframe.folder / "state").mkdir()
+    with closing(sqlite3.connect(stopframe.folder / "state" / "stopframe.db")) as database:
+        for statement in itertools.chain(*STEPS):
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {len(STEPS)}")
+    stopframe.write_config(
+        'alerts: {mqtt: {username: me, password: "${NOPE}"}}\nhttp: {token: {file: /nowhere/token}}\n'
+        'sources: [{name: cam, url: "${NOPE}"}]\n'
+    )
+
+    run = stopframe(*words)
+
+    assert run.code == 0, run.err
 
 
 def test_check_names_every_fault_by_file_and_line(stopframe: CommandLine) -> None:

@@ -25,8 +25,9 @@ from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import Metrics
+from detector.parts import Addresses, Parts
 from detector.response import Responder
-from detector.service import Addresses, Parts, Service
+from detector.service import Service
 from detector.settings import breaker_settings, enforcer_settings, response_settings
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import Incidents
@@ -90,7 +91,19 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     ingest = await stack.enter_async_context(_ingest(config, revocations))
     incidents = Incidents(database)
     enforcer = await stack.enter_async_context(Enforcer(ingest, incidents, enforcer_settings(config)))
-    parts = Parts(manifests, metrics, nursery, pool, credentials, database, sink, delivery, ingest, enforcer)
+    parts = Parts(
+        manifests=manifests,
+        metrics=metrics,
+        nursery=nursery,
+        pool=pool,
+        credentials=credentials,
+        database=database,
+        sink=sink,
+        delivery=delivery,
+        revocations=revocations,
+        ingest=ingest,
+        enforcer=enforcer,
+    )
     service = Service(config, parts, file)
     service.responder = await stack.enter_async_context(
         Responder(

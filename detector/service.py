@@ -5,16 +5,13 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from detector.accounts import Accounts, coverage_words
-from detector.alerts.delivery import Delivery
-from detector.alerts.mqtt import MqttSink
-from detector.analysis.pool import AnalysisPool
 from detector.analysis.setup import BANKS_FOLDER, pool_settings
 from detector.api.view import (
     PREFIX_LENGTH,
@@ -33,12 +30,12 @@ from detector.bank_watch import BankWatch
 from detector.config.config import Config
 from detector.config.exposure import exposure_notes, warn_of_exposure
 from detector.config_file import ConfigFile
-from detector.credentials import Credentials, stream_id
-from detector.enforcement import Enforcer
-from detector.ingest.adapter import IngestServer, IngestUnavailable
-from detector.metrics import AlertState, CrashKind, Metrics, RowsLost
+from detector.credentials import stream_id
+from detector.ingest.adapter import IngestUnavailable
+from detector.metrics import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
 from detector.overview import incident_row, sandbox_state, stream_row, unseen_streams, versions
+from detector.parts import Addresses, Parts
 from detector.reloader import Reloader
 from detector.renewal import Renewal
 from detector.response import Responder, StreamFacts
@@ -52,44 +49,18 @@ from detector.settings import (
     watched_sources,
 )
 from detector.store.coverage import CoverageStore
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import StoreUnavailable
 from detector.store.incidents import IncidentNotFound, Incidents
 from detector.store.retention import InUse
 from detector.supervisor import Supervisor, Watched
 from detector.upkeep import Upkeep
 from detector.works import Work, Works
-from models.manifest import Manifest, describe_moderation
-from streams.nursery import Nursery
+from models.manifest import describe_moderation
 
 log = structlog.get_logger()
 
 _HEALTH_SECONDS = 1.0
 _DRAIN_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the running service is found. `ingest` and `broker` are None where they are not its own."""
-
-    http: str
-    ingest: str | None
-    broker: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the assembly hands to the service."""
-
-    manifests: tuple[Manifest, ...]
-    metrics: Metrics
-    nursery: Nursery
-    pool: AnalysisPool
-    credentials: Credentials
-    database: Database
-    sink: MqttSink
-    delivery: Delivery
-    ingest: IngestServer
-    enforcer: Enforcer
 
 
 class Service:
@@ -123,7 +94,10 @@ class Service:
         )
         self._database = parts.database
         self._upkeep = Upkeep(
-            parts.database, lambda: self.config.keep.seconds, InUse(self._sessions_in_use, parts.ingest.is_revoked)
+            parts.database,
+            lambda: self.config.keep.seconds,
+            # Not the ingest server's word: without one, keys that were denied are denied still.
+            InUse(self._sessions_in_use, parts.revocations.__contains__),
         )
         self.selftest = SelfTest(
             pool=parts.pool,

@@ -10,7 +10,7 @@ import structlog
 
 from detector.alerts.clock import Clock
 from detector.events import StreamKey
-from detector.store.clock_trust import ClockTrust
+from detector.store.clock_trust import ClockTrust, Doubt
 from detector.store.database import Database
 from detector.store.days import ALERT_STATE, DAY_MS, Tally, count_streams
 from detector.store.incidents import from_sql
@@ -18,6 +18,8 @@ from detector.store.incidents import from_sql
 log = structlog.get_logger()
 
 _TRUSTED: Final = "clock_trusted_ms"
+_DOUBTED: Final = "clock_doubted_ms"
+_DOUBTED_UNTIL: Final = "clock_doubted_until_ms"
 _COVERAGE_AFTER: Final = """SELECT updated_at_ms, stream_id, session, seen_seconds, skipped_seconds, blind_seconds
     FROM coverage WHERE updated_at_ms < :before AND (updated_at_ms, stream_id, session) > (:at, :id, :session)
     ORDER BY updated_at_ms, stream_id, session LIMIT :limit"""
@@ -91,22 +93,21 @@ class Retention:
     async def once(self) -> Removed:
         """Remove everything that is due now; returns what went."""
         if self._trust is None:
-            self._trust = ClockTrust(await self._database.read(_last_known_ms))
+            self._trust = await self._database.read(_last_trust)
         now_ms = self._clock.wall_ms()
         is_trusted = self._trust.is_trusted(now_ms, self._clock.monotonic())
         if is_trusted is self.is_doubtful:
             self.is_doubtful = not is_trusted
             say = log.warning if self.is_doubtful else log.info
             say("retention.clock_stepped" if self.is_doubtful else "retention.clock_trusted")
+        doubt = self._trust.doubt
+        await self._database.write(lambda connection: _note_trust(connection, now_ms, doubt))
         if not is_trusted:
             return {}
-        await self._database.write(
-            lambda c: c.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (_TRUSTED, now_ms)).rowcount
-        )
         before_ms = _start_of_day(now_ms - round(self._settings.keep_seconds() * 1000))
         accepted_ms = max(before_ms, _start_of_day(now_ms - round(self._settings.accepted_seconds * 1000)))
         removed = {
-            "alerts": await self._walk(accepted_ms, lambda place: self._remove_alerts(place, before_ms)),
+            "alerts": await self._walk(accepted_ms, lambda place: self._remove_alerts(place, before_ms, now_ms)),
             "incidents": await self._walk(before_ms, self._remove_incidents),
             "coverage": await self._walk(before_ms, self._remove_coverage),
         }
@@ -132,10 +133,10 @@ class Retention:
             limit = max(_LEAST_ROWS, limit // 2) if took > _LONG_SECONDS else min(limit + 1, self._settings.batch_rows)
             await asyncio.sleep(max(self._settings.pause_seconds, 4 * took))
 
-    async def _remove_alerts(self, place: _Place, before_ms: int) -> _Bitten:
+    async def _remove_alerts(self, place: _Place, before_ms: int, now_ms: int) -> _Bitten:
         def work(connection: sqlite3.Connection) -> _Bitten:
             rows = connection.execute(_ALERTS_AFTER, place).fetchall()
-            gone = [row for row in rows if _is_over(row, before_ms, place["before"])]
+            gone = [row for row in rows if _is_over(row, before_ms, place["before"], now_ms)]
             tally = Tally()
             for queued_at_ms, _, state, _ in gone:
                 tally.add(queued_at_ms, f"alerts/{state}")
@@ -201,25 +202,41 @@ def _roll_up_coverage(connection: sqlite3.Connection, gone: list[tuple[Any, ...]
     tally.store(connection)
 
 
-def _is_over(row: tuple[int, str, str, int | None], before_ms: int, accepted_ms: int) -> bool:
-    """Whether an alert has been of no use for long enough; what expired keeps health red for a while."""
+def _is_over(row: tuple[int, str, str, int | None], before_ms: int, accepted_ms: int, now_ms: int) -> bool:
+    """Whether an alert has been of no use for long enough; what expired keeps health red for a while.
+
+    A time of settling that is still to come is one of a run that began under a wrong clock: it says nothing.
+    """
     queued_at_ms, _, state, settled_at_ms = row
     until_ms = accepted_ms if state == "accepted" else before_ms
-    return state != "open" and queued_at_ms < until_ms and (settled_at_ms is None or settled_at_ms < until_ms)
+    over_at_ms = queued_at_ms if settled_at_ms is None or settled_at_ms > now_ms else max(queued_at_ms, settled_at_ms)
+    return state != "open" and over_at_ms < until_ms
 
 
 def _start_of_day(at_ms: int) -> int:
     return at_ms // DAY_MS * DAY_MS
 
 
-def _last_known_ms(connection: sqlite3.Connection) -> int | None:
-    """The last time that was trusted; in a file of before that was noted, the time of its newest row."""
-    known = connection.execute("SELECT value FROM counters WHERE name = ?", (_TRUSTED,)).fetchone()
-    if known is not None:
-        return int(known[0])
+def _note_trust(connection: sqlite3.Connection, now_ms: int, doubt: Doubt | None) -> None:
+    """Write down for the next run that the clock is right, or how long it is doubted."""
+    if doubt is None:
+        notes = [(_TRUSTED, now_ms)]
+        connection.execute("DELETE FROM counters WHERE name IN (?, ?)", (_DOUBTED, _DOUBTED_UNTIL))
+    else:
+        notes = [(_DOUBTED, doubt.seen_ms), (_DOUBTED_UNTIL, doubt.until_ms)]
+    connection.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?)", notes)
+
+
+def _last_trust(connection: sqlite3.Connection) -> ClockTrust:
+    """What the last run knew; in a file of before that was noted, its newest row says when that was."""
+    names = (_TRUSTED, _DOUBTED, _DOUBTED_UNTIL)
+    known = dict(connection.execute("SELECT name, value FROM counters WHERE name IN (?, ?, ?)", names).fetchall())
+    doubt = Doubt(known[_DOUBTED], known[_DOUBTED_UNTIL]) if _DOUBTED in known and _DOUBTED_UNTIL in known else None
+    if _TRUSTED in known:
+        return ClockTrust(known[_TRUSTED], doubt)
     newest = connection.execute(
         "SELECT max((SELECT coalesce(max(updated_at_ms), -1) FROM coverage),"
         " (SELECT coalesce(max(opened_at_ms), -1) FROM incidents),"
         " (SELECT coalesce(max(queued_at_ms), -1) FROM alerts))"
     ).fetchone()[0]
-    return None if newest < 0 else int(newest)
+    return ClockTrust(None if newest < 0 else int(newest), doubt)

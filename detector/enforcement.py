@@ -13,7 +13,7 @@ import structlog
 from detector.events import CutState, StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
 from detector.returns import Pace, ReturnWatch
-from detector.store.incidents import CutProgress
+from detector.store.incidents import TAKEN_BACK, CutProgress
 
 log = structlog.get_logger()
 
@@ -87,6 +87,9 @@ class CutRecords(Protocol):
 
     async def set_cut(self, incident_id: str, progress: CutProgress) -> None:
         """Write down how far the cut of an incident got."""
+
+    async def withdraw(self, incident_id: str, key: StreamKey) -> None:
+        """Write down that no cut of `key` is under way: the one of this incident is taken back."""
 
 
 @dataclass(slots=True)
@@ -204,13 +207,15 @@ class Enforcer:
     async def undo(self, key: StreamKey, *, stream_id: str = "", incident_id: str = "") -> None:
         """Let `key` publish again; a cut of it that is under way is given up. Raises `IngestUnavailable`.
 
-        The log says it of the stream and the incident, where they are given.
+        No restart goes on with it from before the key is allowed again: a crash in between must not cut once more. The
+        log says it of the stream and the incident, where they are given.
         """
         for run in self._runs.values():
             run.is_undone = run.is_undone or run.target.key == key
         for identity, (cut_key, _) in list(self._outcomes.items()):
             if cut_key == key:
                 del self._outcomes[identity]
+        await self._write_down(incident_id, self._records.withdraw(incident_id, key))
         await answer_within(self._settings.call_seconds, self._ingest.restore(key))
         log.info("cut.undone", server=key.server, stream=stream_id, incident=incident_id)
 
@@ -220,7 +225,8 @@ class Enforcer:
             if refusal:
                 outcome = CutOutcome(CutState.UNCUTTABLE, attempts=0, count=0, detail=refusal)
             else:
-                await self._record(run.incident_ids, run.target, CutOutcome(CutState.PENDING, 0, 0))
+                if not run.is_undone:  # else a restart would find it begun
+                    await self._record(run.incident_ids, run.target, CutOutcome(CutState.PENDING, 0, 0))
                 outcome = await self._try_until_deadline(run)
         finally:
             del self._runs[identity]
@@ -277,7 +283,7 @@ class Enforcer:
                 break
             await self._sleep(min(backoff, left))
             backoff = min(2 * backoff, self._settings.longest_backoff_seconds)
-        detail = "an operator took the cut back" if run.is_undone else run.trouble or "no proof came in time"
+        detail = TAKEN_BACK if run.is_undone else run.trouble or "no proof came in time"
         return self._outcome(run, CutState.FAILED, detail)
 
     async def _try_once(self, run: _Run) -> CutOutcome | None:
@@ -400,12 +406,15 @@ class Enforcer:
             detail=outcome.detail or None,
         )
         for incident_id in tuple(incident_ids):
-            try:
-                async with asyncio.timeout(self._settings.record_seconds):
-                    await self._records.set_cut(incident_id, progress)
-            except Exception as error:  # noqa: BLE001 - a disk or a bug in the store must not keep a publisher on air
-                self.counters.unrecorded_total += 1
-                log.warning("cut.unrecorded", incident=incident_id, why=type(error).__name__)
+            await self._write_down(incident_id, self._records.set_cut(incident_id, progress))
+
+    async def _write_down(self, incident_id: str, writing: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(self._settings.record_seconds):
+                await writing
+        except Exception as error:  # noqa: BLE001 - a disk or a bug in the store must hold up neither cut nor undo
+            self.counters.unrecorded_total += 1
+            log.warning("cut.unrecorded", incident=incident_id, why=type(error).__name__)
 
     def _unix_ms(self, at: float | None) -> int | None:
         return None if at is None else round((self._wall_clock() - (self._clock() - at)) * 1000)

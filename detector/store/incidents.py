@@ -72,6 +72,8 @@ class CutProgress:
     detail: str | None = None
 
 
+TAKEN_BACK: Final = "an operator took the cut back"
+
 _ANSWER_SECONDS: Final = 2.0
 """A cut by an operator waits for its incident no longer than this."""
 
@@ -182,6 +184,21 @@ class Incidents:
         """Return the cuts begun, not finished and not taken back, oldest first: what a restart goes on with."""
         query = f"{_SELECT} WHERE cut_state = 'pending' AND undone_at_ms IS NULL ORDER BY opened_at_ms, incident_id"
         return await self._database.read(lambda c: [_record(row) for row in c.execute(query)])
+
+    async def withdraw(self, incident_id: str, key: StreamKey) -> None:
+        """Write down that no cut of `key` is under way any more: no restart may go on with what is being taken back.
+
+        `incident_id` is the incident that is taken back; what the disk refuses is kept as by `set_cut`.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE incidents SET cut_state = ?, detail = ?"
+                " WHERE cut_state = 'pending' AND server = ? AND app = ? AND name = ?",
+                (CutState.FAILED.value, TAKEN_BACK, sql_text(key.server), sql_text(key.app), sql_text(key.name)),
+            )
+
+        await self._write(f"withdrawal {incident_id}", work)
 
     async def mark_undone(self, incident_id: str, at_ms: int) -> bool:
         """Write down that an operator took the cut back; False if that was written before."""

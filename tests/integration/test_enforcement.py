@@ -131,6 +131,9 @@ class _Records:
             raise OSError("no space left")
         self.told.append((incident_id, progress))
 
+    async def withdraw(self, incident_id: str, key: StreamKey) -> None:
+        await self.set_cut(incident_id, CutProgress(state=CutState.FAILED, detail=f"withdrawn {key.name}"))
+
     def states(self) -> list[tuple[str, str]]:
         return [(incident_id, progress.state.value) for incident_id, progress in self.told]
 
@@ -376,6 +379,28 @@ async def test_undo_restores_and_ends_a_cut_under_way(server: _Server, records: 
         server.drops = True
         again = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
         assert again.state is CutState.CONFIRMED
+
+
+async def test_undo_is_on_disk_before_the_key_is_allowed(
+    server: _Server, records: _Records, clock: _Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash right after the key is allowed leaves no cut that the next start would go on with."""
+    told_before = []
+    restore = server.restore
+
+    async def watched(key: StreamKey) -> None:
+        told_before.extend(records.states())
+        await restore(key)
+
+    monkeypatch.setattr(server, "restore", watched)
+    async with _enforcing(server, records, clock) as enforcer:
+        await enforcer.undo(KEY, incident_id="i1")
+        assert told_before == [("i1", "failed")]
+        records.is_frozen = True
+        server.revoked.add(KEY)
+        await enforcer.undo(KEY, incident_id="i1")
+        assert not server.is_revoked(KEY), "a disk that hangs must not keep the key denied"
+        assert enforcer.counters.unrecorded_total == 1
 
 
 async def test_undo_says_when_the_server_does_not_answer(server: _Server, records: _Records, clock: _Time) -> None:

@@ -118,6 +118,24 @@ async def test_a_cut_that_was_taken_back_is_not_gone_on_with(db: Database) -> No
     assert [record.incident_id for record in await incidents.pending_cuts()] == ["0190-0002"]
 
 
+async def test_withdrawn_cuts_are_not_gone_on_with(db: Database) -> None:
+    """All cuts of the key that are under way end with the undo of one, before it is marked; nothing else changes."""
+    incidents = Incidents(db)
+    for number in (1, 2):
+        await incidents.open(_incident(number, cut_state=CutState.PENDING))
+    await incidents.open(_incident(3, cut_state=CutState.CONFIRMED))
+    await incidents.open(_incident(4, cut_state=CutState.PENDING, key=StreamKey("main", "live", "k\udcff")))
+
+    await incidents.withdraw("0190-0001", (await incidents.get("0190-0001")).key)
+
+    assert [record.incident_id for record in await incidents.pending_cuts()] == ["0190-0004"]
+    found = {record.incident_id: (record.cut_state, record.detail) for record in await incidents.newest()}
+    assert found["0190-0001"] == found["0190-0002"] == (CutState.FAILED, "an operator took the cut back")
+    assert found["0190-0003"][0] is CutState.CONFIRMED
+    await incidents.withdraw("0190-0004", (await incidents.get("0190-0004")).key)
+    assert await incidents.pending_cuts() == []
+
+
 async def test_undo_is_marked_once(db: Database) -> None:
     """The first undo is kept with its time; a second one changes nothing and says so."""
     incidents = Incidents(db)

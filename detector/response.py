@@ -19,6 +19,7 @@ from detector.breaker import Breaker, BreakerSettings
 from detector.enforcement import CutOutcome, CutTarget, Enforcer
 from detector.events import CutState, Decision, Signal, Step, StreamKey
 from detector.metrics import AlertState, Metrics
+from detector.resumption import Resumption
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import CutProgress, IncidentRecord, Incidents
 
@@ -115,6 +116,7 @@ class Responder:
         self._live_streams = live_streams
         self._clock = clock
         self._ids = RisingIds(_wall_ms)
+        self._resumption = Resumption(incidents, self._resume, first_id=self._ids.next())
         self._open: dict[str, _Open] = {}
         self._alerts: set[asyncio.Task[None]] = set()
         self._cuts: set[asyncio.Task[None]] = set()
@@ -123,21 +125,16 @@ class Responder:
 
     async def __aenter__(self) -> Self:
         """Go on with the cuts that an earlier run began and did not finish."""
-        try:
-            pending = await self._incidents.pending_cuts()
-        except StoreUnavailable as error:
-            log.warning("response.pending_cuts_unknown", why=str(error))
-            return self
-        for record in pending:
-            if not self._settings.is_live and record.signals != _BY_HAND:
-                await self._give_up(record)
-                continue
-            log.info("cut.resumed", stream=record.stream_id, incident=record.incident_id)
-            target = CutTarget(
-                record.stream_id, record.session, record.key, record.connection or None, record.incident_id
-            )
-            self._begin_cut(target, lambda: None)
+        await self._resumption.__aenter__()
         return self
+
+    async def _resume(self, record: IncidentRecord) -> None:
+        if not self._settings.is_live and record.signals != _BY_HAND:
+            await self._give_up(record)
+            return
+        log.info("cut.resumed", stream=record.stream_id, incident=record.incident_id)
+        target = CutTarget(record.stream_id, record.session, record.key, record.connection or None, record.incident_id)
+        self._begin_cut(target, lambda: None)
 
     async def _give_up(self, record: IncidentRecord) -> None:
         log.info("cut.given_up", stream=record.stream_id, incident=record.incident_id, why="enforcement.live is false")
@@ -149,6 +146,7 @@ class Responder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish the alerts in hand; give up waiting for cuts: the enforcer owns them and lets them end."""
+        await self._resumption.__aexit__(kind, error, trace)
         await asyncio.gather(*self._alerts, return_exceptions=True)
         for task in self._cuts:
             task.cancel()

@@ -77,6 +77,8 @@ class FakeIncidents:
     is_broken: bool = False
 
     async def pending_cuts(self) -> list[IncidentRecord]:
+        if self.is_broken:
+            raise StoreUnavailable("the disk is full: free space where state_dir lies")
         return self.pending
 
     async def set_cut(self, incident_id: str, progress: CutProgress) -> None:
@@ -349,6 +351,25 @@ async def test_a_restart_goes_on_with_the_cuts_it_finds() -> None:
         await after.settle()
 
     assert [target.incident_id for target in after.enforcer.targets] == [found.incident_id]
+
+
+async def test_cuts_of_an_earlier_run_are_found_when_the_store_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start without a store goes on with them later, once, and not with what it began itself meanwhile."""
+    monkeypatch.setattr("detector.resumption._AGAIN_SECONDS", 0.01)
+    before = Scene()
+    await before.responder.respond(decision(), facts())
+    _, found = before.delivery.sent[0]
+    await asyncio.sleep(0.002)  # ids count milliseconds
+    after = Scene()
+    after.incidents.is_broken = True
+    async with after.responder:
+        await after.responder.respond(decision(session="s2"), facts("s2"))
+        after.incidents.pending = [after.delivery.sent[0][1], found]
+        await asyncio.sleep(0.05)
+        after.incidents.is_broken = False
+        await asyncio.sleep(0.1)
+
+    assert [target.session for target in after.enforcer.targets] == ["s2", "s1"]
 
 
 async def test_a_restart_with_enforcement_off_goes_on_with_cuts_by_hand_only() -> None:

@@ -382,6 +382,7 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         # Small checkpoints: each holds up the commit that sets it off, and an alert may be waiting behind that.
         connection.execute("PRAGMA wal_autocheckpoint = 200")
+        connection.execute("PRAGMA cache_size = -512")  # KiB; what is read again and again is a few pages
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # rows that were removed hold publishers' real paths
         _migrate(connection, path)

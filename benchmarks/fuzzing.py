@@ -26,7 +26,7 @@ from streams.job import Job, SandboxMode, SourceKind
 from streams.keeper import Keeper, Nursery, ReaderFailed, SourceUnreachable
 from streams.reach import reach
 from streams.sampling import SamplingSettings
-from streams.wire import EndCode, Ended
+from streams.wire import EndCode, Ended, Opened
 
 HANG_SECONDS: Final = 5.0
 
@@ -37,6 +37,7 @@ _PUBLISHED_SECONDS = 0.3
 _GIVEN_UP_SECONDS = 30.0
 _WAYS: Final = (("scan", 70), ("live file", 14), ("ingest", 8), ("hls", 8))
 _UNEXPECTED = "unexpected "
+_HUNG = "hang"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class Outcome:
 
     `end` is the reader's last word, or how it failed; `cause` is the service's word for it. `fault` names an exception
     that nobody expected: in the reader, or, where `is_ours`, in the service. `late_seconds` is how much longer it took
-    than the media's own time.
+    than the media's own time; of a playlist, which is read at the pace at which it is shown and may name a segment many
+    times, the longest that nothing of it was seen.
     """
 
     number: int
@@ -67,6 +69,22 @@ class Outcome:
     def is_hang(self) -> bool:
         """Whether it took too long."""
         return self.late_seconds > HANG_SECONDS
+
+
+class _Seen:
+    """What a reader has said so far: how many frames, and how long nothing of the media was seen at most."""
+
+    def __init__(self, at: float) -> None:
+        self.frames = 0
+        self.longest_seconds = 0.0
+        self._last_at = at
+
+    def note(self, message: object) -> None:
+        self.frames += isinstance(message, Frame)
+        if isinstance(message, Opened | Frame | Ended):
+            now = time.monotonic()
+            self.longest_seconds = max(self.longest_seconds, now - self._last_at)
+            self._last_at = now
 
 
 class Fuzzer:
@@ -91,10 +109,10 @@ class Fuzzer:
         """Send one input through the reader."""
         way, media = self.input(number)
         begun_at = time.monotonic()
-        media_seconds, frames, fault, is_ours = 0.0, 0, "", False
+        media_seconds, seen, fault, is_ours = 0.0, _Seen(begun_at), "", False
         try:
             async with asyncio.timeout(_GIVEN_UP_SECONDS), self._source(way, media, number) as (job, media_fd):
-                ended, frames = await self._read(job, media_fd)
+                ended = await self._read(job, media_fd, seen)
             media_seconds = ended.media_end_seconds if way == "live file" else 0.0
             end, cause = ended.code.value, _cause(ended)
             fault = ended.detail.removeprefix(_UNEXPECTED) if ended.detail.startswith(_UNEXPECTED) else ""
@@ -103,23 +121,24 @@ class Fuzzer:
         except SourceUnreachable as failure:
             end, cause = type(failure).__name__, cause_of(failure).value
         except TimeoutError:
-            end, cause = "given up", "hang"
+            end, cause = "given up", _HUNG
         except Exception as error:  # noqa: BLE001 - whatever an input raises in the service is the finding
             end, cause, fault, is_ours = "service fault", "none", type(error).__name__, True
         taken = time.monotonic() - begun_at
         late = taken - (0.0 if math.isnan(media_seconds) else max(0.0, media_seconds))
-        return Outcome(number, way, media.name, end, cause, late, frames, fault, is_ours)
+        if way == "hls" and cause != _HUNG:
+            late = seen.longest_seconds
+        return Outcome(number, way, media.name, end, cause, late, seen.frames, fault, is_ours)
 
-    async def _read(self, job: Job, media_fd: int | None) -> tuple[Ended, int]:
-        frames = 0
+    async def _read(self, job: Job, media_fd: int | None, seen: "_Seen") -> Ended:
         async with reach(job) as reached:
             descriptor = reached.media_fd if media_fd is None else media_fd
             async with Keeper(self._nursery, reached.job, descriptor) as keeper:
                 async for message in keeper.messages():
-                    frames += isinstance(message, Frame)
+                    seen.note(message)
                     if isinstance(message, Ended):
-                        return message, frames
-        return Ended(EndCode.INTERNAL, math.nan, "unexpected silence"), frames
+                        return message
+        return Ended(EndCode.INTERNAL, math.nan, "unexpected silence")
 
     @asynccontextmanager
     async def _source(self, way: str, media: Seed, number: int) -> AsyncIterator[tuple[Job, int | None]]:

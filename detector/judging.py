@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -14,12 +15,17 @@ from detector.events import Decision, Observation
 from detector.metrics import DropCause, Metrics
 from detector.policy import History, PolicySettings, decide
 from detector.sight import Sight
-from streams.frame import Frame
+from streams.frame import MAX_BURST_FRAMES, Frame, SampleReason
 
 log = structlog.get_logger()
 
 FRAME_QUEUE_LIMIT = 8
 """Frames of one stream that may wait for analysis; the oldest makes room for a newer one and is counted."""
+
+BURST_QUEUE_LIMIT = 2 * MAX_BURST_FRAMES
+"""Frames of bursts that may wait beside them; none makes room: a burst that does not fit is left out and counted."""
+
+_OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
 
 _DROP_CAUSES = {"stale": DropCause.STALE, "overload": DropCause.QUEUE_FULL, "crash": DropCause.WORKER_LOST}
 _COVERAGE_CAUSES = {"stale": Cause.STALE, "overload": Cause.OVERLOAD, "crash": Cause.ANALYSIS_FAILED}
@@ -50,27 +56,49 @@ class Judge:
         self._session = session
         self._parts = parts
         self._histories: dict[int, History] = {}
-        self._frames: asyncio.Queue[Frame] = asyncio.Queue(FRAME_QUEUE_LIMIT)
+        self._line: deque[Frame] = deque()
+        self._has_work = asyncio.Event()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     def take(self, frame: Frame) -> None:
         """Put a frame in line; the oldest makes room for it and is counted."""
-        if self._frames.full():
-            self._frames.get_nowait()
-            self._frames.task_done()
-            self._parts.metrics.dropped(DropCause.QUEUE_FULL)
-            self._parts.sight.note(Cause.OVERLOAD, self._parts.clock())
-        self._frames.put_nowait(frame)
+        singles = [each for each in self._line if each.reason not in _OF_BURSTS]
+        if len(singles) >= FRAME_QUEUE_LIMIT:
+            self._line.remove(singles[0])
+            self._note_overload(1)
+        self._put(frame)
+
+    def take_together(self, frames: Sequence[Frame]) -> None:
+        """Put the frames of a burst in line, all of them or none."""
+        if sum(each.reason in _OF_BURSTS for each in self._line) + len(frames) > BURST_QUEUE_LIMIT:
+            self._note_overload(len(frames))
+            return
+        for frame in frames:
+            self._put(frame)
+
+    def _put(self, frame: Frame) -> None:
+        self._line.append(frame)
+        self._is_idle.clear()
+        self._has_work.set()
+
+    def _note_overload(self, frames: int) -> None:
+        self._parts.metrics.dropped(DropCause.QUEUE_FULL, frames)
+        self._parts.sight.note(Cause.OVERLOAD, self._parts.clock())
 
     async def finish(self, within_seconds: float) -> None:
         """Wait until every frame that was taken is judged, as long as they are worth it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_seconds):
-                await self._frames.join()
+                await self._is_idle.wait()
 
     async def run(self, policy: Callable[[], PolicySettings], deadline_seconds: Callable[[], float]) -> None:
         """Judge what comes, by what the operator says at the time, until cancelled."""
         while True:
-            frame = await self._frames.get()
+            await self._has_work.wait()
+            frame = self._line.popleft()
+            if not self._line:
+                self._has_work.clear()
             try:
                 observation = await self._look_at(frame, frame.decoded_at + deadline_seconds())
                 if observation is not None:
@@ -78,7 +106,8 @@ class Judge:
             except Exception as error:  # noqa: BLE001 - the task's edge: a fault over one frame must not end the watch
                 self._note_fault(error)
             finally:
-                self._frames.task_done()
+                if not self._line:
+                    self._is_idle.set()
                 self._parts.moved()
 
     def _note_fault(self, error: Exception) -> None:

@@ -213,6 +213,15 @@ class Metrics:
         if count > 0:
             self._keyframes_without_picture.inc(count)
 
+    def decoded_whole(self, bursts: int, spikes: int) -> None:
+        """So many more GOPs were decoded whole, by chance and because of packet sizes."""
+        self._bursts.inc(bursts)
+        self._spikes.inc(spikes)
+
+    def spikes_blind(self, change: int) -> None:
+        """By so many there are more live streams now whose packet sizes could not show a scene change."""
+        self._spikes_blind.inc(change)
+
     def decode_errors(self, count: int) -> None:
         """`count` more decode errors in readers."""
         if count > 0:
@@ -337,6 +346,8 @@ class Metrics:
         self._keyframes_without_picture = self._counter(
             "keyframes_without_picture", "Packets flagged as keyframes that gave no picture."
         )
+        self._bursts = self._counter("bursts", "GOPs decoded whole at random.")
+        self._spikes = self._counter("spikes", "GOPs decoded because packet sizes showed a scene change.")
         self._decode_errors = self._counter("decode_errors", "Decode errors in readers.")
         self._requests_refused = self._counter(
             "requests_refused", "Requests of readers to other servers than their source's own: none was made."
@@ -366,6 +377,9 @@ class Metrics:
 
     def _make_gauges(self) -> None:
         self._live_streams = self._gauge("live_streams", "Publishers live now.")
+        self._spikes_blind = self._gauge(
+            "spikes_blind_streams", "Live streams whose packet sizes could not show a scene change now."
+        )
         self._analysis_workers = self._gauge("analysis_workers", "Analysis workers ready now.")
         self._queue_depth = self._gauge("queue_depth", "Frames waiting for analysis now.")
         self._config_taken = self._gauge(

@@ -39,6 +39,9 @@ def stream_row(session: StreamSession) -> StreamRow:
         decision=session.judge.last_action or None,
         judged=session.judge.judged,
         decision_seconds=session.judge.decision_seconds,
+        bursts=session.bursts,
+        spikes=session.spikes,
+        is_spikes_blind=session.is_spikes_blind,
         blind_cause=None if session.blind_since is None else session.blind_cause.value,
     )
 

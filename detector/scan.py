@@ -20,7 +20,7 @@ from streams.frame import MAX_TRACKS, Frame, SampleReason
 from streams.job import Job
 from streams.keeper import Keeper, Nursery, ReaderCrashed, ReaderFailed, ReaderStalled, SourceUnreachable
 from streams.nursery import NurseryBroken
-from streams.wire import UNKNOWN_FORMAT, EndCode, Ended, Heartbeat, Opened
+from streams.wire import UNKNOWN_FORMAT, Burst, EndCode, Ended, Heartbeat, Opened
 
 FRAMES_AT_ONCE = 4
 """Frames of one input that are analysed at the same time; they are judged in their order."""
@@ -238,11 +238,14 @@ class _Look:
             return time.monotonic() - self._opened_at
         return max((at for account in self._accounts.values() for at in account.samples), default=0.0)
 
-    async def _take(self, message: Opened | Frame | Heartbeat) -> None:
+    async def _take(self, message: Opened | Frame | Burst | Heartbeat) -> None:
         if isinstance(message, Opened):
             self._opened_at = time.monotonic()
         elif isinstance(message, Frame):
             await self._take_frame(message)
+        elif isinstance(message, Burst):
+            for frame in message.frames:
+                await self._take_frame(frame)
 
     async def _take_frame(self, frame: Frame) -> None:
         self._counts[frame.reason.value] += 1

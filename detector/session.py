@@ -35,7 +35,7 @@ from streams.keeper import (
 )
 from streams.nursery import Nursery, NurseryBroken
 from streams.reach import reach
-from streams.wire import EndCode, Ended, Heartbeat, Message, Opened
+from streams.wire import Burst, EndCode, Ended, Heartbeat, Message, Opened
 
 log = structlog.get_logger()
 
@@ -118,6 +118,10 @@ class StreamSession:
             ),
         )
         self.readers = 0
+        self.bursts = 0
+        self.spikes = 0
+        self.is_spikes_blind = False
+        """Whether packet sizes of one of its tracks could not show a scene change now."""
         self.requests_refused = 0
         self._left_at: float | None = None
         self._reconnect = Reconnect(settings.reconnect, SystemRandom().random)
@@ -263,6 +267,7 @@ class StreamSession:
             return error
         finally:
             self._keeper = self._patience = None
+            self._note_spikes_blind(is_blind=False)
             self._cpu_seconds_before = self.cpu_seconds
             self._heartbeat = None
 
@@ -314,6 +319,11 @@ class StreamSession:
                 self._parts.metrics.sample(message.reason)
                 self.sight.frame_came(message)
                 self.judge.take(message)
+            case Burst():
+                for frame in message.frames:
+                    self._parts.metrics.sample(frame.reason)
+                    self.sight.frame_came(frame)
+                self.judge.take_together(message.frames)
             case Heartbeat():
                 self._note_heartbeat(message)
             case _:
@@ -333,7 +343,17 @@ class StreamSession:
         )
         metrics.decode_errors(beat.decode_errors - (before.decode_errors if before else 0))
         metrics.reader_cpu(beat.cpu_seconds - (before.cpu_seconds if before else 0.0))
+        bursts = max(0, beat.bursts - (before.bursts if before else 0))
+        spikes = max(0, beat.spikes - (before.spikes if before else 0))
+        metrics.decoded_whole(bursts, spikes)
+        self.bursts += bursts
+        self.spikes += spikes
+        self._note_spikes_blind(is_blind=beat.spikes_blind > 0)
         metrics.dropped(DropCause.REPLACED, beat.replaced_samples - (before.replaced_samples if before else 0))
+
+    def _note_spikes_blind(self, *, is_blind: bool) -> None:
+        self._parts.metrics.spikes_blind(is_blind - self.is_spikes_blind)
+        self.is_spikes_blind = is_blind
 
     def _note_end(self, ending: Ended | Exception, begun_at: float) -> Pause:
         """Write down how a reader ended, and say how long to wait for the next."""

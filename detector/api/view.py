@@ -53,7 +53,8 @@ class StreamRow:
     `since` is RFC 3339 UTC. `sampling` is the mode's word, `decision` the last decision's action.
     `codec`, `width`, `height` and `last_sample_age_seconds` are None until known. `judged` counts the frames that were
     decided about; `decision_seconds` is how long after its arrival that was with the last one.
-    `blind_cause` says why nothing can be seen now.
+    `blind_cause` says why nothing can be seen now. `bursts` and `spikes` count the GOPs that were decoded whole, by
+    chance and because of packet sizes; with `is_spikes_blind` sizes could not show a scene change now.
     """
 
     stream_id: str
@@ -73,6 +74,9 @@ class StreamRow:
     judged: int = 0
     decision_seconds: float | None = None
     blind_cause: str | None = None
+    bursts: int = 0
+    spikes: int = 0
+    is_spikes_blind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,21 @@ def streams(
             line(asdict(row))
         return
     table(
-        ("stream", "path", "state", "since", "video", "sampled", "seen_s", "skipped_s", "blind_s", "cpu_s", "decision"),
+        (
+            "stream",
+            "path",
+            "state",
+            "since",
+            "video",
+            "sampled",
+            "seen_s",
+            "skipped_s",
+            "blind_s",
+            "bursts",
+            "spikes",
+            "cpu_s",
+            "decision",
+        ),
         [
             (
                 row.stream_id,
@@ -86,6 +100,8 @@ def streams(
                 f"{row.seen_seconds:.0f}",
                 f"{row.skipped_seconds:.0f}",
                 f"{row.blind_seconds:.0f}",
+                str(row.bursts),
+                f"{row.spikes} (blind)" if row.is_spikes_blind else str(row.spikes),
                 f"{row.cpu_seconds:.1f}",
                 row.decision,
             )

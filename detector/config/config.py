@@ -167,6 +167,8 @@ class Config(Section):
             detect_within_seconds=section.detect_within.seconds,
             interval_seconds=min(section.interval, section.detect_within).seconds,
             mode=section.mode,
+            burst_share=section.bursts.ratio,
+            spikes=section.spikes,
         )
 
     def closer_look_for(self, path: str) -> CloserLook:

@@ -164,6 +164,10 @@ class SamplingSection(Section):
     """
     mode: SamplingMode = SamplingMode.AUTO
     """`auto` decodes keyframes while they suffice, `keyframes` only those, `full` everything."""
+    bursts: Share = Share.parse("5%")
+    """Share of the GOPs that are decoded whole beyond that, at random places. Not in mode `keyframes`."""
+    spikes: Switch = True
+    """Whether a GOP is decoded when packet sizes show a scene change that no keyframe shows; in mode `auto`."""
     closer_interval: Annotated[Duration, Between("40ms", "10s")] = Duration.parse("300ms")
     """After a weak hit the stream is decoded through and sampled this densely."""
     closer_hold: Annotated[Duration, Between("500ms", "10m")] = Duration.parse("5s")
@@ -179,6 +183,10 @@ class SamplingOverride(Section):
     """As `sampling.interval`."""
     mode: SamplingMode | None = None
     """As `sampling.mode`."""
+    bursts: Share | None = None
+    """As `sampling.bursts`."""
+    spikes: Switch | None = None
+    """As `sampling.spikes`."""
     closer_interval: Annotated[Duration, Between("40ms", "10s")] | None = None
     """As `sampling.closer_interval`."""
     closer_hold: Annotated[Duration, Between("500ms", "10m")] | None = None

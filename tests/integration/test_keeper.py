@@ -15,7 +15,7 @@ from streams.frame import Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.keeper import Keeper, Nursery, ReaderCrashed, ReaderFailed, ReaderMisbehaved, ReaderStalled
 from streams.sampling import SamplingMode, SamplingSettings
-from streams.wire import EndCode, Ended, Heartbeat, Opened
+from streams.wire import Burst, EndCode, Ended, Heartbeat, Opened
 
 pytestmark = pytest.mark.integration
 
@@ -107,7 +107,7 @@ async def test_four_seconds_of_work_are_none(nursery: Nursery) -> None:
     "lie",
     [
         "repeats", "backwards", "frame_first", "opens_twice", "too_old", "from_the_future", "decoded_before",
-        "clock_ahead", "orders", "garbage", "no_such_track",
+        "clock_ahead", "orders", "garbage", "no_such_track", "burst_repeats", "burst_first",
     ],
 )  # fmt: skip
 async def test_lie_ends_the_reader(nursery: Nursery, lie: str) -> None:
@@ -170,6 +170,23 @@ async def test_slow_consumer_of_a_live_stream_gets_the_newest_of_each_reason(nur
         }
         assert len(frames) == 2
         assert keeper.replaced_frames == 18
+
+
+async def test_slow_consumer_of_a_live_stream_gets_each_burst_whole(nursery: Nursery) -> None:
+    """Nothing takes the place of a burst that waits; those that find two waiting are left out and counted."""
+    async with Keeper(nursery, part("whole_gops:4")) as keeper:
+        await asyncio.sleep(1.0)
+        bursts = [message async for message in keeper.messages() if isinstance(message, Burst)]
+
+        assert [[frame.sequence for frame in burst.frames] for burst in bursts] == [[0, 1, 2], [10, 11, 12]]
+        assert keeper.replaced_frames == 2 * 3 + 9
+
+
+async def test_burst_from_a_scan_ends_its_reader(nursery: Nursery) -> None:
+    """A file has no GOPs that are decoded by chance."""
+    failure, _ = await failure_of(nursery, part("whole_gops:1", live=False))
+
+    assert isinstance(failure, ReaderMisbehaved)
 
 
 async def test_slow_consumer_of_a_file_loses_nothing(nursery: Nursery) -> None:

@@ -21,7 +21,7 @@ from streams.frame import Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.sender import Counters, Sender, ServiceGone, read_message
-from streams.wire import Adjust, EndCode, Ended, Heartbeat, LookCloser, Message, Opened, pack
+from streams.wire import Adjust, Burst, EndCode, Ended, Heartbeat, LookCloser, Message, Opened, pack
 from tests.fixtures_media import Clip, MediaMaker
 
 pytestmark = pytest.mark.integration
@@ -392,6 +392,27 @@ def test_sender_replaces_waiting_samples_of_a_live_stream() -> None:
     assert frames[-2:] == [20, 21]
     assert len(frames) + counters.replaced_samples == 21
     assert counters.replaced_samples >= 10
+
+
+def test_sender_displaces_no_burst() -> None:
+    """While the service does not read, two bursts wait whole; a further one is left out and its frames are counted."""
+    ours, theirs = socket.socketpair()
+    counters = Counters()
+    with ours, theirs:
+        with Sender(theirs.fileno(), counters, lambda _: None, drops=True) as sender:
+            sender.put(sample(1, SampleReason.KEYFRAME))
+            time.sleep(0.2)  # it is under way, and fills the socket
+            for first in (10, 20, 30):
+                sender.put(Burst(tuple(sample(first + place, SampleReason.BURST) for place in range(3))))
+            for sequence in range(40, 50):
+                sender.put(sample(sequence, SampleReason.KEYFRAME))
+            heard: list[Message] = []
+            while not heard or getattr(heard[-1], "sequence", 0) < 49:
+                heard.append(read_message(ours.fileno()))
+        bursts = [message for message in heard if isinstance(message, Burst)]
+
+    assert [burst.frames[0].sequence for burst in bursts] == [10, 20]
+    assert counters.replaced_samples == 3 + 9
 
 
 def test_sender_tells_when_nobody_listens() -> None:

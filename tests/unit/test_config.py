@@ -130,7 +130,10 @@ def test_every_fault_is_reported_at_once_with_its_line(write: Write) -> None:
     ]
     words = {key: message for _, key, message in found}
     assert "did you mean sampling?" in words["smapling"]
-    assert "closer_hold, closer_interval, detect_within, interval or mode" in words["sampling.detect_wihin"]
+    assert (
+        "bursts, closer_hold, closer_interval, detect_within, interval, mode or spikes"
+        in words["sampling.detect_wihin"]
+    )
     assert words["sampling.interval"].startswith('"5 s" is no duration')
     assert "did you mean auto?" in words["sampling.mode"]
     assert words["reader.max_pixels"] == "12 does not fit; write at least 16384"
@@ -346,14 +349,14 @@ def test_streams_override_value_by_value_and_the_first_match_wins(write: Write) 
             "sampling: {interval: 800ms, closer_interval: 100ms}\n"
             "streams:\n"
             "  - match: live/new-*\n"
-            "    sampling: {detect_within: 500ms}\n"
+            "    sampling: {detect_within: 500ms, bursts: 33%}\n"
             "  - match: live/*\n"
-            "    sampling: {mode: full, closer_hold: 9s}\n"
+            "    sampling: {mode: full, closer_hold: 9s, spikes: false}\n"
         )
     )
-    assert config.sampling_for("live/new-1") == SamplingSettings(0.5, 0.5, SamplingMode.AUTO)
-    assert config.sampling_for("live/New-1") == SamplingSettings(3.0, 0.8, SamplingMode.FULL)
-    assert config.sampling_for("other") == SamplingSettings(3.0, 0.8, SamplingMode.AUTO)
+    assert config.sampling_for("live/new-1") == SamplingSettings(0.5, 0.5, SamplingMode.AUTO, 0.33, spikes=True)
+    assert config.sampling_for("live/New-1") == SamplingSettings(3.0, 0.8, SamplingMode.FULL, 0.05, spikes=False)
+    assert config.sampling_for("other") == SamplingSettings(3.0, 0.8, SamplingMode.AUTO, 0.05, spikes=True)
     assert config.closer_look_for("live/x") == CloserLook(interval_seconds=0.1, hold_seconds=9.0)
 
 

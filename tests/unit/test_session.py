@@ -29,7 +29,7 @@ from streams.job import Job, SandboxMode, SourceKind
 from streams.keeper import ReaderCrashed, ReaderStalled
 from streams.reach import Reached
 from streams.sampling import SamplingSettings
-from streams.wire import EndCode, Ended, Heartbeat, Opened
+from streams.wire import Burst, EndCode, Ended, Heartbeat, Opened
 
 OPENED = Opened("h264", 640, 360, 1, 7, has_seccomp=True, limits_network=True, open_seconds=0.1)
 
@@ -294,6 +294,44 @@ async def test_packets_that_come_again_before_any_picture_are_still_blindness(mo
 
         assert session.blind_since is not None
         assert session.blind_cause is Cause.NO_KEYFRAME
+
+
+async def test_frames_of_a_burst_are_judged_together_whatever_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing displaces a burst that waits: not the frames behind it, and a third burst is left out and counted."""
+    bursts = [
+        Burst(tuple(replace(frame(first + place), reason=SampleReason.SPIKE) for place in range(8)))
+        for first in (2, 10, 18)
+    ]
+    singles = [frame(number) for number in range(30, 60)]
+    scene = Scene(monkeypatch, [OPENED, frame(1), 0.05, *bursts, *singles, 60.0])
+    scene.pool.gate.clear()
+    async with scene.running():
+        await scene.until(
+            lambda: scene.metrics.value("stopframe_samples_total", reason="keyframe") == 31  # all of them came
+        )
+        scene.pool.gate.set()
+        await scene.until(lambda: bool(scene.pool.seen) and scene.pool.seen[-1] == 59)
+
+    assert scene.pool.seen[1:17] == list(range(2, 18))
+    assert scene.pool.seen[17:] == list(range(60 - FRAME_QUEUE_LIMIT, 60))
+    assert scene.metrics.value("stopframe_samples_total", reason="spike") == 24
+    assert scene.metrics.value("stopframe_dropped_frames_total", cause="queue_full") == 8 + 30 - FRAME_QUEUE_LIMIT
+
+
+async def test_whole_gops_are_counted_over_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bursts and spikes add up over heartbeats and over readers; that spikes cannot be seen ends with its reader."""
+    beats = [replace(heartbeat(), bursts=1, spikes=3), replace(heartbeat(), bursts=2, spikes=3, spikes_blind=1)]
+    script = [OPENED, *beats, 0.2, Ended(EndCode.END_OF_STREAM, math.nan, "")]
+    scene = Scene(monkeypatch, script, [OPENED, replace(heartbeat(), bursts=5), 60.0])
+    async with scene.running() as session:
+        await scene.until(lambda: session.is_spikes_blind)
+        assert scene.metrics.value("stopframe_spikes_blind_streams") == 1
+        await scene.until(lambda: session.bursts == 7)
+
+        assert (session.spikes, session.is_spikes_blind) == (3, False)
+    assert scene.metrics.value("stopframe_bursts_total") == 7
+    assert scene.metrics.value("stopframe_spikes_total") == 3
+    assert scene.metrics.value("stopframe_spikes_blind_streams") == 0
 
 
 async def test_what_waits_too_long_makes_room_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

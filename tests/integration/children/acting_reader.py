@@ -11,7 +11,7 @@ from dataclasses import replace
 from streams import wire
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.job import Job
-from streams.wire import Adjust, EndCode, Ended, Heartbeat, LookCloser, Opened
+from streams.wire import Adjust, Burst, EndCode, Ended, Heartbeat, LookCloser, Opened
 
 OPENED = Opened("h264", 640, 360, 1, 7, has_seccomp=True, limits_network=True, open_seconds=0.1)
 
@@ -130,6 +130,8 @@ def play_lie(fd: int, which: str) -> None:
         "from_the_future": [OPENED, frame(0, age=-2.0)],
         "decoded_before": [OPENED, frame(0, ahead=-0.5)],
         "clock_ahead": [OPENED, heartbeat(sent_ahead=2.0)],
+        "burst_repeats": [OPENED, Burst((replace(frame(3), reason=SampleReason.SPIKE),) * 2)],
+        "burst_first": [Burst((replace(frame(3), reason=SampleReason.SPIKE),))],
         "orders": [OPENED, LookCloser(1.0, 2.0)],
     }
     if which == "garbage":
@@ -156,6 +158,18 @@ def play_burst(fd: int, _: str) -> None:
     time.sleep(60)
 
 
+def play_whole_gops(fd: int, count: str) -> None:
+    """So many bursts of three frames, then keyframes, then the end."""
+    send(fd, OPENED)
+    for number in range(int(count)):
+        of_one_gop = (replace(frame(10 * number + place), reason=SampleReason.BURST) for place in range(3))
+        send(fd, Burst(tuple(of_one_gop)))
+    for sequence in range(100, 110):
+        send(fd, frame(sequence))
+    send(fd, Ended(EndCode.END_OF_STREAM, math.nan, ""))
+    time.sleep(60)
+
+
 def play_obey(fd: int, _: str) -> None:
     send(fd, OPENED)
     order = receive(fd)
@@ -177,5 +191,6 @@ PARTS: dict[str, Callable[[int, str], None]] = {
     "lie": play_lie,
     "flood": play_flood,
     "burst": play_burst,
+    "whole_gops": play_whole_gops,
     "obey": play_obey,
 }

@@ -9,6 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+_PICTURED_PAUSE_SECONDS = 1.0
+"""The longest pause after a reader that gave pictures: who has it end again and again gains no more than that."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReconnectSettings:
@@ -48,11 +51,20 @@ class Reconnect:
         self._crashes: deque[float] = deque()
         self._quarantines = 0
 
-    def lost(self, now: float, *, worked_seconds: float, is_crash: bool, longest_seconds: float | None = None) -> Pause:
+    def lost(
+        self,
+        now: float,
+        *,
+        worked_seconds: float,
+        is_crash: bool,
+        has_pictured: bool = False,
+        longest_seconds: float | None = None,
+    ) -> Pause:
         """A reader that had worked for `worked_seconds` is gone; a crash is a process that ended without a word.
 
         A crash is made good at once: quarantine bounds how often. `longest_seconds` is a lower limit of the pause than
-        the settings', for what may change at any moment.
+        the settings', for what may change at any moment; a source that `has_pictured` shows something, so that each
+        second of a pause is one in which nobody looks.
         """
         settings = self.settings
         if worked_seconds >= settings.steady_seconds:
@@ -65,6 +77,8 @@ class Reconnect:
         if self.failures == 1:
             return Pause(0.0)
         limit = settings.longest_seconds if longest_seconds is None else min(longest_seconds, settings.longest_seconds)
+        if has_pictured:
+            limit = min(limit, _PICTURED_PAUSE_SECONDS)
         return Pause(self._draw() * min(limit, settings.first_seconds * 2.0 ** min(self.failures - 2, 32)))
 
     def _crashed(self, now: float) -> Pause:

@@ -1,6 +1,7 @@
 """Why a stream cannot be seen, what is done about it, and when: pure, on a passed-in clock."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
@@ -14,6 +15,18 @@ from streams.wire import EndCode, Ended, Heartbeat
 
 _LONGEST_SILENCE_SECONDS = 300.0
 """A stream that is blind again and again is told of at least this often."""
+
+_FORGOTTEN_AFTER_SECONDS = 2 * _LONGEST_SILENCE_SECONDS
+"""Nothing was told for so long: the next blindness is told as a first one."""
+
+_LEAST_SECONDS = 1.0
+"""However much a stream hid before, so long it is blind anew before that is told."""
+
+_PAID_BACK = 0.25
+"""What was hidden and not told is forgiven at this rate while the stream is seen: who is blind for a fifth of the time,
+or for `detect_within` at a time, shows as much as was promised."""
+
+_RECORDS_KEPT = 4096
 
 _ERRING_SECONDS = 2.5
 """Decoding that fails in every heartbeat for so long, without one picture, is no accident of the network."""
@@ -121,38 +134,124 @@ class BlindAlert:
 
 
 @dataclass(slots=True)
+class Record:
+    """What is known of one publisher's blindness over all his sessions: who comes back does not begin anew.
+
+    `owed_seconds` is earlier blindness that nobody was told of, `blamed_seconds` what of it was his doing and is not
+    cut for yet, both as far as they are not forgiven.
+    """
+
+    owed_seconds: float = 0.0
+    blamed_seconds: float = 0.0
+    seen_since: float = -math.inf
+    again_at: float = -math.inf
+    _tellings: int = 0
+    _told_at: float = -math.inf
+    _told_at_once: set[Cause] = field(default_factory=set)
+
+    def forgive(self, now: float) -> None:
+        """He was seen, or away, until `now`."""
+        forgiven = _PAID_BACK * max(0.0, now - self.seen_since)
+        self.owed_seconds = max(0.0, self.owed_seconds - forgiven)
+        self.blamed_seconds = max(0.0, self.blamed_seconds - forgiven)
+        self.seen_since = max(now, self.seen_since)
+
+    def told(self, cause: Cause, after_seconds: float, now: float) -> None:
+        """A blindness was told; the next one is at a distance that grows with each."""
+        if now - self._told_at > _FORGOTTEN_AFTER_SECONDS:
+            self._tellings = 0
+            self._told_at_once.clear()
+        distance = max(1.0, after_seconds) * 2 ** min(self._tellings, 16)
+        self._told_at, self.again_at = now, now + min(distance, _LONGEST_SILENCE_SECONDS)
+        self._tellings += 1
+        if after_seconds <= 0:
+            self._told_at_once.add(cause)
+
+    def waits(self, cause: Cause, after_seconds: float) -> bool:
+        """Whether a telling keeps its distance; what is to be told at once does not, the first time."""
+        return after_seconds > 0 or cause in self._told_at_once
+
+
+class Records:
+    """The records of the streams that were watched last; streams are told apart by `stream_id`."""
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[str, Record] = OrderedDict()
+
+    def of(self, stream_id: str) -> Record:
+        """The record of one stream, new if there is none."""
+        record = self._records.setdefault(stream_id, Record())
+        self._records.move_to_end(stream_id)
+        if len(self._records) > _RECORDS_KEPT:
+            self._records.popitem(last=False)
+        return record
+
+
+@dataclass(slots=True)
 class Blindness:
     """Whether one stream can be seen, since when it cannot and why; and when that is to be told.
 
     Each blindness is told once for each of its causes, and one telling after the other at growing distances, up to
     `_LONGEST_SILENCE_SECONDS`. A cause whose rule asks for more than was asked for is told at once; a cut is asked for
     again as long as the blindness lasts.
+
+    A blindness that ends, with the session or by a picture, before it was told is counted towards the next, as far as
+    it was longer than `within_seconds`: else a publisher who has a picture seen whenever it would be told could hide
+    all the rest. Towards a cut only the time counts whose cause lets him be cut.
     """
 
     rules: Mapping[Cause, BlindRule]
     since_at: float | None
     cause: Cause
+    within_seconds: float = 3.0
+    record: Record = field(default_factory=Record)
     _told: dict[Cause, Step] = field(default_factory=dict)
-    _tellings: int = 0
-    _again_at: float = -math.inf
+    _cause_at: float = -math.inf
+    _blamed: float = 0.0  # seconds of this blindness, up to `_cause_at`, that are the publisher's doing
+
+    def __post_init__(self) -> None:
+        """Count from the beginning if it begins blind."""
+        if self.since_at is not None:
+            self._begin(self.since_at)
 
     def lost(self, cause: Cause, at: float) -> None:
         """Nothing can be seen because of `cause`; since `at`, unless it was so before."""
-        self.cause = _TOLD_AS.get(cause, cause)
+        cause = _TOLD_AS.get(cause, cause)
         if self.since_at is None:
-            self.since_at = at
+            self._begin(at)
+        elif cause is not self.cause:
+            self._settle_blame(at)
+        self.cause = cause
 
-    def regained(self) -> None:
-        """The stream can be seen."""
+    def regained(self, at: float) -> None:
+        """The stream can be seen, as what it showed at `at` was."""
+        if self.since_at is None:
+            return
+        self._settle_blame(at)
+        record = self.record
+        if self._told:
+            record.owed_seconds = 0.0
+        else:
+            record.owed_seconds += max(0.0, at - self.since_at - self.within_seconds)
+        if Step.CUT in self._told.values():
+            record.blamed_seconds = 0.0
+        else:
+            record.blamed_seconds += max(0.0, self._blamed - self.within_seconds)
+        record.seen_since = max(at, record.seen_since)
         self.since_at = None
         self._told.clear()
+
+    def _begin(self, at: float) -> None:
+        self.record.forgive(at)
+        self.since_at = self._cause_at = at
+        self._blamed = 0.0
 
     def is_overdue(self, now: float) -> bool:
         """Whether it lasts longer than its rule allows, told or not, and is not to be ignored."""
         rule = self.rules.get(self.cause)
         if self.since_at is None or rule is None or rule.action is Reaction.IGNORE:
             return False
-        return now - self.since_at >= rule.after_seconds
+        return now >= self._reached_at(self.since_at, rule)
 
     def due_at(self) -> float:
         """When there will be something to tell if nothing changes; infinite if there will not."""
@@ -164,7 +263,8 @@ class Blindness:
         if told is not None and told >= step and step is not Step.CUT:
             return math.inf
         is_more = step > max(self._told.values(), default=Step.OFF) and step is Step.CUT
-        return max(self.since_at + rule.after_seconds, -math.inf if is_more else self._again_at)
+        is_at_once = is_more or not self.record.waits(self.cause, rule.after_seconds)
+        return max(self._reached_at(self.since_at, rule), -math.inf if is_at_once else self.record.again_at)
 
     def take(self, now: float) -> BlindAlert | None:
         """What is to be told now, if anything; the answer is taken as done."""
@@ -172,10 +272,21 @@ class Blindness:
             return None
         rule = self.rules[self.cause]
         self._told[self.cause] = _step(rule)
-        distance = max(1.0, rule.after_seconds) * 2 ** min(self._tellings, 16)
-        self._again_at = now + min(distance, _LONGEST_SILENCE_SECONDS)
-        self._tellings += 1
+        self.record.told(self.cause, rule.after_seconds, now)
         return BlindAlert(self.cause, _step(rule), self.since_at)
+
+    def _settle_blame(self, at: float) -> None:
+        at = max(at, self._cause_at)
+        if self.cause not in NOT_TO_CUT:
+            self._blamed += at - self._cause_at
+        self._cause_at = at
+
+    def _reached_at(self, since_at: float, rule: BlindRule) -> float:
+        """When nothing was seen for as long as the rule allows; for a cut: by the publisher's doing."""
+        soonest = since_at + min(rule.after_seconds, _LEAST_SECONDS)
+        if rule.action is Reaction.CUT:
+            return max(soonest, self._cause_at + rule.after_seconds - self._blamed - self.record.blamed_seconds)
+        return max(soonest, since_at + rule.after_seconds - self.record.owed_seconds)
 
 
 class FailingDecoder:

@@ -27,6 +27,7 @@ from detector.api.view import (
     pick,
 )
 from detector.bank_watch import BankWatch
+from detector.blindness import Records
 from detector.config.config import Config
 from detector.config.exposure import exposure_notes, warn_of_exposure
 from detector.config_file import ConfigFile
@@ -86,6 +87,7 @@ class Service:
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works = Works(())
+        self._blind_records = Records()
         self._renewal = Renewal(self._all_sessions, self._wanted_settings)
         self._reloader = (
             Reloader(file, parts.manifests, parts.metrics, in_force=lambda: self.config, take=self.reconfigure)
@@ -287,7 +289,8 @@ class Service:
         settings = session_settings(self.config, watched.key.path, watched.kind, watched.url)
         parts = SessionParts(self.nursery, self.pool, self.metrics, self._respond)
         name = stream_id(self._secret, watched.key)
-        return StreamSession(name, watched.key, settings, parts, connection=watched.connection)
+        record = self._blind_records.of(name)
+        return StreamSession(name, watched.key, settings, parts, connection=watched.connection, record=record)
 
     def _all_sessions(self) -> Iterator[StreamSession]:
         return iter([*self.supervisor.sessions.values(), *self.supervisor.leaving.values()])

@@ -15,7 +15,7 @@ import structlog
 
 from detector.analysis.pool import AnalysisPool
 from detector.backoff import Pause, Reconnect, ReconnectSettings
-from detector.blindness import BlindAlert, BlindRule, default_rules
+from detector.blindness import BlindAlert, BlindRule, Record, default_rules
 from detector.config.config import CloserLook
 from detector.coverage import Cause, Coverage
 from detector.events import Decision, Step, StreamKey
@@ -91,7 +91,14 @@ class StreamSession:
     """
 
     def __init__(
-        self, stream_id: str, key: StreamKey, settings: SessionSettings, parts: SessionParts, *, connection: str = ""
+        self,
+        stream_id: str,
+        key: StreamKey,
+        settings: SessionSettings,
+        parts: SessionParts,
+        *,
+        connection: str = "",
+        record: Record | None = None,
     ) -> None:
         self.stream_id = stream_id
         self.key = key
@@ -103,7 +110,7 @@ class StreamSession:
         self._parts = parts
         self.started_at = parts.clock()
         self.since = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self.sight = Sight(self.started_at, settings.sight)
+        self.sight = Sight(self.started_at, settings.sight, record)
         self.judge = Judge(
             stream_id,
             self.session,
@@ -127,6 +134,7 @@ class StreamSession:
         self._reconnect = Reconnect(settings.reconnect, SystemRandom().random)
         self._closer_until = -math.inf
         self._cpu_seconds_before = 0.0
+        self._has_opened = False
         self._heartbeat: Heartbeat | None = None
         self._keeper: Keeper | None = None
         self._patience: asyncio.Timeout | None = None
@@ -256,6 +264,7 @@ class StreamSession:
     async def _read_until_it_ends(self) -> Ended | Exception | None:
         """Return how the reader ended; None where it was no longer wanted."""
         self._is_awaited.clear()
+        self._has_opened = False
         try:
             async with asyncio.timeout(None) as self._patience:
                 return await self._read()
@@ -306,6 +315,7 @@ class StreamSession:
     async def _take(self, message: Message) -> None:
         match message:
             case Opened():
+                self._has_opened = True
                 self.sight.source_opened(message, self._parts.clock())
                 log.info(
                     "session.opened",
@@ -358,6 +368,7 @@ class StreamSession:
     def _note_end(self, ending: Ended | Exception, begun_at: float) -> Pause:
         """Write down how a reader ended, and say how long to wait for the next."""
         now = self._parts.clock()
+        has_pictured = self._has_opened and self.sight.has_pictures
         self.sight.reader_ended(ending, now)
         self._sight_moved()
         if isinstance(ending, Ended):
@@ -374,6 +385,7 @@ class StreamSession:
             now,
             worked_seconds=now - begun_at,
             is_crash=isinstance(ending, ReaderFailed),
+            has_pictured=has_pictured,
             longest_seconds=self.settings.job.sampling.detect_within_seconds if is_waiting else None,
         )
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from detector.blindness import Blindness, BlindRule, FailingDecoder, cause_of
+from detector.blindness import Blindness, BlindRule, FailingDecoder, Record, cause_of
 from detector.coverage import Cause, Coverage, Ledger
 from streams.frame import MAX_TRACKS, Frame
 from streams.sampling import SamplingMode, SamplingSettings
@@ -18,6 +18,15 @@ _PICTURELESS_PROMISES = 2.0
 
 _FLOWING_SECONDS = 1.0
 """Packets that came so recently are coming."""
+
+_DECODING_SECONDS = 0.25
+"""A packet that came so much after a picture was due had it decoded."""
+
+_LONGEST_PACE_SECONDS = 60.0
+"""In mode `keyframes` the publisher sets the pace; after so long without a keyframe he has set none."""
+
+_HEARD_LATER_SECONDS = 1.0
+"""That a source is open, or a track is heard, may be told so long after its first picture arrived."""
 
 _FIRST_PICTURE_SECONDS = 2.0
 """A source that was open for so long, whose keyframes came and gave errors, will hardly give pictures."""
@@ -39,13 +48,14 @@ class Sight:
     at last.
     """
 
-    def __init__(self, now: float, settings: SightSettings) -> None:
+    def __init__(self, now: float, settings: SightSettings, record: Record | None = None) -> None:
         self.state = "connecting"
         self.code = ""
         self.opened: Opened | None = None
         self.last_sample_at: float | None = None
         self.last_packet_at: float | None = None
-        self.blindness = Blindness(settings.rules, now, Cause.CONNECTING)
+        within_seconds = settings.sampling.detect_within_seconds
+        self.blindness = Blindness(settings.rules, now, Cause.CONNECTING, within_seconds, record or Record())
         self._settings = settings
         self._ledger = Ledger(now, settings.sampling.detect_within_seconds, Cause.CONNECTING)
         self._tracks: set[int] = set()
@@ -57,11 +67,13 @@ class Sight:
         self._failing = FailingDecoder()
         self._is_throttled = False
         self._throttled_seconds = 0.0
+        self._throttled_at_picture: dict[int, float] = {}
 
     def adjust(self, settings: SightSettings) -> None:
         """Go by other settings from now on."""
         self._settings = settings
         self.blindness.rules = settings.rules
+        self.blindness.within_seconds = settings.sampling.detect_within_seconds
         self._ledger.adjust(settings.sampling.detect_within_seconds)
 
     def account(self, now: float) -> Coverage:
@@ -71,13 +83,14 @@ class Sight:
     def end(self, at: float) -> None:
         """The session ended; its account is final."""
         self.state = "ended"
+        self.blindness.regained(at)
         self._ledger.end(at)
 
     def note(self, cause: Cause, at: float) -> None:
         """From `at` on, what is not seen is not seen because of `cause`."""
         self._ledger.cause(cause, at)
         if cause in (Cause.UNSAMPLED, Cause.LOW_INFORMATION):
-            self.blindness.regained()
+            self.blindness.regained(at)
         else:
             self.blindness.lost(cause, at)
 
@@ -94,12 +107,14 @@ class Sight:
         self._sampled_at.clear()
         self._failing = FailingDecoder()
         self._is_throttled, self._throttled_seconds = False, 0.0
+        self._throttled_at_picture.clear()
         self.note(Cause.NO_KEYFRAME, now)
 
     def frame_came(self, frame: Frame) -> None:
         """A reader gave a picture."""
         self._tracks.add(frame.track)
         self._picture_at[frame.track] = frame.decoded_at
+        self._throttled_at_picture[frame.track] = self._throttled_seconds
         self._failing.pictured()
 
     def beat(self, beat: Heartbeat) -> None:
@@ -114,12 +129,22 @@ class Sight:
             return
         trouble = self._trouble(beat)
         if trouble is not None:
-            if self.state == "live" or trouble[0] is not self.blindness.cause:
+            if self.state == "live" or self.blindness.since_at is None or trouble[0] is not self.blindness.cause:
                 self.note(*trouble)
             self.state = "stalled"
         elif self.state == "stalled" and self.quiet_seconds(beat) < _FLOWING_SECONDS:
-            self.note(Cause.UNSAMPLED if self._last_picture_at() is not None else Cause.NO_KEYFRAME, beat.sent_at)
-            self.state = "live"
+            self._trouble_passed(beat)
+
+    def _trouble_passed(self, beat: Heartbeat) -> None:
+        """Packets come, and nothing is wrong with them; whether anything is seen is for pictures to say."""
+        picture_at, since_at = self._last_picture_at(), self.blindness.since_at
+        if picture_at is None:
+            self.note(Cause.NO_KEYFRAME, beat.sent_at)
+        elif since_at is None or self.blindness.cause is Cause.STALL or picture_at > since_at:
+            self.note(Cause.UNSAMPLED, beat.sent_at)
+        else:
+            return
+        self.state = "live"
 
     def quiet_seconds(self, beat: Heartbeat) -> float:
         """How long the source that is open had sent no packet when `beat` was sent; 0 while none is open."""
@@ -141,14 +166,22 @@ class Sight:
     def looked(self, frame: Frame, *, is_low_information: bool) -> None:
         """A frame was analysed."""
         track, at = frame.track, frame.arrived_at
-        self._looked_at[track] = at
+        self._looked_at[track] = max(at, self._looked_at.get(track, at))
         if is_low_information:
             self._ledger.cause(Cause.LOW_INFORMATION, at)
         else:
             self._sampled_at[track] = max(at, self._sampled_at.get(track, at))
             self._note_sample()
-        if self._tracks <= self._looked_at.keys():
-            self.blindness.regained()
+        if self._is_all_seen_again():
+            self.blindness.regained(at)
+
+    def _is_all_seen_again(self) -> bool:
+        """Whether every track was looked at since the blindness began; what was in line before it began is no sight."""
+        since_at = self.blindness.since_at
+        if since_at is None or not self._tracks <= self._looked_at.keys():
+            return False
+        slack = _HEARD_LATER_SECONDS if self.blindness.cause is Cause.NO_KEYFRAME else 0.0
+        return min(self._looked_at.values()) > since_at - slack
 
     def _note_sample(self) -> None:
         if not self._tracks <= self._sampled_at.keys():
@@ -170,6 +203,11 @@ class Sight:
         self._is_throttled = beat.throttled_seconds > self._throttled_seconds
         self._throttled_seconds = beat.throttled_seconds
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the source that was opened last gave any."""
+        return bool(self._picture_at)
+
     def _last_picture_at(self) -> float | None:
         """When the track that is longest without a picture had its last; None while any has none."""
         is_complete = bool(self._picture_at) and self._tracks <= self._picture_at.keys()
@@ -185,21 +223,26 @@ class Sight:
                 return cause, self._failing.erring_since
             if picture_at is None and beat.sent_at - self._opened_at > _FIRST_PICTURE_SECONDS:
                 return cause, beat.sent_at
-        unseen_seconds = 0.0 if picture_at is None else beat.sent_at - picture_at
-        if (
-            picture_at is not None
-            and self._is_throttled
-            and unseen_seconds > self._settings.sampling.detect_within_seconds
-        ):
-            return Cause.OVERLOAD, picture_at
-        if unseen_seconds > self._patience_seconds(beat, has_errors=bool(cause)):
-            return cause or Cause.NO_VIDEO, beat.sent_at
-        return None
+        if picture_at is None:
+            return None
+        return self._missed(beat, cause, picture_at)
 
-    def _patience_seconds(self, beat: Heartbeat, *, has_errors: bool) -> float:
-        """How long pictures may be missing that came once: longer than any stream that is looked at explains."""
+    def _missed(self, beat: Heartbeat, cause: Cause | None, picture_at: float) -> tuple[Cause, float] | None:
+        """Why no picture came since the one at `picture_at`, if one should have."""
         sampling = self._settings.sampling
-        expected_seconds = sampling.detect_within_seconds
-        if sampling.mode is SamplingMode.KEYFRAMES:  # the publisher sets the pace
-            expected_seconds = max(expected_seconds, beat.gop_seconds) if has_errors else math.inf
-        return _PICTURELESS_PROMISES * expected_seconds
+        unseen_seconds = beat.sent_at - picture_at
+        # What was passed over for want of CPU time stays unseen until the next keyframe, however far off that is.
+        was_throttled = self._throttled_seconds > min(self._throttled_at_picture.values())
+        if was_throttled and unseen_seconds > sampling.detect_within_seconds:
+            return Cause.OVERLOAD, picture_at
+        if sampling.mode is not SamplingMode.KEYFRAMES:
+            due_seconds = sampling.detect_within_seconds + _DECODING_SECONDS
+            if cause is not None and self._quiet_since - picture_at > due_seconds:
+                return cause, picture_at
+            is_missing = unseen_seconds > _PICTURELESS_PROMISES * sampling.detect_within_seconds
+            return (cause or Cause.NO_VIDEO, picture_at) if is_missing else None
+        pace_seconds = max(sampling.detect_within_seconds, beat.gop_seconds)  # the publisher sets it
+        if cause is None:
+            pace_seconds = max(pace_seconds, _LONGEST_PACE_SECONDS / _PICTURELESS_PROMISES)
+        is_missing = unseen_seconds > _PICTURELESS_PROMISES * pace_seconds
+        return (cause or Cause.NO_KEYFRAME, picture_at) if is_missing else None

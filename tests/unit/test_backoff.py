@@ -50,6 +50,14 @@ def test_a_source_that_worked_is_tried_at_once_again() -> None:
     assert reconnect.failures == 1
 
 
+def test_a_stream_that_shows_something_is_never_left_unwatched_for_long() -> None:
+    """Whoever has each of his readers end after a picture gains a second at most, however often he does it."""
+    reconnect = Reconnect(SETTINGS, lambda: 0.999)
+    for number in range(50):
+        pause = reconnect.lost(number * 5.0, worked_seconds=4.0, is_crash=False, has_pictured=True)
+        assert pause.seconds < 1.0
+
+
 def test_what_may_change_at_any_moment_is_looked_at_more_often() -> None:
     """A shorter limit holds for this pause alone."""
     reconnect = Reconnect(SETTINGS, lambda: 0.999)

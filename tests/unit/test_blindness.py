@@ -12,6 +12,8 @@ from detector.blindness import (
     BlindRule,
     FailingDecoder,
     Reaction,
+    Record,
+    Records,
     cause_of,
     default_rules,
 )
@@ -82,7 +84,7 @@ def test_blindness_that_comes_and_goes_is_told_ever_more_rarely() -> None:
     blindness, told = seeing(), []
     for second in range(3600):
         if second < 3000 and second % 7 == 0:
-            blindness.regained()
+            blindness.regained(second)
             blindness.lost(Cause.STALL, second)
         if blindness.take(float(second)):
             told.append(second)
@@ -114,8 +116,93 @@ def test_a_cut_is_asked_for_at_once_and_again_while_the_blindness_lasts() -> Non
     told = tellings(blindness, 60.0, 3.5)
     assert told[0] == (3.5, "codec", Step.CUT)
     assert len(told) > 2
-    blindness.regained()
+    blindness.regained(60.0)
     assert not tellings(blindness, 600.0, 60.0)
+
+
+def test_nobody_is_cut_for_the_time_that_was_not_his_doing() -> None:
+    """A server that was away for a minute leaves a publisher the whole of his own time; he is cut when it is over."""
+    blindness = seeing(default_rules() | {Cause.STALL: BlindRule(Reaction.CUT, 3.0)})
+    blindness.lost(Cause.UNREACHABLE, 0.0)
+    blindness.lost(Cause.STALL, 60.0)
+    blindness.lost(Cause.CONNECTING, 62.0)
+    assert [one for one in tellings(blindness, 70.0) if one[2] is Step.CUT] == []
+    blindness.lost(Cause.STALL, 70.0)
+    assert tellings(blindness, 80.0, 70.0)[0] == (71.0, "stall", Step.CUT)
+
+
+def test_hiding_again_and_again_for_less_than_is_told_adds_up() -> None:
+    """A picture in every eleven seconds buys nobody ten in which he is not seen, in one session or in many."""
+    rules = default_rules() | {Cause.NO_KEYFRAME: BlindRule(Reaction.CUT, 12.0)}
+    for sessions in (1, 9):
+        record, told = Record(), []
+        blindness = Blindness(rules, None, Cause.CONNECTING, 3.0, record)
+        for second in range(100):
+            if second % 11 == 0:
+                blindness.regained(float(second))
+                if sessions > 1:
+                    blindness = Blindness(rules, second + 0.5, Cause.NO_KEYFRAME, 3.0, record)
+                blindness.lost(Cause.NO_KEYFRAME, second + 0.5)
+            alert = blindness.take(float(second))
+            if alert is not None:
+                told.append((second, alert.step))
+        assert told[0][0] < 18
+        assert told[0][1] is Step.CUT
+
+
+def test_a_promise_kept_owes_nothing() -> None:
+    """Three seconds now and then are what `detect_within` allows; ten in a minute are forgiven; nobody is paged."""
+    for hidden, every in ((3.0, 4.0), (10.0, 60.0)):
+        blindness, at = seeing(), 0.0
+        while at < 3600.0:
+            blindness.lost(Cause.NO_KEYFRAME, at)
+            assert blindness.take(at + hidden) is None
+            blindness.regained(at + hidden)
+            at += every
+
+
+def test_who_comes_back_all_the_time_fills_no_inbox() -> None:
+    """A new session each two seconds, each of them blind at once: the distances grow over all of them."""
+    records, told = Records(), []
+    for second in range(0, 3600, 2):
+        blindness = Blindness(default_rules(), float(second), Cause.CONNECTING, 3.0, records.of("one"))
+        blindness.lost(Cause.CODEC, second + 0.1)
+        told += [second for tenth in range(20) if blindness.take(second + tenth / 10)]
+        blindness.regained(second + 1.9)
+    assert 5 < len(told) < 25
+    assert max(later - earlier for earlier, later in itertools.pairwise(told)) <= 302
+
+
+def test_a_quarantine_is_told_at_once_whatever_was_told_before() -> None:
+    """Whoever has used up the patience with small faults does not crash his readers unnoticed; once, not each time."""
+    blindness = seeing()
+    for second in range(0, 90, 10):
+        blindness.lost(Cause.STALL, float(second))
+        tellings(blindness, second + 8.0, second)
+        blindness.regained(second + 9.0)
+    blindness.lost(Cause.CRASH_LOOP, 100.0)
+    assert tellings(blindness, 102.0, 100.0) == [(100.0, "crash_loop", Step.REVIEW)]
+    blindness.regained(103.0)
+    blindness.lost(Cause.CRASH_LOOP, 104.0)
+    assert tellings(blindness, 106.0, 104.0) == []
+
+
+def test_old_faults_are_forgotten() -> None:
+    """What was told in the morning delays nothing in the evening; and no more streams are remembered than fit."""
+    blindness = seeing()
+    for hour in range(12):
+        blindness.lost(Cause.STALL, hour * 3600.0)
+        assert blindness.take(hour * 3600.0 + 3.0) is not None
+        blindness.regained(hour * 3600.0 + 4.0)
+        blindness.lost(Cause.STALL, hour * 3600.0 + 10.0)
+        assert blindness.take(hour * 3600.0 + 13.0) is not None
+        blindness.regained(hour * 3600.0 + 14.0)
+
+    records = Records()
+    first = records.of("0")
+    for number in range(1, 5000):
+        records.of(str(number))
+    assert records.of("0") is not first
 
 
 def test_what_is_ignored_is_silent() -> None:

@@ -413,6 +413,18 @@ async def test_a_container_without_video_is_opened_anew_soon(monkeypatch: pytest
     assert max(pause.seconds for pause in pauses) <= SamplingSettings().detect_within_seconds
 
 
+async def test_a_source_that_gave_pictures_is_opened_anew_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what this reader showed counts: one that cannot be opened any more is tried ever more rarely."""
+    session = Scene(monkeypatch).session
+    session.sight.source_opened(OPENED, time.monotonic())
+    session.sight.frame_came(frame(1))
+    for has_opened, longest in ((True, 1.0), (False, 10.0)):
+        session._has_opened = has_opened
+        ended = [Ended(EndCode.TRACKS_CHANGED, math.nan, "") for _ in range(60)]
+        pauses = [session._note_end(one, time.monotonic()).seconds for one in ended]
+        assert longest / 2 < max(pauses) <= longest
+
+
 async def test_other_sampling_is_told_to_the_reader_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream need not be opened anew to be looked at more closely; a reader that does not listen is replaced."""
     scene = Scene(monkeypatch, [OPENED, frame(1), 60.0], [OPENED, 60.0])

@@ -102,9 +102,95 @@ def test_pictures_that_stop_while_packets_come_are_missed() -> None:
         broken.beat(beat(half / 2, errors=max(0, half - 6)))
         sound.beat(beat(half / 2))
     assert (broken.blindness.cause, broken.blindness.since_at) == (Cause.DECODE_ERRORS, 3.0)
-    assert sound.blindness.cause is Cause.NO_VIDEO
-    assert sound.blindness.since_at is not None
-    assert sound.blindness.since_at > 8.0
+    assert alerts(broken, 6.0) == [(6.0, "decode_errors")]
+    assert (sound.blindness.cause, sound.blindness.since_at) == (Cause.NO_VIDEO, 2.5), "nothing was seen since then"
+    assert sound.state == "stalled"
+
+
+def test_errors_now_and_then_and_no_picture_are_told_once_one_was_due() -> None:
+    """Hollow keyframes two seconds apart: a packet came later than a picture was promised, and none was there."""
+    seen = sight()
+    see(seen, 2.0)
+    for quarter in range(9, 40):
+        seen.beat(beat(quarter / 4, keyframes_without_picture=(quarter - 8) // 8))
+    assert (seen.blindness.cause, seen.blindness.since_at) == (Cause.KEYFRAME_WITHOUT_PICTURE, 2.0)
+
+    slow = sight()
+    see(slow, 2.0)
+    slow.beat(beat(2.5, errors=1))
+    slow.beat(beat(6.0, quiet=1.5, errors=1))
+    assert slow.state == "live", "whoever sends a packet every few seconds had none in which a picture was due"
+
+
+def test_a_row_of_errors_that_pauses_is_no_picture() -> None:
+    """One heartbeat without an error ends no blindness, and the next one does not begin it anew."""
+    seen = sight()
+    see(seen, 2.0)
+    for half in range(5, 16):
+        seen.beat(beat(half / 2, errors=half - (half > 11)))
+        if half >= 10:
+            assert seen.blindness.since_at == 2.5, half
+
+
+def test_one_track_that_is_seen_hides_no_other_that_is_not() -> None:
+    """Of two tracks one shows nothing any more: looks at the other end nothing, however often they come."""
+    seen = sight()
+    for half in range(2, 40):
+        see(seen, half / 2, track=0)
+        if half < 8:
+            see(seen, half / 2, track=1)
+        seen.beat(beat(half / 2 + 0.1, tracks_heard=0b11))
+
+    assert (seen.blindness.cause, seen.blindness.since_at) == (Cause.NO_VIDEO, 3.5)
+    assert alerts(seen, 20.0)[0][1] == "no_video"
+
+
+def test_a_frame_that_waited_in_line_ends_no_blindness() -> None:
+    """What arrived before the last packet is judged late, and shows nothing of what came after."""
+    seen = sight()
+    see(seen, 1.0)
+    seen.beat(beat(3.5, quiet=2.0))
+    seen.beat(beat(4.0, quiet=2.5))
+    seen.looked(frame(1.5), is_low_information=False)
+    seen.beat(beat(4.5, quiet=3.0))
+    assert (seen.blindness.cause, seen.blindness.since_at) == (Cause.STALL, 1.5)
+
+
+def test_a_reader_that_gave_up_a_gop_for_cpu_time_blames_nobody() -> None:
+    """After the share is there again nothing can be decoded until the next keyframe: that is overload, not no video."""
+    seen = sight()
+    see(seen, 1.0)
+    for half in range(2, 30):
+        seen.beat(beat(half / 2, throttled_seconds=min(half / 2, 2.5)))
+
+    assert (seen.blindness.cause, seen.blindness.since_at) == (Cause.OVERLOAD, 1.0)
+    assert alerts(seen, 14.0) == [(11.0, "overload")]
+
+
+def test_a_reader_replaced_whenever_it_would_be_told_is_told_by_what_adds_up() -> None:
+    """One picture every eleven seconds, then another track: no blindness lasts long enough, all together do."""
+    seen = sight()
+    told: list[tuple[float, str]] = []
+    for at in range(1, 60):
+        if at % 11 == 1:
+            see(seen, at + 0.1)
+            seen.reader_ended(Ended(EndCode.TRACKS_CHANGED, math.nan, ""), at + 0.5)
+            seen.source_opened(OPENED, at + 1.0)
+        alert = seen.blindness.take(at + 0.9)
+        if alert is not None:
+            told.append((at + 0.9, alert.cause.value))
+    assert told
+    assert told[0][0] < 20.0
+    assert told[0][1] == "no_keyframe"
+
+
+def test_keyframes_alone_that_never_come_again_are_told() -> None:
+    """In mode `keyframes` one picture does not vouch for the whole stream."""
+    seen = sight(SamplingMode.KEYFRAMES)
+    see(seen, 1.0)
+    for half in range(3, 140):
+        seen.beat(beat(half / 2))
+    assert alerts(seen, 70.0)[0][1] == "no_keyframe"
 
 
 def test_keyframes_alone_are_waited_for_as_long_as_the_publisher_takes() -> None:

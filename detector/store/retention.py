@@ -186,8 +186,7 @@ class Retention:
 def _roll_up_coverage(connection: sqlite3.Connection, gone: list[tuple[Any, ...]]) -> None:
     """Remove accounts; a stream counts for its day once the last account of that day has gone."""
     tally = Tally()
-    for updated_at_ms, _, _, seen, skipped, blind in gone:
-        tally.coverage(updated_at_ms, seen, skipped, blind)
+    tally.coverage((row[0], *row[3:]) for row in gone)
     connection.executemany("DELETE FROM coverage WHERE stream_id = ? AND session = ?", [row[1:3] for row in gone])
     days = {(row[0] // DAY_MS, row[1]) for row in gone}
     left = "SELECT 1 FROM coverage WHERE stream_id = ? AND updated_at_ms >= ? AND updated_at_ms < ? LIMIT 1"

@@ -20,6 +20,7 @@ BENCHMARKS: Final = {
     "neighbours": "benchmarks.neighbours",
     "recovery": "benchmarks.recovery",
     "soak": "benchmarks.soak",
+    "upkeep": "benchmarks.upkeep",
 }
 """Each names a module with `measure(options: Options) -> Report`.
 

@@ -1,0 +1,61 @@
+"""Which frames stand for a GOP: those that differ, the most different of them if there are many."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.distinct import DistinctFrames
+from streams.frame import MAX_BURST_FRAMES
+
+SAME = 4.0
+
+
+def grey(level: int) -> np.ndarray:
+    return np.full((64, 64), level, np.uint8)
+
+
+def shown(levels: list[int]) -> DistinctFrames[int]:
+    """What keeps these grey cards, each as its place in the list."""
+    distinct: DistinctFrames[int] = DistinctFrames(SAME)
+    for place, level in enumerate(levels):
+        distinct.show(grey(level), lambda place=place: place)
+    return distinct
+
+
+@given(st.lists(st.integers(0, 255), max_size=60))
+def test_kept_frames_differ_and_stand_for_the_others(levels: list[int]) -> None:
+    """Kept frames differ from one another; where there was room, each other frame is like one of them."""
+    kept = shown(levels).take()
+
+    assert kept == sorted(set(kept))
+    assert len(kept) <= MAX_BURST_FRAMES
+    assert all(abs(levels[one] - levels[other]) > SAME for one in kept for other in kept if one != other)
+    if len(kept) < MAX_BURST_FRAMES:
+        assert all(min(abs(level - levels[one]) for one in kept) <= SAME for level in levels)
+
+
+@given(st.permutations([*range(0, 100, 5), 250]))
+def test_what_differs_most_is_kept_whenever_it_comes(levels: list[int]) -> None:
+    """Twenty cards that are somewhat alike do not crowd out the one that is like none of them."""
+    assert levels.index(250) in shown(levels).take()
+
+
+def test_what_was_taken_is_known() -> None:
+    """A frame that was handed over once does not come again, others do."""
+    distinct = shown([0, 50])
+    assert distinct.take() == [0, 1]
+    for level in (1, 52, 100):
+        distinct.show(grey(level), lambda level=level: level)
+
+    assert len(distinct) == 1
+    assert distinct.take() == [100]
+    assert distinct.take() == []
+
+
+def test_frame_of_which_nothing_can_be_made_takes_no_place() -> None:
+    """A frame that cannot be scaled is not kept, and the next like it may be."""
+    distinct: DistinctFrames[int] = DistinctFrames(SAME)
+    distinct.show(grey(7), lambda: None)
+    distinct.show(grey(7), lambda: 7)
+
+    assert distinct.take() == [7]

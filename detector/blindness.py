@@ -196,8 +196,8 @@ class Blindness:
     again as long as the blindness lasts.
 
     A blindness that ends, with the session or by a picture, before it was told is counted towards the next, as far as
-    it was longer than `within_seconds`: else a publisher who has a picture seen whenever it would be told could hide
-    all the rest. Towards a cut only the time counts whose cause lets him be cut.
+    nothing was seen for more than `within_seconds`: else a publisher who has a picture seen whenever it would be told
+    could hide all the rest. Towards a cut only the time counts whose cause lets him be cut.
     """
 
     rules: Mapping[Cause, BlindRule]
@@ -207,11 +207,13 @@ class Blindness:
     record: Record = field(default_factory=Record)
     _told: dict[Cause, Step] = field(default_factory=dict)
     _cause_at: float = -math.inf
+    _seen_at: float = -math.inf
     _blamed: float = 0.0  # seconds of this blindness, up to `_cause_at`, that are the publisher's doing
 
     def __post_init__(self) -> None:
         """Count from the beginning if it begins blind."""
         if self.since_at is not None:
+            self._seen_at = self.since_at  # nobody expects to see the beginning at once
             self._begin(self.since_at)
 
     def lost(self, cause: Cause, at: float) -> None:
@@ -226,18 +228,21 @@ class Blindness:
     def regained(self, at: float) -> None:
         """The stream can be seen, as what it showed at `at` was."""
         if self.since_at is None:
+            self._seen_at = max(at, self._seen_at)
             return
         self._settle_blame(at)
         record = self.record
+        beyond = max(0.0, at - max(self.since_at, self._seen_at + self.within_seconds))
         if self._told:
             record.owed_seconds = 0.0
         else:
-            record.owed_seconds += max(0.0, at - self.since_at - self.within_seconds)
+            record.owed_seconds += beyond
         if Step.CUT in self._told.values():
             record.blamed_seconds = 0.0
         else:
-            record.blamed_seconds += max(0.0, self._blamed - self.within_seconds)
+            record.blamed_seconds += min(self._blamed, beyond)
         record.seen_since = max(at, record.seen_since)
+        self._seen_at = max(at, self._seen_at)
         self.since_at = None
         self._told.clear()
 
@@ -297,8 +302,10 @@ class FailingDecoder:
         self._at_picture: Heartbeat | None = None
         self._erring_since: float | None = None
 
-    def pictured(self) -> None:
-        """A picture came out."""
+    def pictured(self, at: float) -> None:
+        """A picture came out of what arrived at `at`; one from before the row of errors says nothing about it."""
+        if self._erring_since is not None and at < self._erring_since:
+            return
         self._at_picture = self._before
         self._erring_since = None
 

@@ -111,11 +111,12 @@ class Sight:
         self.note(Cause.NO_KEYFRAME, now)
 
     def frame_came(self, frame: Frame) -> None:
-        """A reader gave a picture."""
-        self._tracks.add(frame.track)
-        self._picture_at[frame.track] = frame.decoded_at
-        self._throttled_at_picture[frame.track] = self._throttled_seconds
-        self._failing.pictured()
+        """A reader gave a picture; it shows what arrived, however much later it was decoded."""
+        track, at = frame.track, frame.arrived_at
+        self._tracks.add(track)
+        self._picture_at[track] = max(at, self._picture_at.get(track, at))
+        self._throttled_at_picture[track] = self._throttled_seconds
+        self._failing.pictured(at)
 
     def beat(self, beat: Heartbeat) -> None:
         """A reader's heartbeat: draw conclusions from what it does not say, too."""
@@ -178,8 +179,10 @@ class Sight:
     def _is_all_seen_again(self) -> bool:
         """Whether every track was looked at since the blindness began; what was in line before it began is no sight."""
         since_at = self.blindness.since_at
-        if since_at is None or not self._tracks <= self._looked_at.keys():
+        if not self._tracks <= self._looked_at.keys():
             return False
+        if since_at is None:
+            return True
         slack = _HEARD_LATER_SECONDS if self.blindness.cause is Cause.NO_KEYFRAME else 0.0
         return min(self._looked_at.values()) > since_at - slack
 

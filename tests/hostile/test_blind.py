@@ -186,4 +186,38 @@ async def test_keyframes_in_name_alone_are_told(nursery: Nursery) -> None:
     async with serving(paced(hollow_keyframes())) as url, watching(nursery, SourceKind.HTTP_TS, url) as watch:
         seconds, cause = await watch.first(within_seconds=20)
     assert cause in ("keyframe_without_picture", "decode_errors")
-    assert seconds < 4.0 + 6.6
+    assert seconds < 4.0 + 4.2
+
+
+async def test_a_change_of_pids_is_told_as_a_stall(nursery: Nursery) -> None:
+    """The old PID ends and a new one starts: the demuxer gives out nothing, which is told three seconds later."""
+    old, new = TransportWriter([Track(VIDEO_PID)]), TransportWriter([Track(VIDEO_PID + 1)])
+    size, chunks = Picture(640, 360), []
+    for number in range(10 * 15):
+        at, part = number / 15, number % 15
+        writer, pid = (old, VIDEO_PID) if at < 4.0 else (new, VIDEO_PID + 1)
+        data = size.repeat(part) if part else size.keyframe()
+        tables = b"" if part else writer.tables()
+        chunks.append((at, tables + writer.pes(pid, data, at, is_keyframe=not part)))
+    async with serving(chunks) as url, watching(nursery, SourceKind.HTTP_TS, url) as watch:
+        await watch.first(within_seconds=12)
+        told_at, cause = watch.told[0]
+        quiet = told_at - (watch.session.last_packet_at or 0.0)
+    assert cause == "stall"
+    assert 2.9 < quiet < 3.6
+
+
+async def test_a_track_that_goes_dark_beside_another_is_told(nursery: Nursery) -> None:
+    """The second of two tracks sends no picture any more while the first goes on: whoever watches it sees nothing."""
+    writer, size, chunks = TransportWriter([Track(VIDEO_PID), Track(VIDEO_PID + 1)]), Picture(640, 360), []
+    for number in range(14 * 15):
+        at, part = number / 15, number % 15
+        data = size.repeat(part) if part else size.keyframe()
+        payload = b"" if part else writer.tables()
+        for pid in (VIDEO_PID, VIDEO_PID + 1) if at < 3.0 else (VIDEO_PID,):
+            payload += writer.pes(pid, data, at, is_keyframe=not part)
+        chunks.append((at, payload))
+    async with serving(chunks) as url, watching(nursery, SourceKind.HTTP_TS, url) as watch:
+        seconds, cause = await watch.first(within_seconds=13)
+    assert cause == "no_video"
+    assert seconds < 3.0 + 7.6

@@ -155,6 +155,7 @@ def test_a_promise_kept_owes_nothing() -> None:
     for hidden, every in ((3.0, 4.0), (10.0, 60.0)):
         blindness, at = seeing(), 0.0
         while at < 3600.0:
+            blindness.regained(at)
             blindness.lost(Cause.NO_KEYFRAME, at)
             assert blindness.take(at + hidden) is None
             blindness.regained(at + hidden)
@@ -230,11 +231,12 @@ def test_a_decoder_that_gives_only_errors_is_told_from_a_disturbed_one() -> None
         failing.beat(beat(half / 2, errors=half))
         assert failing.erring_since is None
     for half in range(5, 8):
+        failing.pictured(-0.1)  # a look back at what had come before
         failing.beat(beat(half / 2, errors=half))
     assert failing.erring_since == 0.0
     assert failing.cause is Cause.DECODE_ERRORS
 
-    failing.pictured()
+    failing.pictured(4.0)
     assert (failing.erring_since, failing.cause) == (None, None)
     failing.beat(beat(4.0, errors=7, flagged=1))
     assert failing.cause is Cause.KEYFRAME_WITHOUT_PICTURE

@@ -122,6 +122,19 @@ def test_errors_now_and_then_and_no_picture_are_told_once_one_was_due() -> None:
     assert slow.state == "live", "whoever sends a packet every few seconds had none in which a picture was due"
 
 
+def test_a_look_back_at_what_came_before_is_no_picture_of_what_comes_now() -> None:
+    """Three seconds of errors are told although the reader decodes the last frame before them meanwhile."""
+    seen = sight()
+    see(seen, 3.0)
+    for half in range(7, 15):
+        if half == 12:
+            late = replace(frame(3.9), decoded_at=6.0)
+            seen.frame_came(late)
+            seen.looked(late, is_low_information=False)
+        seen.beat(beat(half / 2, errors=max(0, 2 * (half - 8))))
+    assert alerts(seen, 7.0) == [(7.0, "decode_errors")]
+
+
 def test_a_row_of_errors_that_pauses_is_no_picture() -> None:
     """One heartbeat without an error ends no blindness, and the next one does not begin it anew."""
     seen = sight()

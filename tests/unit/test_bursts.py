@@ -85,6 +85,19 @@ def test_share_that_changes_all_the_time_is_kept_on_average() -> None:
     assert count == pytest.approx(3000, abs=160)
 
 
+@pytest.mark.parametrize(("share", "gops", "chance"), [(0.05, 30, 0.98), (0.33, 5, 0.99)])
+def test_chance_of_what_every_gop_hides_is_as_documented(share: float, gops: int, chance: float) -> None:
+    """Whoever begins at any moment to hide something in each GOP of 2 s is found so likely within a minute, or 10 s."""
+    draw = random.Random(5)
+    bursts = Bursts(share, draw.random)
+    found = 0
+    for _ in range(4000):
+        chosen(bursts, draw.randrange(1, 40))
+        found += any(chosen(bursts, gops))
+
+    assert found / 4000 == pytest.approx(chance, abs=0.01)
+
+
 @given(share=st.floats(0.01, 1.0))
 def test_whatever_is_drawn_lies_in_the_block(share: float) -> None:
     """The last number below 1 chooses a place of the block like any other."""

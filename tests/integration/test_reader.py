@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streams.frame import Frame, SampleReason
+from streams.frame import MAX_BURST_FRAMES, Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.sender import Counters, Sender, ServiceGone, read_message
@@ -256,6 +256,23 @@ def test_live_stream_without_keyframes_is_decoded_when_time_is_up(media: MediaMa
     assert {frame.reason for frame in frames[1:]} == {SampleReason.DECODE_THROUGH}
     assert len(frames) >= 4
     assert max(later.arrived_at - earlier.arrived_at for earlier, later in pairwise(frames)) <= 1.05
+
+
+def test_whole_gops_come_as_one_message_each(media: MediaMaker) -> None:
+    """With every GOP decoded whole, each is told once it is over, in at most eight frames that differ."""
+    clip = Clip(frames=90, gop=30, b_frames=2)
+    sampling = SamplingSettings(burst_share=1.0)
+    with http_stream(media.clip(clip), clip.seconds) as (url, port), reading(http_job(url, port, sampling)) as reader:
+        reader.listen()
+
+    bursts = reader.all(Burst)
+    assert len(bursts) == reader.all(Heartbeat)[-1].bursts + 1 == 3  # the last one is not complete
+    for burst, begun_at in zip(bursts, (0.0, 1.0, 2.0), strict=True):
+        times = [frame.pts_seconds - reader.all(Frame)[0].pts_seconds for frame in burst.frames]
+        assert 3 <= len(times) <= MAX_BURST_FRAMES
+        assert all(begun_at - 0.001 <= at < begun_at + 1.0 for at in times)
+        assert {frame.reason for frame in burst.frames} == {SampleReason.BURST}
+        assert len({frame.plane for frame in burst.frames}) == len(times)
 
 
 def test_refresh_stream_is_watched_and_its_flags_counted(media: MediaMaker) -> None:

@@ -94,7 +94,7 @@ class Sampler:
         self._instant_at = -math.inf
         self._bursts = Bursts(settings.burst_share, draw)
         self._spikes = Spikes()
-        self._next_spike_at = -math.inf
+        self._spiked_at = self._next_spike_at = -math.inf
 
     @property
     def analysed_at(self) -> float:
@@ -137,7 +137,8 @@ class Sampler:
         self._usual_interval = _usual_interval(settings)
         self._interval = min(self._usual_interval, self._closer_interval)
         self._interval_from = self._instant_at = -math.inf
-        # A wait that was drawn for a longer interval would outlast the new one.
+        # What was drawn for a longer wait would outlast the new one.
+        self._next_spike_at = min(self._next_spike_at, self._spiked_at + 2.0 * settings.detect_within_seconds)
         self._next_keyframe_at = min(self._next_keyframe_at, self._tried_keyframe_at + self._interval)
         if self.gop_seconds > _LEAVES_ABOVE * settings.detect_within_seconds:
             self._keyframes_suffice = False
@@ -213,6 +214,7 @@ class Sampler:
         is_wanted = settings.spikes and settings.mode is SamplingMode.AUTO and not self._is_through
         if not is_wanted or arrived_at < self._next_spike_at:
             return False
+        self._spiked_at = arrived_at
         self._next_spike_at = arrived_at + 2.0 * self._draw() * settings.detect_within_seconds
         self._stays_through = True
         return True

@@ -531,6 +531,15 @@ def test_nobody_can_foresee_which_spikes_are_looked_at() -> None:
     assert pauses == {1, 2, 3}
 
 
+def test_pause_between_spikes_follows_a_shorter_promise() -> None:
+    """A pause that was drawn for minutes ends with the promise that it was drawn for."""
+    watched = Watched(SamplingSettings(600.0, spikes=True)).play(spiked({1}, count=2))
+    watched.sampler.adjust(SamplingSettings(3.0, spikes=True))
+    watched.play(spiked(set(range(8))), start=4.0)
+
+    assert watched.look.spikes >= 2
+
+
 @pytest.mark.parametrize("mode", SamplingMode)
 def test_modes_say_what_is_decoded_beyond_the_promise(mode: SamplingMode) -> None:
     """`keyframes` decodes keyframes alone; `full` decodes everything as it is, and bursts tell more of some GOPs."""

@@ -195,7 +195,7 @@ class Delivery:
             self.expired_total += expired
             log.warning("alert.expired", count=expired)
         since_ms = now_ms - round(self._settings.expired_is_problem_seconds * 1000)
-        self._expired = await self._outbox.expired_since(since_ms)
+        self._expired = await self._outbox.expired_since(since_ms, now_ms)
 
 
 def _why(error: Exception) -> str:

@@ -160,10 +160,14 @@ class Outbox:
             )
         )
 
-    async def expired_since(self, since_ms: int) -> dict[str, int]:
-        """Return how many alerts expired unaccepted since then, by sink."""
-        query = "SELECT sink, count(*) FROM deliveries WHERE state = 'expired' AND settled_at_ms >= ? GROUP BY sink"
-        return await self._database.read(lambda c: dict(c.execute(query, (since_ms,)).fetchall()))
+    async def expired_since(self, since_ms: int, now_ms: int) -> dict[str, int]:
+        """Return how many alerts expired unaccepted since then, by sink.
+
+        A time that is still to come is one of a run under a clock that stood ahead: it says nothing of what is now.
+        """
+        query = """SELECT sink, count(*) FROM deliveries
+            WHERE state = 'expired' AND settled_at_ms BETWEEN ? AND ? GROUP BY sink"""
+        return await self._database.read(lambda c: dict(c.execute(query, (since_ms, now_ms)).fetchall()))
 
     async def counts(self, sink: str) -> dict[str, int]:
         """Return how many rows of one sink are in each state."""

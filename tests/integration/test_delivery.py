@@ -336,6 +336,19 @@ async def test_expired_alerts_are_kept_counted_and_red(database: Database) -> No
         assert (len(sink.tried), delivery.expired_total) == (tried, 1)
 
 
+async def test_what_expired_under_a_clock_that_stood_ahead_leaves_health_green(database: Database) -> None:
+    """A run whose clock was a year ahead wrote times that are to come: the next one, set right, waits for none."""
+    ahead = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000 + 365 * 86_400_000)
+    sink = FakeSink(answer=lambda _: Receipt.NOBODY_LISTENS)
+    async with Delivery(Outbox(database), [sink], settings=_QUICK, clock=ahead) as delivery:
+        await delivery.submit(_alert())  # it was over a year ago, by that clock
+        await _until(delivery.problems)
+    async with Delivery(Outbox(database), [FakeSink()], settings=_QUICK) as delivery:
+        await asyncio.sleep(0.4)
+        assert delivery.problems() == []
+    assert await Outbox(database).counts("fake") == {"expired": 1}
+
+
 async def test_drain_tells_how_many_stay_open(database: Database) -> None:
     """Draining tries once more at once, waits no longer than told, and returns what is left on disk."""
     sink = FakeSink(answer=lambda _: Receipt.NOBODY_LISTENS)

@@ -23,6 +23,7 @@ from detector.canary import SecretPicture, secret_picture
 from detector.events import Observation, Step
 from detector.metrics import Metrics
 from detector.policy import BankRule, History, PolicySettings, decide
+from models.arrays import IndexCorrupt
 from models.banks import CANARY_BANK, put_canary
 from models.evidence import Inspection
 
@@ -36,6 +37,9 @@ _AFTER_MISS_SECONDS: Final = 15.0
 
 _START_SECONDS: Final = 10.0
 """Of the first test: its processes may still be taking up large banks."""
+
+_DISK_SECONDS: Final = 5.0
+"""A disk that hangs holds a test up for so long; then the processes show whether the entry is in force."""
 
 _LEAST_DEADLINE_SECONDS: Final = 2.0
 _BROKER_SECONDS: Final = 10.0
@@ -112,6 +116,8 @@ class SelfTest:
         self._deadline_seconds = deadline_seconds
         self._clock = clock or Clock()
         self._canary: SecretPicture | None = None
+        self._putting: asyncio.Task[bool] | None = None
+        self._entry_fault = ""
         self._is_told = False
         self._misses = 0
         self._unsent = 0
@@ -121,11 +127,6 @@ class SelfTest:
     async def start(self) -> Result:
         """Put the canary's entry in force and test the processes that are warm. A failure is told at once."""
         self._canary = await asyncio.to_thread(secret_picture, self._secret, "canary")
-        try:
-            if await asyncio.to_thread(put_canary, self._banks_dir, self._canary.fingerprint):
-                self._pool.reload_banks()
-        except OSError as error:
-            log.warning("selftest.no_entry", reason=error.strerror)  # the test says that nothing is found
         warm = [process for process in range(self._pool.workers) if self._pool.is_ready(process)]
         result = await self._test(warm, _START_SECONDS)
         self._note(result, is_start=True)
@@ -162,6 +163,7 @@ class SelfTest:
         self._number += 1
         if self._canary is None:
             return Result(at_ms, 0, faults=("it has not been started",))
+        await self._put_entry(self._canary)
         decoy = await asyncio.to_thread(secret_picture, self._secret, f"decoy {self._number}")
         asked = list(processes)
         answers = await asyncio.gather(
@@ -173,7 +175,34 @@ class SelfTest:
             faults += [f"analysis process {process} {fault}" for fault in found]
             for stage, taken in seconds.items():
                 stages[stage] = max(stages.get(stage, 0), round(taken * 1000))
+        if faults and self._entry_fault:  # alone it is none: what the processes took up before is in force
+            faults.insert(0, f"the canary's bank cannot be written ({self._entry_fault}), see to its disk")
         return Result(at_ms, len(asked), stages, tuple(faults))
+
+    async def _put_entry(self, canary: SecretPicture) -> None:
+        """Have the canary's entry in force: a disk that was full at the start has room some day, and a bank is lost."""
+        if self._putting is None:
+            putting = asyncio.to_thread(put_canary, self._banks_dir, canary.fingerprint)
+            self._putting = asyncio.create_task(putting, name="selftest.entry")
+        done, _ = await asyncio.wait({self._putting}, timeout=_DISK_SECONDS)
+        if not done:  # a thread that a disk holds cannot be ended: the next test looks at the same one
+            self._note_entry("the disk does not answer")
+            return
+        ended, self._putting = self._putting, None
+        had_fault = bool(self._entry_fault)
+        try:
+            is_new = ended.result()
+        except (OSError, IndexCorrupt) as error:
+            self._note_entry(getattr(error, "strerror", None) or type(error).__name__)
+            return
+        self._note_entry("")
+        if is_new or had_fault:  # what failed may have got as far as the disk
+            self._pool.reload_banks()
+
+    def _note_entry(self, fault: str) -> None:
+        if fault and not self._entry_fault:
+            log.warning("selftest.no_entry", reason=fault)
+        self._entry_fault = fault
 
     async def _ask(
         self, process: int, canary: SecretPicture, decoy: SecretPicture, *, deadline_seconds: float

@@ -1,5 +1,7 @@
 """The self-test's judgement, with a pool and a broker that do as they are told."""
 
+import shutil
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,16 @@ from detector.analysis.pool import FrameDropped
 from detector.canary import secret_picture
 from detector.metrics import Metrics
 from detector.selftest import SelfTest
-from models.banks import CANARY_BANK, BankNameError, add_entries, bank_names, load_bank, open_bank
+from models.banks import (
+    CANARY_BANK,
+    BankMissing,
+    BankNameError,
+    add_entries,
+    bank_names,
+    load_bank,
+    open_bank,
+    put_canary,
+)
 from models.evidence import ClassScore, HashMatch, Inspection, Opinion
 from models.hashing.registry import hash_algorithms
 from streams.frame import PLANE_SIDE, Frame
@@ -26,7 +37,10 @@ _SECRET = b"s" * 32
 def _sees(frame: Frame, banks: Path) -> Inspection:
     """What a healthy process finds in a frame."""
     found = hash_algorithms()["pdq"].hash_plane(np.frombuffer(frame.plane, np.uint8).reshape(PLANE_SIDE, PLANE_SIDE))
-    rows = open_bank(banks / CANARY_BANK).rows("pdq")
+    try:
+        rows = open_bank(banks / CANARY_BANK).rows("pdq")
+    except (BankMissing, OSError):
+        rows = None
     matches: tuple[HashMatch, ...] = ()
     if rows is not None and rows.hashes.tobytes() == found.value:
         matches = (HashMatch(CANARY_BANK, "canary", "pdq", 256, 0, 31, "identity", 100, Opinion.POSITIVE, "gen-1"),)
@@ -111,6 +125,72 @@ async def test_the_entry_is_put_once_and_no_operator_meets_it(bench: _Bench, tmp
         load_bank(tmp_path / CANARY_BANK)
     with pytest.raises(BankNameError):
         add_entries(tmp_path / CANARY_BANK, np.zeros((1, 32), np.uint8), ["x"])
+
+
+async def test_an_entry_that_could_not_be_written_at_the_start_is_put_as_soon_as_it_can(tmp_path: Path) -> None:
+    """Where the folder refuses, health says why; the next test after it takes files again is green."""
+    (tmp_path / "banks").write_text("in the way")
+    bench = _Bench(tmp_path / "banks")
+    assert not (await bench.selftest.start()).ok
+    (problem,) = bench.selftest.problems()
+    assert "cannot be written (Not a directory)" in problem
+    assert not (await bench.selftest.test()).ok
+    assert bench.pool.reloads == 0
+
+    (tmp_path / "banks").unlink()
+    assert (await bench.selftest.test()).ok
+    assert (bench.pool.reloads, bench.selftest.problems()) == (1, [])
+
+
+async def test_an_entry_that_got_lost_or_changed_is_put_again_before_the_next_test(
+    bench: _Bench, tmp_path: Path
+) -> None:
+    """Somebody who removes the bank, or puts in one of another deployment, has it for one test at most."""
+    await bench.selftest.start()
+    shutil.rmtree(tmp_path / CANARY_BANK)
+    assert (await bench.selftest.test()).ok
+    put_canary(tmp_path, bytes(32))
+    assert (await bench.selftest.test()).ok
+    assert bench.pool.reloads == 3
+
+
+async def test_a_write_that_failed_after_it_had_taken_effect_is_put_in_force(
+    bench: _Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may refuse the last step alone: what is right on it then is taken up all the same."""
+
+    def write_and_fail(folder: Path, fingerprint: bytes) -> bool:
+        put_canary(folder, fingerprint)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("detector.selftest.put_canary", write_and_fail)
+    await bench.selftest.start()
+    monkeypatch.undo()
+    await bench.selftest.test()
+    assert bench.pool.reloads == 1
+
+
+async def test_a_disk_that_hangs_ends_no_test(bench: _Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test goes on without it, keeps one thread waiting and no more, and says what it waits for."""
+    monkeypatch.setattr("detector.selftest._DISK_SECONDS", 0.05)
+    thaw, calls = threading.Event(), []
+
+    def hang(folder: Path, fingerprint: bytes) -> bool:
+        calls.append(folder)
+        return thaw.wait(30) and put_canary(folder, fingerprint)
+
+    monkeypatch.setattr("detector.selftest.put_canary", hang)
+    bench.pool.spoil = lambda inspection: replace(inspection, matches=())
+    try:
+        await bench.selftest.start()
+        await bench.selftest.test()
+        assert "the disk does not answer" in bench.selftest.problems()[0]
+        assert calls == [tmp_path]
+    finally:
+        thaw.set()
+    monkeypatch.setattr("detector.selftest._DISK_SECONDS", 10.0)
+    bench.pool.spoil = lambda inspection: inspection
+    assert (await bench.selftest.test()).ok
 
 
 async def test_a_good_result_says_what_each_stage_took(bench: _Bench) -> None:

@@ -6,14 +6,15 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 
+from detector.cut_journal import CutJournal, CutOutcome, CutRecords
 from detector.events import CutState, StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
 from detector.returns import Pace, ReturnWatch
-from detector.store.incidents import TAKEN_BACK, CutProgress
+from detector.store.incidents import TAKEN_BACK
 
 log = structlog.get_logger()
 
@@ -62,36 +63,6 @@ class CutTarget:
     hit_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CutOutcome:
-    """How a cut ended, in monotonic seconds.
-
-    `CONFIRMED` is proved: the server dropped at least one publisher (`count`), denies the key, lists it no more, and no
-    packet reached our reader afterwards. `gone_at` is the last media byte that the server accepted, as the server or
-    else our reader saw it. `has_left` tells of a `FAILED` cut that the publisher was gone before the server could act:
-    its key is denied and nothing arrives. `returns` are publishers of the key that were cut again meanwhile.
-    """
-
-    state: CutState
-    attempts: int
-    count: int
-    gone_at: float | None = None
-    confirmed_at: float | None = None
-    returns: int = 0
-    has_left: bool = False
-    detail: str = ""
-
-
-class CutRecords(Protocol):
-    """Where the progress of a cut is written down; `detector.store.incidents.Incidents` is one."""
-
-    async def set_cut(self, incident_id: str, progress: CutProgress) -> None:
-        """Write down how far the cut of an incident got."""
-
-    async def withdraw(self, incident_id: str, key: StreamKey) -> None:
-        """Write down that no cut of `key` is under way: the one of this incident is taken back."""
-
-
 @dataclass(slots=True)
 class _Run:
     """One cut under way, shared by everyone who asks for it."""
@@ -117,7 +88,6 @@ class EnforcerCounters:
 
     cuts_total: dict[CutState, int] = field(default_factory=dict)
     unavailable_total: int = 0
-    unrecorded_total: int = 0
 
 
 class Enforcer:
@@ -138,11 +108,10 @@ class Enforcer:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.counters = EnforcerCounters()
+        self.journal = CutJournal(records, lambda: self._settings.record_seconds, clock=clock, wall_clock=wall_clock)
         self._ingest = ingest
-        self._records = records
         self._settings = settings or EnforcerSettings()
         self._clock = clock
-        self._wall_clock = wall_clock
         self._sleep = sleep
         self._runs: dict[tuple[str, str], _Run] = {}
         self._outcomes: OrderedDict[tuple[str, str], tuple[StreamKey, CutOutcome]] = OrderedDict()
@@ -192,7 +161,8 @@ class Enforcer:
         identity = (target.stream_id, target.session)
         known = self._outcomes.get(identity)
         if known is not None and self._still_holds(known[1], last_packet_at()):
-            await self._record([target.incident_id] if target.incident_id else [], target, known[1])
+            if target.incident_id:
+                await self.journal.note([target.incident_id], known[1], hit_at=target.hit_at)
             return known[1]
         run = self._runs.get(identity)
         if run is None:
@@ -215,7 +185,7 @@ class Enforcer:
         for identity, (cut_key, _) in list(self._outcomes.items()):
             if cut_key == key:
                 del self._outcomes[identity]
-        await self._write_down(incident_id, self._records.withdraw(incident_id, key))
+        await self.journal.withdraw(incident_id, key)
         await answer_within(self._settings.call_seconds, self._ingest.restore(key))
         log.info("cut.undone", server=key.server, stream=stream_id, incident=incident_id)
 
@@ -226,7 +196,7 @@ class Enforcer:
                 outcome = CutOutcome(CutState.UNCUTTABLE, attempts=0, count=0, detail=refusal)
             else:
                 if not run.is_undone:  # else a restart would find it begun
-                    await self._record(run.incident_ids, run.target, CutOutcome(CutState.PENDING, 0, 0))
+                    await self._note(run, CutOutcome(CutState.PENDING, 0, 0))
                 outcome = await self._try_until_deadline(run)
         finally:
             del self._runs[identity]
@@ -243,8 +213,11 @@ class Enforcer:
             count=outcome.count,
             detail=outcome.detail,
         )
-        await self._record(run.incident_ids, run.target, outcome)
+        await self._note(run, outcome)
         return outcome
+
+    async def _note(self, run: _Run, outcome: CutOutcome) -> None:
+        await self.journal.note(run.incident_ids, outcome, hit_at=run.target.hit_at)
 
     def _still_holds(self, outcome: CutOutcome, last_packet_at: float | None) -> bool:
         if outcome.state is CutState.CONFIRMED and outcome.confirmed_at is not None:
@@ -393,31 +366,6 @@ class Enforcer:
             returns=run.returns,
             detail=detail,
         )
-
-    async def _record(self, incident_ids: list[str], target: CutTarget, outcome: CutOutcome) -> None:
-        gone_at = outcome.gone_at
-        progress = CutProgress(
-            state=outcome.state,
-            gone_at_ms=self._unix_ms(gone_at),
-            confirmed_at_ms=self._unix_ms(outcome.confirmed_at),
-            time_to_cut_ms=None
-            if gone_at is None or target.hit_at is None
-            else max(0, round((gone_at - target.hit_at) * 1000)),
-            detail=outcome.detail or None,
-        )
-        for incident_id in tuple(incident_ids):
-            await self._write_down(incident_id, self._records.set_cut(incident_id, progress))
-
-    async def _write_down(self, incident_id: str, writing: Awaitable[None]) -> None:
-        try:
-            async with asyncio.timeout(self._settings.record_seconds):
-                await writing
-        except Exception as error:  # noqa: BLE001 - a disk or a bug in the store must hold up neither cut nor undo
-            self.counters.unrecorded_total += 1
-            log.warning("cut.unrecorded", incident=incident_id, why=type(error).__name__)
-
-    def _unix_ms(self, at: float | None) -> int | None:
-        return None if at is None else round((self._wall_clock() - (self._clock() - at)) * 1000)
 
     async def _ask_in_time(self, run: _Run, question: Awaitable[T]) -> T:
         left = run.deadline_at - self._clock()

@@ -16,7 +16,8 @@ from detector.alerts.delivery import Delivery
 from detector.alerts.ids import RisingIds
 from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker, BreakerSettings
-from detector.enforcement import CutOutcome, CutTarget, Enforcer
+from detector.cut_journal import CutOutcome
+from detector.enforcement import CutTarget, Enforcer
 from detector.events import CutState, Decision, Signal, Step, StreamKey
 from detector.metrics import AlertState, Metrics
 from detector.resumption import Resumption

@@ -400,7 +400,7 @@ async def test_undo_is_on_disk_before_the_key_is_allowed(
         server.revoked.add(KEY)
         await enforcer.undo(KEY, incident_id="i1")
         assert not server.is_revoked(KEY), "a disk that hangs must not keep the key denied"
-        assert enforcer.counters.unrecorded_total == 1
+        assert enforcer.journal.unrecorded_total == 1
 
 
 async def test_undo_says_when_the_server_does_not_answer(server: _Server, records: _Records, clock: _Time) -> None:
@@ -430,7 +430,7 @@ async def test_a_full_disk_keeps_nobody_on_air(server: _Server, records: _Record
     records.is_broken = True
     async with _enforcing(server, records, clock) as enforcer:
         outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
-    assert (outcome.state, enforcer.counters.unrecorded_total) == (CutState.CONFIRMED, 2)
+    assert (outcome.state, enforcer.journal.unrecorded_total) == (CutState.CONFIRMED, 2)
 
 
 async def test_a_frozen_disk_keeps_nobody_on_air(server: _Server, records: _Records, clock: _Time) -> None:
@@ -439,7 +439,7 @@ async def test_a_frozen_disk_keeps_nobody_on_air(server: _Server, records: _Reco
     async with _enforcing(server, records, clock, record_seconds=0.02) as enforcer:
         async with asyncio.timeout(2):
             outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
-    assert (outcome.state, enforcer.counters.unrecorded_total) == (CutState.CONFIRMED, 2)
+    assert (outcome.state, enforcer.journal.unrecorded_total) == (CutState.CONFIRMED, 2)
 
 
 async def test_no_key_is_ever_logged(

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from detector.config.references import Secret
-from detector.enforcement import CutOutcome, CutTarget, Enforcer, EnforcerSettings
+from detector.cut_journal import CutOutcome
+from detector.enforcement import CutTarget, Enforcer, EnforcerSettings
 from detector.events import CutState, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherStarted
 from detector.ingest.node_media_server import NodeMediaServer

@@ -9,7 +9,8 @@ import pytest
 from detector.alerts.delivery import Submitted
 from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker, BreakerSettings
-from detector.enforcement import CutOutcome, CutTarget
+from detector.cut_journal import CutOutcome
+from detector.enforcement import CutTarget
 from detector.events import CutState, Decision, Observation, Signal, Step, StreamKey
 from detector.metrics import Metrics
 from detector.response import MAX_UPDATES, Responder, ResponseSettings, StreamFacts

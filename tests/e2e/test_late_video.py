@@ -105,6 +105,10 @@ async def test_video_that_begins_late_is_found(tmp_path: Path) -> None:
             while session.code != "no_video":
                 await asyncio.sleep(0.1)
             assert incidents[0].signals.startswith("blind/")
+            # What comes within the promise leaves no gap in the account, however quickly its lack was told.
+            promised = session.settings.job.sampling.detect_within_seconds
+            while session.coverage().blind_seconds_by_cause()["no_video"] < promised + 0.5:
+                await asyncio.sleep(0.1)
             assert session.last_sample_at is None
 
             late.video_from = time.monotonic()

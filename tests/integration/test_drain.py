@@ -2,14 +2,18 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from detector.analysis.pool import AnalysisPool
 from detector.assembly import open_service
 from detector.events import CutResult, CutState, Publisher, StreamKey
 from detector.ingest.adapter import PublisherStarted
 from detector.ingest.embedded import EmbeddedIngest
+from models.evidence import Inspection
+from streams.frame import Frame
 from tests.fixtures_site import class_rule, open_site
 
 pytestmark = pytest.mark.integration
@@ -62,12 +66,27 @@ async def test_a_cut_that_cannot_be_proved_goes_on_at_the_next_start(
     assert [entry["event"] for entry in logs].count("cut.resumed") == 1
 
 
-async def test_nobody_new_is_watched_and_what_waits_is_judged(tmp_path: Path) -> None:
-    """While the service ends, a publisher who comes gets no session, and frames in line are judged."""
+async def test_nobody_new_is_watched_and_what_waits_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the service ends, a publisher who comes gets no session, and a frame under way is judged."""
+    inspect = AnalysisPool.inspect
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(self: AnalysisPool, frame: Frame, **how: Any) -> Inspection:
+        begun.set()
+        try:
+            await asyncio.sleep(0.5)
+            return await inspect(self, frame, **how)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(AnalysisPool, "inspect", slow)
     async with open_site(tmp_path, class_rule("review", 0.5)) as site, site.published("smptebars:60") as session:
         supervisor = site.service.supervisor
+        begun.clear()
+        await begun.wait()
+        ended.clear()
         await site.service.drain()
-        assert session.judge._frames.empty()
+        assert ended.is_set()
         key = StreamKey("embedded", "live", "too-late")
         supervisor._follow(PublisherStarted(Publisher(key, "9", 0.0)))
         assert [one.key.name for one in supervisor.sessions.values()] == [session.key.name]

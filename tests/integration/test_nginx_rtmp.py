@@ -292,6 +292,8 @@ async def test_several_workers_are_said_and_everybody_is_cut_all_the_same(
             names = [f"w{n}" for n in range(6)]
             processes = [await stack.enter_async_context(live(nginx.rtmp_port, clips["short"], n)) for n in names]
             await until(lambda: any("worker" in problem for problem in server.problems()), 15)
+            # Whoever comes after the key is revoked is refused at once, and there is nobody to cut.
+            await until(lambda: {each.key.name for each in server._board.current()} == set(names), 30)
             for name in names:
                 await server.revoke(StreamKey(server.name, "live", name))
 

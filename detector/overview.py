@@ -35,13 +35,13 @@ def stream_row(session: StreamSession) -> StreamRow:
         seen_seconds=account.seen_seconds,
         skipped_seconds=account.skipped_seconds,
         blind_seconds=account.blind_seconds,
-        cpu_seconds=session.cpu_seconds,
+        cpu_seconds=session.figures.cpu_seconds,
         decision=session.judge.last_action or None,
         judged=session.judge.judged,
         decision_seconds=session.judge.decision_seconds,
-        bursts=session.bursts,
-        spikes=session.spikes,
-        is_spikes_blind=session.is_spikes_blind,
+        bursts=session.figures.bursts,
+        spikes=session.figures.spikes,
+        is_spikes_blind=session.figures.is_spikes_blind,
         blind_cause=None if session.blind_since is None else session.blind_cause.value,
     )
 

@@ -16,12 +16,14 @@ import structlog
 from detector.analysis.pool import AnalysisPool
 from detector.backoff import Pause, Reconnect, ReconnectSettings
 from detector.blindness import BlindAlert, BlindRule, Record, default_rules
+from detector.blindness_telling import BlindnessTelling
 from detector.config.config import CloserLook
 from detector.coverage import Cause, Coverage
 from detector.events import Decision, Step, StreamKey
 from detector.judging import Judge, JudgeParts
-from detector.metrics import CrashKind, DropCause, Metrics
+from detector.metrics import CrashKind, Metrics
 from detector.policy import PolicySettings
+from detector.reader_figures import ReaderFigures
 from detector.sight import Sight, SightSettings
 from streams.frame import Frame
 from streams.job import Job, SourceKind
@@ -111,6 +113,7 @@ class StreamSession:
         self.started_at = parts.clock()
         self.since = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self.sight = Sight(self.started_at, settings.sight, record)
+        self._blindness = BlindnessTelling(stream_id, self.sight, self._tell_blindness, parts.clock)
         self.judge = Judge(
             stream_id,
             self.session,
@@ -120,27 +123,20 @@ class StreamSession:
                 self.sight,
                 lambda decision: parts.respond(self, decision),
                 self._look_closer,
-                self._sight_moved,
+                self._blindness.moved,
                 parts.clock,
             ),
         )
         self.readers = 0
-        self.bursts = 0
-        self.spikes = 0
-        self.is_spikes_blind = False
-        """Whether packet sizes of one of its tracks could not show a scene change now."""
+        self.figures = ReaderFigures(parts.metrics)
         self.requests_refused = 0
         self._left_at: float | None = None
         self._reconnect = Reconnect(settings.reconnect, SystemRandom().random)
         self._closer_until = -math.inf
-        self._cpu_seconds_before = 0.0
         self._has_opened = False
-        self._heartbeat: Heartbeat | None = None
         self._keeper: Keeper | None = None
         self._patience: asyncio.Timeout | None = None
         self._is_awaited = asyncio.Event()
-        self._sight_changed = asyncio.Event()
-        self._looks_again_at = -math.inf
 
     @property
     def state(self) -> str:
@@ -187,11 +183,6 @@ class StreamSession:
         """The process number of the reader that works now."""
         return None if self._keeper is None else self._keeper.pid
 
-    @property
-    def cpu_seconds(self) -> float:
-        """CPU seconds of all readers of this session."""
-        return self._cpu_seconds_before + (self._heartbeat.cpu_seconds if self._heartbeat else 0.0)
-
     def coverage(self) -> Coverage:
         """The account up to now."""
         return self.sight.account(self._parts.clock())
@@ -205,7 +196,7 @@ class StreamSession:
         before, self.settings = self.settings, settings
         self._reconnect.settings = settings.reconnect
         self.sight.adjust(settings.sight)
-        self._sight_moved()
+        self._blindness.moved()
         if settings.job == before.job:
             return
         if replace(settings.job, sampling=before.job.sampling) == before.job and (
@@ -235,7 +226,7 @@ class StreamSession:
                 self.judge.run(lambda: self.settings.policy, lambda: self.settings.deadline_seconds),
                 name=f"{name}.analysis",
             ),
-            asyncio.create_task(self._tell_blindness(), name=f"{name}.blindness"),
+            asyncio.create_task(self._blindness.run(lambda: self.is_left), name=f"{name}.blindness"),
         ]
         try:
             while not self.is_left:
@@ -255,7 +246,7 @@ class StreamSession:
         """Wait before the next reader, unless another one is wanted sooner."""
         if pause.is_quarantine:
             self.sight.quarantined(self._parts.clock())
-            self._sight_moved()
+            self._blindness.moved()
             log.warning("session.quarantined", stream=self.stream_id, seconds=pause.seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause.seconds):
@@ -276,12 +267,10 @@ class StreamSession:
             return error
         finally:
             self._keeper = self._patience = None
-            self._note_spikes_blind(is_blind=False)
-            self._cpu_seconds_before = self.cpu_seconds
-            self._heartbeat = None
+            self.figures.ended()
 
     def _stalled(self) -> Ended | None:
-        beat = self._heartbeat
+        beat = self.figures.last
         if beat is None or self.sight.quiet_seconds(beat) <= self.settings.job.read_timeout_seconds:
             return None
         return Ended(EndCode.TIMEOUT, math.nan, "no packet came in time")
@@ -302,7 +291,7 @@ class StreamSession:
                 if isinstance(message, Ended):
                     return message
                 await self._take(message)
-                self._sight_moved()
+                self._blindness.moved()
         return Ended(EndCode.INTERNAL, math.nan, "the reader ended without a word")
 
     def _note_refused_request(self) -> None:
@@ -340,37 +329,17 @@ class StreamSession:
                 pass
 
     def _note_heartbeat(self, beat: Heartbeat) -> None:
-        before, self._heartbeat = self._heartbeat, beat
-        self._count(beat, before)
+        self.figures.beat(beat)
         self.sight.beat(beat)
         if self.sight.quiet_seconds(beat) > self.settings.job.read_timeout_seconds and not self.is_left:
             self._end_reader_at(asyncio.get_running_loop().time())
-
-    def _count(self, beat: Heartbeat, before: Heartbeat | None) -> None:
-        metrics = self._parts.metrics
-        metrics.keyframes_without_picture(
-            beat.keyframes_without_picture - (before.keyframes_without_picture if before else 0)
-        )
-        metrics.decode_errors(beat.decode_errors - (before.decode_errors if before else 0))
-        metrics.reader_cpu(beat.cpu_seconds - (before.cpu_seconds if before else 0.0))
-        bursts = max(0, beat.bursts - (before.bursts if before else 0))
-        spikes = max(0, beat.spikes - (before.spikes if before else 0))
-        metrics.decoded_whole(bursts, spikes)
-        self.bursts += bursts
-        self.spikes += spikes
-        self._note_spikes_blind(is_blind=beat.spikes_blind > 0)
-        metrics.dropped(DropCause.REPLACED, beat.replaced_samples - (before.replaced_samples if before else 0))
-
-    def _note_spikes_blind(self, *, is_blind: bool) -> None:
-        self._parts.metrics.spikes_blind(is_blind - self.is_spikes_blind)
-        self.is_spikes_blind = is_blind
 
     def _note_end(self, ending: Ended | Exception, begun_at: float) -> Pause:
         """Write down how a reader ended, and say how long to wait for the next."""
         now = self._parts.clock()
         has_pictured = self._has_opened and self.sight.has_pictures
         self.sight.reader_ended(ending, now)
-        self._sight_moved()
+        self._blindness.moved()
         if isinstance(ending, Ended):
             self._parts.metrics.reader_ended(ending.code)
             log.info("session.reader_ended", stream=self.stream_id, code=ending.code.value, detail=ending.detail)
@@ -389,28 +358,7 @@ class StreamSession:
             longest_seconds=self.settings.job.sampling.detect_within_seconds if is_waiting else None,
         )
 
-    # Blindness
-
-    def _sight_moved(self) -> None:
-        """Wake whoever tells of blindness if that is due sooner than it thinks."""
-        if self.sight.blindness.due_at() < self._looks_again_at:
-            self._sight_changed.set()
-
-    async def _tell_blindness(self) -> None:
-        while not self.is_left:
-            self._sight_changed.clear()
-            now = self._parts.clock()
-            alert = self.sight.blindness.take(now)
-            if alert is not None:
-                await self._tell(alert)
-                continue
-            self._looks_again_at = self.sight.blindness.due_at()
-            seconds = self._looks_again_at - now
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if math.isinf(seconds) else seconds):
-                    await self._sight_changed.wait()
-
-    async def _tell(self, alert: BlindAlert) -> None:
+    async def _tell_blindness(self, alert: BlindAlert) -> None:
         decision = Decision(
             stream_id=self.stream_id,
             session=self.session,
@@ -420,10 +368,7 @@ class StreamSession:
             signals=(alert.signal,),
             votes=(1, 1),
         )
-        try:
-            await self._parts.respond(self, decision)
-        except Exception as error:  # noqa: BLE001 - the task's edge: the next blindness is to be told all the same
-            log.warning("session.blindness_untold", stream=self.stream_id, why=type(error).__name__)
+        await self._parts.respond(self, decision)
 
     # The closer look
 

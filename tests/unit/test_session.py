@@ -218,9 +218,9 @@ async def test_a_reader_that_ends_is_replaced_and_its_cpu_time_kept(monkeypatch:
         [OPENED, heartbeat(cpu_seconds=0.5), 60.0],
     )
     async with scene.running() as session:
-        await scene.until(lambda: session.readers == 2 and session.cpu_seconds > 1.9)
+        await scene.until(lambda: session.readers == 2 and session.figures.cpu_seconds > 1.9)
 
-        assert session.cpu_seconds == pytest.approx(2.0)
+        assert session.figures.cpu_seconds == pytest.approx(2.0)
     assert scene.metrics.value("stopframe_reader_cpu_seconds_total") == pytest.approx(2.0)
 
 
@@ -324,11 +324,11 @@ async def test_whole_gops_are_counted_over_readers(monkeypatch: pytest.MonkeyPat
     script = [OPENED, *beats, 0.2, Ended(EndCode.END_OF_STREAM, math.nan, "")]
     scene = Scene(monkeypatch, script, [OPENED, replace(heartbeat(), bursts=5), 60.0])
     async with scene.running() as session:
-        await scene.until(lambda: session.is_spikes_blind)
+        await scene.until(lambda: session.figures.is_spikes_blind)
         assert scene.metrics.value("stopframe_spikes_blind_streams") == 1
-        await scene.until(lambda: session.bursts == 7)
+        await scene.until(lambda: session.figures.bursts == 7)
 
-        assert (session.spikes, session.is_spikes_blind) == (3, False)
+        assert (session.figures.spikes, session.figures.is_spikes_blind) == (3, False)
     assert scene.metrics.value("stopframe_bursts_total") == 7
     assert scene.metrics.value("stopframe_spikes_total") == 3
     assert scene.metrics.value("stopframe_spikes_blind_streams") == 0

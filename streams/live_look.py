@@ -78,6 +78,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._unseen: tuple[FrameT, float] | None = None
         self._whole: WholeGop[PacketT, FrameT, SampleT] | None = None
         self._has_gap = False
+        self._seen_to: PacketT | None = None
 
     def take(self, packet: PacketT, arrived_at: float) -> None:
         """Look at the next packet of the video track."""
@@ -133,6 +134,29 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._sampler.ring_emptied()
             self._decode_ring()
         self._look_at_unseen()
+
+    def pause(self) -> None:
+        """No packet has come for a while: look at the last frame so far, if nobody has, and change nothing else.
+
+        What comes later is looked at as ever: the ring keeps what it has. While the stream is decoded through, frames
+        that its decoder holds back stay there, as nothing could be decoded after them: `finish` looks at those.
+        """
+        if not self._sampler.keeps_promise:
+            return
+        if self._decoder.is_through:
+            self._look_at_unseen()
+            return
+        entries = list(self._ring)
+        if not entries or entries[-1][1] <= self._sampler.analysed_at or entries[-1][0] is self._seen_to:
+            return
+        self._seen_to = entries[-1][0]
+        last: FrameT | None = None
+        for packet, _ in entries:
+            self._working()
+            last = next(reversed(self._decoder.decode_through(packet)), last)
+        last = next(reversed(self._decoder.finish_through()), last)
+        if last is not None:
+            self._analyse(last, entries[-1][1], self._sampler.through_reason)
 
     def finish(self) -> None:
         """Look at the last frame before the end, if nobody has: it may stay on viewers' screens for long."""

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 from av.video.frame import VideoFrame
@@ -45,22 +46,30 @@ Emit: TypeAlias = Callable[[LookedAt, VideoFrame, float, SampleReason], bool]
 """Sends a sample: its track, the frame, when it arrived and why it was sampled; False if nothing can be made of it."""
 
 
-def counted_packets(source: Source, job: Job, counters: Counters) -> Iterator[AnyPacket]:
+def counted_packets(
+    source: Source,
+    job: Job,
+    counters: Counters,
+    waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[AnyPacket]:
     """Yield what the source gives; count it, and mark the time between two packets as work.
 
     Waiting is watched here as well as by the binding, whose timer starts anew with every packet that libav reads, also
-    with those that it keeps for itself.
+    with those that it keeps for itself. What is done after the last packet is work, too, and has no time limit here.
     """
-    packets = source.packets()
+    packets = source.packets(waiting)
     while True:
         counters.working_since = math.nan
         if job.kind is not SourceKind.FILE:
             counters.overdue_at = time.monotonic() + job.read_timeout_seconds + _READING_SLACK_SECONDS
-        packet = next(packets, None)
-        counters.overdue_at = math.inf
+        try:
+            packet = next(packets, None)
+        finally:
+            counters.overdue_at = math.inf
+            counters.working_since = time.monotonic()
         if packet is None:
             return
-        counters.last_packet_at = counters.working_since = time.monotonic()
+        counters.last_packet_at = counters.working_since
         counters.packets += 1
         counters.received_bytes += packet.size
         yield packet

@@ -107,6 +107,16 @@ class Sampler:
         return max(self._gops, default=0.0)
 
     @property
+    def detect_within_seconds(self) -> float:
+        """What the settings in force promise."""
+        return self._settings.detect_within_seconds
+
+    @property
+    def keeps_promise(self) -> bool:
+        """Whether the promise holds now: with keyframes alone it does not."""
+        return self._is_through or self._settings.mode is not SamplingMode.KEYFRAMES
+
+    @property
     def is_spikes_blind(self) -> bool:
         """Whether spikes are asked for and packet sizes could not show one now."""
         return self._settings.spikes and self._spikes.is_blind
@@ -164,7 +174,7 @@ class Sampler:
 
         It was on screen when `detect_within_seconds` ran out; the one that has just arrived may show something else.
         """
-        return self._keeps_promise and arrived_at > self._deadline
+        return self.keeps_promise and arrived_at > self._deadline
 
     def wants_keyframe(self, arrived_at: float) -> bool:
         """Whether a keyframe is to be decoded on its own: each one, but never two within half an interval.
@@ -253,10 +263,6 @@ class Sampler:
     @property
     def _is_looking_closer(self) -> bool:
         return self._closer_until > -math.inf
-
-    @property
-    def _keeps_promise(self) -> bool:
-        return self._is_through or self._settings.mode is not SamplingMode.KEYFRAMES
 
     @property
     def _deadline(self) -> float:

@@ -34,6 +34,8 @@ HEARTBEAT_SECONDS = 0.5
 MAX_BURSTS_WAITING = 2
 """So many bursts wait for a service that takes nothing; the next ones are not sent, and counted."""
 
+TOO_LATE = "nothing that could be read came in time"
+
 _READ_BYTES = 4096
 _LAST_WORDS_SECONDS = 5.0
 
@@ -155,15 +157,15 @@ class Sender:
             if now >= next_heartbeat:
                 self._send(self._heartbeat(now))
                 next_heartbeat = now + HEARTBEAT_SECONDS
-            if now > self._counters.overdue_at:
-                self._send(Ended(EndCode.TIMEOUT, math.nan, "nothing that could be read came in time"))
-                return
             message = self._next()
             if message is not None:
                 if isinstance(message, Ended):  # the last counts belong to the last word
                     self._send(self._heartbeat(time.monotonic()))
                 self._send(message)
             elif self._is_ending:
+                return
+            elif now > self._counters.overdue_at:  # after all that waits to be sent
+                self._send(Ended(EndCode.TIMEOUT, math.nan, TOO_LATE))
                 return
             else:
                 self._wait(select.POLLIN, max(0.0, next_heartbeat - time.monotonic()))

@@ -3,7 +3,8 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -74,16 +75,21 @@ class Source:
         self.tracks = tracks
         self.facts = facts
 
-    def packets(self) -> Iterator[AnyPacket]:
+    def packets(self, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> Iterator[AnyPacket]:
         """Yield the packets of all tracks until the source ends by itself; raise `SourceError` if it ends otherwise.
 
         It ends with `TRACKS_CHANGED` when video comes on a track that was not there at the start: the binding drops
-        such packets without a word.
+        such packets without a word. `waiting` is entered whenever libav may wait for the network.
         """
         layout = self.layout()
         looked_at = time.monotonic()
         try:
-            for packet in self._container.demux():
+            demuxed = self._container.demux()
+            while True:
+                with waiting():
+                    packet = next(demuxed, None)
+                if packet is None:
+                    break
                 if packet.size:  # the last one of each track is an empty mark
                     yield packet
                 if time.monotonic() - looked_at > _LAYOUT_SECONDS:

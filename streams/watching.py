@@ -17,7 +17,8 @@ from streams.job import Job, SourceKind
 from streams.live_look import LiveLook
 from streams.looked_at import LookedAt, counted_packets, seconds
 from streams.sampling import Sampler
-from streams.sender import Counters
+from streams.sender import TOO_LATE, Counters
+from streams.silence import Silence
 from streams.source import AnyPacket, Source, VideoTrack, check_total
 from streams.whole_gop import Output
 from streams.wire import Adjust, EndCode, LookCloser, Order
@@ -57,18 +58,40 @@ class Watch:
         self._budget = CpuBudget(job.cpu_limit)
         self._budget_due_at = -math.inf
         self._pace = self._paced() if job.kind in _PACED else None
+        limit_seconds = math.inf if job.kind is SourceKind.FILE else job.read_timeout_seconds
+        self._silence = Silence(counters, self._look_at_pause, self._finish, limit_seconds)
+        self._follow_promise()
 
     def run(self) -> tuple[EndCode, str]:
         """Watch until the end and say why it ended."""
-        end = EndCode.END_OF_STREAM, ""
+        with self._silence:
+            end = self._take_all()
+            self._finish()
+        return end
+
+    def _take_all(self) -> tuple[EndCode, str]:
         try:
-            for packet in counted_packets(self._source, self._job, self._counters):
+            for packet in counted_packets(self._source, self._job, self._counters, self._silence.waiting):
+                self._silence.check()
+                if self._silence.is_over:  # what was held back was looked at: what comes now cannot be decoded
+                    return EndCode.TIMEOUT, TOO_LATE
                 self._take(packet)
         except SourceError as error:
-            end = error.code, error.detail
+            return error.code, error.detail
+        return EndCode.END_OF_STREAM, ""
+
+    def _look_at_pause(self) -> None:
+        for track in self._tracks.values():
+            track.look.pause()
+        self._count()
+
+    def _finish(self) -> None:
         for track in self._tracks.values():
             track.look.finish()
-        return end
+        self._count()
+
+    def _follow_promise(self) -> None:
+        self._silence.pause_seconds = min(track.sampler.detect_within_seconds for track in self._tracks.values())
 
     def _take(self, packet: AnyPacket) -> None:
         track = self._tracks.get(packet.stream_index)
@@ -78,6 +101,7 @@ class Watch:
         for order in self._take_orders():
             for each in self._tracks.values():
                 each.obey(order)
+            self._follow_promise()
         if track is not None:
             self._counters.tracks_heard |= 1 << track.number
             track.take(packet, now, is_throttled=self._budget.is_spent)

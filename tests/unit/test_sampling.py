@@ -113,6 +113,11 @@ class Watched:
         self.now = at
         self.look.overhear(at)
 
+    def pause(self, at: float) -> None:
+        """Let it be noticed that nothing comes."""
+        self.now = at
+        self.look.pause()
+
     def play(self, kinds: Iterable[str], rate: float = 30.0, start: float = 0.0) -> "Watched":
         """Let packets arrive evenly."""
         for number, kind in enumerate(kinds):
@@ -153,19 +158,26 @@ promises = st.builds(
     schedule=schedules,
     promise=promises,
     ring_limit=st.sampled_from([4 * PACKET_OVERHEAD_BYTES, 1 << 24]),
+    pauses=st.frozensets(st.integers(0, 250)),
     seed=st.integers(0, 99),
 )
 def test_sampler_whenever_packets_arrive_keeps_its_promise(
     schedule: list[tuple[float, str]],
     promise: SamplingSettings,
     ring_limit: int,
+    pauses: frozenset[int],
     seed: int,
 ) -> None:
-    """What is shown for detect_within is in an analysed frame, decoded when the next packet arrives at the latest."""
+    """What is shown for detect_within is in an analysed frame, decoded when the next packet arrives at the latest.
+
+    Looks at pauses change nothing about that.
+    """
     watched = Watched(promise, seed, ring_limit)
     at = 1000.0
     watched.take(at, "K")
-    for gap, kind in schedule:
+    for number, (gap, kind) in enumerate(schedule):
+        if number in pauses:
+            watched.pause(at + gap / 2)
         at += gap
         watched.take(at, kind)
     live_samples = list(watched.samples)
@@ -185,6 +197,43 @@ def test_sampler_whenever_packets_arrive_keeps_its_promise(
         assert 1 <= len(burst) <= MAX_BURST_FRAMES
         assert [number for number, *_ in burst] == sorted({number for number, *_ in burst})
         assert len({reason for *_, reason in burst}) == 1
+
+
+@pytest.mark.parametrize("ring_limit", [4 * PACKET_OVERHEAD_BYTES, 1 << 24])
+def test_last_frame_before_a_pause_is_looked_at_without_another_packet(ring_limit: int) -> None:
+    """Whether it lies in the ring or was decoded, it is sampled at once, once, and each frame that comes is decoded."""
+    watched = Watched(SamplingSettings(), ring_limit_bytes=ring_limit).play("KPPPP", rate=10)
+    for at in (2.4, 4.4):
+        watched.pause(at)
+    assert [(number, now) for number, _, now, _ in watched.samples][-1] == (4, 2.4)
+    assert [number for number, *_ in watched.samples].count(4) == 1
+
+    watched.play("P" * 60, rate=10, start=5.0)
+    seen = [number for number, *_ in watched.samples]
+    assert seen[-1] >= 55
+    assert all(later <= earlier + 31 for earlier, later in pairwise(seen))
+
+
+def test_pause_after_what_was_looked_at_costs_nothing() -> None:
+    """Nothing is decoded after a keyframe alone, nor again where decoding gave no frame."""
+    watched = Watched(SamplingSettings()).play("K")
+    watched.pause(2.0)
+    assert watched.decoder.through == []
+
+    broken = Watched(SamplingSettings()).play("PPP")  # joined between keyframes
+    for at in (2.0, 4.0, 6.0):
+        broken.pause(at)
+    assert broken.decoder.through == [0, 1, 2]
+    assert broken.samples == []
+
+
+def test_pause_does_not_decode_what_keyframes_alone_leave_out() -> None:
+    """In the mode `keyframes` there is no promise to keep."""
+    watched = Watched(SamplingSettings(mode=SamplingMode.KEYFRAMES)).play("KPPPP")
+    watched.pause(3.0)
+
+    assert watched.decoder.through == []
+    assert [number for number, *_ in watched.samples] == [0]
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,0 +1,109 @@
+"""A look at what a source has sent while its next packet is waited for: a thread of its own, and a lock."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from streams.sender import Counters
+
+PAUSE_SECONDS = 2.0
+"""So long without a packet is no jitter of a network any more, and well before the source is given up."""
+
+
+class Silence:
+    """Calls `look` once when no packet came for a pause, and `give_up` once when none came for `limit_seconds`.
+
+    `with silence:` is held by the thread that reads, and with it the lock under which all is done; only in
+    `with silence.waiting():` others may work. So both calls, which come from another thread, never meet the reader's
+    own work. Heartbeats go on meanwhile, with `working_since` as for any other work, and the time limit for reading
+    waits. Nothing is read any more once `is_over`. What either call raises is raised in `check`.
+
+    A pause is `PAUSE_SECONDS`, or `pause_seconds` or the limit if that is less.
+    """
+
+    def __init__(
+        self, counters: Counters, look: Callable[[], None], give_up: Callable[[], None], limit_seconds: float
+    ) -> None:
+        self.pause_seconds = PAUSE_SECONDS
+        self.is_over = False
+        self._counters = counters
+        self._steps = look, give_up
+        self._limit_seconds = limit_seconds
+        self._done = 0
+        self._since = math.nan
+        self._failure: Exception | None = None
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="silence", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._lock.release()
+        self._thread.join()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let the lock go while the next packet is waited for."""
+        self._done = 0
+        self._since = time.monotonic()
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
+            self._since = math.nan
+
+    def check(self) -> None:
+        """Raise what a look raised."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        wait_seconds = 0.0
+        while not self._ending.wait(wait_seconds):
+            # Never longer than a pause: what is waited for from now on is not missed, and nobody has to say so.
+            wait_seconds = max(0.0, min(self._due_in(time.monotonic()), self._pause))
+
+    @property
+    def _pause(self) -> float:
+        return min(PAUSE_SECONDS, self.pause_seconds, self._limit_seconds)
+
+    def _due_in(self, now: float) -> float:
+        """Look if it is time; return how long it is until the next one."""
+        since, done = self._since, self._done
+        if math.isnan(since) or done == len(self._steps) or self._failure is not None:
+            return math.inf
+        due_at = since + (self._limit_seconds if done else self._pause)
+        if now < due_at:
+            return due_at - now
+        with self._lock:
+            # A packet may have come before the lock was got.
+            if self._since == since and self._done == done:
+                self._look()
+        return 0.0
+
+    def _look(self) -> None:
+        step = self._steps[self._done]
+        self._done += 1
+        self.is_over = self._done == len(self._steps)
+        counters = self._counters
+        overdue_at, counters.overdue_at = counters.overdue_at, math.inf
+        counters.working_since = time.monotonic()
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - hostile bytes raise anything: it is the reading thread's to tell
+            self._failure = error
+        finally:
+            counters.working_since = math.nan
+            counters.overdue_at = max(overdue_at, time.monotonic())

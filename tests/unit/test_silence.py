@@ -1,0 +1,144 @@
+"""What happens while a packet is waited for: by whom, when, and never beside the reading thread's own work."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from streams import silence as silence_module
+from streams.sender import Counters
+from streams.silence import Silence
+
+PAUSE = 0.05
+
+
+def nothing() -> None:
+    pass
+
+
+def silence_of(
+    counters: Counters, look: Callable[[], None] = nothing, give_up: Callable[[], None] = nothing, limit: float = 60.0
+) -> Silence:
+    one = Silence(counters, look, give_up, limit)
+    one.pause_seconds = PAUSE
+    return one
+
+
+def test_a_pause_is_looked_at_once_and_the_limit_ends_it() -> None:
+    """First the look, at the limit the end, each once, in a thread that has a name; the next wait has a look anew."""
+    calls: list[tuple[str, str]] = []
+
+    def note(what: str) -> Callable[[], None]:
+        return lambda: calls.append((what, threading.current_thread().name))
+
+    with silence_of(Counters(), note("look"), note("end"), limit=0.3) as silence:
+        for _ in range(2):
+            with silence.waiting():
+                time.sleep(0.2)
+            assert not silence.is_over
+        with silence.waiting():
+            time.sleep(0.5)
+        assert silence.is_over
+
+    assert calls == [("look", "silence")] * 3 + [("end", "silence")]
+    assert "silence" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_packets_that_come_in_time_cost_no_look() -> None:
+    """Waits that are shorter than a pause, and work that is longer, are none."""
+    looks: list[float] = []
+    with silence_of(Counters(), lambda: looks.append(time.monotonic())) as silence:
+        for _ in range(20):
+            with silence.waiting():
+                time.sleep(PAUSE / 10)
+        time.sleep(3 * PAUSE)
+
+    assert looks == []
+
+
+def test_a_pause_is_never_longer_than_the_promise_and_never_than_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a promise of minutes the constant counts."""
+    monkeypatch.setattr(silence_module, "PAUSE_SECONDS", PAUSE)
+    looked = threading.Event()
+    silence = Silence(Counters(), looked.set, nothing, math.inf)
+    silence.pause_seconds = 600.0
+    with silence, silence.waiting():
+        assert looked.wait(5)
+
+
+def test_a_limit_that_is_shorter_than_a_pause_still_has_both() -> None:
+    """Whoever gives a source up after half a second has looked at it before."""
+    calls: list[str] = []
+    silence = Silence(Counters(), lambda: calls.append("look"), lambda: calls.append("end"), PAUSE)
+    with silence, silence.waiting():
+        time.sleep(4 * PAUSE)
+
+    assert calls == ["look", "end"]
+
+
+def test_the_reading_thread_waits_for_a_look_that_goes_on() -> None:
+    """A packet that comes meanwhile is handled after it: decoders are never used by two threads."""
+    begun, done = threading.Event(), threading.Event()
+
+    def look() -> None:
+        begun.set()
+        time.sleep(0.2)
+        done.set()
+
+    with silence_of(Counters(), look) as silence:
+        with silence.waiting():
+            assert begun.wait(5)
+        assert done.is_set()
+
+
+def test_a_look_is_work_and_no_waiting() -> None:
+    """Who watches the reader sees since when it works, and the limit for reading cannot end it amid a look."""
+    overdue_at = time.monotonic()
+    counters = Counters(overdue_at=overdue_at)
+    seen: list[tuple[float, float]] = []
+    looked = threading.Event()
+
+    def look() -> None:
+        seen.append((counters.working_since, counters.overdue_at))
+        looked.set()
+
+    with silence_of(counters, look) as silence:
+        with silence.waiting():
+            assert looked.wait(5)
+        ((working_since, during),) = seen
+        assert time.monotonic() - 5 < working_since
+        assert during == math.inf
+        assert math.isnan(counters.working_since)
+        assert overdue_at <= counters.overdue_at <= time.monotonic()
+
+
+def test_what_a_look_raises_is_told_to_the_reading_thread() -> None:
+    """Nothing is swallowed, and nothing is tried again."""
+    looks: list[None] = []
+
+    def look() -> None:
+        looks.append(None)
+        raise MemoryError
+
+    with silence_of(Counters(), look) as silence:
+        for _ in range(2):
+            with silence.waiting():
+                time.sleep(3 * PAUSE)
+        with pytest.raises(MemoryError):
+            silence.check()
+
+    assert looks == [None]
+
+
+def test_the_thread_ends_with_whatever_ends_the_reading() -> None:
+    """An error of the source while it is waited for, or while a packet is handled, leaves no thread behind."""
+    for is_waiting in (True, False):
+        with pytest.raises(LookupError), silence_of(Counters()) as silence:  # noqa: PT012 - where it is raised counts
+            if is_waiting:
+                with silence.waiting():
+                    raise LookupError
+            raise LookupError
+
+    assert "silence" not in {thread.name for thread in threading.enumerate()}

@@ -32,12 +32,14 @@ given is in `options.more`.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark; 0 when it ran, whatever the figures say, 2 for a wrong command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the product beside references.")
-    parser.add_argument("name", help=f"one of: {', '.join(BENCHMARKS)}")
+    parser.add_argument("name", nargs="?", help=f"one of: {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="end within 60 seconds; leaves out what needs longer")
     parser.add_argument("--trials", type=_positive, help="how often each figure is measured")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is drawn (default 1)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the report to this file")
     chosen, _ = parser.parse_known_args(arguments)
+    if chosen.name is None:
+        parser.error(f"no benchmark is named; choose one of: {', '.join(BENCHMARKS)}")
     if chosen.name not in BENCHMARKS:
         parser.error(f"there is no benchmark {chosen.name!r}; choose one of: {', '.join(BENCHMARKS)}")
     # Figures are per thread: BLAS and OpenMP read this when they are first loaded, which the import below does.

@@ -109,8 +109,9 @@ class Reloader:
         if self._faults:
             first, more = self._faults[0], len(self._faults) - 1
             others = f" and {more} more" if more else ""
+            key = "" if first.key == "(file)" else f" at {first.key}"
             notes.append(
-                f"the config file has a fault in line {first.line} at {first.key}{others}, and the next start would be "
+                f"the config file has a fault in line {first.line}{key}{others}, and the next start would be "
                 "refused: the last good config stays in force; 'stopframe check' says what to correct"
             )
         if self._waiting:

@@ -247,7 +247,8 @@ def _find_manifest(path_or_zoo_name: str | Path) -> Path:
             return zoo_folder(name) / MANIFEST_NAME
         except KeyError:
             known = ", ".join(zoo_names())
-            raise ManifestError(path, None, f"no such file or folder, and no model of the zoo ({known})") from None
+            what = f"no such file or folder, and no model of the zoo ({known}); name one of these or a manifest's path"
+            raise ManifestError(path, None, what) from None
         except TypeError as error:
             raise ManifestError(path, None, f"{error}; mend or uninstall that package") from None
     raise ManifestError(path, None, f"there is no such manifest; name a folder with {MANIFEST_NAME} in it")

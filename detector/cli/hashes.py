@@ -52,7 +52,7 @@ _LISTED_ENTRIES = 10_000
 @app.command("add")
 def add(
     bank: BankArgument,
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Pictures, videos, folders of them.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Pictures, videos, folders of them.")],
     config: ConfigFile = None,
     entry: Annotated[
         str | None,
@@ -166,7 +166,7 @@ def export(
 
 @app.command("match")
 def match(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Pictures, videos, folders of them, URLs.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Pictures, videos, folders of them, URLs.")],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:

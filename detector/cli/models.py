@@ -12,7 +12,9 @@ from models.manifest import Manifest, load_manifest
 from models.manifest_yaml import ManifestError
 from models.zoo.registry import zoo_names
 
-app = typer.Typer(help="Models: manifests, licences, start-up parity.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Models: what they are, and whether they can be used.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.command("list")

@@ -110,7 +110,7 @@ async def _serve(config: "Config", file: "FollowedFile | None", notifier: Notifi
 
 
 def check(
-    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Config files.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Config files.")] = None,
     config: ConfigFile = None,
 ) -> None:
     """Check config files.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def scan(
-    media: Annotated[list[str], typer.Argument(metavar="MEDIA...", help="Files, folders and URLs.")],
+    media: Annotated[list[str], typer.Argument(metavar="MEDIA", help="Files, folders and URLs.")],
     config: ConfigFile = None,
     live: Annotated[bool, typer.Option("--live", help="Sample like a live stream, at real pace.")] = False,
     as_json: AsJson = False,

@@ -88,7 +88,6 @@ class Service:
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works = Works(())
         self._blind_records = Records()
-        self._renewal = Renewal(self._all_sessions, self._wanted_settings)
         self._reloader = (
             Reloader(file, parts.manifests, parts.metrics, in_force=lambda: self.config, take=self.reconfigure)
             if file
@@ -116,6 +115,7 @@ class Service:
             open_session=self._open_session,
             ended=self._session_ended,
         )
+        self._renewal = Renewal(self._all_sessions, self._wanted_settings, self.supervisor)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -270,7 +270,8 @@ class Service:
     async def reconfigure(self, config: Config) -> None:
         """Go by `config`, which must agree with the one in force wherever only a start takes a change up.
 
-        Every part is told before anything else happens; readers whose job differs are replaced in turn afterwards.
+        Every part is told before anything else happens; readers whose job differs, or whose source is read elsewhere
+        now, are replaced in turn afterwards.
         """
         response, breaker, sources = response_settings(config), breaker_settings(config), list(watched_sources(config))
         self.pool.reconfigure(pool_settings(config, self._manifests))  # the one that may refuse

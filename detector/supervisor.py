@@ -48,12 +48,13 @@ class Supervisor:
         ended: Callable[[StreamSession], Awaitable[None]],
     ) -> None:
         self._ingest = ingest
-        self._sources = tuple(sources)
+        self._sources = {source.key: source for source in sources}
         self._open_session = open_session
         self._ended = ended
         self._takes_more = True
         self._is_running = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._watched: dict[str, Watched] = {}
         self.sessions: dict[str, StreamSession] = {}
         self.leaving: dict[str, StreamSession] = {}
         self.ingest_fault: str | None = None
@@ -63,7 +64,7 @@ class Supervisor:
         """Watch until cancelled; every session ends with it."""
         self._is_running = True
         try:
-            for source in self._sources:
+            for source in self._sources.values():
                 self._begin(source)
             while True:
                 await self._follow_publishers()
@@ -118,28 +119,47 @@ class Supervisor:
         self._takes_more = False
 
     def watch_sources(self, sources: Iterable[Watched]) -> None:
-        """Watch these sources from now on: those that are gone or changed end, new ones begin, the others go on."""
-        before, self._sources = self._sources, tuple(sources)
+        """Watch these sources from now on: those that are gone end, new ones begin, both at once; the others go on.
+
+        One that is read from another place now goes on where it was until `move`, so that not all are blind together.
+        """
+        before, self._sources = self._sources, {source.key: source for source in sources}
         if not self._is_running:  # `run` begins them all
             return
-        for source in before:
-            session = self._find(source.key)
-            if source not in self._sources and session is not None:
+        for key in before.keys() - self._sources.keys():
+            if (session := self._find(key)) is not None:
                 self._leave(session)
-        for source in self._sources:
-            if source not in before and self._takes_more:
+        for key, source in self._sources.items():
+            if key not in before and self._takes_more:
                 self._begin(source)
+
+    def is_moved(self, session: StreamSession) -> bool:
+        """Whether it watches a source where that is no longer read."""
+        watched = self._watched.get(session.session)
+        return watched is not None and self._takes_more and self._as_wanted(watched) != watched
+
+    def move(self, session: StreamSession) -> StreamSession:
+        """End one that `is_moved` and begin another where its source is read now; returns that one."""
+        wanted = self._as_wanted(self._watched[session.session])
+        self._leave(session)
+        return self._begin(wanted)
+
+    def _as_wanted(self, watched: Watched) -> Watched:
+        """The same stream, as the sources in force say; a publisher's is no source."""
+        return self._sources.get(watched.key, watched)
 
     def _find(self, key: StreamKey) -> StreamSession | None:
         return next((session for session in self.sessions.values() if session.key == key), None)
 
-    def _begin(self, watched: Watched) -> None:
+    def _begin(self, watched: Watched) -> StreamSession:
         session = self._open_session(watched)
         if watched.connection:
             session.locate = lambda: self._ingest.reader_source(watched.key)
         self.sessions[session.stream_id] = session
         task = asyncio.create_task(self._keep(session, watched), name=f"session[{session.stream_id}]")
         self._tasks[session.session] = task
+        self._watched[session.session] = watched
+        return session
 
     async def _keep(self, session: StreamSession, watched: Watched) -> None:
         try:
@@ -152,17 +172,19 @@ class Supervisor:
         has_left = session.session in self.leaving
         await self._forget(session)
         if not has_left:
-            self._begin(watched)
+            self._begin(self._as_wanted(watched))
 
     def _leave(self, session: StreamSession) -> None:
         """Let a session end by itself: whoever publishes next is not kept waiting."""
         del self.sessions[session.stream_id]
+        self._watched.pop(session.session, None)
         self.leaving[session.session] = session
         session.leave()
 
     async def _forget(self, session: StreamSession) -> None:
         """Drop what is known of a session; done here and not by its task, which may never have begun to run."""
         self.leaving.pop(session.session, None)
+        self._watched.pop(session.session, None)
         if self.sessions.get(session.stream_id) is session:
             del self.sessions[session.stream_id]
         if self._tasks.pop(session.session, None) is not None:

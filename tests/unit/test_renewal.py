@@ -20,6 +20,9 @@ class _Session:
 
     async def reconfigure(self, settings: int) -> None:
         self.settings = settings
+        self.note_blind()
+
+    def note_blind(self) -> None:
         self._crowd.blind += 1
         self._crowd.most_blind = max(self._crowd.most_blind, self._crowd.blind)
         asyncio.get_running_loop().call_later(0.01, self._seen)
@@ -33,11 +36,24 @@ class _Crowd:
     def __init__(self, count: int) -> None:
         self.wanted = 0
         self.blind = self.most_blind = 0
+        self.moved: list[_Session] = []
         self.sessions = [_Session(self) for _ in range(count)]
 
     def renewal(self) -> Renewal:
         sessions: Any = self.sessions
-        return Renewal(lambda: sessions, lambda _: self.wanted)  # type: ignore[arg-type,return-value]
+        return Renewal(lambda: sessions, lambda _: self.wanted, self)  # type: ignore[arg-type,return-value]
+
+    def is_moved(self, session: Any) -> bool:
+        return session in self.moved
+
+    def move(self, session: Any) -> Any:
+        self.moved.remove(session)
+        session.is_left = True
+        successor = _Session(self)
+        successor.state = "connecting"
+        self.sessions[self.sessions.index(session)] = successor
+        successor.note_blind()
+        return successor
 
     async def all_have(self, settings: int) -> None:
         async with asyncio.timeout(10):
@@ -65,6 +81,22 @@ async def test_a_tenth_at_a_time(monkeypatch: Any) -> None:
         renewal.begin()
         await crowd.all_have(1)
     assert crowd.most_blind == 3
+
+
+async def test_sources_that_moved_are_opened_anew_a_tenth_at_a_time(monkeypatch: Any) -> None:
+    """Whoever changes every URL at once loses sight of a tenth of the streams at a time, and all are moved."""
+    monkeypatch.setattr("detector.renewal._LOOK_SECONDS", 0.001)
+    crowd = _Crowd(30)
+    before = list(crowd.sessions)
+    crowd.moved = list(crowd.sessions)
+    renewal = crowd.renewal()
+    async with _running(renewal):
+        renewal.begin()
+        async with asyncio.timeout(10):
+            while crowd.moved or crowd.blind:
+                await asyncio.sleep(0.005)
+    assert crowd.most_blind == 3
+    assert not set(before) & set(crowd.sessions)
 
 
 async def test_a_later_wish_overtakes_an_earlier_one(monkeypatch: Any) -> None:

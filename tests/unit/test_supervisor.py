@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from detector.events import Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange, PublisherEnded, PublisherStarted
 from detector.supervisor import Supervisor, Watched
@@ -56,6 +58,7 @@ class Scene:
     def __init__(self, sources: tuple[Watched, ...] = ()) -> None:
         self.ingest = FakeIngest()
         self.opened: list[FakeSession] = []
+        self.watched: dict[str, Watched] = {}
         self.ended: list[Any] = []
         self.supervisor = Supervisor(
             ingest=self.ingest,  # type: ignore[arg-type]
@@ -66,6 +69,7 @@ class Scene:
 
     def _open(self, watched: Watched) -> FakeSession:
         self.opened.append(FakeSession(watched))
+        self.watched[self.opened[-1].stream_id] = watched
         return self.opened[-1]
 
     async def _ended(self, session: Any) -> None:
@@ -178,6 +182,55 @@ async def test_sources_that_change_before_the_watch_begins_have_one_session_each
 
     async with scene.running():
         assert [session.stream_id for session in scene.opened] == ["YARD"]
+
+
+def _source(name: str, place: str = "x") -> Watched:
+    return Watched(StreamKey("source", "source", name), SourceKind.RTMP, f"rtmp://127.0.0.1/{place}")
+
+
+async def test_changed_sources_wait_for_their_turn_and_the_others_for_nothing() -> None:
+    """What is gone ends and what is new begins at once; who is read elsewhere is watched where it was until moved."""
+    scene = Scene((_source("gone"), _source("moved"), _source("kept")))
+    async with scene.running():
+        gone, moved, kept = scene.opened
+        scene.supervisor.watch_sources((_source("moved", "y"), _source("kept"), _source("new")))
+        await scene.settle()
+        assert set(scene.supervisor.sessions) == {"MOVED", "KEPT", "NEW"}
+        assert (scene.ended, moved.is_running) == ([gone], True)
+        assert [scene.supervisor.is_moved(one) for one in (gone, moved, kept)] == [False, True, False]  # type: ignore[arg-type]
+
+        scene.supervisor.move(moved)  # type: ignore[arg-type]
+        await scene.settle()
+        assert scene.watched["MOVED"] == _source("moved", "y")
+        assert (moved.is_running, scene.supervisor.sessions["MOVED"] is moved) == (False, False)
+        assert not any(map(scene.supervisor.is_moved, scene.supervisor.sessions.values()))
+
+
+async def test_sources_that_change_back_or_go_before_their_turn_are_not_moved() -> None:
+    """A second reload is what counts: who is wanted where it is stays, who is not wanted any more ends at once."""
+    scene = Scene((_source("a"), _source("b")))
+    async with scene.running():
+        a, b = scene.opened
+        scene.supervisor.watch_sources((_source("a", "y"), _source("b", "y")))
+        scene.supervisor.watch_sources((_source("a"),))
+        await scene.settle()
+        assert not scene.supervisor.is_moved(a)  # type: ignore[arg-type]
+        assert (a.is_running, b.is_running, scene.opened) == (True, False, [a, b])
+
+
+async def test_a_session_that_breaks_before_its_turn_begins_anew_where_the_source_is_now(
+    expects_errors: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours does not bring back a place that is no longer wanted."""
+    monkeypatch.setattr("detector.supervisor._RETRY_SECONDS", 0.01)
+    scene = Scene((_source("a"),))
+    async with scene.running():
+        scene.supervisor.watch_sources((_source("a", "y"),))
+        scene.opened[0].fault.set_exception(ZeroDivisionError())
+        async with asyncio.timeout(5):
+            while len(scene.opened) < 2:
+                await asyncio.sleep(0.01)
+        assert scene.watched["A"] == _source("a", "y")
 
 
 async def test_a_fault_in_one_session_leaves_the_stream_watched(expects_errors: None) -> None:

@@ -98,8 +98,13 @@ def scanned(tmp_path: Path, content: bytes, job: Job = SCAN) -> Reader:
 
 
 @contextlib.contextmanager
-def http_stream(content: bytes, seconds: float, *, stays: bool = False) -> Iterator[tuple[str, int]]:
-    """Serve `content` at the pace of a live stream of `seconds`, to one reader; give URL and port."""
+def http_stream(
+    content: bytes, seconds: float, *, stays: bool = False, drips: bool = False
+) -> Iterator[tuple[str, int]]:
+    """Serve `content` at the pace of a live stream of `seconds`, to one reader; give URL and port.
+
+    `drips` goes on with four bytes a second.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = threading.Event()
 
@@ -114,6 +119,8 @@ def http_stream(content: bytes, seconds: float, *, stays: bool = False) -> Itera
                         client.sendall(content[start : start + step])
                         if seconds and done.wait(0.02):
                             return
+                    while drips and not done.wait(0.25):
+                        client.sendall(b"\x47")
                     done.wait(30 if stays else 0)
 
         thread = threading.Thread(target=serve, name="http-stream", daemon=True)
@@ -361,6 +368,27 @@ def test_silent_server_ends_in_a_timeout_with_heartbeats_all_the_while(media: Me
     assert last.packets >= 25  # the demuxer holds the last ones back
     assert last.received_bytes > 1000
     assert 0 < last.cpu_seconds < 5
+
+
+@pytest.mark.parametrize("mode", [SamplingMode.AUTO, SamplingMode.FULL])
+def test_frozen_picture_is_looked_at_while_bytes_that_are_no_packet_drip(media: MediaMaker, mode: SamplingMode) -> None:
+    """The last picture is sampled before the reader gives up, heartbeats go on, and what it says last is a timeout."""
+    greys = [60] * 50 + [200] * 10
+    content = media.clip(Clip(frames=60, gop=300, b_frames=2), lambda number: media.card(greys[number]))
+    with (
+        http_stream(content, 0, drips=True) as (url, port),
+        reading(replace(http_job(url, port, SamplingSettings(mode=mode)), read_timeout_seconds=3.0)) as reader,
+    ):
+        ended = reader.listen()
+
+    assert isinstance(ended, Ended)
+    assert ended.code is EndCode.TIMEOUT
+    frames = reader.all(Frame)
+    assert np.frombuffer(frames[0].plane, np.uint8).mean() == pytest.approx(60, abs=20)
+    assert np.frombuffer(frames[-1].plane, np.uint8).mean() == pytest.approx(200, abs=20)
+    assert frames[-1].decoded_at - frames[0].decoded_at < 3.5
+    beats = [at for at, message in reader.heard if isinstance(message, Heartbeat)]
+    assert max(later - earlier for earlier, later in pairwise(beats)) < 1.0
 
 
 def test_reader_ends_quietly_when_the_service_is_gone(media: MediaMaker) -> None:

@@ -68,7 +68,7 @@ def _measured(count: int, trials: int, seed: int, missing: dict[str, str]) -> It
         try:
             search = method.build(rows)
         except ImportError as error:
-            missing[method.name] = f"{error}; install the `bench` extra"
+            missing[method.name] = f"{error}; run `make references`"
             continue
         build_seconds = time.perf_counter() - began
         asked = queries[: len(truth)] if method.name == "numpy brute force" else queries

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from benchmarks.clips import Clip
-from benchmarks.processes import READER_ENTRY, forked_pids, memory_peak_bytes
+from benchmarks.processes import READER_ENTRY, busy_seconds, forked_pids, memory_peak_bytes
 from benchmarks.publishers import PacedPublishers
 from benchmarks.running import RunningService, ServiceFailed, wait_until
 from detector.api.view import StreamRow
@@ -44,10 +44,14 @@ class Window:
     """What the neighbours were given in one stretch of time.
 
     `judged` counts samples by neighbour. `delays_seconds` are those of the samples that were seen by looking often;
-    `gap_seconds` is the longest between two samples of one stream.
+    `gap_seconds` is the longest between two samples of one stream. Two figures tell how far to trust the others:
+    `late_seconds`, the most that a neighbour's publisher was behind its own pace, and `foreign_cores`, how many cores
+    were busy on average with what is neither the service nor this benchmark.
     """
 
     seconds: float = 0.0
+    late_seconds: float = 0.0
+    foreign_cores: float = 0.0
     judged: dict[str, int] = field(default_factory=dict)
     delays_seconds: list[float] = field(default_factory=list)
     gap_seconds: float = 0.0
@@ -146,6 +150,10 @@ class Neighbourhood:
 
     async def _watch(self, seconds: float) -> Window:
         window = Window()
+        neighbours = [one for path, one in self._publishers.publications.items() if not path.startswith(_ATTACKER)]
+        for publication in neighbours:
+            publication.latest_seconds = 0.0
+        foreign = self._foreign_seconds()
         first, asked_at = await self._rows()
         latest, looked_at = first, asked_at
         sampled_at: dict[str, float] = {}
@@ -156,8 +164,14 @@ class Neighbourhood:
                 _look(window, row, latest.get(path), sampled_at, looked_at)
             latest = rows
         window.seconds = looked_at - asked_at
+        window.late_seconds = max(publication.latest_seconds for publication in neighbours)
+        window.foreign_cores = max(0.0, self._foreign_seconds() - foreign) / window.seconds
         window.judged = {path: _judged_since(row, latest.get(path)) for path, row in first.items()}
         return window
+
+    def _foreign_seconds(self) -> float:
+        """CPU time that neither the service nor this process used."""
+        return busy_seconds() - self._service.tree.cpu_seconds().total - time.process_time()
 
     async def _rows(self) -> tuple[dict[str, StreamRow], float]:
         rows = await self._service.streams()

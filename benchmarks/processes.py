@@ -164,6 +164,12 @@ def thread_count(pid: int) -> int:
         return 0
 
 
+def busy_seconds() -> float:
+    """Return the CPU time that all cores of the machine have used for anything but idling, since it started."""
+    user, nice, system, _, _, *rest = (int(word) for word in (_PROC / "stat").read_text().split("\n")[0].split()[1:])
+    return (user + nice + system + sum(rest[:3])) / _TICKS_PER_SECOND  # what guests used is in `user` already
+
+
 def forked_pids(service_pid: int, entry: str) -> list[int]:
     """Return what the forkserver of `entry` has forked, zombies included, at the price of a few small reads.
 

@@ -47,6 +47,9 @@ LAST_WORDS_SECONDS = 1.0
 _FRESH_URL_AFTER = 3
 """After so many failures in a row the ingest server is asked anew where the stream is read."""
 
+_TELL_END_AGAIN_SECONDS = 300.0
+"""A source that fails in the same way again and again is counted each time, and logged this often."""
+
 _CRASHES = {
     ReaderCrashed: CrashKind.READER,
     ReaderStalled: CrashKind.READER_STALLED,
@@ -132,6 +135,7 @@ class StreamSession:
         self.requests_refused = 0
         self._left_at: float | None = None
         self._reconnect = Reconnect(settings.reconnect, SystemRandom().random)
+        self._told_end, self._told_end_at = "", -math.inf
         self._closer_until = -math.inf
         self._has_opened = False
         self._keeper: Keeper | None = None
@@ -328,6 +332,18 @@ class StreamSession:
             case _:
                 pass
 
+    def _tell_end(self, ending: Ended | Exception, now: float, *, is_news: bool) -> None:
+        """Log why a reader ended: once, and again after it was seen, for another reason, or after a while."""
+        detail = ending.detail if isinstance(ending, Ended) else str(ending)
+        words = self.sight.code + "".join(letter for letter in detail if not letter.isdigit())
+        if not is_news and words == self._told_end and now < self._told_end_at + _TELL_END_AGAIN_SECONDS:
+            return
+        self._told_end, self._told_end_at = words, now
+        if isinstance(ending, Ended):
+            log.info("session.reader_ended", stream=self.stream_id, code=ending.code.value, detail=detail)
+        else:
+            log.warning("session.reader_lost", stream=self.stream_id, why=type(ending).__name__, detail=detail)
+
     def _note_heartbeat(self, beat: Heartbeat) -> None:
         self.figures.beat(beat)
         self.sight.beat(beat)
@@ -342,12 +358,9 @@ class StreamSession:
         self._blindness.moved()
         if isinstance(ending, Ended):
             self._parts.metrics.reader_ended(ending.code)
-            log.info("session.reader_ended", stream=self.stream_id, code=ending.code.value, detail=ending.detail)
-        else:
-            kind = _CRASHES.get(type(ending))
-            if kind is not None:
-                self._parts.metrics.crashed(kind)
-            log.warning("session.reader_lost", stream=self.stream_id, why=type(ending).__name__, detail=str(ending))
+        elif (kind := _CRASHES.get(type(ending))) is not None:
+            self._parts.metrics.crashed(kind)
+        self._tell_end(ending, now, is_news=has_pictured)
         # A container that began without video may carry some at any moment: who opens it anew sees it.
         is_waiting = isinstance(ending, Ended) and ending.code is EndCode.NO_VIDEO
         return self._reconnect.lost(

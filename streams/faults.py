@@ -12,9 +12,13 @@ _SLOW = (av.error.ExitError, TimeoutError)  # ExitError is how the binding's own
 _OPENING_FAULTS: _Faults = (
     (_SLOW, EndCode.TIMEOUT, "nothing that could be opened came in time"),
     ((MemoryError,), EndCode.OUT_OF_MEMORY, "the source needs more memory than its reader may take"),
-    ((av.error.HTTPNotFoundError,), EndCode.NOT_FOUND, "the server has no such stream"),
+    (
+        (av.error.HTTPNotFoundError,),
+        EndCode.NOT_FOUND,
+        "the server has no such stream: check the path, or wait until it is published",
+    ),
     ((av.error.HTTPError, av.error.HTTPClientError), EndCode.REFUSED, "the server answered with an error"),
-    ((ConnectionError,), EndCode.REFUSED, "the server refused the connection"),
+    ((ConnectionError,), EndCode.REFUSED, "the server refused the connection: start it, or correct the port"),
     # nginx-rtmp's answer for a stream that nobody publishes
     ((PermissionError,), EndCode.NOT_FOUND, "the server does not let this stream be played"),
     ((EOFError,), EndCode.END_OF_STREAM, "it ended before anything could be opened"),
@@ -43,7 +47,10 @@ class SourceError(Exception):
 def while_opening(error: Exception) -> SourceError:
     """Return what a failure to open means to an operator."""
     if isinstance(error, OSError) and error.errno == errno.EIO:
-        return SourceError(EndCode.REFUSED, "the server closed the connection, redirected it or sent nothing")
+        return SourceError(
+            EndCode.REFUSED,
+            "the server closed the connection, redirected it or sent nothing of this kind: check the URL",
+        )
     for kinds, code, detail in _OPENING_FAULTS:
         if isinstance(error, kinds):
             return SourceError(code, detail)

@@ -40,7 +40,7 @@ _OTHER_NAME = frozenset({62, 64})
 _FAULTS: tuple[tuple[type[Exception], str], ...] = (
     (
         ssl.SSLCertVerificationError,
-        "the server's certificate comes from nobody this machine trusts: name its authority's file under ca_file",
+        "its certificate comes from nobody trusted here: name its authority under ca_file (scan: in SSL_CERT_FILE)",
     ),
     (
         ssl.SSLError,

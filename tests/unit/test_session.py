@@ -413,6 +413,21 @@ async def test_a_container_without_video_is_opened_anew_soon(monkeypatch: pytest
     assert max(pause.seconds for pause in pauses) <= SamplingSettings().detect_within_seconds
 
 
+async def test_a_source_that_fails_again_and_again_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead source floods no log: only another reason, a time in which it was seen, or five minutes are news."""
+    session = Scene(monkeypatch).session
+    with capture_logs() as logs:
+        for attempt in range(400):
+            session._told_end_at -= 1.0  # as if a second had passed
+            session._note_end(SourceUnreachable(f"nobody listens there, tried for {attempt} s"), 0.0)
+        session._note_end(SourceUnreachable("the name has no address"), 0.0)
+        session._has_opened = True
+        session.sight.source_opened(OPENED, time.monotonic())
+        session.sight.frame_came(frame(1))
+        session._note_end(SourceUnreachable("the name has no address"), 0.0)
+    assert [entry["event"] for entry in logs] == ["session.reader_lost"] * 4
+
+
 async def test_a_source_that_gave_pictures_is_opened_anew_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what this reader showed counts: one that cannot be opened any more is tried ever more rarely."""
     session = Scene(monkeypatch).session

@@ -24,8 +24,11 @@ from benchmarks.publishers import PacedPublishers
 from benchmarks.running import RunningService, ServiceFailed, wait_until
 from detector.api.view import StreamRow
 
-SETTINGS: Final = "sampling: {interval: 200ms}\n"
-"""Settings under which every keyframe of a neighbour is a sample, so that what should be sampled is known exactly."""
+SETTINGS: Final = (
+    "sampling: {interval: 200ms}\n"
+    'streams: [{match: "live/*", sampling: {mode: keyframes}}]\n'  # an attacker is looked at in every way there is
+)
+"""Settings under which each keyframe of a neighbour, and nothing else, is a sample: what is due is known exactly."""
 GOP_SECONDS: Final = 0.2
 
 _ATTACKER = "attack/"
@@ -50,11 +53,11 @@ class Window:
     """
 
     seconds: float = 0.0
-    late_seconds: float = 0.0
-    foreign_cores: float = 0.0
     judged: dict[str, int] = field(default_factory=dict)
     delays_seconds: list[float] = field(default_factory=list)
     gap_seconds: float = 0.0
+    late_seconds: float = 0.0
+    foreign_cores: float = 0.0
 
     @property
     def rate(self) -> float:

@@ -31,6 +31,7 @@ _WALL_CLOCK_READERS = {
     "detector/alerts/clock.py": "turned into a clock that does not step",
     "detector/accounts.py": "the time that an account is filed under",
     "detector/cli/report.py": "which days to show",
+    "detector/cut_journal.py": "the time that is written beside a monotonic one",
     "detector/enforcement.py": "the time that is written beside a monotonic one",
     "detector/response.py": "ids that only rise, times in alerts",
     "detector/service.py": "the time of an undo",

@@ -5,13 +5,16 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test churn fuzz soak check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
+.PHONY: demo test slow churn fuzz soak check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
 
 demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
 	$(BIN)/python -m detector demo $(DEMO_FLAGS)
 
 test: $(VENV)/.dev  ## every test; what needs a missing system server says so in one line
 	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+slow: $(VENV)/.dev  ## what `make test` runs a sample of, as a whole
+	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
 
 churn: $(VENV)/.dev  ## ten minutes of publishers who come and go; needs nginx with RTMP, mosquitto and ffmpeg
 	$(BIN)/python -m benchmarks churn --trials 10 $(CHURN_FLAGS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -114,8 +114,9 @@ def noise_in_slices() -> list[Chunk]:
     return chunks
 
 
+@pytest.mark.parametrize("films", [EXOTIC[::4], pytest.param(EXOTIC, marks=pytest.mark.slow)], ids=["some", "all"])
 async def test_thirty_codecs_of_other_times_are_thirty_alerts(
-    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, films: Sequence[tuple[str, str]]
 ) -> None:
     """Whatever the codec and the container, within three seconds it is told that nobody can look into it."""
     assert len(EXOTIC) >= 30
@@ -129,12 +130,12 @@ async def test_thirty_codecs_of_other_times_are_thirty_alerts(
             seconds, cause = await watch.first(within_seconds=10)
             return seconds, cause, watch.metrics.value("stopframe_crashes_total", process="reader")
 
-    results = await asyncio.gather(*(told(container, codec) for container, codec in EXOTIC))
+    results = await asyncio.gather(*(told(container, codec) for container, codec in films))
 
-    by_film = dict(zip(EXOTIC, results, strict=True))
+    by_film = dict(zip(films, results, strict=True))
     assert {film: one for film, one in by_film.items() if one[0] > 3.0} == {}
     assert {film: one for film, one in by_film.items() if one[1] not in ("codec", "not_media", "no_video")} == {}
-    assert sum(cause == "codec" for _, cause, _ in results) >= 20
+    assert sum(cause == "codec" for _, cause, _ in results) >= 0.6 * len(films)
     assert sum(crashes for _, _, crashes in results) == 0
     assert nursery.restarts == 0
 

@@ -20,7 +20,9 @@ _NOTHING_ELSE = "sampling: {bursts: 0%, spikes: false}\n"
 """What finds the switch itself is off: the frozen picture is to be found, not the scene change before it."""
 
 
-@pytest.mark.parametrize("drip", [b"", b"\x47"], ids=["nothing", "one byte a second"])
+@pytest.mark.parametrize(
+    "drip", [pytest.param(b"", marks=pytest.mark.slow), b"\x47"], ids=["nothing", "one byte a second"]
+)
 async def test_a_picture_frozen_between_keyframes_is_found_while_it_is_frozen(tmp_path: Path, drip: bytes) -> None:
     """A clean keyframe, the card from the middle of the GOP on, then no packet: found in `detect_within` + 2 s."""
     shown = await asyncio.to_thread(encode_clip, f"card:100:4.4,{HARMFUL}:0.5")

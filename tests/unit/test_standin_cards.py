@@ -108,6 +108,7 @@ def test_a_quick_build_works_and_agrees_with_the_shipped_model(tmp_path: Path, m
     assert alike >= 0.95 * len(pictures)
 
 
+@pytest.mark.slow
 def test_the_sources_draw_the_same_in_every_process() -> None:
     """FFmpeg's random sources are seeded: drawn anew, they give the same frames."""
     first = {name: card_pictures._source_pool.__wrapped__(name) for name in ("gradients", "cellauto", "sierpinski")}
@@ -116,6 +117,7 @@ def test_the_sources_draw_the_same_in_every_process() -> None:
         assert all(np.array_equal(one, other) for one, other in zip(frames, again, strict=True)), name
 
 
+@pytest.mark.slow
 def test_training_is_reproducible() -> None:
     """The same pictures and the same seed give the same weights, byte for byte."""
     rng = np.random.default_rng(4)

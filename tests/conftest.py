@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from streams import seccomp
 from streams.sandbox import landlock_abi
 
 pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_cli", "tests.fixtures_media", "tests.fixtures_web"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in the background so, and what the tests start would be deaf to Ctrl-C as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CAP_SYS_ADMIN = 21  # what mount(2) asks for
 

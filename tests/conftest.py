@@ -16,9 +16,10 @@ from streams.sandbox import landlock_abi
 
 pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_cli", "tests.fixtures_media", "tests.fixtures_web"]
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what runs in the background so, and what the tests start would be deaf to Ctrl-C as well.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts what runs in the background deaf to both, and what the tests start would be as deaf.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 _CAP_SYS_ADMIN = 21  # what mount(2) asks for
 

@@ -10,6 +10,7 @@ from benchmarks.soak import checks, soak
 SESSIONS = 8
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.needs_cage
 def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:

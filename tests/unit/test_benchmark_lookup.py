@@ -36,7 +36,7 @@ def test_a_missing_reference_is_a_failed_check(tmp_path: Path, monkeypatch: pyte
 
     missing = [check for check in checks if "faiss" in check["what"]]
     assert [(check["ok"], check["value"]) for check in missing] == [(False, None)] * 2
-    assert all("bench" in check["reason"] for check in missing)
+    assert all("make references" in check["reason"] for check in missing)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def test_the_shipped_file_is_of_the_scripts_recipe(model: Classifier) -> None:
     assert model.manifest.stand_in
 
 
+@pytest.mark.slow
 def test_a_quick_build_works_and_agrees_with_the_shipped_model(tmp_path: Path, model: Classifier) -> None:
     """The script's own short build passes its parity check and names nearly every held-out picture alike."""
     recipe = replace(standin_cards.QUICK, seed=standin_cards.FULL.seed + 1)

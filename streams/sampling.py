@@ -47,6 +47,9 @@ class SamplingSettings:
 
     Beyond the promise, `burst_share` (0 to 1) of the GOPs are decoded whole, at random; with `spikes` also those whose
     packet sizes show a scene change that no keyframe shows.
+
+    `slowed_to_seconds` is set while CPU time is short: then two analysed frames may lie so far apart, and the stream is
+    looked at as cheaply as that allows. 0 is not slowed.
     """
 
     detect_within_seconds: float = 3.0
@@ -54,6 +57,7 @@ class SamplingSettings:
     mode: SamplingMode = SamplingMode.AUTO
     burst_share: float = 0.0
     spikes: bool = False
+    slowed_to_seconds: float = 0.0
 
 
 class Sampler:

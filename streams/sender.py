@@ -69,6 +69,12 @@ class Counters:
     bursts: int = 0
     spikes: int = 0
     spikes_blind: int = 0
+    keyframes_decoded: int = 0
+    keyframe_cpu_seconds: float = 0.0
+    through_cpu_seconds: float = 0.0
+    whole_cpu_seconds: float = 0.0
+    time_skew_seconds: float = 0.0
+    time_jumps: int = 0
 
 
 class Sender:

@@ -32,10 +32,10 @@ JOB_LIMIT_BYTES = 16 * 1024
 
 _OPENED = struct.Struct("<16sIIBBBBd")
 _FRAME = struct.Struct("<QdddBBBxII")
-_HEARTBEAT = struct.Struct("<ddd8QddQd3Q")
+_HEARTBEAT = struct.Struct("<ddd8QddQd3QQ3ddQ")
 _ENDED = struct.Struct("<B7xd160s")
 _CLOSER = struct.Struct("<dd")
-_ADJUST = struct.Struct("<ddBB6xd")
+_ADJUST = struct.Struct("<ddBB6xdd")
 
 
 class WireError(Exception):
@@ -111,6 +111,10 @@ class Heartbeat:
     `throttled_seconds` is how long the stream asked for more CPU time than it may take and was looked at less closely.
     `bursts` and `spikes` count the GOPs that were decoded whole, by chance and because packet sizes showed a scene
     change; `spikes_blind` is how many tracks have sizes that could not show one now.
+
+    Of `cpu_seconds`, so much went into the `keyframes_decoded` on their own, into decoding through, and into GOPs
+    decoded whole; the rest is reading. `time_skew_seconds` is how far the publisher's presentation times have run ahead
+    (negative: fallen behind) of arrival, on the track where it is most; `time_jumps` counts their jumps.
     """
 
     sent_at: float
@@ -131,6 +135,12 @@ class Heartbeat:
     bursts: int = 0
     spikes: int = 0
     spikes_blind: int = 0
+    keyframes_decoded: int = 0
+    keyframe_cpu_seconds: float = 0.0
+    through_cpu_seconds: float = 0.0
+    whole_cpu_seconds: float = 0.0
+    time_skew_seconds: float = 0.0
+    time_jumps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +181,16 @@ Order = LookCloser | Adjust
 """What a reader that has its job is told."""
 
 Message = Opened | Frame | Burst | Heartbeat | Ended | Job | Order
+
+_HEARTBEAT_FINITE = (
+    "cpu_seconds",
+    "gop_seconds",
+    "throttled_seconds",
+    "keyframe_cpu_seconds",
+    "through_cpu_seconds",
+    "whole_cpu_seconds",
+    "time_skew_seconds",
+)
 
 _FRAME_BYTES = _FRAME.size + PLANE_BYTES + PICTURE_BYTES
 
@@ -322,11 +342,13 @@ def _parse_heartbeat(body: bytes) -> Heartbeat:
     values = _HEARTBEAT.unpack(body)
     sent_at, last_packet_at, working_since, *_ = values
     _finite(sent_at), _finite_or_nan(last_packet_at), _finite_or_nan(working_since)
-    *_, cpu_seconds, gop_seconds, tracks_heard, throttled_seconds, _, _, spikes_blind = values
-    _finite(cpu_seconds), _finite(gop_seconds), _finite(throttled_seconds)
+    beat = Heartbeat(*values)
+    for name in _HEARTBEAT_FINITE:
+        _finite(getattr(beat, name))
+    tracks_heard, spikes_blind = beat.tracks_heard, beat.spikes_blind
     if tracks_heard >> MAX_TRACKS or spikes_blind > MAX_TRACKS:
         raise ValueError("a track beyond the last")
-    return Heartbeat(*values)
+    return beat
 
 
 def _parse_ended(body: bytes) -> Ended:
@@ -340,9 +362,16 @@ def _parse_closer(body: bytes) -> LookCloser:
 
 
 def _parse_adjust(body: bytes) -> Adjust:
-    detect_within, interval, mode, spikes, share = _ADJUST.unpack(body)
+    detect_within, interval, mode, spikes, share, slowed_to = _ADJUST.unpack(body)
     return Adjust(
-        SamplingSettings(_positive(detect_within), _positive(interval), _MODES[mode], _share(share), _flag(spikes))
+        SamplingSettings(
+            detect_within_seconds=_positive(detect_within),
+            interval_seconds=_positive(interval),
+            mode=_MODES[mode],
+            burst_share=_share(share),
+            spikes=_flag(spikes),
+            slowed_to_seconds=_positive(slowed_to) if slowed_to else 0.0,
+        )
     )
 
 
@@ -407,6 +436,7 @@ def _pack_adjust(message: Adjust) -> tuple[Kind, bytes]:
         _MODES.index(sampling.mode),
         sampling.spikes,
         sampling.burst_share,
+        sampling.slowed_to_seconds,
     )
 
 

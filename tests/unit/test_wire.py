@@ -57,6 +57,9 @@ heartbeats = st.builds(
     counts,
     counts,
     tracks,
+    counts,
+    *(seconds,) * 4,
+    counts,
 )
 endings = st.builds(Ended, st.sampled_from(EndCode), seconds, printable.map(lambda text: text[:160]))
 jobs = st.builds(
@@ -74,7 +77,15 @@ jobs = st.builds(
 lengths = st.floats(min_value=0.0, exclude_min=True, allow_infinity=False)
 adjusts = st.builds(
     Adjust,
-    st.builds(SamplingSettings, lengths, lengths, st.sampled_from(SamplingMode), st.floats(0.0, 1.0), st.booleans()),
+    st.builds(
+        SamplingSettings,
+        lengths,
+        lengths,
+        st.sampled_from(SamplingMode),
+        st.floats(0.0, 1.0),
+        st.booleans(),
+        st.just(0.0) | lengths,
+    ),
 )
 bursts = st.builds(
     lambda frame, numbers, reason: Burst(tuple(replace(frame, sequence=number, reason=reason) for number in numbers)),

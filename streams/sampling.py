@@ -24,7 +24,9 @@ Measured: x264 makes a still picture waver by up to 2.2 at CRF 35, camera noise 
 the width and height makes 9; and frames 8 apart are 18 of 256 PDQ bits apart, well within the 31 that count as equal.
 """
 
-_LEAVES_ABOVE = 1.2
+LEAVES_ABOVE = 1.2
+"""From GOPs of so many times `detect_within_seconds` on, a stream is decoded through."""
+
 _RETURNS_AT = 1.0
 _SHORTEST_INTERVAL = 0.05
 
@@ -154,7 +156,7 @@ class Sampler:
         # What was drawn for a longer wait would outlast the new one.
         self._next_spike_at = min(self._next_spike_at, self._spiked_at + 2.0 * settings.detect_within_seconds)
         self._next_keyframe_at = min(self._next_keyframe_at, self._tried_keyframe_at + self._interval)
-        if self.gop_seconds > _LEAVES_ABOVE * settings.detect_within_seconds:
+        if self.gop_seconds > LEAVES_ABOVE * settings.detect_within_seconds:
             self._keyframes_suffice = False
 
     def begin(self, arrived_at: float) -> None:
@@ -288,7 +290,7 @@ class Sampler:
             self._gops.append(arrived_at - self._keyframe_at)
         self._keyframe_at = arrived_at
         within_seconds = self._settings.detect_within_seconds
-        if self.gop_seconds > _LEAVES_ABOVE * within_seconds:
+        if self.gop_seconds > LEAVES_ABOVE * within_seconds:
             self._keyframes_suffice = False
         elif len(self._gops) == REMEMBERED_GOPS and self.gop_seconds <= _RETURNS_AT * within_seconds:
             self._keyframes_suffice = self._trusts_keyframes = True

@@ -28,7 +28,8 @@ LEAVES_ABOVE = 1.2
 """From GOPs of so many times `detect_within_seconds` on, a stream is decoded through."""
 
 _RETURNS_AT = 1.0
-_SHORTEST_INTERVAL = 0.05
+SHORTEST_INTERVAL_SECONDS = 0.05
+"""No interval is shorter, whatever is asked for."""
 
 
 @unique
@@ -138,7 +139,7 @@ class Sampler:
         An interval longer than the settings' changes nothing but that the stream is decoded through.
         """
         self._closer_until = until
-        self._closer_interval = max(_SHORTEST_INTERVAL, interval_seconds)
+        self._closer_interval = max(SHORTEST_INTERVAL_SECONDS, interval_seconds)
         self._interval = min(self._usual_interval, self._closer_interval)
         self._interval_from = self._instant_at = -math.inf
 
@@ -306,7 +307,7 @@ class Sampler:
 
 def _usual_interval(settings: SamplingSettings) -> float:
     # An interval beyond detect_within would only make every sample a late one.
-    return max(_SHORTEST_INTERVAL, min(settings.interval_seconds, settings.detect_within_seconds))
+    return max(SHORTEST_INTERVAL_SECONDS, min(settings.interval_seconds, settings.detect_within_seconds))
 
 
 class ScanSampler:

@@ -11,13 +11,13 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks.hidden_clips import GOP, RATE, Control, HiddenClip, Hiding, camera, secret, speaker, still
 from streams.decoder import Decoder
 from streams.frame import SampleReason
 from streams.gop import GopRing
 from streams.live_look import LiveLook
 from streams.sampling import Sampler, SamplingSettings
 from streams.whole_gop import Output
-from tests.fixtures_hidden import GOP, RATE, Control, HiddenClip, Hiding, camera, secret, speaker, still
 
 AS_SHIPPED = SamplingSettings(3.0, 1.0, burst_share=0.05, spikes=True)
 SEEDS = 50

@@ -10,7 +10,8 @@ import structlog
 
 from detector.alerts.sink import StatusBoard
 from detector.coverage import Kind
-from detector.metrics import Metrics, RowsLost
+from detector.metric_words import RowsLost
+from detector.metrics import Metrics
 from detector.session import StreamSession
 from detector.store.coverage import CoverageStore, CoverageTotals
 from detector.store.database import StoreUnavailable

@@ -12,7 +12,8 @@ import structlog
 from detector.analysis.pool import AnalysisPool, FrameDropped
 from detector.coverage import Cause
 from detector.events import Decision, Observation
-from detector.metrics import DropCause, Metrics
+from detector.metric_words import DropCause
+from detector.metrics import Metrics
 from detector.policy import History, PolicySettings, decide
 from detector.sight import Sight
 from streams.frame import MAX_BURST_FRAMES, Frame, SampleReason

@@ -1,6 +1,7 @@
 """What the readers of one stream used and did, over all of them: their heartbeats as sums, and as metrics."""
 
-from detector.metrics import DropCause, Metrics
+from detector.metric_words import DropCause
+from detector.metrics import Metrics
 from streams.wire import Heartbeat
 
 

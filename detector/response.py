@@ -19,7 +19,8 @@ from detector.breaker import Breaker, BreakerSettings
 from detector.cut_journal import CutOutcome
 from detector.enforcement import CutTarget, Enforcer
 from detector.events import CutState, Decision, Signal, Step, StreamKey
-from detector.metrics import AlertState, Metrics
+from detector.metric_words import AlertState
+from detector.metrics import Metrics
 from detector.resumption import Resumption
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import CutProgress, IncidentRecord, Incidents

@@ -33,7 +33,7 @@ from detector.config.exposure import exposure_notes, warn_of_exposure
 from detector.config_file import ConfigFile
 from detector.credentials import stream_id
 from detector.ingest.adapter import IngestUnavailable
-from detector.metrics import AlertState, CrashKind, RowsLost
+from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
 from detector.overview import incident_row, sandbox_state, stream_row, unseen_streams, versions
 from detector.parts import Addresses, Parts

@@ -21,7 +21,8 @@ from detector.config.config import CloserLook
 from detector.coverage import Cause, Coverage
 from detector.events import Decision, Step, StreamKey
 from detector.judging import Judge, JudgeParts
-from detector.metrics import CrashKind, Metrics
+from detector.metric_words import CrashKind
+from detector.metrics import Metrics
 from detector.policy import PolicySettings
 from detector.reader_figures import ReaderFigures
 from detector.sight import Sight, SightSettings

@@ -17,7 +17,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from detector.metrics import Metrics, Refusal
+from detector.metric_words import Refusal
+from detector.metrics import Metrics
 
 log = structlog.get_logger()
 

@@ -31,8 +31,8 @@ def _known() -> dict[str, set[str]]:
 
 
 def _metric(family: str) -> Any:
-    metrics = Metrics()
-    return next((one for one in vars(metrics).values() if getattr(one, "_name", None) == family), None)
+    series = Metrics()._series
+    return next((one for one in vars(series).values() if getattr(one, "_name", None) == family), None)
 
 
 KNOWN = _known()

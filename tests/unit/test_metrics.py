@@ -6,7 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from detector.events import CutState, Step
-from detector.metrics import LABEL_LIMIT, AlertState, CrashKind, DropCause, Metrics
+from detector.metric_words import AlertState, CrashKind, DropCause
+from detector.metrics import LABEL_LIMIT, Metrics
 from models.evidence import Inspection
 from streams.frame import SampleReason
 from streams.wire import EndCode

@@ -1,0 +1,118 @@
+"""Every counter, gauge and histogram that the service exposes, by name; `detector.metrics` says when each moves."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from detector.events import CutState, Step
+from detector.metric_words import AlertState, CrashKind, DropCause, Refusal, RowsLost
+from streams.frame import SampleReason
+from streams.wire import EndCode
+
+_STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_WAY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+
+
+class MetricSeries:
+    """The series of one registry, an attribute each."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._make_histograms()
+        self._make_counters()
+        self._make_gauges()
+
+    def _make_histograms(self) -> None:
+        self.stage_seconds = Histogram(
+            "stopframe_stage_seconds",
+            "Time one frame or alert spent in one stage.",
+            ["stage"],
+            registry=self._registry,
+            buckets=_STAGE_BUCKETS,
+        )
+        self.frame_to_decision = self._way("frame_to_decision", "From a frame's arrival to the decision about it.")
+        self.frame_to_ack = self._way("frame_to_ack", "From a frame's arrival to its alert's acknowledgement.")
+        self.cut_seconds = self._way("cut", "From a frame's arrival to the last media byte the server accepted.")
+        self.hooks = Histogram(
+            "stopframe_hook_seconds",
+            "From an ingest server's question to its answer, by what became of it.",
+            ("outcome",),
+            registry=self._registry,
+            buckets=_STAGE_BUCKETS,
+        )
+
+    def _make_counters(self) -> None:
+        self.samples = self._counter("samples", "Sampled frames received.", "reason", SampleReason)
+        self.drops = self._counter("dropped_frames", "Sampled frames never analysed.", "cause", DropCause)
+        self.low_information = self._counter("low_information_frames", "Frames not shown to any model.")
+        self.model_failures = self._counter("model_failures", "Answers that a model failed to give.", "model")
+        self.coverage = Counter(
+            "stopframe_coverage_seconds",
+            "Stream time by what became of it.",
+            ["kind", "cause"],
+            registry=self._registry,
+        )
+        self.reader_ends = self._counter("reader_ends", "Readers that ended, by their last word.", "code", EndCode)
+        self.reader_restarts = self._counter("reader_restarts", "Readers started again for a live stream.")
+        self.crashes = self._counter("crashes", "Processes that ended unbidden.", "process", CrashKind)
+        self.keyframes_without_picture = self._counter(
+            "keyframes_without_picture", "Packets flagged as keyframes that gave no picture."
+        )
+        self.bursts = self._counter("bursts", "GOPs decoded whole at random.")
+        self.spikes = self._counter("spikes", "GOPs decoded because packet sizes showed a scene change.")
+        self.decode_errors = self._counter("decode_errors", "Decode errors in readers.")
+        self.requests_refused = self._counter(
+            "requests_refused", "Requests of readers to other servers than their source's own: none was made."
+        )
+        self.reader_cpu = self._counter("reader_cpu_seconds", "CPU time used by readers.")
+        self.signals = Counter(
+            "stopframe_signals",
+            "Signals by kind and ladder step.",
+            ["kind", "step"],
+            registry=self._registry,
+        )
+        steps = [step.word for step in Step]
+        self.decisions = self._counter("decisions", "Decisions by action.", "action", steps)
+        self.log_lines_lost = self._counter("log_lines_lost", "Log lines that stderr did not take.")
+        self.rows_lost = self._counter(
+            "rows_lost", "What the disk never took: accounts of sessions, incidents and ends of cuts.", "kind", RowsLost
+        )
+        self.breaker_refusals = self._counter("breaker_refusals", "Cuts that the breaker made reviews of.")
+        self.alerts = self._counter("alerts", "Alerts by state reached.", "state", AlertState)
+        self.cuts = self._counter("cuts", "Cuts by state reached.", "state", CutState)
+        self.http_refusals = self._counter(
+            "http_refusals", "Control requests over TCP without the right token.", "reason", Refusal
+        )
+        self.selftests = self._counter(
+            "selftests", "Self-tests by what became of them.", "state", ("ok", "failed", "unsent")
+        )
+
+    def _make_gauges(self) -> None:
+        self.live_streams = self._gauge("live_streams", "Publishers live now.")
+        self.spikes_blind = self._gauge(
+            "spikes_blind_streams", "Live streams whose packet sizes could not show a scene change now."
+        )
+        self.analysis_workers = self._gauge("analysis_workers", "Analysis workers ready now.")
+        self.queue_depth = self._gauge("queue_depth", "Frames waiting for analysis now.")
+        self.config_taken = self._gauge(
+            "config_last_reload_successful", "1 while the config file as it is on disk could be taken up, else 0."
+        )
+        self.health_problems = self._gauge("health_problems", "Problems that health names now; 0 is healthy.")
+        self.outbox_pending = self._gauge("outbox_pending", "Alerts on disk and not delivered now.")
+
+        self.selftest_success = self._gauge(
+            "selftest_last_success_seconds", "When the last self-test succeeded, Unix time; 0 if none did."
+        )
+
+    def _way(self, name: str, text: str) -> Histogram:
+        return Histogram(f"stopframe_{name}_seconds", text, registry=self._registry, buckets=_WAY_BUCKETS)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"stopframe_{name}", text, registry=self._registry)
+
+    def _counter(self, name: str, text: str, label: str | None = None, words: Iterable[str] = ()) -> Counter:
+        """Make a counter whose known `words` stand at 0 from the start, so that a first event shows as a rise."""
+        counter = Counter(f"stopframe_{name}", text, [label] if label else [], registry=self._registry)
+        for word in words:
+            counter.labels(str(word))
+        return counter

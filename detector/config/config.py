@@ -14,6 +14,7 @@ from detector.config.blind import BlindSection
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.ingest import ChosenByKind
 from detector.config.references import absolute_path
+from detector.config.sampling import SamplingSection, StreamSection, sampling_conflicts
 from detector.config.sections import (
     AlertsSection,
     AnalysisSection,
@@ -24,10 +25,8 @@ from detector.config.sections import (
     IngestSection,
     LogSection,
     ReaderSection,
-    SamplingSection,
     Section,
     SourceSection,
-    StreamSection,
     VotesSection,
     unreadable_sources,
 )
@@ -35,6 +34,7 @@ from detector.config.units import Between, Duration
 from detector.config.values import BankName, ClassName, EmptyMeansDefault, ModelReference, Name
 from detector.config.wording import listed, nearest, shown
 from detector.ingest.embedded import EmbeddedSettings
+from detector.rationing import Rank, Risk
 from streams.job import SandboxMode
 from streams.sampling import SamplingSettings
 
@@ -115,6 +115,7 @@ class Config(Section):
             *self._classes_without_model(),
             *self._taken_addresses(),
             *unreadable_sources(self.sources, self.reader),
+            *sampling_conflicts(self.sampling, self.streams),
         ]
         if conflicts:
             raise refuse(*conflicts)
@@ -177,11 +178,21 @@ class Config(Section):
         interval = min(section.closer_interval, section.interval, section.detect_within)
         return CloserLook(interval_seconds=interval.seconds, hold_seconds=section.closer_hold.seconds)
 
+    def rank_for(self, path: str) -> Rank:
+        """Where the stream `app/name` stands when CPU time is short or more of it is wanted."""
+        stream, section = self._stream_section(path), self._sampling_section(path)
+        return Rank(
+            risk=stream.risk if stream is not None else Risk.NORMAL,
+            blind_burst_share=max(section.blind_bursts.ratio, section.bursts.ratio),
+            hint_interval_seconds=min(section.hint_interval, section.interval, section.detect_within).seconds,
+        )
+
     def _sampling_section(self, path: str) -> SamplingSection:
-        for stream in self.streams:
-            if fnmatch.fnmatchcase(path, stream.match):
-                return stream.sampling.over(self.sampling)
-        return self.sampling
+        stream = self._stream_section(path)
+        return self.sampling if stream is None else stream.sampling.over(self.sampling)
+
+    def _stream_section(self, path: str) -> StreamSection | None:
+        return next((stream for stream in self.streams if fnmatch.fnmatchcase(path, stream.match)), None)
 
     def bank(self, name: str) -> BankSection:
         """What the matches of a bank may do; a bank without a line is at step review."""

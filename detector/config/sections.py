@@ -15,7 +15,6 @@ from detector.config.values import (
     FilePath,
     LadderStep,
     Name,
-    Pattern,
     Prefix,
     Score,
     Switch,
@@ -24,7 +23,6 @@ from detector.config.values import (
 )
 from detector.events import Step
 from streams.job import SourceKind
-from streams.sampling import SamplingMode
 
 _TOKEN_CHARACTERS = 16
 
@@ -150,60 +148,6 @@ def unreadable_sources(sources: Sequence[SourceSection], reader: ReaderSection) 
             if first != place:
                 what = f"is what sources[{first}] listens on already; give each its own port"
                 yield Conflict(("sources", place, "url"), what, concerns=(("sources", first, "url"),))
-
-
-class SamplingSection(Section):
-    """How closely streams are looked at."""
-
-    detect_within: Annotated[Duration, Between("200ms", "10m")] = Duration.parse("3s")
-    """What stays on screen this long is in at least one analysed frame, and found at most this late."""
-    interval: Annotated[Duration, Between("50ms", "10m")] = Duration.parse("1s")
-    """When decoding through, one frame is analysed at a random instant of each interval.
-
-    Never longer than `detect_within`, whatever stands here.
-    """
-    mode: SamplingMode = SamplingMode.AUTO
-    """`auto` decodes keyframes while they suffice, `keyframes` only those, `full` everything."""
-    bursts: Share = Share.parse("5%")
-    """Share of the GOPs that are decoded whole beyond that, at random places. Not in mode `keyframes`."""
-    spikes: Switch = True
-    """Whether a GOP is decoded when packet sizes show a scene change that no keyframe shows; in mode `auto`."""
-    closer_interval: Annotated[Duration, Between("40ms", "10s")] = Duration.parse("300ms")
-    """After a weak hit the stream is decoded through and sampled this densely."""
-    closer_hold: Annotated[Duration, Between("500ms", "10m")] = Duration.parse("5s")
-    """How long the closer look lasts."""
-
-
-class SamplingOverride(Section):
-    """Sampling of the streams that match; what is not written here is as under `sampling`."""
-
-    detect_within: Annotated[Duration, Between("200ms", "10m")] | None = None
-    """As `sampling.detect_within`."""
-    interval: Annotated[Duration, Between("50ms", "10m")] | None = None
-    """As `sampling.interval`."""
-    mode: SamplingMode | None = None
-    """As `sampling.mode`."""
-    bursts: Share | None = None
-    """As `sampling.bursts`."""
-    spikes: Switch | None = None
-    """As `sampling.spikes`."""
-    closer_interval: Annotated[Duration, Between("40ms", "10s")] | None = None
-    """As `sampling.closer_interval`."""
-    closer_hold: Annotated[Duration, Between("500ms", "10m")] | None = None
-    """As `sampling.closer_hold`."""
-
-    def over(self, defaults: SamplingSection) -> SamplingSection:
-        """The defaults with the values that are written here in their place."""
-        return defaults.model_copy(update=self.model_dump(exclude_none=True))
-
-
-class StreamSection(Section):
-    """Other values for some streams."""
-
-    match: Pattern
-    """Shell pattern (`* ? [abc]`) that `app/name` must match; case counts."""
-    sampling: Annotated[SamplingOverride, EmptyMeansDefault()] = SamplingOverride()
-    """Sampling of these streams."""
 
 
 class AnalysisSection(Section):

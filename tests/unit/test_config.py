@@ -131,8 +131,8 @@ def test_every_fault_is_reported_at_once_with_its_line(write: Write) -> None:
     words = {key: message for _, key, message in found}
     assert "did you mean sampling?" in words["smapling"]
     assert (
-        "bursts, closer_hold, closer_interval, detect_within, interval, mode or spikes"
-        in words["sampling.detect_wihin"]
+        "blind_bursts, bursts, closer_hold, closer_interval, detect_within, floor, hint_interval, interval, max_cpu, "
+        "mode or spikes" in words["sampling.detect_wihin"]
     )
     assert words["sampling.interval"].startswith('"5 s" is no duration')
     assert "did you mean auto?" in words["sampling.mode"]

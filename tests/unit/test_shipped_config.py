@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from detector.config.config import Config
 from detector.config.faults import section_at
 from detector.config.loading import check_files, load_config
+from detector.config.sampling import SamplingOverride
 from detector.config.schema import config_schema, schema_text
-from detector.config.sections import SamplingOverride
 from detector.config.units import Between
 from detector.ingest.registry import INGEST_SERVERS
 

@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from streams.claims import CLAIMS
+from streams.costs import Costs, Purpose
 from streams.frame import PICTURE_SIDE, PLANE_SIDE
 from streams.source import AnyPacket, is_too_large
 
@@ -88,13 +89,14 @@ class Decoder:
     hold the picture back until two more keyframes have come. `decode_through` decodes packet after packet and is not
     disturbed by that. A packet that cannot be decoded is counted in `errors` and gives no frame; if that is because its
     pictures are larger than `max_pixels`, `refused_size` says how large. `shown_pixels` is how large the latest frame
-    is.
+    is. `costs` says what all of it cost; who decodes for another purpose than the method's own says so there.
     """
 
     refused_size: tuple[int, int] | None = None
     shown_pixels: int = 0
 
     def __init__(self, stream: VideoStream, max_pixels: int) -> None:
+        self.costs = Costs()
         self._max_pixels = max_pixels
         self._time_base = stream.time_base or Fraction(1, 90000)
         self._codec = stream.codec_context.codec
@@ -130,9 +132,11 @@ class Decoder:
 
     def decode_alone(self, packet: AnyPacket) -> VideoFrame | None:
         """Return the picture of the keyframe in `packet`, or None: not every packet flagged as keyframe holds one."""
-        frames = self._feed(self._alone, packet)
-        frames += self._drain(self._alone)
-        self._alone.flush_buffers()
+        self.costs.keyframes += 1
+        with self.costs.of(Purpose.KEYFRAME):
+            frames = self._feed(self._alone, packet)
+            frames += self._drain(self._alone)
+            self._alone.flush_buffers()
         if not frames:
             return None
         self._rotation_degrees = frames[0].rotation
@@ -142,12 +146,16 @@ class Decoder:
         """Return the frames that come out when `packet` goes in; starts decoding through if it does not go on."""
         if self._through is None:
             self._through = self._new_context()
-        return self._feed(self._through, packet)
+        with self.costs.of(Purpose.THROUGH):
+            return self._feed(self._through, packet)
 
     def finish_through(self) -> list[VideoFrame]:
         """End decoding through and return the frames that were held back for reordering."""
         context, self._through = self._through, None
-        return [] if context is None else self._drain(context)
+        if context is None:
+            return []
+        with self.costs.of(Purpose.THROUGH):
+            return self._drain(context)
 
     def is_shown_from(self, packet: AnyPacket, frame: VideoFrame) -> bool:
         """Say whether `frame` is the one in `packet`, or is shown after it; without times it counts as such."""
@@ -158,9 +166,10 @@ class Decoder:
         return None if frame.pts is None else float(frame.pts * self._time_base)
 
     def plane(self, frame: VideoFrame) -> NDArray[np.uint8] | None:
-        """Return the hash plane of `frame`; see `PixelReader.plane`. None as with `pixels`."""
+        """Return the hash plane of `frame`, to tell it apart; see `PixelReader.plane`. None as with `pixels`."""
         try:
-            return self._pixel_reader.plane(frame, self._rotation(frame))
+            with self.costs.of(Purpose.WHOLE):
+                return self._pixel_reader.plane(frame, self._rotation(frame))
         except BROKEN:
             self._errors += 1
             return None

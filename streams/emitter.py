@@ -7,10 +7,18 @@ from dataclasses import replace
 
 from av.video.frame import VideoFrame
 
+from streams.costs import Purpose
 from streams.frame import Frame, SampleReason
 from streams.looked_at import LookedAt
 from streams.sender import Counters, Sender
 from streams.wire import Burst
+
+_PURPOSES = {
+    SampleReason.KEYFRAME: Purpose.KEYFRAME,
+    SampleReason.BURST: Purpose.WHOLE,
+    SampleReason.SPIKE: Purpose.WHOLE,
+}
+"""What a sample is charged to; every other one is of a stream that is decoded through."""
 
 
 class Emitter:
@@ -31,22 +39,23 @@ class Emitter:
 
     def keep(self, track: LookedAt, frame: VideoFrame, arrived_at: float, reason: SampleReason) -> Frame | None:
         """Return a sample of `frame` that `hand_over` numbers; it holds on to nothing of the decoder's."""
-        pixels = track.decoder.pixels(frame)
-        if pixels is None:
-            return None
-        return Frame(
-            sequence=0,
-            arrived_at=arrived_at,
-            decoded_at=arrived_at,
-            pts_seconds=track.decoder.pts_seconds(frame),
-            reason=reason,
-            is_corrupt=frame.is_corrupt,
-            width=pixels.width,
-            height=pixels.height,
-            plane=pixels.plane.tobytes(),
-            picture=pixels.picture.tobytes(),
-            track=track.number,
-        )
+        with track.decoder.costs.of(_PURPOSES.get(reason, Purpose.THROUGH)):
+            pixels = track.decoder.pixels(frame)
+            if pixels is None:
+                return None
+            return Frame(
+                sequence=0,
+                arrived_at=arrived_at,
+                decoded_at=arrived_at,
+                pts_seconds=track.decoder.pts_seconds(frame),
+                reason=reason,
+                is_corrupt=frame.is_corrupt,
+                width=pixels.width,
+                height=pixels.height,
+                plane=pixels.plane.tobytes(),
+                picture=pixels.picture.tobytes(),
+                track=track.number,
+            )
 
     def hand_over(self, samples: Sequence[Frame]) -> None:
         """Send kept samples, at least one, as one message: they count as decoded now, when all of them are."""

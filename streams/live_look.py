@@ -1,8 +1,10 @@
 """One live stream: packets in, samples out. Ties sampler, ring and decoder together; knows no clock and no libav."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, Protocol, TypeVar
 
+from streams.costs import Purpose
 from streams.frame import SampleReason
 from streams.gop import GopRing
 from streams.sampling import Sampler
@@ -55,7 +57,8 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
     """Looks at one live stream as its sampler decides.
 
     Every frame that goes to analysis goes by `output`. `keyframes`, `keyframes_without_picture`, and the GOPs decoded
-    whole in `bursts` and `spikes`, count since the start. `working` is called before each piece of decoding.
+    whole in `bursts` and `spikes`, count since the start. `working` is called before each piece of decoding; inside
+    `charged(Purpose.WHOLE)` GOPs are decoded whole.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         decoder: TwoWayDecoder[PacketT, FrameT],
         output: Output[FrameT, SampleT],
         working: Callable[[], None] = lambda: None,
+        charged: Callable[[Purpose], AbstractContextManager[object]] = lambda _: nullcontext(),
     ) -> None:
         self.keyframes = 0
         self.keyframes_without_picture = 0
@@ -75,6 +79,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._decoder = decoder
         self._output = output
         self._working = working
+        self._charged = charged
         self._unseen: tuple[FrameT, float] | None = None
         self._whole: WholeGop[PacketT, FrameT, SampleT] | None = None
         self._has_gap = False
@@ -100,7 +105,8 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self.spikes += 1
             self._whole = WholeGop(self._decoder, self._output, arrived_at, packet)
         if self._sampler.decodes_through(arrived_at, starts_here=starts_here):
-            self._decode_through(packet, arrived_at)
+            with self._charged(self._through_purpose):
+                self._decode_through(packet, arrived_at)
         else:
             self._keep(packet, arrived_at, starts_here=starts_here)
         if starts_here and self._sampler.chooses_gop():
@@ -186,6 +192,11 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._analyse(frame, arrived_at, SampleReason.KEYFRAME)
         return True
 
+    @property
+    def _through_purpose(self) -> Purpose:
+        # By chance a GOP is decoded whole when it is complete, unless all is decoded through anyhow.
+        return Purpose.WHOLE if self._whole is not None and self._whole.is_spike else Purpose.THROUGH
+
     def _keep(self, packet: PacketT, arrived_at: float, *, starts_here: bool) -> None:
         self._decoder.finish_through()
         self._unseen = None
@@ -206,10 +217,11 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             if is_complete:  # what comes now can be decoded without what came before
                 whole.show(self._decoder.finish_through(), arrived_at)
         elif any(not packet.is_keyframe for packet, _ in self._ring):
-            for packet, at in self._ring:
-                self._working()
-                whole.show(self._decoder.decode_through(packet), at)
-            whole.show(self._decoder.finish_through(), arrived_at)
+            with self._charged(Purpose.WHOLE):
+                for packet, at in self._ring:
+                    self._working()
+                    whole.show(self._decoder.decode_through(packet), at)
+                whole.show(self._decoder.finish_through(), arrived_at)
         else:
             return  # keyframes alone are thinned at random as it is
         whole.hand_over()

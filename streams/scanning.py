@@ -7,6 +7,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from streams.costs import Purpose
 from streams.faults import SourceError
 from streams.frame import SampleReason
 from streams.job import Job
@@ -42,7 +43,8 @@ class Scan:
         except SourceError as error:
             end = error.code, error.detail
         for track in self._tracks.values():
-            self._emit_frames(track, track.decoder.finish_through())
+            with track.decoder.costs.of(Purpose.THROUGH):
+                self._emit_frames(track, track.decoder.finish_through())
         self.media_end_seconds = max(track.end_seconds for track in self._tracks.values())
         return end or self._end()
 
@@ -50,7 +52,8 @@ class Scan:
         self._counters.tracks_heard |= 1 << track.number
         self._counters.keyframes += packet.is_keyframe
         track.hear(packet)
-        self._emit_frames(track, track.decoder.decode_through(packet))
+        with track.decoder.costs.of(Purpose.THROUGH):
+            self._emit_frames(track, track.decoder.decode_through(packet))
         track.check_size()
         check_total((each.decoder.shown_pixels for each in self._tracks.values()), self._job.max_pixels)
 
@@ -81,6 +84,7 @@ class Scan:
             if reason is not None:
                 self._has_sample |= self._emit(track, frame, at, reason)
         self._counters.decode_errors = sum(each.decoder.errors for each in self._tracks.values())
+        self._counters.charge(each.decoder.costs for each in self._tracks.values())
 
 
 class _ScannedTrack(LookedAt):

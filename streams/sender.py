@@ -6,11 +6,12 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Self
 
+from streams.costs import Costs, Purpose
 from streams.frame import Frame
 from streams.wire import (
     HEADER,
@@ -75,6 +76,14 @@ class Counters:
     whole_cpu_seconds: float = 0.0
     time_skew_seconds: float = 0.0
     time_jumps: int = 0
+
+    def charge(self, tracks: Iterable[Costs]) -> None:
+        """Take over what the decoders of all tracks have cost so far."""
+        costs = list(tracks)
+        self.keyframes_decoded = sum(each.keyframes for each in costs)
+        self.keyframe_cpu_seconds = sum(each.cpu_seconds[Purpose.KEYFRAME] for each in costs)
+        self.through_cpu_seconds = sum(each.cpu_seconds[Purpose.THROUGH] for each in costs)
+        self.whole_cpu_seconds = sum(each.cpu_seconds[Purpose.WHOLE] for each in costs)
 
 
 class Sender:

@@ -124,6 +124,7 @@ class Watch:
         counters.bursts = sum(track.look.bursts for track in tracks)
         counters.spikes = sum(track.look.spikes for track in tracks)
         counters.spikes_blind = sum(track.sampler.is_spikes_blind for track in tracks)
+        counters.charge(track.decoder.costs for track in tracks)
         counters.gop_seconds = max(track.sampler.gop_seconds for track in tracks)
 
     def _keep_budget(self) -> None:
@@ -185,7 +186,7 @@ class _LiveTrack(LookedAt):
             emit=partial(emitter.emit, self), keep=partial(emitter.keep, self), hand_over=emitter.hand_over
         )
         self.look: LiveLook[AnyPacket, VideoFrame, Frame] = LiveLook(
-            self.sampler, self.ring, self.decoder, output, working
+            self.sampler, self.ring, self.decoder, output, working, self.decoder.costs.of
         )
 
     def take(self, packet: AnyPacket, now: float, *, is_throttled: bool) -> None:

@@ -258,9 +258,12 @@ def test_live_stream_without_keyframes_is_decoded_when_time_is_up(media: MediaMa
     with http_stream(media.clip(clip), clip.seconds) as (url, port), reading(http_job(url, port, sampling)) as reader:
         reader.listen()
 
-    frames = reader.all(Frame)
+    frames, beat = reader.all(Frame), reader.all(Heartbeat)[-1]
     assert frames[0].reason is SampleReason.KEYFRAME
     assert {frame.reason for frame in frames[1:]} == {SampleReason.DECODE_THROUGH}
+    assert beat.keyframes_decoded == 1
+    assert 0.0 < beat.keyframe_cpu_seconds < beat.through_cpu_seconds < beat.cpu_seconds
+    assert beat.whole_cpu_seconds == 0.0
     assert len(frames) >= 4
     assert max(later.arrived_at - earlier.arrived_at for earlier, later in pairwise(frames)) <= 1.05
 
@@ -272,8 +275,11 @@ def test_whole_gops_come_as_one_message_each(media: MediaMaker) -> None:
     with http_stream(media.clip(clip), clip.seconds) as (url, port), reading(http_job(url, port, sampling)) as reader:
         reader.listen()
 
-    bursts = reader.all(Burst)
-    assert len(bursts) == reader.all(Heartbeat)[-1].bursts + 1 == 3  # the last one is not complete
+    bursts, beat = reader.all(Burst), reader.all(Heartbeat)[-1]
+    assert len(bursts) == beat.bursts + 1 == 3  # the last one is not complete
+    assert beat.keyframes_decoded == beat.keyframes == 3
+    assert 0.0 < beat.keyframe_cpu_seconds < beat.whole_cpu_seconds
+    assert beat.keyframe_cpu_seconds + beat.through_cpu_seconds + beat.whole_cpu_seconds < beat.cpu_seconds
     for burst, begun_at in zip(bursts, (0.0, 1.0, 2.0), strict=True):
         times = [frame.pts_seconds - reader.all(Frame)[0].pts_seconds for frame in burst.frames]
         assert 3 <= len(times) <= MAX_BURST_FRAMES

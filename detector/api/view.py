@@ -47,6 +47,17 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class HintRow:
+    """One risk hint that holds now. `score` is 0-1; `is_looked_at`: whether the stream is decoded through for it."""
+
+    source: str
+    reason: str
+    score: float
+    left_seconds: float
+    is_looked_at: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StreamRow:
     """One live stream. `path` holds the publisher's key: whole it is shown on the control socket alone, when asked for.
 
@@ -55,6 +66,10 @@ class StreamRow:
     decided about; `decision_seconds` is how long after its arrival that was with the last one.
     `blind_cause` says why nothing can be seen now. `bursts` and `spikes` count the GOPs that were decoded whole, by
     chance and because of packet sizes; with `is_spikes_blind` sizes could not show a scene change now.
+
+    `risk` is low, normal or high, hints included. `ration` is full, bursts_reduced, slowed or refused; while slowed a
+    frame is analysed every `slowed_to_seconds`, else that is 0. `burst_share` (0-1) is in force now. `reader_cores` and
+    `analysis_cores` are CPU seconds per second, over the last seconds.
     """
 
     stream_id: str
@@ -77,6 +92,13 @@ class StreamRow:
     bursts: int = 0
     spikes: int = 0
     is_spikes_blind: bool = False
+    risk: str = "normal"
+    ration: str = "full"
+    slowed_to_seconds: float = 0.0
+    burst_share: float = 0.0
+    reader_cores: float = 0.0
+    analysis_cores: float = 0.0
+    hints: tuple[HintRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class JudgeParts:
     weak_hit: Callable[[], Awaitable[None]]
     moved: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
+    risk: Callable[[], int] = lambda: 0
+    """How much more than others the stream is worth looking at now, when there are too many frames for all."""
 
 
 class Judge:
@@ -51,6 +53,8 @@ class Judge:
     def __init__(self, stream_id: str, session: str, parts: JudgeParts) -> None:
         self.judged = 0
         self.faults = 0
+        self.cpu_seconds = 0.0
+        """What analysis used for this stream's frames."""
         self.last_action = ""
         self.decision_seconds: float | None = None
         self._stream_id = stream_id
@@ -126,13 +130,16 @@ class Judge:
         metrics.stage("decode", frame.decoded_at - frame.arrived_at)
         queued_at = clock()
         try:
-            inspection = await self._parts.pool.inspect(frame, deadline_at=deadline_at, stream=self._stream_id)
+            inspection = await self._parts.pool.inspect(
+                frame, deadline_at=deadline_at, stream=self._stream_id, risk=self._parts.risk()
+            )
         except FrameDropped as drop:
             metrics.dropped(_DROP_CAUSES[drop.cause])
             self._parts.sight.note(_COVERAGE_CAUSES[drop.cause], clock())
             return None
         metrics.stage("analysis", clock() - queued_at)
         metrics.inspection(inspection)
+        self.cpu_seconds += inspection.cpu_seconds
         return Observation(
             stream_id=self._stream_id,
             session=self._session,

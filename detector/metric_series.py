@@ -65,6 +65,7 @@ class MetricSeries:
             "requests_refused", "Requests of readers to other servers than their source's own: none was made."
         )
         self.reader_cpu = self._counter("reader_cpu_seconds", "CPU time used by readers.")
+        self.analysis_cpu = self._counter("analysis_cpu_seconds", "CPU time used by analysis processes for frames.")
         self.signals = Counter(
             "stopframe_signals",
             "Signals by kind and ladder step.",

@@ -83,7 +83,8 @@ class Metrics:
         self._series.stage_seconds.labels(self._stages(stage)).observe(max(0.0, seconds))
 
     def inspection(self, inspection: Inspection) -> None:
-        """One frame was analysed: its stage times, its low information, the models that failed on it."""
+        """One frame was analysed: its times, its low information, the models that failed on it."""
+        self._series.analysis_cpu.inc(inspection.cpu_seconds)
         for stage, seconds in inspection.stage_seconds.items():
             self.stage(stage, seconds)
         if inspection.is_low_information:

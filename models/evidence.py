@@ -52,6 +52,7 @@ class Inspection:
     that a re-encode moves the hash. `is_low_information` frames (black, flat) were not shown to any model.
     `fingerprint` is the frame's own PDQ hash, 32 bytes. `stage_seconds` holds the time spent by stage name.
     `failed_models` are models that gave no valid answer. `left_out_matches` counts matches beyond those in `matches`.
+    `cpu_seconds` is the CPU time of the process that looked, messages included; 0 where nobody measured it.
     """
 
     quality: int
@@ -63,3 +64,4 @@ class Inspection:
     failed_models: tuple[str, ...] = ()
     stage_seconds: dict[str, float] = field(default_factory=dict)
     left_out_matches: int = 0
+    cpu_seconds: float = 0.0

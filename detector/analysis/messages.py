@@ -178,6 +178,7 @@ def parse_result(body: bytes) -> tuple[int, Inspection]:
             scores=tuple(_score(score) for score in raw["scores"]),
             failed_models=tuple(str(name) for name in raw["failed_models"]),
             left_out_matches=int(raw["left_out_matches"]),
+            cpu_seconds=_duration(raw["cpu_seconds"]),
             stage_seconds={str(stage): _finite(seconds) for stage, seconds in raw["stage_seconds"].items()},
         )
         return int(number), inspection
@@ -198,6 +199,12 @@ def _ranged(value: int, low: int, high: int) -> int:
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError("not a finite number")
+    return float(value)
+
+
+def _duration(value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError("no length of time")
     return float(value)
 
 

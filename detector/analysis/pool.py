@@ -6,17 +6,17 @@ in a process that dies goes to another at once. A frame whose deadline passed is
 
 import asyncio
 import contextlib
-import heapq
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 import structlog
 
 from detector.analysis import messages
+from detector.analysis.line import Line, Waiting
 from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
 from models.banks import CANARY_BANK
 from models.evidence import Inspection
@@ -61,18 +61,6 @@ class PoolSettings:
     setup: WorkerSetup
 
 
-@dataclass(order=True, slots=True)
-class _Waiting:
-    deadline_at: float
-    number: int
-    frame: Frame = field(compare=False)
-    every_tier: bool = field(compare=False)
-    stream: str = field(compare=False)
-    done: asyncio.Future[Inspection] = field(compare=False)
-    attempts: int = field(default=0, compare=False)
-    is_canary: bool = field(default=False, compare=False)
-
-
 @dataclass(slots=True)
 class _Slot:
     """One place for a process: what is known of the process that fills it now."""
@@ -81,7 +69,7 @@ class _Slot:
     ready: WorkerReady | None = None
     bank_generation: int = -1
     stage: str = ""
-    canary: _Waiting | None = None
+    canary: Waiting | None = None
     stream: str = ""
 
 
@@ -91,7 +79,7 @@ class AnalysisPool:
     def __init__(self, settings: PoolSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._queue: list[_Waiting] = []
+        self._queue = Line()
         self._wake = asyncio.Event()
         self._first_ready = asyncio.Event()
         self._nursery = Nursery(entry="detector.analysis.worker:main")
@@ -126,7 +114,7 @@ class AnalysisPool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._queue:
-            self._drop(heapq.heappop(self._queue), "stale")
+            self._drop(self._queue.take_most_urgent(), "stale")
         await self._nursery.__aexit__(kind, error, trace)
 
     @property
@@ -189,16 +177,17 @@ class AnalysisPool:
         self._wake.set()
 
     async def inspect(
-        self, frame: Frame, *, deadline_at: float, every_tier: bool = False, stream: str = ""
+        self, frame: Frame, *, deadline_at: float, every_tier: bool = False, stream: str = "", risk: int = 0
     ) -> Inspection:
         """Return what is in `frame`; raise `FrameDropped` if it could not be looked at by `deadline_at` (monotonic).
 
         `stream` says whose frame it is, for the blame if it ends its process; without one it stands for itself.
+        Where too many wait, the frame of the lowest `risk` goes, the oldest of these first.
         """
-        while len(self._queue) >= self._settings.queue_limit:  # more than one where the limit was lowered
-            self._drop(heapq.heappop(self._queue), "overload")
-        entry = self._entry(frame, deadline_at, every_tier=every_tier, stream=stream)
-        heapq.heappush(self._queue, entry)
+        entry = Waiting(deadline_at, self._number(), frame, self._promise(), every_tier, stream, risk)
+        self._queue.put(entry)
+        while len(self._queue) > self._settings.queue_limit:  # by more than one where the limit was lowered
+            self._drop(self._queue.take_least_wanted(), "overload")
         self._wake.set()
         return await entry.done
 
@@ -211,7 +200,7 @@ class AnalysisPool:
         slot = self._slots[process]
         if slot.canary is not None:
             self._drop(slot.canary, "stale")
-        slot.canary = entry = self._entry(frame, deadline_at, is_canary=True)
+        slot.canary = entry = Waiting(deadline_at, self._number(), frame, self._promise(), is_canary=True)
         self._wake.set()
         try:
             async with asyncio.timeout(deadline_at - self._clock()):
@@ -219,24 +208,24 @@ class AnalysisPool:
         except TimeoutError:
             raise FrameDropped("stale") from None
 
-    def _entry(
-        self, frame: Frame, deadline_at: float, *, every_tier: bool = False, stream: str = "", is_canary: bool = False
-    ) -> _Waiting:
-        done: asyncio.Future[Inspection] = asyncio.get_running_loop().create_future()
+    def _number(self) -> int:
         self._next_number += 1
-        return _Waiting(deadline_at, self._next_number, frame, every_tier, stream, done, is_canary=is_canary)
+        return self._next_number
 
-    def _drop(self, entry: _Waiting, cause: str) -> None:
+    def _promise(self) -> asyncio.Future[Inspection]:
+        return asyncio.get_running_loop().create_future()
+
+    def _drop(self, entry: Waiting, cause: str) -> None:
         if not entry.done.done():
             self.dropped[cause] += not entry.is_canary
             entry.done.set_exception(FrameDropped(cause))
 
-    def _next_entry(self, slot: _Slot) -> _Waiting | None:
+    def _next_entry(self, slot: _Slot) -> Waiting | None:
         canary, slot.canary = slot.canary, None
         if canary is not None and not canary.done.done():
             return canary
         while self._queue:
-            entry = heapq.heappop(self._queue)
+            entry = self._queue.take_most_urgent()
             if entry.done.done():  # its session ended meanwhile
                 continue
             if entry.deadline_at >= self._clock():
@@ -310,7 +299,7 @@ class AnalysisPool:
             await asyncio.gather(work, gone, return_exceptions=True)
 
     async def _inspect_one(
-        self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: _Waiting
+        self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: Waiting
     ) -> None:
         entry.attempts += 1
         slot.stream = entry.stream
@@ -326,14 +315,14 @@ class AnalysisPool:
         if not entry.done.done():
             entry.done.set_result(inspection if entry.is_canary else _without_canary(inspection))
 
-    def _hand_on(self, entry: _Waiting) -> None:
+    def _hand_on(self, entry: Waiting) -> None:
         if entry.stream:
             self._losses[entry.stream] = self._losses.pop(entry.stream, 0) + 1
             if len(self._losses) > _STREAMS_REMEMBERED:
                 self._losses.popitem(last=False)
         is_notorious = self._losses.get(entry.stream, 0) >= QUARANTINE_AFTER
         if entry.attempts < _MAX_ATTEMPTS and not entry.is_canary and not is_notorious:
-            heapq.heappush(self._queue, entry)
+            self._queue.put(entry)
             self._wake.set()
         else:
             self._drop(entry, "crash")

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -104,10 +105,12 @@ class _Worker:
         )
         self._inspector.inspect(bytes(PLANE_BYTES), bytes(PICTURE_BYTES), 64, 64, every_tier=True)  # warms up
         self._cage = self._enter_cage()
+        self._told_cpu_seconds = 0.0
 
     def serve(self) -> None:
         """Answer requests for ever."""
         self._channel.send(messages.pack_ready(Kind.READY, self._state()))
+        self._told_cpu_seconds = time.process_time()  # what starting took is no frame's
         while True:
             kind, body = self._channel.receive()
             if kind is Kind.INSPECT:
@@ -115,12 +118,16 @@ class _Worker:
             elif kind is Kind.RELOAD:
                 self._reload(messages.parse_reload(body))
                 self._channel.send(messages.pack_ready(Kind.RELOADED, self._state()))
+                self._told_cpu_seconds = time.process_time()
 
     def _inspect(self, body: bytes) -> None:
         request = messages.parse_inspect(body)
         inspection = self._inspector.inspect(
             request.plane, request.picture, request.width, request.height, every_tier=request.every_tier
         )
+        # From answer to answer: what a frame's messages and the collector of garbage took is counted too.
+        before, self._told_cpu_seconds = self._told_cpu_seconds, time.process_time()
+        inspection = replace(inspection, cpu_seconds=self._told_cpu_seconds - before)
         self._channel.send(messages.pack_result(request.number, inspection))
 
     def _reload(self, bank_limits: dict[str, int]) -> None:

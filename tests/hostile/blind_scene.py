@@ -31,7 +31,7 @@ Chunk = tuple[float, bytes]
 class Looks:
     """Analysis that looks at every frame and finds nothing."""
 
-    async def inspect(self, _frame: Frame, *, deadline_at: float, stream: str) -> Inspection:
+    async def inspect(self, _frame: Frame, *, deadline_at: float, stream: str, risk: int) -> Inspection:
         return Inspection(90, is_stable=True, is_low_information=False, fingerprint=bytes(32))
 
 

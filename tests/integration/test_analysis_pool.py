@@ -159,6 +159,38 @@ async def test_a_full_queue_drops_the_frame_nearest_its_deadline(tmp_path: Path)
     assert max(dropped) < 5, "the frame with most time left is kept"
 
 
+async def test_a_full_queue_keeps_the_frames_of_the_highest_risk(tmp_path: Path) -> None:
+    """However near its deadline, a frame of a stream at risk is not dropped for one of a stream that is not."""
+    async with pool_of(tmp_path, queue=3) as pool:
+        for pid in worker_pids():
+            os.kill(pid, signal.SIGSTOP)
+        now = time.monotonic()
+        waiting = [
+            asyncio.ensure_future(pool.inspect(frame_of(1, number), deadline_at=now + 20 + number, risk=number < 3))
+            for number in range(8)
+        ]
+        await asyncio.sleep(0.2)
+        for pid in worker_pids():
+            os.kill(pid, signal.SIGCONT)
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    dropped = [number for number, answer in enumerate(answers) if isinstance(answer, FrameDropped)]
+    assert len(dropped) == pool.dropped["overload"] >= 4
+    assert min(dropped) >= 3
+
+
+async def test_each_answer_says_what_it_cost(tmp_path: Path) -> None:
+    """The sum over a run's frames is what the process used, by the kernel's own account, within its grain."""
+    async with pool_of(tmp_path) as pool:
+        (process,) = (psutil.Process(pid) for pid in worker_pids())
+        before = sum(process.cpu_times()[:2])
+        found = [await pool.inspect(frame_of(1, n), deadline_at=time.monotonic() + 10) for n in range(100)]
+        used = sum(process.cpu_times()[:2]) - before
+
+    assert all(inspection.cpu_seconds > 0 for inspection in found)
+    assert sum(inspection.cpu_seconds for inspection in found) == pytest.approx(used, abs=0.03)
+
+
 async def test_a_process_that_hangs_is_replaced_and_its_frame_judged_by_another(tmp_path: Path) -> None:
     """A stopped process costs its frame the model's time, never the verdict."""
     async with pool_of(tmp_path, model_timeout=0.5) as pool:

@@ -21,6 +21,7 @@ INSPECTION = Inspection(
     failed_models=("broken",),
     stage_seconds={"hash": 0.001},
     left_out_matches=3,
+    cpu_seconds=0.0125,
 )
 
 

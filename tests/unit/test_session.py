@@ -95,7 +95,7 @@ class FakePool:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def inspect(self, seen: Frame, *, deadline_at: float, stream: str) -> Inspection:
+    async def inspect(self, seen: Frame, *, deadline_at: float, stream: str, risk: int) -> Inspection:
         await self.gate.wait()
         self.seen.append(seen.sequence)
         score = self.answer(seen)

@@ -10,7 +10,7 @@ handed over when it ends, one whose packet sizes showed a change at once. What a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
@@ -142,24 +142,26 @@ def chance_between_keyframes(
     """Chance that what is in all frames but keyframes, from a random moment on, is handed over `within_seconds`.
 
     `sizes_show` is the share of GOPs whose packet sizes show it: 0 where the encoder flattens them, near 1 with usual
-    rate control. `decoys` is the share of GOPs, before and after, with a hard cut that shows instead: they use up the
-    budget of spikes, but a GOP that is decoded because of one is decoded to its end.
+    rate control. `decoys` is the share of GOPs, before and after, that begin with a hard cut to something else: these
+    use up the budget of spikes, but a GOP that is decoded because of one is decoded to its end.
     """
     if settings.mode is SamplingMode.KEYFRAMES:
         return 0.0
     look = look_at(settings, gop_seconds)
     if look is Look.LOOKED_BACK:
-        missed = [
-            _miss_looked_back(settings, gop_seconds, within_seconds, sizes_show, gop_seconds * (part + 0.5) / _PHASES)
-            for part in range(_PHASES)
-        ]
-        return 1.0 - sum(missed) / _PHASES
-    shows = _shown(settings, sizes_show, look)
-    found_late = _shown(settings, 1.0 - (1.0 - sizes_show) * (1.0 - decoys), look) if decoys > 0.0 else 0.0
-    miss = 0.0
-    for gops, chance in _gop_ends(keyframe_seconds(settings, gop_seconds), within_seconds):
-        by_size = spike_miss(settings, gop_seconds, gops, found_late) if found_late else (1.0 - shows) ** (gops + 1)
-        miss += chance * burst_miss(settings.burst_share, gops) * by_size
+        return 1.0 - _over_phases(
+            gop_seconds, lambda phase: _miss_looked_back(settings, gop_seconds, within_seconds, sizes_show, phase)
+        )
+    if decoys > 0.0 and _shown(settings, decoys, look) > 0.0:
+        any_show = 1.0 - (1.0 - sizes_show) * (1.0 - decoys)
+        return 1.0 - _over_phases(
+            gop_seconds, lambda phase: _miss_among_decoys(settings, gop_seconds, within_seconds, any_show, phase)
+        )
+    unseen = 1.0 - _shown(settings, sizes_show, look)
+    miss = sum(
+        chance * burst_miss(settings.burst_share, gops) * unseen ** (gops + 1)
+        for gops, chance in _gop_ends(keyframe_seconds(settings, gop_seconds), within_seconds)
+    )
     if look is Look.THROUGH:
         miss *= interval_miss(interval_in_force(settings), within_seconds)
     return 1.0 - miss
@@ -233,10 +235,38 @@ def _miss_looked_back(
     if within_seconds >= left + promised:
         return 0.0
     interval = interval_in_force(settings)
-    begin, end = since_keyframe - promised, min(since_keyframe + within_seconds, gop_seconds) - promised
-    for number in range(math.floor(end / interval) + 1):
-        inside = min(end, (number + 1) * interval) - max(begin, number * interval)
-        miss *= 1.0 - max(0.0, inside) / interval
+    miss *= _stretch_miss(
+        interval, since_keyframe - promised, min(since_keyframe + within_seconds, gop_seconds) - promised
+    )
     if within_seconds >= left:
         miss *= (1.0 - settings.burst_share) * (1.0 - _shown(settings, sizes_show, Look.LOOKED_BACK))
+    return miss
+
+
+def _miss_among_decoys(
+    settings: SamplingSettings, gop_seconds: float, within_seconds: float, shows: float, since_keyframe: float
+) -> float:
+    """Chance to miss what appears so long after a keyframe, where a hard cut begins that share of all GOPs.
+
+    A GOP that is decoded because of its cut is decoded through: a frame of each interval is seen before it ends.
+    """
+    interval = interval_in_force(settings)
+    end = since_keyframe + within_seconds
+    gops = math.floor(end / gop_seconds)
+    in_last = _stretch_miss(interval, 0.0 if gops else since_keyframe, end - gops * gop_seconds)
+    none, none_and_last = (spike_miss(settings, gop_seconds, count, shows) for count in (gops, gops + 1))
+    return burst_miss(settings.burst_share, gops) * (none_and_last + (none - none_and_last) * in_last)
+
+
+def _over_phases(gop_seconds: float, miss: Callable[[float], float]) -> float:
+    """The mean of what is missed over the moments of a GOP, given in seconds since its keyframe."""
+    return sum(miss(gop_seconds * (part + 0.5) / _PHASES) for part in range(_PHASES)) / _PHASES
+
+
+def _stretch_miss(interval: float, begin: float, end: float) -> float:
+    """Chance that no instant lies between two times that count from the begin of the first interval."""
+    miss = 1.0
+    for number in range(math.floor(begin / interval), math.floor(end / interval) + 1):
+        inside = min(end, (number + 1) * interval) - max(begin, number * interval)
+        miss *= 1.0 - max(0.0, inside) / interval
     return miss

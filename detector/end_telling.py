@@ -1,0 +1,32 @@
+"""Why readers of one stream end, in the log: once, and again after it was seen, for another reason, or after a while."""
+
+import math
+
+import structlog
+
+from streams.wire import Ended
+
+log = structlog.get_logger()
+
+_AGAIN_SECONDS = 300.0
+"""A source that fails in the same way again and again is counted each time, and logged this often."""
+
+
+class EndTelling:
+    """Tells the ends of one stream's readers."""
+
+    def __init__(self, stream_id: str) -> None:
+        self._stream_id = stream_id
+        self._told, self._told_at = "", -math.inf
+
+    def tell(self, ending: Ended | Exception, code: str, now: float, *, is_news: bool) -> None:
+        """Log how a reader ended, as `code` says it in a word."""
+        detail = ending.detail if isinstance(ending, Ended) else str(ending)
+        words = code + "".join(letter for letter in detail if not letter.isdigit())
+        if not is_news and words == self._told and now < self._told_at + _AGAIN_SECONDS:
+            return
+        self._told, self._told_at = words, now
+        if isinstance(ending, Ended):
+            log.info("session.reader_ended", stream=self._stream_id, code=ending.code.value, detail=detail)
+        else:
+            log.warning("session.reader_lost", stream=self._stream_id, why=type(ending).__name__, detail=detail)

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.e2e
 CROWD = Crowd(each=1, window_seconds=1.0, switch_spread_seconds=1.0, same_card=8, seed=5)
 
 
+@pytest.mark.slow
 async def test_every_harmful_publisher_is_cut_and_no_other(tmp_path: Path) -> None:
     """Of ten publishers the five who turn to a banked picture or a forbidden class are cut, with proof and alert."""
     clips = await encode_all(mixed_scripts(CROWD), tmp_path)

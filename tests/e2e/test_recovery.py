@@ -60,7 +60,7 @@ async def test_a_lost_forkserver_is_replaced_with_all_its_children(entry: str, t
     assert max(losses.back_seconds) < 15
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 async def test_the_only_analysis_process_may_die_under_load(number: signal.Signals, tmp_path: Path) -> None:
     """No verdict comes late, and every frame has a verdict or is counted, though the only process is lost."""
     clip = await asyncio.to_thread(encode_clip, CLEAN_SCRIPT, gop_seconds=LOADED_GOP_SECONDS)

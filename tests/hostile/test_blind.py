@@ -159,7 +159,7 @@ async def test_an_encrypted_stream_is_told(nursery: Nursery) -> None:
     assert seconds < 3.4
 
 
-@pytest.mark.parametrize("clip", [drip, None], ids=["drip", "frozen"])
+@pytest.mark.parametrize("clip", [drip, pytest.param(None, marks=pytest.mark.slow)], ids=["drip", "frozen"])
 async def test_a_publisher_that_freezes_is_told_within_three_seconds(nursery: Nursery, clip: object) -> None:
     """Four seconds of a clean picture, then nothing or a byte a second: a stall since the last packet."""
     chunks = paced(drip()) if clip else paced(clean())

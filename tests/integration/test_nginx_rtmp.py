@@ -371,7 +371,7 @@ async def test_a_frozen_server_is_blindness_until_it_thaws(clips: dict[str, Path
                 await until(lambda: not running.health().problems, 12)
 
 
-@pytest.mark.parametrize("how", ["quit", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("quit", marks=pytest.mark.slow), "kill"])
 async def test_a_server_that_ends_and_comes_back_is_watched_again(
     how: str, clips: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -82,7 +82,7 @@ def job(port: int) -> Job:
     return Job(SourceKind.RTMP, url, port, True, SamplingSettings(), SandboxMode.REQUIRE)
 
 
-@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("b_frames", [pytest.param(0, marks=pytest.mark.slow), 2])
 async def test_a_published_stream_is_sampled_at_every_keyframe(server: int, b_frames: int) -> None:
     """RTMP is read from inside the whole cage, one keyframe a second, B-frames or not."""
     arrivals: list[float] = []

@@ -43,6 +43,7 @@ def test_a_part_of_a_card_is_known(model: Classifier, name: str, monkeypatch: py
     assert np.mean(np.array(scores) >= 0.9) >= 0.66
 
 
+@pytest.mark.slow
 def test_clean_pictures_raise_no_alarm(model: Classifier) -> None:
     """Over 2000 pictures of other kinds, and 200 of sources never trained on, at most 0.4 % reach 0.9."""
     rng = np.random.default_rng(card_report.HELD_OUT_SEED)

@@ -87,7 +87,7 @@ NOT_TO_CUT: Final[Mapping[Cause, str]] = MappingProxyType(
 )
 """Causes that are not the publisher's doing, and why: nobody is cut for them."""
 
-_TOLD_AS: Final = {Cause.STALE: Cause.OVERLOAD}
+_TOLD_AS: Final = {Cause.STALE: Cause.OVERLOAD, Cause.REFUSED: Cause.OVERLOAD}
 
 _END_CAUSES: Final = {
     EndCode.END_OF_STREAM: Cause.ENDED,

@@ -33,6 +33,7 @@ class Cause(StrEnum):
     STALE = "stale"
     LOW_INFORMATION = "low_information"
     ANALYSIS_FAILED = "analysis_failed"
+    REFUSED = "refused"
     CONNECTING = "connecting"
     UNREACHABLE = "unreachable"
     ENDED = "ended"
@@ -145,6 +146,11 @@ class Ledger:
         self._causes.append((moment, cause))
         if len(self._causes) > _CAUSES_OPEN:
             self._settle_all(moment)
+
+    @property
+    def latest_cause(self) -> Cause:
+        """The cause in force now."""
+        return self._causes[-1][1]
 
     def adjust(self, detect_within_seconds: float) -> None:
         """From the gap that is open now on, `detect_within_seconds` is seen of each."""

@@ -1,4 +1,4 @@
-"""Why readers of one stream end, in the log: once, and again after it was seen, for another reason, or after a while."""
+"""Why the readers of one stream end, told in the log once, and again where it is news or a while has passed."""
 
 import math
 

@@ -45,6 +45,8 @@ class JudgeParts:
     clock: Callable[[], float] = time.monotonic
     risk: Callable[[], int] = lambda: 0
     """How much more than others the stream is worth looking at now, when there are too many frames for all."""
+    analysed: Callable[[SampleReason, float], None] = lambda _reason, _cpu_seconds: None
+    """Hears what the analysis of each frame cost."""
 
 
 class Judge:
@@ -140,6 +142,7 @@ class Judge:
         metrics.stage("analysis", clock() - queued_at)
         metrics.inspection(inspection)
         self.cpu_seconds += inspection.cpu_seconds
+        self._parts.analysed(frame.reason, inspection.cpu_seconds)
         return Observation(
             stream_id=self._stream_id,
             session=self._session,

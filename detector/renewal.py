@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from detector.session import SessionSettings, StreamSession
+from detector.session import StreamSession
+from detector.session_settings import SessionSettings
 
 _SHARE_AT_ONCE = 0.1
 _LONGEST_WAIT_SECONDS = 3.0

@@ -41,7 +41,8 @@ from detector.reloader import Reloader
 from detector.renewal import Renewal
 from detector.response import Responder, StreamFacts
 from detector.selftest import SelfTest
-from detector.session import SessionParts, SessionSettings, StreamSession
+from detector.session import SessionParts, StreamSession
+from detector.session_settings import SessionSettings
 from detector.settings import (
     breaker_settings,
     enforcer_settings,

@@ -6,28 +6,32 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import SystemRandom
 
 import structlog
 
+from detector.admission import Gate, OpenGate
 from detector.analysis.pool import AnalysisPool
-from detector.backoff import Pause, Reconnect, ReconnectSettings
-from detector.blindness import BlindAlert, BlindRule, Record, default_rules
+from detector.backoff import Pause, Reconnect
+from detector.blindness import BlindAlert, Record
 from detector.blindness_telling import BlindnessTelling
-from detector.config.config import CloserLook
 from detector.coverage import Cause, Coverage
+from detector.end_telling import EndTelling
 from detector.events import Decision, Step, StreamKey
 from detector.judging import Judge, JudgeParts
+from detector.metering import StreamMeter
 from detector.metric_words import CrashKind
 from detector.metrics import Metrics
-from detector.policy import PolicySettings
+from detector.rationing import Ration
 from detector.reader_figures import ReaderFigures
-from detector.sight import Sight, SightSettings
+from detector.reader_orders import ReaderOrders, Why
+from detector.session_settings import SessionSettings
+from detector.sight import Sight
 from streams.frame import Frame
-from streams.job import Job, SourceKind
+from streams.job import SourceKind
 from streams.keeper import (
     Keeper,
     ReaderCrashed,
@@ -48,35 +52,11 @@ LAST_WORDS_SECONDS = 1.0
 _FRESH_URL_AFTER = 3
 """After so many failures in a row the ingest server is asked anew where the stream is read."""
 
-_TELL_END_AGAIN_SECONDS = 300.0
-"""A source that fails in the same way again and again is counted each time, and logged this often."""
-
 _CRASHES = {
     ReaderCrashed: CrashKind.READER,
     ReaderStalled: CrashKind.READER_STALLED,
     ReaderMisbehaved: CrashKind.READER_MISBEHAVED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
-    """What a stream's session goes by; replaced as a whole when the config changes.
-
-    A stream that sends nothing for `stall_after_seconds` is blind; its reader is replaced after the job's read timeout.
-    """
-
-    job: Job
-    closer_look: CloserLook
-    deadline_seconds: float
-    policy: PolicySettings
-    blind: Mapping[Cause, BlindRule] = field(default_factory=default_rules)
-    reconnect: ReconnectSettings = field(default_factory=ReconnectSettings)
-    stall_after_seconds: float = 2.0
-
-    @property
-    def sight(self) -> SightSettings:
-        """What sight is measured by."""
-        return SightSettings(self.job.sampling, self.blind, self.stall_after_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +68,7 @@ class SessionParts:
     metrics: Metrics
     respond: Callable[["StreamSession", Decision], Awaitable[None]]
     clock: Callable[[], float] = time.monotonic
+    gate: Gate = field(default_factory=OpenGate)
 
 
 class StreamSession:
@@ -118,6 +99,10 @@ class StreamSession:
         self.since = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self.sight = Sight(self.started_at, settings.sight, record)
         self._blindness = BlindnessTelling(stream_id, self.sight, self._tell_blindness, parts.clock)
+        self.meter = StreamMeter()
+        self.orders = ReaderOrders(settings.job.sampling, parts.clock)
+        self.risk = settings.rank.risk.tier
+        """What frames are weighed by when there are too many for all, hints included."""
         self.judge = Judge(
             stream_id,
             self.session,
@@ -129,6 +114,8 @@ class StreamSession:
                 self._look_closer,
                 self._blindness.moved,
                 parts.clock,
+                lambda: self.risk,
+                self.meter.analysed,
             ),
         )
         self.readers = 0
@@ -136,8 +123,8 @@ class StreamSession:
         self.requests_refused = 0
         self._left_at: float | None = None
         self._reconnect = Reconnect(settings.reconnect, SystemRandom().random)
-        self._told_end, self._told_end_at = "", -math.inf
-        self._closer_until = -math.inf
+        self._end_telling = EndTelling(stream_id)
+        self._admitted = asyncio.Event()
         self._has_opened = False
         self._keeper: Keeper | None = None
         self._patience: asyncio.Timeout | None = None
@@ -202,14 +189,29 @@ class StreamSession:
         self._reconnect.settings = settings.reconnect
         self.sight.adjust(settings.sight)
         self._blindness.moved()
+        is_told = await self.orders.ask(settings.job.sampling)
         if settings.job == before.job:
             return
-        if replace(settings.job, sampling=before.job.sampling) == before.job and (
-            self._keeper is None or await self._keeper.adjust(settings.job.sampling)
-        ):
+        if is_told and replace(settings.job, sampling=before.job.sampling) == before.job:
             return
         self._is_awaited.set()  # ends a pause
         self._end_reader_at(asyncio.get_running_loop().time())
+
+    async def give(self, ration: Ration) -> None:
+        """Be looked at as closely as `ration` allows from now on, whatever the settings ask for."""
+        self.sight.slowed(ration.slowed_to_seconds, self._parts.clock())
+        await self.orders.give(ration)
+
+    def refuse(self) -> None:
+        """There is no CPU time to watch the stream; it waits until there is."""
+        self.sight.refused(self._parts.clock())
+        self._blindness.moved()
+
+    def admit(self) -> None:
+        """The stream is watched from now on."""
+        self.sight.admitted(self._parts.clock())
+        self._blindness.moved()
+        self._admitted.set()
 
     def leave(self) -> None:
         """The publisher has left: judge what has come, then end. `run` returns within seconds."""
@@ -217,6 +219,7 @@ class StreamSession:
             return
         self._left_at = self._parts.clock()
         self._is_awaited.set()
+        self._admitted.set()
         self._end_reader_at(asyncio.get_running_loop().time() + LAST_WORDS_SECONDS)
 
     def _end_reader_at(self, loop_time: float) -> None:
@@ -234,6 +237,8 @@ class StreamSession:
             asyncio.create_task(self._blindness.run(lambda: self.is_left), name=f"{name}.blindness"),
         ]
         try:
+            self._parts.gate.enter(self)
+            await self._admitted.wait()
             while not self.is_left:
                 begun_at = self._parts.clock()
                 ending = await self._read_until_it_ends()
@@ -242,6 +247,7 @@ class StreamSession:
                 self._parts.metrics.reader_restarted()
             await self.judge.finish(self.settings.deadline_seconds)
         finally:
+            self._parts.gate.leave(self)
             for work in works:
                 work.cancel()
             await asyncio.gather(*works, return_exceptions=True)
@@ -272,7 +278,10 @@ class StreamSession:
             return error
         finally:
             self._keeper = self._patience = None
+            self.orders.end()
             self.figures.ended()
+            self.meter.ended()
+            self._parts.gate.arrived(self)
 
     def _stalled(self) -> Ended | None:
         beat = self.figures.last
@@ -284,14 +293,14 @@ class StreamSession:
         if self.locate is not None and self._reconnect.failures >= _FRESH_URL_AFTER:
             kind, url = self.locate()
             self.settings = replace(self.settings, job=replace(self.settings.job, kind=kind, url=url))
+        told = self.orders.sampling
         async with (
-            reach(self.settings.job, self._note_refused_request) as reached,
+            reach(replace(self.settings.job, sampling=told), self._note_refused_request) as reached,
             Keeper(self._parts.nursery, reached.job, reached.media_fd) as keeper,
         ):
             self._keeper = keeper
             self.readers += 1
-            if self.settings.job.sampling != reached.job.sampling:  # it changed while the reader was started
-                await keeper.adjust(self.settings.job.sampling)
+            await self.orders.begin(keeper, told)
             async for message in keeper.messages():
                 if isinstance(message, Ended):
                     return message
@@ -318,7 +327,8 @@ class StreamSession:
                     width=message.width,
                     height=message.height,
                 )
-                await self._look_closer_again()
+                await self.orders.opened()
+                self._parts.gate.arrived(self)
             case Frame():
                 self._parts.metrics.sample(message.reason)
                 self.sight.frame_came(message)
@@ -333,20 +343,9 @@ class StreamSession:
             case _:
                 pass
 
-    def _tell_end(self, ending: Ended | Exception, now: float, *, is_news: bool) -> None:
-        """Log why a reader ended: once, and again after it was seen, for another reason, or after a while."""
-        detail = ending.detail if isinstance(ending, Ended) else str(ending)
-        words = self.sight.code + "".join(letter for letter in detail if not letter.isdigit())
-        if not is_news and words == self._told_end and now < self._told_end_at + _TELL_END_AGAIN_SECONDS:
-            return
-        self._told_end, self._told_end_at = words, now
-        if isinstance(ending, Ended):
-            log.info("session.reader_ended", stream=self.stream_id, code=ending.code.value, detail=detail)
-        else:
-            log.warning("session.reader_lost", stream=self.stream_id, why=type(ending).__name__, detail=detail)
-
     def _note_heartbeat(self, beat: Heartbeat) -> None:
         self.figures.beat(beat)
+        self.meter.beat(beat, self.orders.ration, is_close=self.orders.is_close)
         self.sight.beat(beat)
         if self.sight.quiet_seconds(beat) > self.settings.job.read_timeout_seconds and not self.is_left:
             self._end_reader_at(asyncio.get_running_loop().time())
@@ -361,7 +360,7 @@ class StreamSession:
             self._parts.metrics.reader_ended(ending.code)
         elif (kind := _CRASHES.get(type(ending))) is not None:
             self._parts.metrics.crashed(kind)
-        self._tell_end(ending, now, is_news=has_pictured)
+        self._end_telling.tell(ending, self.sight.code, now, is_news=has_pictured)
         # A container that began without video may carry some at any moment: who opens it anew sees it.
         is_waiting = isinstance(ending, Ended) and ending.code is EndCode.NO_VIDEO
         return self._reconnect.lost(
@@ -388,13 +387,5 @@ class StreamSession:
 
     async def _look_closer(self) -> None:
         now, look = self._parts.clock(), self.settings.closer_look
-        was_close = self._closer_until - look.hold_seconds / 2 > now
-        if was_close:
-            return  # told already, and for long enough
-        self._closer_until = now + look.hold_seconds
-        await self._look_closer_again()
-
-    async def _look_closer_again(self) -> None:
-        """Tell the reader of now what its predecessor was told, so that a reader that dies forgets nothing."""
-        if self._keeper is not None and self._closer_until > self._parts.clock():
-            await self._keeper.look_closer(self.settings.closer_look.interval_seconds, self._closer_until)
+        if self.orders.until(Why.WEAK_HIT) - look.hold_seconds / 2 <= now:  # else told already, and for long enough
+            await self.orders.look(Why.WEAK_HIT, look.interval_seconds, now + look.hold_seconds)

@@ -10,7 +10,7 @@ from detector.enforcement import EnforcerSettings
 from detector.events import StreamKey
 from detector.policy import BankRule, ClassRule, PolicySettings
 from detector.response import ResponseSettings
-from detector.session import SessionSettings
+from detector.session_settings import SessionSettings
 from detector.supervisor import Watched
 from streams.job import Job, SourceKind
 
@@ -69,6 +69,7 @@ def session_settings(config: Config, path: str, kind: SourceKind, url: str) -> S
             longest_quarantine_seconds=config.reader.longest_quarantine.seconds,
         ),
         stall_after_seconds=config.reader.stall_after.seconds,
+        rank=config.rank_for(path),
     )
 
 

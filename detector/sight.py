@@ -68,6 +68,8 @@ class Sight:
         self._is_throttled = False
         self._throttled_seconds = 0.0
         self._throttled_at_picture: dict[int, float] = {}
+        self._slowed_to_seconds = 0.0
+        self._patience_seconds = within_seconds
 
     def adjust(self, settings: SightSettings) -> None:
         """Go by other settings from now on."""
@@ -75,6 +77,30 @@ class Sight:
         self.blindness.rules = settings.rules
         self.blindness.within_seconds = settings.sampling.detect_within_seconds
         self._ledger.adjust(settings.sampling.detect_within_seconds)
+        self._patience_seconds = max(self._patience_seconds, self._pace_seconds)
+
+    def slowed(self, to_seconds: float, now: float) -> None:
+        """Two samples may lie `to_seconds` apart from now on, as CPU time is short; 0: as promised again.
+
+        What is not seen beyond the promise is not seen for want of CPU time.
+        """
+        if to_seconds == self._slowed_to_seconds:
+            return
+        self._slowed_to_seconds = to_seconds
+        self._patience_seconds = max(self._patience_seconds, self._pace_seconds)
+        if self._ledger.latest_cause in (Cause.UNSAMPLED, Cause.OVERLOAD):
+            self._ledger.cause(self._skipped_for, now)
+
+    @property
+    def _pace_seconds(self) -> float:
+        """How far apart two pictures may lie."""
+        return max(self._settings.sampling.detect_within_seconds, self._slowed_to_seconds)
+
+    @property
+    def _skipped_for(self) -> Cause:
+        """Why video that came is not looked at."""
+        is_slow = self._slowed_to_seconds > self._settings.sampling.detect_within_seconds
+        return Cause.OVERLOAD if self._is_throttled or is_slow else Cause.UNSAMPLED
 
     def account(self, now: float) -> Coverage:
         """The account up to `now`."""
@@ -117,6 +143,7 @@ class Sight:
         self._picture_at[track] = max(at, self._picture_at.get(track, at))
         self._throttled_at_picture[track] = self._throttled_seconds
         self._failing.pictured(at)
+        self._patience_seconds = self._pace_seconds
 
     def beat(self, beat: Heartbeat) -> None:
         """A reader's heartbeat: draw conclusions from what it does not say, too."""
@@ -157,6 +184,17 @@ class Sight:
         self.code = ending.code.value if isinstance(ending, Ended) else type(ending).__name__
         self.note(cause_of(ending), now)
 
+    def refused(self, now: float) -> None:
+        """There is no CPU time to watch it."""
+        self.state, self.code = "refused", Cause.OVERLOAD.value
+        self.note(Cause.REFUSED, now)
+
+    def admitted(self, now: float) -> None:
+        """A reader will be started, for one that was refused, too."""
+        if self.state == "refused":
+            self.state, self.code = "connecting", ""
+            self.note(Cause.CONNECTING, now)
+
     def quarantined(self, now: float) -> None:
         """No reader will be started for a while."""
         self.state, self.code = "quarantined", Cause.CRASH_LOOP.value
@@ -192,7 +230,7 @@ class Sight:
         moment = min(self._sampled_at.values())
         self.last_sample_at = moment
         self._ledger.sample(moment)
-        self._ledger.cause(Cause.OVERLOAD if self._is_throttled else Cause.UNSAMPLED, moment)
+        self._ledger.cause(self._skipped_for, moment)
 
     def _note_tracks(self, beat: Heartbeat) -> None:
         """A track that sends packets is one that viewers may watch: without a picture of it the stream is not seen."""
@@ -239,12 +277,12 @@ class Sight:
         if was_throttled and unseen_seconds > sampling.detect_within_seconds:
             return Cause.OVERLOAD, picture_at
         if sampling.mode is not SamplingMode.KEYFRAMES:
-            due_seconds = sampling.detect_within_seconds + _DECODING_SECONDS
+            due_seconds = self._patience_seconds + _DECODING_SECONDS
             if cause is not None and self._quiet_since - picture_at > due_seconds:
                 return cause, picture_at
-            is_missing = unseen_seconds > _PICTURELESS_PROMISES * sampling.detect_within_seconds
+            is_missing = unseen_seconds > self._patience_seconds + sampling.detect_within_seconds
             return (cause or Cause.NO_VIDEO, picture_at) if is_missing else None
-        pace_seconds = max(sampling.detect_within_seconds, beat.gop_seconds)  # the publisher sets it
+        pace_seconds = max(self._patience_seconds, beat.gop_seconds)  # the publisher sets it
         if cause is None:
             pace_seconds = max(pace_seconds, _LONGEST_PACE_SECONDS / _PICTURELESS_PROMISES)
         is_missing = unseen_seconds > _PICTURELESS_PROMISES * pace_seconds

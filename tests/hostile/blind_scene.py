@@ -16,7 +16,8 @@ from detector.config.config import CloserLook
 from detector.events import Decision, StreamKey
 from detector.metrics import Metrics
 from detector.policy import PolicySettings
-from detector.session import SessionParts, SessionSettings, StreamSession
+from detector.session import SessionParts, StreamSession
+from detector.session_settings import SessionSettings
 from models.evidence import Inspection
 from streams.frame import Frame
 from streams.job import Job, SandboxMode, SourceKind

@@ -61,7 +61,7 @@ def test_every_blind_cause_is_told_after_its_time() -> None:
         if cause in (Cause.UNSAMPLED, Cause.LOW_INFORMATION):
             assert not told
             continue
-        word = Cause.OVERLOAD if cause is Cause.STALE else cause
+        word = Cause.OVERLOAD if cause in (Cause.STALE, Cause.REFUSED) else cause
         assert told[0][:2] == (DEFAULT_AFTER_SECONDS[word], word.value)
     definite = (Cause.CODEC, Cause.RESOLUTION, Cause.NOT_MEDIA, Cause.TOO_MANY_TRACKS, Cause.CRASH_LOOP)
     assert max(DEFAULT_AFTER_SECONDS[cause] for cause in definite) <= 1.0

@@ -21,7 +21,8 @@ from detector.events import Decision, Step, StreamKey
 from detector.judging import FRAME_QUEUE_LIMIT
 from detector.metrics import Metrics
 from detector.policy import ClassRule, PolicySettings
-from detector.session import LAST_WORDS_SECONDS, SessionParts, SessionSettings, StreamSession
+from detector.session import LAST_WORDS_SECONDS, SessionParts, StreamSession
+from detector.session_settings import SessionSettings
 from models.evidence import ClassScore, Inspection
 from streams.address import SourceUnreachable
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
@@ -418,7 +419,7 @@ async def test_a_source_that_fails_again_and_again_is_logged_once(monkeypatch: p
     session = Scene(monkeypatch).session
     with capture_logs() as logs:
         for attempt in range(400):
-            session._told_end_at -= 1.0  # as if a second had passed
+            session._end_telling._told_at -= 1.0  # as if a second had passed
             session._note_end(SourceUnreachable(f"nobody listens there, tried for {attempt} s"), 0.0)
         session._note_end(SourceUnreachable("the name has no address"), 0.0)
         session._has_opened = True

@@ -44,7 +44,12 @@ class Job:
     authorities without it) and `allow_rtsp` are for the service alone.
 
     `live` is False for a file that is scanned as fast as it decodes: then no sample is dropped (the reader waits)
-    and the clock is the media's own. `until_end` is True where the end of input is expected (files).
+    and the clock is the media's own.
+
+    `speed` is for measuring: a file that is watched like a live stream is read at this multiple of real time. The
+    sampler's clock, `gop_seconds`, heartbeats and `cpu_limit` go with the media, so that each second of it is looked
+    at, and costs, as at speed 1; the times in messages stay monotonic ones. What cannot keep up comes late, and is
+    sampled as if it did not. The service's own clocks, as of coverage and of a stall, do not know of it.
     """
 
     kind: SourceKind
@@ -59,6 +64,7 @@ class Job:
     ring_limit_bytes: int = 16 * 1024 * 1024
     memory_limit_bytes: int = 2048 * 1024 * 1024
     cpu_limit: float = 0.8
+    speed: float = 1.0
     origin: str = ""
     ca_file: str = ""
     allow_rtsp: bool = False

@@ -100,7 +100,7 @@ class Keeper:
         self._waiting: dict[object, Report] = {}  # oldest first
         self._changed = asyncio.Condition()
         self._failure: ReaderFailed | None = None
-        self._checker = _Checker(is_live=job.live, started_at=time.monotonic())
+        self._checker = _Checker(job, started_at=time.monotonic())
         self._resumed_at = 0.0
         self._is_over = False
 
@@ -245,8 +245,9 @@ class Keeper:
 class _Checker:
     """Whether what a reader says can be: the order of its messages, and its times on the shared monotonic clock."""
 
-    def __init__(self, *, is_live: bool, started_at: float) -> None:
-        self._is_live = is_live
+    def __init__(self, job: Job, *, started_at: float) -> None:
+        self._is_live = job.live
+        self._speed = job.speed
         self._started_at = started_at
         self._is_open = False
         self._tracks = 1
@@ -277,7 +278,7 @@ class _Checker:
 
     def _count(self, message: Report, now: float) -> None:
         """A reader may catch up after a pause, but not take the service's time from the others."""
-        seconds = FLOOD_CREDIT_SECONDS + now - self._started_at
+        seconds = (FLOOD_CREDIT_SECONDS + now - self._started_at) * self._speed
         self._heartbeats += isinstance(message, Heartbeat)
         if self._is_live:
             self._frames += len(message.frames) if isinstance(message, Burst) else isinstance(message, Frame)

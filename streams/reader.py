@@ -60,7 +60,7 @@ def main(fd: int = 3) -> None:
     except SandboxUnavailable as error:
         report, sandbox_fault = None, str(error)
     # The thread is started in the cage: Landlock would not bind one that was there before.
-    with Sender(fd, counters, orders.give, drops=job.live) as sender:
+    with Sender(fd, counters, orders.give, drops=job.live, speed=job.speed) as sender:
         if report is None:
             sender.say(Ended(EndCode.SANDBOX, math.nan, sandbox_fault))
             return

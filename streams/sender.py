@@ -91,15 +91,18 @@ class Sender:
 
     With `drops` (live) there is one place per track and `SampleReason`: a newer sample replaces one that was not sent
     yet, counted in `counters.replaced_samples`; nothing replaces a burst. Without, `put` waits until the sample before
-    was sent. `obey` is called with each order, in the sending thread.
+    was sent. `obey` is called with each order, in the sending thread. At a `speed` so many heartbeats more are sent.
     """
 
-    def __init__(self, fd: int, counters: Counters, obey: Callable[[Order], None], *, drops: bool) -> None:
+    def __init__(
+        self, fd: int, counters: Counters, obey: Callable[[Order], None], *, drops: bool, speed: float = 1.0
+    ) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self._counters = counters
         self._obey = obey
         self._drops = drops
+        self._heartbeat_seconds = HEARTBEAT_SECONDS / speed
         self._changed = threading.Condition()
         self._notes: list[Message] = []
         self._samples: dict[object, Frame | Burst] = {}  # oldest first
@@ -171,7 +174,7 @@ class Sender:
             now = time.monotonic()
             if now >= next_heartbeat:
                 self._send(self._heartbeat(now))
-                next_heartbeat = now + HEARTBEAT_SECONDS
+                next_heartbeat = now + self._heartbeat_seconds
             message = self._next()
             if message is not None:
                 if isinstance(message, Ended):  # the last counts belong to the last word

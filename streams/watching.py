@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from random import SystemRandom
 
 from av.video.frame import VideoFrame
 
+from streams.arrivals import Arrivals
 from streams.cpu_budget import CpuBudget
 from streams.emitter import Emitter
 from streams.faults import SourceError
@@ -29,39 +30,36 @@ _BUDGET_SECONDS = 0.02
 
 _LONGEST_REST_SECONDS = 0.25
 
-_PACED = frozenset({SourceKind.FILE, SourceKind.HLS})
-"""What can be read faster than it is shown: a file, and a playlist, whose segments come seconds at a time."""
-
-_LONGEST_WAIT_SECONDS = 1.0
-"""For one packet: whoever writes the times must not hold up his own reader."""
-
 
 class Watch:
     """One live source being watched, from its first packet to its end.
 
-    `emitter` sends samples, `take_orders` gives what the service asked since. `media_end_seconds` is the media clock of
-    a file that is watched like a live stream, else NaN.
+    `emitter` sends samples, `take_orders` gives what the service asked since.
     """
 
     def __init__(
         self, source: Source, job: Job, counters: Counters, emitter: Emitter, take_orders: Callable[[], list[Order]]
     ) -> None:
-        self.media_end_seconds = math.nan
         self._source = source
         self._job = job
         self._counters = counters
         self._take_orders = take_orders
+        self._arrivals = Arrivals(job, counters, source.tracks[0])
         self._ring_budget = RingBudget(job.ring_limit_bytes)
         self._tracks = {
-            track.stream.index: _LiveTrack(track, job, self._ring_budget, emitter, self._work)
+            track.stream.index: _LiveTrack(track, job, self._ring_budget, emitter, self._work, self._arrivals.moment)
             for track in source.tracks
         }
-        self._budget = CpuBudget(job.cpu_limit)
+        self._budget = CpuBudget(job.cpu_limit * job.speed)
         self._budget_due_at = -math.inf
-        self._pace = self._paced() if job.kind in _PACED else None
         limit_seconds = math.inf if job.kind is SourceKind.FILE else job.read_timeout_seconds
         self._silence = Silence(counters, self._look_at_pause, self._finish, limit_seconds)
         self._follow_promise()
+
+    @property
+    def media_end_seconds(self) -> float:
+        """The media clock at the end of what was read of a file, else NaN."""
+        return self._arrivals.media_end_seconds
 
     def run(self) -> tuple[EndCode, str]:
         """Watch until the end and say why it ended."""
@@ -91,18 +89,21 @@ class Watch:
             track.look.finish()
         self._count()
 
+    def _obey(self, order: Order) -> None:
+        if isinstance(order, LookCloser):
+            order = replace(order, until=self._arrivals.arrival(order.until))
+        for track in self._tracks.values():
+            track.obey(order)
+        self._follow_promise()
+
     def _follow_promise(self) -> None:
         self._silence.pause_seconds = min(track.sampler.detect_within_seconds for track in self._tracks.values())
 
     def _take(self, packet: AnyPacket) -> None:
         track = self._tracks.get(packet.stream_index)
-        if self._pace is not None and track is not None:
-            self._pace(packet, track)
-        now = time.monotonic()
+        now = self._arrivals.take(packet)
         for order in self._take_orders():
-            for each in self._tracks.values():
-                each.obey(order)
-            self._follow_promise()
+            self._obey(order)
         if track is not None:
             self._counters.tracks_heard |= 1 << track.number
             track.take(packet, now, is_throttled=self._budget.is_spent)
@@ -135,7 +136,7 @@ class Watch:
         now = time.monotonic()
         if now < self._budget_due_at:
             return
-        self._budget_due_at = now + _BUDGET_SECONDS
+        self._budget_due_at = now + _BUDGET_SECONDS / self._job.speed
         self._budget.note(now, time.process_time())
         self._counters.throttled_seconds = self._budget.throttled_seconds
         rest_seconds = min(self._budget.rest_seconds, _LONGEST_REST_SECONDS)
@@ -147,39 +148,18 @@ class Watch:
     def _work(self) -> None:
         self._counters.working_since = time.monotonic()
 
-    def _paced(self) -> Callable[[AnyPacket, "_LiveTrack"], None]:
-        """Return what waits until a packet would have arrived if it were sent when it is to be shown.
-
-        What is late is not caught up with: the samples of a segment that came at once would show one moment of it.
-        """
-        first = next(iter(self._tracks.values()))
-        clock = first.media_clock()
-        started_at = time.monotonic()
-
-        def pace(packet: AnyPacket, track: "_LiveTrack") -> None:
-            nonlocal started_at
-            if track is not first:
-                return
-            due_at = started_at + clock.advance(seconds(packet.dts, packet))
-            if self._job.kind is SourceKind.FILE:
-                self.media_end_seconds = clock.end(seconds(packet.duration, packet))
-            else:
-                now = time.monotonic()
-                started_at += now - due_at if due_at < now else min(0.0, now + _LONGEST_WAIT_SECONDS - due_at)
-                due_at = min(max(due_at, now), now + _LONGEST_WAIT_SECONDS)
-            self._counters.working_since = math.nan
-            while (left := due_at - time.monotonic()) > 0:
-                time.sleep(left)
-            self._work()
-
-        return pace
-
 
 class _LiveTrack(LookedAt):
     """A track with its sampler and its ring."""
 
     def __init__(
-        self, track: VideoTrack, job: Job, ring_budget: RingBudget, emitter: Emitter, working: Callable[[], None]
+        self,
+        track: VideoTrack,
+        job: Job,
+        ring_budget: RingBudget,
+        emitter: Emitter,
+        working: Callable[[], None],
+        moment: Callable[[float], float],
     ) -> None:
         super().__init__(track, job)
         self.times = TrackTimes()
@@ -187,7 +167,9 @@ class _LiveTrack(LookedAt):
         self.ring: GopRing[AnyPacket] = GopRing(ring_budget)
 
         output: Output[VideoFrame, Frame] = Output(
-            emit=partial(emitter.emit, self), keep=partial(emitter.keep, self), hand_over=emitter.hand_over
+            emit=lambda frame, at, reason: emitter.emit(self, frame, moment(at), reason),
+            keep=lambda frame, at, reason: emitter.keep(self, frame, moment(at), reason),
+            hand_over=emitter.hand_over,
         )
         self.look: LiveLook[AnyPacket, VideoFrame, Frame] = LiveLook(
             self.sampler, self.ring, self.decoder, output, working, self.decoder.costs.of

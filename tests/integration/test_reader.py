@@ -345,6 +345,24 @@ def test_file_can_be_watched_like_a_live_stream(media: MediaMaker, tmp_path: Pat
     assert reader.all(Ended)[0].media_end_seconds == pytest.approx(1.5, abs=0.05)
 
 
+def test_file_can_be_watched_faster_than_real_time_and_is_looked_at_as_often(media: MediaMaker, tmp_path: Path) -> None:
+    """At four times real time each second of the file gives as many samples and heartbeats; times stay monotonic."""
+    sampling = SamplingSettings(interval_seconds=0.5, mode=SamplingMode.FULL)
+    job = replace(LIVE_FILE, sampling=sampling, speed=4.0)
+    started_at = time.monotonic()
+
+    reader = scanned(tmp_path, media.clip(Clip(frames=240, gop=60)), job)
+
+    frames, beats = reader.all(Frame), reader.all(Heartbeat)
+    assert 2.0 < frames[-1].arrived_at - started_at < time.monotonic() - started_at
+    assert all(frame.arrived_at <= frame.decoded_at <= at for at, frame in reader.heard if isinstance(frame, Frame))
+    keyframes = [frame.arrived_at for frame in frames if frame.reason is SampleReason.KEYFRAME]
+    assert [later - earlier for earlier, later in pairwise(keyframes)] == pytest.approx([0.5] * 3, abs=0.1)
+    assert 15 <= len(frames) - len(keyframes) <= 18
+    assert len(beats) >= 14
+    assert beats[-1].gop_seconds == pytest.approx(2.0, abs=0.01)
+
+
 def test_full_mode_takes_a_frame_of_each_interval(media: MediaMaker, tmp_path: Path) -> None:
     """Mode full analyses a random frame of every interval beside the keyframes."""
     sampling = SamplingSettings(interval_seconds=0.25, mode=SamplingMode.FULL)

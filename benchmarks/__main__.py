@@ -14,6 +14,7 @@ BENCHMARKS: Final = {
     "churn": "benchmarks.churn",
     "crowd": "benchmarks.crowd",
     "demo": "benchmarks.demo",
+    "evasion": "benchmarks.evasion",
     "fuzz": "benchmarks.fuzz",
     "latency": "benchmarks.latency",
     "lookup": "benchmarks.lookup",

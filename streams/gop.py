@@ -81,6 +81,15 @@ class GopRing(Generic[PacketT]):
         self._held_bytes += cost_bytes
         return True
 
+    def drop_before(self, packet: PacketT) -> None:
+        """Forget what came before `packet`; everything, if it is not here."""
+        places = (place for place, (kept, _) in enumerate(self._entries) if kept is packet)
+        dropped = self._entries[: next(places, len(self._entries))]
+        del self._entries[: len(dropped)]
+        given_back = sum(kept.size + PACKET_OVERHEAD_BYTES for kept, _ in dropped)
+        self._budget.give_back(given_back)
+        self._held_bytes -= given_back
+
     def clear(self) -> None:
         """Forget every packet."""
         self._entries.clear()

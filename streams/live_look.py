@@ -84,6 +84,8 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._whole: WholeGop[PacketT, FrameT, SampleT] | None = None
         self._has_gap = False
         self._seen_to: PacketT | None = None
+        self._passed: tuple[PacketT, float] | None = None
+        """The latest keyframe that was passed over because the stream is slowed; what came before it is still kept."""
 
     def take(self, packet: PacketT, arrived_at: float) -> None:
         """Look at the next packet of the video track."""
@@ -91,10 +93,11 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._decoder.note(packet)
         shows_change = self._sampler.hear(packet.size, packet.pts, is_keyframe=packet.is_keyframe)
         if self._sampler.must_look_back(arrived_at):
-            self._decode_ring()
-            self._look_at_unseen()
+            self._look_back(arrived_at)
         without_picture = self.keyframes_without_picture
-        starts_here = packet.is_keyframe and self._take_keyframe(packet, arrived_at)
+        # Where nothing can be decoded, or a GOP is to be told complete, no keyframe may be passed over.
+        is_needed = self._has_gap or self._whole is not None
+        starts_here = packet.is_keyframe and self._take_keyframe(packet, arrived_at, is_needed=is_needed)
         # After a gap only a keyframe can be decoded. A flag that proved false is as good as a refresh stream will give.
         self._has_gap &= not starts_here and self.keyframes_without_picture == without_picture
         if self._has_gap:
@@ -125,6 +128,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._has_gap = True
             self._decoder.finish_through()
             self._ring.clear()
+            self._passed = None
             self._unseen = None
             if self._whole is not None:
                 self._whole.hand_over()
@@ -134,12 +138,8 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
 
     def overhear(self, arrived_at: float) -> None:
         """A packet of another track came: time goes on, and the last picture may be on screen for too long unseen."""
-        if not self._sampler.must_look_back(arrived_at):
-            return
-        if self._ring.held_bytes:
-            self._sampler.ring_emptied()
-            self._decode_ring()
-        self._look_at_unseen()
+        if self._sampler.must_look_back(arrived_at):
+            self._look_back(arrived_at)
 
     def pause(self) -> None:
         """No packet has come for a while: look at the last frame so far, if nobody has, and change nothing else.
@@ -149,7 +149,9 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         """
         if not self._sampler.keeps_promise:
             return
+        self._try_passed()
         if self._decoder.is_through:
+            self._decode_ring()
             self._look_at_unseen()
             return
         entries = list(self._ring)
@@ -177,20 +179,54 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._whole = None
         self._look_at_unseen()
 
-    def _take_keyframe(self, packet: PacketT, arrived_at: float) -> bool:
+    def _take_keyframe(self, packet: PacketT, arrived_at: float, *, is_needed: bool = False) -> bool:
         self.keyframes += 1
-        if not self._sampler.wants_keyframe(arrived_at):
+        if not self._sampler.wants_keyframe(arrived_at, is_needed=is_needed):
             self._sampler.keyframe_passed(arrived_at)
+            self._passed = (packet, arrived_at) if self._sampler.is_slowed and not self._has_gap else None
             return False
+        frame = self._try_keyframe(packet, arrived_at)
+        if frame is not None:
+            self._analyse(frame, arrived_at, SampleReason.KEYFRAME)
+        return frame is not None
+
+    def _try_keyframe(self, packet: PacketT, arrived_at: float) -> FrameT | None:
+        self._passed = None
         self._working()
         frame = self._decoder.decode_alone(packet)
         if frame is None:
             self.keyframes_without_picture += 1
             self._sampler.keyframe_failed(arrived_at)
-            return False
-        self._sampler.keyframe_decoded(arrived_at)
-        self._analyse(frame, arrived_at, SampleReason.KEYFRAME)
-        return True
+        else:
+            self._sampler.keyframe_decoded(arrived_at)
+        return frame
+
+    def _try_passed(self) -> None:
+        """Try the latest keyframe that was passed over, if one was: what came before one with a picture is not needed.
+
+        Its flag proves nothing. That is why everything before it was kept.
+        """
+        if self._passed is None:
+            return
+        packet, arrived_at = self._passed
+        frame = self._try_keyframe(packet, arrived_at)
+        if frame is None:
+            return
+        self._decoder.finish_through()
+        self._ring.drop_before(packet)
+        if arrived_at > self._sampler.analysed_at:
+            self._analyse(frame, arrived_at, SampleReason.KEYFRAME)
+
+    def _look_back(self, arrived_at: float) -> None:
+        """Look at what was on screen before the packet of `arrived_at`, as far as that is still needed."""
+        if self._passed is not None:
+            self._try_passed()
+            if not self._sampler.must_look_back(arrived_at):
+                return
+        if self._ring.held_bytes:
+            self._sampler.ring_emptied()
+            self._decode_ring()
+        self._look_at_unseen()
 
     @property
     def _through_purpose(self) -> Purpose:
@@ -198,10 +234,14 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         return Purpose.WHOLE if self._whole is not None and self._whole.is_spike else Purpose.THROUGH
 
     def _keep(self, packet: PacketT, arrived_at: float, *, starts_here: bool) -> None:
-        self._decoder.finish_through()
         self._unseen = None
         if starts_here:  # a flag alone proves nothing: what leads up to it stays until a keyframe gave a picture
+            self._decoder.finish_through()
             self._ring.clear()
+        if self._ring.add(packet, arrived_at):
+            return
+        if self._passed is not None:
+            self._try_passed()
         if not self._ring.add(packet, arrived_at):
             self._sampler.ring_overflowed()
             self._sampler.decodes_through(arrived_at, starts_here=False)
@@ -214,6 +254,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         """
         self._whole = None
         if self._decoder.is_through:
+            self._decode_ring()
             if is_complete:  # what comes now can be decoded without what came before
                 whole.show(self._decoder.finish_through(), arrived_at)
         elif any(not packet.is_keyframe for packet, _ in self._ring):
@@ -228,6 +269,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self.bursts += not whole.is_spike
 
     def _decode_ring(self) -> None:
+        self._try_passed()
         for packet, arrived_at in self._ring:
             self._note_frames(self._decoder.decode_through(packet), arrived_at)
             self._working()

@@ -12,6 +12,7 @@ from enum import StrEnum, unique
 
 from streams.bursts import Bursts
 from streams.frame import SampleReason
+from streams.slowing import Slowing
 from streams.spikes import Spikes
 
 REMEMBERED_GOPS = 4
@@ -51,8 +52,8 @@ class SamplingSettings:
     Beyond the promise, `burst_share` (0 to 1) of the GOPs are decoded whole, at random; with `spikes` also those whose
     packet sizes show a scene change that no keyframe shows.
 
-    `slowed_to_seconds` is set while CPU time is short: then two analysed frames may lie so far apart, and the stream is
-    looked at as cheaply as that allows. 0 is not slowed.
+    `slowed_to_seconds` is set while CPU time is short: then two analysed frames may lie so far apart, if that is longer
+    than `detect_within_seconds`, and the stream is looked at as cheaply as that allows. 0 is not slowed.
     """
 
     detect_within_seconds: float = 3.0
@@ -76,6 +77,10 @@ class Sampler:
 
     Beyond it some GOPs are decoded whole: `hear` is told every packet and, after `wants_keyframe` was answered, either
     `chooses_gop` is asked about a keyframe that gave a picture or `takes_spike` about a packet that showed a change.
+
+    While the stream is slowed, `slowed_to_seconds` takes the place of `detect_within_seconds`: keyframes are passed
+    over, in every mode, and where they are rare the ring is decoded when it must be and no further. The gap ends with
+    the latest keyframe that was passed over, once it gave a picture after all, or else with the frame on screen.
 
     `draw` gives uniform numbers in [0, 1) that a publisher cannot foresee.
     """
@@ -102,6 +107,10 @@ class Sampler:
         self._bursts = Bursts(settings.burst_share, draw)
         self._spikes = Spikes()
         self._spiked_at = self._next_spike_at = -math.inf
+        self._slowing = Slowing(draw)
+        self._slowing.adjust(_slowed_to(settings), -math.inf)
+        self._passed_keyframe_at = -math.inf
+        self._is_gop_chosen: bool | None = None
 
     @property
     def analysed_at(self) -> float:
@@ -117,6 +126,11 @@ class Sampler:
     def detect_within_seconds(self) -> float:
         """What the settings in force promise."""
         return self._settings.detect_within_seconds
+
+    @property
+    def is_slowed(self) -> bool:
+        """Whether keyframes may be passed over because CPU time is short."""
+        return self._slowing.is_on
 
     @property
     def keeps_promise(self) -> bool:
@@ -159,11 +173,12 @@ class Sampler:
         self._next_keyframe_at = min(self._next_keyframe_at, self._tried_keyframe_at + self._interval)
         if self.gop_seconds > LEAVES_ABOVE * settings.detect_within_seconds:
             self._keyframes_suffice = False
+        self._slowing.adjust(_slowed_to(settings), self._analysed_at)
 
     def begin(self, arrived_at: float) -> None:
         """Note that a packet arrived. The promise counts from the first one."""
         if self._analysed_at == -math.inf:
-            self._analysed_at = arrived_at
+            self.analysed(arrived_at)
         if self._is_looking_closer and arrived_at >= self._closer_until:
             self._closer_until, self._closer_interval = -math.inf, math.inf
             self._interval = self._usual_interval
@@ -180,25 +195,37 @@ class Sampler:
         """Whether the frame on screen before this packet is to be analysed now, unless it was.
 
         It was on screen when `detect_within_seconds` ran out; the one that has just arrived may show something else.
+        A keyframe that was passed over and has not yet been tried is looked at instead, if that is late enough.
         """
-        return self.keeps_promise and arrived_at > self._deadline
+        if not self._slowing.is_on:
+            return arrived_at > self._deadline and self.keeps_promise
+        if not self.keeps_promise and self._passed_keyframe_at <= self._analysed_at:
+            return False
+        keyframe_at = -math.inf if self._keyframe_at is None else self._keyframe_at
+        return self._slowing.must_look_back(arrived_at, keyframe_at, self.gop_seconds)
 
-    def wants_keyframe(self, arrived_at: float) -> bool:
+    def wants_keyframe(self, arrived_at: float, *, is_needed: bool = False) -> bool:
         """Whether a keyframe is to be decoded on its own: each one, but never two within half an interval.
 
         Where they come denser than that the next one is taken at a random instant, so that at most two are decoded in
-        an interval and nobody knows which.
+        an interval and nobody knows which. While the stream is slowed it is taken if it `is_needed`, which is when the
+        caller cannot go on without one, or if it is the next look's.
         """
         if arrived_at < self._tried_keyframe_at + self._interval / 2:
             return False
         is_sparse = self._keyframe_at is None or arrived_at - self._keyframe_at >= self._interval / 2
-        return is_sparse or arrived_at >= self._next_keyframe_at
+        is_wanted = is_sparse or arrived_at >= self._next_keyframe_at
+        if is_wanted and self._slowing.is_on and not is_needed and self._may_pass_over(arrived_at):
+            self._is_gop_chosen = self._chooses_next()
+            return self._is_gop_chosen
+        return is_wanted
 
     def keyframe_decoded(self, arrived_at: float) -> None:
         """Note a keyframe that was decoded on its own and gave a picture."""
         self._tried(arrived_at)
-        self._note_gop(arrived_at)
-        self._stays_through = False
+        if self._keyframe_at is None or arrived_at > self._keyframe_at:
+            self._note_gop(arrived_at)
+        self._stays_through = self._is_overdue = False
 
     def keyframe_failed(self, arrived_at: float) -> None:
         """Note a packet that was flagged as keyframe and gave no picture: no sample, and such flags prove nothing.
@@ -207,6 +234,8 @@ class Sampler:
         """
         self._tried(arrived_at)
         self._gops.clear()
+        self._is_gop_chosen = None
+        self._passed_keyframe_at = -math.inf
         self._keyframe_at = None
         self._keyframes_suffice = False
         self._trusts_keyframes = False
@@ -214,12 +243,16 @@ class Sampler:
 
     def keyframe_passed(self, arrived_at: float) -> None:
         """Note a keyframe that `wants_keyframe` left out."""
+        self._is_gop_chosen = None
+        if self._slowing.is_on:
+            self._passed_keyframe_at = arrived_at
         if self._trusts_keyframes:
             self._note_gop(arrived_at)
 
     def chooses_gop(self) -> bool:
         """Whether the GOP of the keyframe that was just decoded is decoded whole, once it is complete, by chance."""
-        return self._settings.mode is not SamplingMode.KEYFRAMES and self._bursts.chooses_next()
+        is_chosen, self._is_gop_chosen = self._is_gop_chosen, None
+        return self._chooses_next() if is_chosen is None else is_chosen
 
     def takes_spike(self, arrived_at: float) -> bool:
         """Whether a GOP is decoded whole because of the packet that has just come: up to it now, then on to its end.
@@ -228,8 +261,8 @@ class Sampler:
         fixed pause a publisher who cuts hard in one GOP would know that nobody looks at the next.
         """
         settings = self._settings
-        is_wanted = settings.spikes and settings.mode is SamplingMode.AUTO and not self._is_through
-        if not is_wanted or arrived_at < self._next_spike_at:
+        is_open = settings.mode is SamplingMode.AUTO or (settings.mode is SamplingMode.FULL and self._slowing.is_on)
+        if not settings.spikes or not is_open or self._is_through or arrived_at < self._next_spike_at:
             return False
         self._spiked_at = arrived_at
         self._next_spike_at = arrived_at + 2.0 * self._draw() * settings.detect_within_seconds
@@ -241,8 +274,11 @@ class Sampler:
         self._stays_through = True
 
     def ring_emptied(self) -> None:
-        """Note that the packets since the last keyframe were decoded: what comes refers to them."""
-        self._stays_through = True
+        """Note that the packets since the last keyframe were decoded: what comes refers to them.
+
+        While the stream is slowed that may be decoded when it is needed, or never.
+        """
+        self._stays_through |= not self._slowing.is_on
 
     def decodes_through(self, arrived_at: float, *, starts_here: bool) -> bool:
         """Whether this packet is decoded through; `starts_here` is True for a keyframe that gave a picture.
@@ -258,6 +294,8 @@ class Sampler:
 
     def wants(self, arrived_at: float) -> bool:
         """Whether the frame that decoding through gave is analysed: one at a random instant of each interval."""
+        if self._slowing.is_on and not self._is_looking_closer:
+            return self._slowing.is_due(arrived_at)
         is_due = arrived_at >= self._instant_at
         if is_due:
             self._schedule(arrived_at)
@@ -265,7 +303,9 @@ class Sampler:
 
     def analysed(self, arrived_at: float) -> None:
         """Note that the frame that arrived at `arrived_at` goes to analysis."""
-        self._analysed_at = max(self._analysed_at, arrived_at)
+        if arrived_at > self._analysed_at:
+            self._analysed_at = arrived_at
+            self._slowing.looked(arrived_at)
 
     @property
     def _is_looking_closer(self) -> bool:
@@ -276,11 +316,22 @@ class Sampler:
         return self._analysed_at + self._settings.detect_within_seconds
 
     def _wants_through(self, *, starts_here: bool) -> bool:
-        if self._is_looking_closer or self._stays_through or self._settings.mode is SamplingMode.FULL:
+        if self._is_looking_closer or self._stays_through:
             return True
-        if self._settings.mode is SamplingMode.KEYFRAMES:
+        if self._slowing.is_on or self._settings.mode is SamplingMode.KEYFRAMES:
             return False
+        if self._settings.mode is SamplingMode.FULL:
+            return True
         return not self._keyframes_suffice or (self._is_overdue and not starts_here)
+
+    def _may_pass_over(self, arrived_at: float) -> bool:
+        """Whether there is time for a later keyframe, and nothing else that only this one can do."""
+        if self._is_looking_closer or self._is_through or not self._trusts_keyframes or not self._gops:
+            return False
+        return not self._slowing.takes_keyframe(arrived_at, self.gop_seconds)
+
+    def _chooses_next(self) -> bool:
+        return self._settings.mode is not SamplingMode.KEYFRAMES and self._bursts.chooses_next()
 
     def _tried(self, arrived_at: float) -> None:
         self._tried_keyframe_at = arrived_at
@@ -308,6 +359,11 @@ class Sampler:
 def _usual_interval(settings: SamplingSettings) -> float:
     # An interval beyond detect_within would only make every sample a late one.
     return max(SHORTEST_INTERVAL_SECONDS, min(settings.interval_seconds, settings.detect_within_seconds))
+
+
+def _slowed_to(settings: SamplingSettings) -> float:
+    slowed_to = settings.slowed_to_seconds
+    return max(slowed_to, settings.detect_within_seconds) if slowed_to > 0.0 else 0.0
 
 
 class ScanSampler:

@@ -5,21 +5,19 @@ import time
 
 from streams.job import Job, SourceKind
 from streams.looked_at import seconds
+from streams.pacing import Pace
 from streams.sampling import MediaClock
 from streams.sender import Counters
 from streams.source import AnyPacket, VideoTrack
-
-_LONGEST_WAIT_SECONDS = 1.0
-"""For one packet of a playlist: whoever writes the times must not hold up his own reader."""
 
 
 class Arrivals:
     """When each packet of one live source arrived, waiting for that where it was there before.
 
     On a network that is the moment at which libav gave it. A playlist's segments come seconds at a time: a packet
-    arrives when it would have if it were sent when it is to be shown; what is late is not caught up with, as the
-    samples of a segment that came at once would show one moment of it. A file's packets arrive by the media's own
-    clock, which runs at `job.speed`; one that is late arrived late by the clock on the wall alone.
+    arrives when it would have if it were sent when it is to be shown (`Pace`), as the samples of a segment that came at
+    once would show one moment of it. A file's packets arrive by the media's own clock, which runs at `job.speed`; one
+    that is late arrived late by the clock on the wall alone.
 
     `now` is the latest packet's arrival, in seconds: monotonic time at speed 1 and no delay. `moment` gives the
     monotonic time of an arrival, `arrival` the reverse. `media_end_seconds` is the end of a file so far, else NaN.
@@ -34,6 +32,8 @@ class Arrivals:
         self._first_index = first.stream.index
         self._clock = MediaClock(first.frame_seconds, job.sampling.detect_within_seconds)
         self._begun_at = self._taken_at = self.now
+        self._pace = Pace(self.now)
+        self._waited_before = 0.0
 
     def take(self, packet: AnyPacket) -> float:
         """Wait until `packet` arrives, and return when that is: never before the one that came before it."""
@@ -43,7 +43,10 @@ class Arrivals:
             self.media_end_seconds = self._clock.end(seconds(packet.duration, packet))
             self._wait_until(self._begun_at + (self.now - self._begun_at) / self._speed)
         elif is_timed and self._kind is SourceKind.HLS:
-            self._pace(self._clock.advance(seconds(packet.dts, packet)))
+            waited_seconds = self._counters.waited_seconds - self._waited_before
+            self._waited_before = self._counters.waited_seconds
+            shown_at = self._clock.advance(seconds(packet.dts, packet))
+            self._wait_until(self._pace.due_at(time.monotonic(), shown_at, waited_seconds))
         self._taken_at = time.monotonic()
         if self._kind is not SourceKind.FILE:
             self.now = self._taken_at
@@ -56,11 +59,6 @@ class Arrivals:
     def arrival(self, moment: float) -> float:
         """Return the arrival clock's time at a monotonic one."""
         return self.now + (moment - self._taken_at) * self._speed
-
-    def _pace(self, shown_at: float) -> None:
-        now, due_at = time.monotonic(), self._begun_at + shown_at
-        self._begun_at += now - due_at if due_at < now else min(0.0, now + _LONGEST_WAIT_SECONDS - due_at)
-        self._wait_until(min(max(due_at, now), now + _LONGEST_WAIT_SECONDS))
 
     def _wait_until(self, due_at: float) -> None:
         self._counters.working_since = math.nan

@@ -60,13 +60,15 @@ def counted_packets(
     packets = source.packets(waiting)
     while True:
         counters.working_since = math.nan
+        asked_at = time.monotonic()
         if job.kind is not SourceKind.FILE:
-            counters.overdue_at = time.monotonic() + job.read_timeout_seconds + _READING_SLACK_SECONDS
+            counters.overdue_at = asked_at + job.read_timeout_seconds + _READING_SLACK_SECONDS
         try:
             packet = next(packets, None)
         finally:
             counters.overdue_at = math.inf
             counters.working_since = time.monotonic()
+        counters.waited_seconds += counters.working_since - asked_at
         if packet is None:
             return
         counters.last_packet_at = counters.working_since

@@ -50,7 +50,7 @@ class Counters:
     """What the reading thread counts and each heartbeat tells. Times are monotonic; NaN stands for never.
 
     Beyond `overdue_at` the sender says the last word itself: the reading thread waits inside libav for longer than it
-    was told to, and whoever keeps the reader kills it then.
+    was told to, and whoever keeps the reader kills it then. `waited_seconds` is how long it has waited for packets.
     """
 
     last_packet_at: float = math.nan
@@ -76,6 +76,7 @@ class Counters:
     whole_cpu_seconds: float = 0.0
     time_skew_seconds: float = 0.0
     time_jumps: int = 0
+    waited_seconds: float = 0.0
 
     def charge(self, tracks: Iterable[Costs]) -> None:
         """Take over what the decoders of all tracks have cost so far."""
@@ -198,7 +199,8 @@ class Sender:
 
     def _heartbeat(self, now: float) -> Heartbeat:
         counted = {field.name: getattr(self._counters, field.name) for field in fields(Counters)}
-        del counted["overdue_at"]
+        for untold in ("overdue_at", "waited_seconds"):
+            del counted[untold]
         return Heartbeat(sent_at=now, cpu_seconds=time.process_time(), **counted)
 
     def _send(self, message: Message) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import structlog
@@ -96,6 +96,11 @@ class Admission:
         self._kept: dict[str, float] = {}
 
     @property
+    def kept(self) -> Collection[str]:
+        """Streams whose place is kept, by `stream_id`."""
+        return self._kept.keys()
+
+    @property
     def refused(self) -> int:
         """How many streams are not watched now for want of CPU time."""
         return len(self._refused)
@@ -103,6 +108,10 @@ class Admission:
     def is_watched(self, newcomer: Newcomer) -> bool:
         """Whether it was let in."""
         return newcomer.session in self._watched
+
+    def is_refused(self, newcomer: Newcomer) -> bool:
+        """Whether it waits for room."""
+        return newcomer.session in self._refused
 
     def enter(self, newcomer: Newcomer) -> None:
         """As `Gate.enter`."""

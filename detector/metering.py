@@ -52,6 +52,9 @@ class StreamMeter:
     """Measures one stream over all its readers. `cores` and `analysis_cores` are what it costs now, a second."""
 
     def __init__(self) -> None:
+        self.expected: float | None = None
+        """What it should cost a second by the ration that it has; None before anybody worked that out."""
+        self._expected = _Rate(_ENOUGH_SECONDS)
         self._before: Heartbeat | None = None
         self._analysis = _Analysis()
         self._analysed = _Rate(_ENOUGH_EVENTS)
@@ -76,6 +79,11 @@ class StreamMeter:
     def cores(self) -> float:
         """CPU seconds a second of its reader and of the analysis of its frames, of late."""
         return self._all.value or 0.0
+
+    @property
+    def expected_cores(self) -> float:
+        """What `expected` was of late, by the same memory as `cores`."""
+        return self._expected.value or 0.0
 
     @property
     def analysis_cores(self) -> float:
@@ -112,6 +120,8 @@ class StreamMeter:
         self._gop_seconds = beat.gop_seconds or self._gop_seconds
         self._reader.note(in_reader, seconds, decay)
         self._all.note(in_reader + in_analysis, seconds, decay)
+        expected = (in_reader + in_analysis) / seconds if self.expected is None else self.expected
+        self._expected.note(expected * seconds, seconds, decay)
         self._reading.note(max(0.0, reading), seconds, decay)
         if analysis.frames:
             self._analysed.note(in_analysis, analysis.frames, decay)

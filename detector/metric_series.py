@@ -66,6 +66,8 @@ class MetricSeries:
         )
         self.reader_cpu = self._counter("reader_cpu_seconds", "CPU time used by readers.")
         self.analysis_cpu = self._counter("analysis_cpu_seconds", "CPU time used by analysis processes for frames.")
+        self.hints = self._counter("hints", "Risk hints given, by what became of them.", "state", ("taken", "refused"))
+        self.streams_refused = self._counter("streams_refused", "Times that a stream was refused for want of CPU time.")
         self.signals = Counter(
             "stopframe_signals",
             "Signals by kind and ladder step.",
@@ -93,6 +95,18 @@ class MetricSeries:
         self.spikes_blind = self._gauge(
             "spikes_blind_streams", "Live streams whose packet sizes could not show a scene change now."
         )
+        self.cpu_cores = Gauge(
+            "stopframe_cpu_cores",
+            "CPU seconds used a second, of late, by part.",
+            ["part"],
+            registry=self._registry,
+        )
+        self.cpu_budget = self._gauge("cpu_budget_cores", "CPU seconds a second that sampling.max_cpu allows.")
+        self.slowed_streams = self._gauge(
+            "slowed_streams", "Live streams looked at later than detect_within for want of CPU time now."
+        )
+        self.refused_streams = self._gauge("refused_streams", "Live streams not watched for want of CPU time now.")
+        self.hints_in_force = self._gauge("hints_in_force", "Risk hints that hold now.")
         self.analysis_workers = self._gauge("analysis_workers", "Analysis workers ready now.")
         self.queue_depth = self._gauge("queue_depth", "Frames waiting for analysis now.")
         self.config_taken = self._gauge(

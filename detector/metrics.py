@@ -235,6 +235,26 @@ class Metrics:
         """How many analysis workers are ready now."""
         self._series.analysis_workers.set(count)
 
+    def set_cpu(self, *, readers: float, analysis: float, service: float, budget: float) -> None:
+        """CPU seconds a second of each part, and what they may take together."""
+        for part, cores in (("readers", readers), ("analysis", analysis), ("service", service)):
+            self._series.cpu_cores.labels(part).set(cores)
+        self._series.cpu_budget.set(budget)
+
+    def set_rations(self, *, slowed: int, refused: int, hints: int) -> None:
+        """How many streams are slowed beyond their promise or not watched now, and how many hints hold."""
+        self._series.slowed_streams.set(slowed)
+        self._series.refused_streams.set(refused)
+        self._series.hints_in_force.set(hints)
+
+    def hint(self, *, is_taken: bool) -> None:
+        """A risk hint was given."""
+        self._series.hints.labels("taken" if is_taken else "refused").inc()
+
+    def streams_refused(self, count: int) -> None:
+        """So many more streams were refused for want of CPU time."""
+        self._series.streams_refused.inc(count)
+
     def set_queue_depth(self, count: int) -> None:
         """How many frames wait for analysis now."""
         self._series.queue_depth.set(count)

@@ -8,8 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from detector.analysis.messages import WorkerReady
-from detector.api.view import IncidentRow, StreamRow
+from detector.api.view import HintRow, IncidentRow, StreamRow
 from detector.coverage import Kind
+from detector.cpu_control import Standing
+from detector.hints import CLOSER_FROM
 from detector.session import StreamSession
 from detector.store.incidents import IncidentRecord
 from streams.job import SandboxMode
@@ -18,8 +20,9 @@ _LATE_FACTOR = 3.0
 """A live stream without an analysed frame for this many times its `detect_within` is one that we are too slow for."""
 
 
-def stream_row(session: StreamSession) -> StreamRow:
+def stream_row(session: StreamSession, standing: Standing) -> StreamRow:
     """What the control socket shows of a live stream."""
+    now = time.monotonic()
     account, opened = session.coverage(), session.opened
     sampled = session.last_sample_at
     return StreamRow(
@@ -31,7 +34,7 @@ def stream_row(session: StreamSession) -> StreamRow:
         width=opened.width if opened else None,
         height=opened.height if opened else None,
         sampling=session.settings.job.sampling.mode.value,
-        last_sample_age_seconds=None if sampled is None else max(0.0, time.monotonic() - sampled),
+        last_sample_age_seconds=None if sampled is None else max(0.0, now - sampled),
         seen_seconds=account.seen_seconds,
         skipped_seconds=account.skipped_seconds,
         blind_seconds=account.blind_seconds,
@@ -43,12 +46,28 @@ def stream_row(session: StreamSession) -> StreamRow:
         spikes=session.figures.spikes,
         is_spikes_blind=session.figures.is_spikes_blind,
         blind_cause=None if session.blind_since is None else session.blind_cause.value,
+        risk=standing.risk.value,
+        ration=standing.ration,
+        slowed_to_seconds=session.orders.ration.slowed_to_seconds,
+        burst_share=session.orders.ration.burst_share,
+        reader_cores=session.meter.reader_cores,
+        analysis_cores=session.meter.analysis_cores,
+        hints=tuple(
+            HintRow(
+                hint.source,
+                hint.reason,
+                hint.score,
+                max(0.0, hint.until - now),
+                is_looked_at=standing.is_close and hint.score >= CLOSER_FROM,
+            )
+            for hint in standing.hints
+        ),
     )
 
 
 def unseen_streams(sessions: Collection[StreamSession], now: float) -> Iterator[tuple[int, str]]:
     """How many streams are not seen now, and the sentence about them: blind ones, and those we are too slow for."""
-    overdue = [one for one in sessions if one.sight.blindness.is_overdue(now)]
+    overdue = [one for one in sessions if one.state != "refused" and one.sight.blindness.is_overdue(now)]
     causes = [one.blind_cause.value for one in overdue if one.blind_cause.kind is Kind.BLIND]
     if causes:
         words = ", ".join(sorted(set(causes)))
@@ -60,7 +79,7 @@ def unseen_streams(sessions: Collection[StreamSession], now: float) -> Iterator[
     if alone:
         why = "after their readers crashed again and again; report what they send"
         yield alone, f"{alone} of {len(sessions)} streams are left alone for a while {why}"
-    late = sum(not _is_blind(one) and _is_late(one, now) for one in sessions)
+    late = sum(one.state != "refused" and not _is_blind(one) and _is_late(one, now) for one in sessions)
     if late:
         remedy = "if they show more than black, give analysis more workers or this node fewer streams"
         yield late, f"{late} of {len(sessions)} streams had no frame analysed in time; {remedy}"
@@ -72,7 +91,8 @@ def _is_blind(session: StreamSession) -> bool:
 
 def _is_late(session: StreamSession, now: float) -> bool:
     sampled_at = session.started_at if session.last_sample_at is None else session.last_sample_at
-    return now - sampled_at > _LATE_FACTOR * session.settings.job.sampling.detect_within_seconds
+    promised = max(session.settings.job.sampling.detect_within_seconds, session.orders.ration.slowed_to_seconds)
+    return now - sampled_at > _LATE_FACTOR * promised
 
 
 def incident_row(record: IncidentRecord) -> IncidentRow:

@@ -17,9 +17,12 @@ from detector.api.view import (
     PREFIX_LENGTH,
     CutReport,
     Health,
+    HintReport,
+    HintRequest,
     IncidentRow,
     NoSuchIncident,
     NoSuchStream,
+    NotNow,
     ReloadReport,
     StreamRow,
     UndoReport,
@@ -31,7 +34,9 @@ from detector.blindness import Records
 from detector.config.config import Config
 from detector.config.exposure import exposure_notes, warn_of_exposure
 from detector.config_file import ConfigFile
+from detector.cpu_control import CpuControl
 from detector.credentials import stream_id
+from detector.hints import TooManyHints
 from detector.ingest.adapter import IngestUnavailable
 from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
@@ -45,6 +50,7 @@ from detector.session import SessionParts, StreamSession
 from detector.session_settings import SessionSettings
 from detector.settings import (
     breaker_settings,
+    cpu_limits,
     enforcer_settings,
     response_settings,
     session_settings,
@@ -116,6 +122,7 @@ class Service:
             open_session=self._open_session,
             ended=self._session_ended,
         )
+        self._cpu = CpuControl(self.supervisor.sessions.values, lambda: cpu_limits(self.config), parts.metrics)
         self._renewal = Renewal(self._all_sessions, self._wanted_settings, self.supervisor)
 
     @contextlib.asynccontextmanager
@@ -138,6 +145,7 @@ class Service:
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
             Work("readers", self._renewal.run),
+            Work("cpu", self._cpu.run),
             *([Work("config", self._reloader.run)] if self._reloader else []),
             Work("selftest", self.selftest.run),
             Work("orphans", keep_reaping),
@@ -170,7 +178,8 @@ class Service:
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
         notes = [*self.delivery.notes(), *exposure_notes(self.config)]
-        for count, sentence in unseen_streams(self.supervisor.sessions.values(), time.monotonic()):
+        unseen = unseen_streams(self.supervisor.sessions.values(), time.monotonic())
+        for count, sentence in (*unseen, *self._cpu.shortages()):
             # One hostile publisher must not be able to turn the whole node red: it takes more than half of them.
             (problems if 2 * count > len(self.supervisor.sessions) else notes).append(sentence)
         if self.supervisor.failed_total:
@@ -207,7 +216,7 @@ class Service:
 
     def streams(self) -> list[StreamRow]:
         """As `ServiceView.streams`."""
-        return [stream_row(session) for session in self.supervisor.sessions.values()]
+        return [stream_row(session, self._cpu.standing(session)) for session in self.supervisor.sessions.values()]
 
     async def incidents(self, limit: int) -> list[IncidentRow]:
         """As `ServiceView.incidents`."""
@@ -222,6 +231,15 @@ class Service:
         with contextlib.suppress(IncidentNotFound, StoreUnavailable):
             time_to_cut = (await self.incident_store.get(incident_id)).time_to_cut_ms
         return CutReport(found, incident_id, outcome.state, outcome.count, time_to_cut, outcome.detail)
+
+    def hint(self, stream: str, hint: HintRequest) -> HintReport:
+        """As `ServiceView.hint`."""
+        session = self.supervisor.sessions[pick(stream, self.supervisor.sessions, NoSuchStream)]
+        try:
+            self._cpu.hint(session, hint.score, hint.source, hint.reason, hint.lasts_seconds)
+        except TooManyHints as error:
+            raise NotNow(str(error)) from error
+        return HintReport(session.stream_id, hint.score, hint.lasts_seconds)
 
     async def undo(self, incident: str) -> UndoReport:
         """As `ServiceView.undo`."""
@@ -289,7 +307,7 @@ class Service:
 
     def _open_session(self, watched: Watched) -> StreamSession:
         settings = session_settings(self.config, watched.key.path, watched.kind, watched.url)
-        parts = SessionParts(self.nursery, self.pool, self.metrics, self._respond)
+        parts = SessionParts(self.nursery, self.pool, self.metrics, self._respond, gate=self._cpu.admission)
         name = stream_id(self._secret, watched.key)
         record = self._blind_records.of(name)
         return StreamSession(name, watched.key, settings, parts, connection=watched.connection, record=record)

@@ -186,6 +186,7 @@ class StreamSession:
         Where the rest of the reader's job changes, a new reader takes over at once.
         """
         before, self.settings = self.settings, settings
+        self.risk = max(self.risk, settings.rank.risk.tier)
         self._reconnect.settings = settings.reconnect
         self.sight.adjust(settings.sight)
         self._blindness.moved()
@@ -201,6 +202,11 @@ class StreamSession:
         """Be looked at as closely as `ration` allows from now on, whatever the settings ask for."""
         self.sight.slowed(ration.slowed_to_seconds, self._parts.clock())
         await self.orders.give(ration)
+
+    def start_with(self, ration: Ration) -> None:
+        """Begin with `ration`; before there is a reader."""
+        self.sight.slowed(ration.slowed_to_seconds, self._parts.clock())
+        self.orders.ration = ration
 
     def refuse(self) -> None:
         """There is no CPU time to watch the stream; it waits until there is."""

@@ -6,6 +6,7 @@ from detector.backoff import ReconnectSettings
 from detector.breaker import BreakerSettings
 from detector.config.config import Config
 from detector.config.loading import config_digest
+from detector.cpu_control import CpuLimits
 from detector.enforcement import EnforcerSettings
 from detector.events import StreamKey
 from detector.policy import BankRule, ClassRule, PolicySettings
@@ -91,6 +92,11 @@ def breaker_settings(config: Config) -> BreakerSettings:
 def enforcer_settings(config: Config) -> EnforcerSettings:
     """How long a cut may take."""
     return EnforcerSettings(deadline_seconds=config.enforcement.deadline.seconds)
+
+
+def cpu_limits(config: Config) -> CpuLimits:
+    """How much CPU time everything may take together, and what every stream keeps."""
+    return CpuLimits(config.sampling.max_cpu.ratio, config.sampling.floor.seconds)
 
 
 def watched_sources(config: Config) -> Iterator[Watched]:

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -12,7 +13,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from detector.api.control import IDENTIFIER, SOCKET_NAME, ReleaseReport
 from detector.api.server import open_folder, socket_address
-from detector.api.view import CutReport, Health, IncidentRow, ReloadReport, StreamRow, UndoReport
+from detector.api.view import (
+    CutReport,
+    Health,
+    HintReport,
+    HintRequest,
+    IncidentRow,
+    ReloadReport,
+    StreamRow,
+    UndoReport,
+)
 
 _Answer = TypeVar("_Answer")
 
@@ -83,6 +93,10 @@ class ControlClient:
     def cut(self, stream: str) -> CutReport:
         """Cut a live stream; returns when the cut is proved or given up."""
         return self._ask("POST", f"/streams/{_identifier(stream, 'streams')}/cut", CutReport)
+
+    def hint(self, stream: str, hint: HintRequest) -> HintReport:
+        """Have a live stream looked at more closely for a while."""
+        return self._ask("POST", f"/streams/{_identifier(stream, 'streams')}/hint", HintReport, json=asdict(hint))
 
     def undo(self, incident: str) -> UndoReport:
         """Restore the key that an incident revoked."""

@@ -7,7 +7,18 @@ from fastapi import APIRouter, FastAPI, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from detector.api.refusals import answer_refusals
-from detector.api.view import CutReport, Health, IncidentRow, ReloadReport, ServiceView, StreamRow, UndoReport
+from detector.api.view import (
+    CutReport,
+    Health,
+    HintReport,
+    HintRequest,
+    IncidentRow,
+    ReloadReport,
+    ServiceView,
+    StreamRow,
+    UndoReport,
+)
+from detector.hints import LONGEST_SECONDS
 
 SOCKET_NAME = "control.sock"
 """The control socket's name inside `state_dir`."""
@@ -20,6 +31,9 @@ INCIDENT_LIMIT = 1000
 
 IDENTIFIER = r"^[0-9A-Za-z_-]{1,64}$"
 """What an identifier of a stream or an incident, or its beginning, looks like."""
+
+HINT_WORD = r"^[a-z0-9_.-]{1,64}$"
+"""What a hint's source and its reason look like: words of the sender, which stand in logs and on the screen."""
 
 Identifier = Annotated[str, Path(pattern=IDENTIFIER)]
 
@@ -39,6 +53,17 @@ class ReleaseReport(BaseModel):
 
     source: str
     is_released: bool
+
+
+class HintBody(BaseModel):
+    """A risk hint: `score` is 0-1, `source` and `reason` are words of `a-z 0-9 _ . -`, it lasts an hour at most."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    score: float = Field(ge=0.0, le=1.0)
+    source: str = Field(pattern=HINT_WORD)
+    reason: str = Field(pattern=HINT_WORD)
+    lasts_seconds: float = Field(gt=0.0, le=LONGEST_SECONDS)
 
 
 class ReloadRequest(BaseModel):
@@ -97,6 +122,10 @@ def _orders(view: ServiceView) -> APIRouter:
     @router.post("/streams/{stream}/cut")
     async def cut(stream: Identifier) -> CutReport:
         return await view.cut(stream)
+
+    @router.post("/streams/{stream}/hint")
+    async def hint(stream: Identifier, request: HintBody) -> HintReport:
+        return view.hint(stream, HintRequest(**request.model_dump()))
 
     @router.post("/incidents/{incident}/undo")
     async def undo(incident: Identifier) -> UndoReport:

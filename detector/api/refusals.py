@@ -7,7 +7,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from detector.api.view import Ambiguous, ViewError
+from detector.api.view import Ambiguous, NotNow, ViewError
+
+_STATUSES = {Ambiguous: HTTPStatus.CONFLICT, NotNow: HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def answer_refusals(app: FastAPI) -> None:
@@ -35,7 +37,7 @@ async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_view(_: Request, error: Exception) -> JSONResponse:
-    status = HTTPStatus.CONFLICT if isinstance(error, Ambiguous) else HTTPStatus.NOT_FOUND
+    status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), HTTPStatus.NOT_FOUND)
     return JSONResponse({"error": str(error)}, status)
 
 

@@ -23,6 +23,10 @@ class NoSuchIncident(ViewError):
     """Raised where an identifier names no incident."""
 
 
+class NotNow(ViewError):
+    """Raised where there is no room for what is asked."""
+
+
 class Ambiguous(ViewError):
     """Raised where the first characters of an identifier fit more than one."""
 
@@ -133,6 +137,25 @@ class CutReport:
 
 
 @dataclass(frozen=True, slots=True)
+class HintRequest:
+    """Somebody's word that a stream deserves a closer look: `score` is 0-1, `source` and `reason` are short words."""
+
+    score: float
+    source: str
+    reason: str
+    lasts_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HintReport:
+    """A risk hint that was taken in."""
+
+    stream_id: str
+    score: float
+    lasts_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class UndoReport:
     """What an undo came to. `is_restored` says that the key may publish again."""
 
@@ -174,6 +197,10 @@ class ServiceView(Protocol):
 
     async def cut(self, stream: str) -> CutReport:
         """Cut a live stream by hand; raise `NoSuchStream` or `Ambiguous`."""
+        ...
+
+    def hint(self, stream: str, hint: HintRequest) -> HintReport:
+        """Take in a risk hint for a live stream; raise `NoSuchStream`, `Ambiguous`, or `NotNow` for one too many."""
         ...
 
     async def undo(self, incident: str) -> UndoReport:

@@ -54,6 +54,7 @@ app.command("streams")(operate.streams)
 app.add_typer(operate.incidents_app, name="incidents")
 app.command("cut")(operate.cut)
 app.command("undo")(operate.undo)
+app.command("hint")(operate.hint)
 app.add_typer(report.app, name="report")
 
 

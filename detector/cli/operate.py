@@ -1,6 +1,7 @@
 """What an operator asks of the running service: streams, incidents, cut, undo. All through the control socket."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +81,8 @@ def streams(
             "state",
             "since",
             "video",
+            "risk",
+            "ration",
             "sampled",
             "seen_s",
             "skipped_s",
@@ -96,6 +99,8 @@ def streams(
                 row.state if row.blind_cause is None else f"{row.state} ({row.blind_cause})",
                 row.since,
                 None if row.codec is None else f"{row.codec} {row.width}x{row.height}",
+                f"{row.risk} ({len(row.hints)} hints)" if row.hints else row.risk,
+                f"{row.ration} ({row.slowed_to_seconds:.1f} s)" if row.slowed_to_seconds else row.ration,
                 None if row.last_sample_age_seconds is None else f"{row.last_sample_age_seconds:.1f} s ago",
                 f"{row.seen_seconds:.0f}",
                 f"{row.skipped_seconds:.0f}",
@@ -190,6 +195,45 @@ def cut(
             "'stopframe incidents' shows how it goes on",
             1,
         )
+
+
+def hint(  # noqa: PLR0913 - one for each word of the command line
+    stream: Annotated[
+        str, typer.Argument(metavar="STREAM", help="The stream's id, or its first 4 characters or more.")
+    ],
+    *,
+    score: Annotated[float, typer.Option("--score", min=0.0, max=1.0, help="How much it deserves a look, 0 to 1.")],
+    source: Annotated[str, typer.Option("--source", metavar="WORD", help="Who says so: a-z 0-9 _ . - only.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="WORD", help="Why, in a word: a-z 0-9 _ . - only.")],
+    lasts: Annotated[str, typer.Option("--for", metavar="TIME", help="How long it holds, such as 10m; 1h at most.")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a live stream looked at more closely for a while.
+
+    From a score of 0.5 on it is decoded through and sampled every sampling.hint_interval, as far as CPU time allows.
+    A hint never cuts, and takes nobody below the floor.
+    """
+    from detector.api.control import HINT_WORD
+    from detector.api.view import HintRequest
+    from detector.config.units import Duration
+    from detector.hints import LONGEST_SECONDS
+
+    for option, word in (("--source", source), ("--reason", reason)):
+        if not re.fullmatch(HINT_WORD, word):
+            raise CommandFailed(f"{option} is no word of 1 to 64 of a-z 0-9 _ . -; write such as user_reports")
+    try:
+        seconds = Duration.parse(lasts).seconds
+    except ValueError as error:
+        raise CommandFailed(f"--for: {error}") from None
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise CommandFailed("--for: a hint holds for 1h at most, and longer than 0s; give it again later")
+    with _service(config) as service:
+        report = service.hint(stream, HintRequest(score, source, reason, seconds))
+    if as_json:
+        line(asdict(report))
+    else:
+        note(f"the hint holds for {lasts}; 'stopframe streams' shows what comes of it")
 
 
 def undo(

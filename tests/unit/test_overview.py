@@ -6,6 +6,7 @@ from typing import Any
 from detector.blindness import Blindness, default_rules
 from detector.coverage import Cause
 from detector.overview import unseen_streams
+from detector.rationing import Ration
 
 
 def stream(
@@ -25,6 +26,7 @@ def stream(
         last_sample_at=last_sample_at,
         started_at=100.0,
         settings=settings,
+        orders=SimpleNamespace(ration=Ration(0.0, spikes=False)),
         state=state,
     )
 

@@ -1,0 +1,300 @@
+"""Keeps the CPU time of readers, analysis and service within `sampling.max_cpu`: gathers, plans, and gives rations."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from detector.admission import Admission, Newcomer
+from detector.cores import usable_cores
+from detector.easing import Easing
+from detector.hints import CLOSER_FROM, Hint, Hints, TooManyHints, closer_until, raised
+from detector.metering import total_cores
+from detector.metrics import Metrics
+from detector.rationing import Costs, Demand, Plan, Rank, Ration, Risk, predicted, typical
+from detector.reader_orders import Why
+from detector.session import StreamSession
+from streams.sampling import SamplingSettings
+
+log = structlog.get_logger()
+
+ROUND_SECONDS = 1.0
+
+_SOONEST_SECONDS = 0.2
+"""However many hints come, the next round is no sooner."""
+
+_TYPICAL_ROUNDS = 5
+"""What a stream costs on the whole is worked out so often."""
+
+_MARGIN = 1.1
+"""What a newcomer needs must be there with so much to spare: nobody who was let in has to go again."""
+
+_SERVICE_MOST = 0.5
+"""A service that is busy for another reason takes no more than this part of the budget from streams."""
+
+_SERVICE_MEMORY = 0.8
+"""How much of the service's own figure is kept from one round to the next."""
+
+_CORRECTION = (0.7, 2.0)
+"""What was measured may differ from what was predicted by so much; more is a passing thing."""
+
+REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class CpuLimits:
+    """What the config says: the share of all cores (0-1), and how often each stream is looked at whatever happens."""
+
+    max_cpu: float
+    floor_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one stream stands: its tier with hints counted in, a word for its ration, and the hints that hold."""
+
+    risk: Risk
+    ration: str = "full"
+    hints: tuple[Hint, ...] = ()
+    is_close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CpuUse:
+    """CPU seconds a second by part, and what all of them may take."""
+
+    readers: float = 0.0
+    analysis: float = 0.0
+    service: float = 0.0
+    budget: float = 0.0
+
+
+@dataclass(slots=True)
+class _Own:
+    """The service's own CPU time, as cores."""
+
+    cores: float = 0.0
+    used_seconds: float = field(default_factory=time.process_time)
+    noted_at: float = 0.0
+
+    def note(self, now: float) -> None:
+        used = time.process_time()
+        if self.noted_at and now > self.noted_at:
+            latest = (used - self.used_seconds) / (now - self.noted_at)
+            self.cores = _SERVICE_MEMORY * self.cores + (1.0 - _SERVICE_MEMORY) * latest
+        self.used_seconds, self.noted_at = used, now
+
+
+class CpuControl:
+    """Gives every stream its ration, lets new ones in, and keeps the risk hints. `run` is the task of it all.
+
+    `sessions` are those that are live now, `limits` what the config in force says. `cores` is what this process may
+    use in all.
+    """
+
+    def __init__(
+        self,
+        sessions: Callable[[], Collection[StreamSession]],
+        limits: Callable[[], CpuLimits],
+        metrics: Metrics,
+        *,
+        cores: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.hints = Hints()
+        self.use = CpuUse()
+        self._sessions = sessions
+        self._limits = limits
+        self._metrics = metrics
+        self._cores = usable_cores() if cores is None else cores
+        self._clock = clock
+        self.admission = Admission(self._cores, self._take_in, clock)
+        self._easing = Easing()
+        self._own = _Own()
+        self._plan = Plan()
+        self._demands: dict[str, Demand] = {}
+        self._typical = Costs()
+        self._rounds = 0
+        self._is_short = False
+        self._refused_told = 0
+        self._soon = asyncio.Event()
+        self._set_room(Plan(), self._limits().max_cpu * self._cores)
+
+    async def run(self) -> None:
+        """Plan anew every second, and soon after a hint, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_SOONEST_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROUND_SECONDS - _SOONEST_SECONDS):
+                    await self._soon.wait()
+            self._soon.clear()
+
+    async def look(self) -> None:
+        """One round: gather what everything costs, plan, give the rations, and let in who there is room for."""
+        now, limits, sessions = self._clock(), self._limits(), self._sessions()
+        self.hints.end(now)
+        self.hints.keep_only(session.stream_id for session in sessions)
+        watched = [session for session in sessions if self.admission.is_watched(session)]
+        self._note_typical(watched)
+        budget = self._note_use(watched, limits, now)
+        demands = [self._demand(session) for session in watched]
+        self._easing.keep_only({*(each.stream for each in demands), *self.admission.kept})
+        plan = self._easing.plan(demands, budget / self._correction(watched), limits.floor_seconds, now)
+        self._plan, self._demands = plan, {each.stream: each for each in demands}
+        for session in watched:
+            await self._give(session, plan.rations[session.stream_id])
+        for session in sessions:
+            session.risk = self._risk(session).tier
+        self._set_room(plan, budget / self._correction(watched))
+        self.admission.look()
+        self._tell()
+
+    def hint(self, session: StreamSession, score: float, source: str, reason: str, lasts_seconds: float) -> None:
+        """Take a risk hint in; raises `TooManyHints`, and nothing was done."""
+        now = self._clock()
+        try:
+            self.hints.add(session.stream_id, Hint(score, source, reason, now + lasts_seconds), now)
+        except TooManyHints:
+            self._metrics.hint(is_taken=False)
+            raise
+        self._metrics.hint(is_taken=True)
+        log.info(
+            "hint.taken", stream=session.stream_id, source=source, reason=reason, score=score, seconds=lasts_seconds
+        )
+        self._soon.set()
+
+    def standing(self, session: StreamSession) -> Standing:
+        """How a stream stands now."""
+        hints = self.hints.of(session.stream_id)
+        demand, ration = self._demands.get(session.stream_id), session.orders.ration
+        word = "full" if demand is None else ration.word(demand.full)
+        if self.admission.is_refused(session):
+            word = REFUSED
+        return Standing(self._risk(session), word, hints, ration.is_close)
+
+    def shortages(self) -> Iterator[tuple[int, str]]:
+        """How many streams CPU time is too short for now, and the sentence about them with its remedy."""
+        live = len(self._sessions())
+        remedy = "give this node fewer streams or more cores, or raise sampling.max_cpu"
+        if self.admission.refused:
+            yield live, f"{self.admission.refused} of {live} streams are not watched for want of CPU time; {remedy}"
+        slowed = self._slowed()
+        if slowed:
+            longest = max(slowed)
+            words = f"are looked at every {longest:.0f} s at worst, later than detect_within, for want of CPU time"
+            yield len(slowed), f"{len(slowed)} of {live} streams {words}; {remedy}"
+
+    def _slowed(self) -> list[float]:
+        """How far those are slowed whose promise is not kept."""
+        return [
+            ration.slowed_to_seconds
+            for stream, ration in self._plan.rations.items()
+            if ration.slowed_to_seconds > self._demands[stream].settings.detect_within_seconds
+        ]
+
+    # Gathering
+
+    def _note_typical(self, watched: Collection[StreamSession]) -> None:
+        if self._rounds % _TYPICAL_ROUNDS == 0:
+            measured = [session for session in watched if session.meter.is_measured]
+            self._typical = typical(self._costs(session) for session in measured)
+        self._rounds += 1
+
+    def _note_use(self, watched: Collection[StreamSession], limits: CpuLimits, now: float) -> float:
+        """What streams may take now, in CPU seconds a second."""
+        self._own.note(now)
+        budget = limits.max_cpu * self._cores
+        readers, analysis = total_cores(session.meter for session in watched)
+        self.use = CpuUse(readers, analysis, self._own.cores, budget)
+        return budget - min(self._own.cores, _SERVICE_MOST * budget)
+
+    def _correction(self, watched: Collection[StreamSession]) -> float:
+        """By how much streams cost more than was predicted for what they were given."""
+        expected = sum(session.meter.expected_cores for session in watched)
+        if expected <= 0.0:
+            return 1.0
+        measured = sum(session.meter.cores for session in watched)
+        least, most = _CORRECTION
+        return min(max(measured / expected, least), most)
+
+    def _costs(self, session: StreamSession) -> Costs:
+        settings = session.settings
+        return session.meter.costs(
+            self._typical,
+            frames_when_closer=1.0 / settings.rank.hint_interval_seconds,
+            within_seconds=settings.job.sampling.detect_within_seconds,
+        )
+
+    def _demand(self, session: StreamSession) -> Demand:
+        hints, rank = self.hints.of(session.stream_id), session.settings.rank
+        risk = raised(rank.risk, hints)
+        return Demand(
+            stream=session.stream_id,
+            settings=session.settings.job.sampling,
+            rank=rank if risk is rank.risk else replace(rank, risk=risk),
+            costs=self._costs(session),
+            is_spikes_blind=session.figures.is_spikes_blind,
+            hint_score=hints[0].score if hints and hints[0].score >= CLOSER_FROM else 0.0,
+        )
+
+    def _risk(self, session: StreamSession) -> Risk:
+        return raised(session.settings.rank.risk, self.hints.of(session.stream_id))
+
+    # Giving
+
+    async def _give(self, session: StreamSession, ration: Ration) -> None:
+        session.meter.expected = predicted(self._demands[session.stream_id], ration)
+        if ration != session.orders.ration:
+            await session.give(ration)
+        until = closer_until(self.hints.of(session.stream_id)) if ration.is_close else None
+        if until is None:
+            await session.orders.end_look(Why.HINT)
+        elif until != session.orders.until(Why.HINT):
+            await session.orders.look(Why.HINT, session.settings.rank.hint_interval_seconds, until)
+        await session.orders.catch_up()
+
+    def _take_in(self, newcomer: Newcomer) -> None:
+        """While others are short, a newcomer begins at the floor: what it takes beyond that is given in time."""
+        session = next((each for each in self._sessions() if each.session == newcomer.session), None)
+        if session is None:
+            return
+        ration = self._easing.of(session.stream_id)
+        if ration is None and self._is_short:
+            slowed = self._limits().floor_seconds if self._slowed() else 0.0
+            ration = Ration(0.0, spikes=False, slowed_to_seconds=slowed)
+        if ration is not None:
+            self._easing.begin(session.stream_id, ration)
+            session.start_with(ration)
+
+    def _set_room(self, plan: Plan, budget: float) -> None:
+        floor = self._limits().floor_seconds
+        self.admission.room_cores = budget - _MARGIN * plan.floor_cores
+        at_floor = Ration(0.0, spikes=False, slowed_to_seconds=floor)
+        self.admission.newcomer_cores = _MARGIN * predicted(_anybody(self._typical), at_floor)
+
+    def _tell(self) -> None:
+        is_short = any(
+            ration.word(self._demands[stream].full) != "full" for stream, ration in self._plan.rations.items()
+        )
+        slowed = len(self._slowed())
+        if is_short != self._is_short:
+            self._is_short = is_short
+            used = round(self.use.readers + self.use.analysis + self.use.service, 2)
+            if is_short:
+                log.warning("cpu.short", cores=used, budget=round(self.use.budget, 2), streams=len(self._demands))
+            else:
+                log.info("cpu.enough", cores=used, budget=round(self.use.budget, 2))
+        self._metrics.set_cpu(
+            readers=self.use.readers, analysis=self.use.analysis, service=self.use.service, budget=self.use.budget
+        )
+        self._metrics.streams_refused(self.admission.refused_total - self._refused_told)
+        self._refused_told = self.admission.refused_total
+        self._metrics.set_rations(slowed=slowed, refused=self.admission.refused, hints=len(self.hints))
+
+
+def _anybody(costs: Costs) -> Demand:
+    return Demand("", SamplingSettings(), Rank(), costs)

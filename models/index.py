@@ -7,6 +7,7 @@ meets every match, and comparing what was met in full leaves only matches.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -20,6 +21,9 @@ from models.arrays import ArrayFolder, IndexCorrupt, open_arrays, save_arrays
 
 Rows = NDArray[np.uint8]
 """(N, bits / 8) uint8: one hash a row, most significant bit first."""
+
+Found = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Row numbers and their distances."""
 
 FORMAT: Final = 1
 
@@ -79,8 +83,10 @@ def _cost(slots: Slots, row_count: int, radius: int) -> float:
 @dataclass(frozen=True, slots=True)
 class _Probes:
     # One entry per probe, over all slots: which slot's key to take, which bits of it to flip.
+    # `bases` is where that slot's table begins.
     slot: NDArray[np.intp]
     flips: NDArray[np.uint32]
+    bases: NDArray[np.int64]
 
 
 @lru_cache(maxsize=64)
@@ -95,7 +101,10 @@ def _probes_for(slots: Slots, radius: int) -> _Probes:
         ]
         flips.append(np.array(patterns, dtype=np.uint32))
         numbers.append(np.full(len(patterns), number, dtype=np.intp))
-    return _Probes(np.concatenate(numbers), np.concatenate(flips))
+    sizes = [(1 << width) + 1 for width in slots.widths]
+    starts = np.array([sum(sizes[:i]) for i in range(len(sizes))], dtype=np.int64)
+    slot = np.concatenate(numbers)
+    return _Probes(slot, np.concatenate(flips), starts[slot])
 
 
 class HammingIndex:
@@ -188,31 +197,39 @@ class HammingIndex:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def search(self, query: bytes, radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def search(self, query: bytes, radius: int) -> Found:
         """Give (row numbers, distances) of every row with distance <= radius, the nearest first, then by row number.
 
         Raises:
             ValueError: The query has another length than the rows.
         """
-        if len(query) * 8 != self.bits:
-            raise ValueError(f"this index holds hashes of {self.bits} bits, the query has {len(query) * 8}")
-        words = np.frombuffer(query, dtype="<u8")
-        found = None
-        if self._tables is not None and radius <= self.max_radius:
-            candidates = self._tables.candidates(words, radius, most=len(self._rows) // 4)
-            if candidates is not None:
-                found = self._compare(words, radius, candidates)
-        numbers, distances = found if found is not None else self._scan(words, radius)
-        order = np.lexsort((numbers, distances))
-        return numbers[order], distances[order]
+        return self.search_all([query], radius)[0]
 
-    def _compare(
-        self, words: NDArray[np.uint64], radius: int, candidates: NDArray[np.uint32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        distances = np.bitwise_count(self._words[candidates] ^ words).sum(axis=1, dtype=np.int64)
-        near = np.flatnonzero(distances <= radius)
-        numbers, first = np.unique(candidates[near], return_index=True)
-        return numbers.astype(np.int64), distances[near[first]]
+    def search_all(self, queries: Sequence[bytes], radius: int) -> list[Found]:
+        """As `search` for each of some queries, in that order; together they cost little more than one.
+
+        Raises:
+            ValueError: A query has another length than the rows.
+        """
+        for query in queries:
+            if len(query) * 8 != self.bits:
+                raise ValueError(f"this index holds hashes of {self.bits} bits, the query has {len(query) * 8}")
+        words: NDArray[np.uint64] = np.frombuffer(b"".join(queries), dtype="<u8").reshape(len(queries), -1)
+        if self._tables is None or radius > self.max_radius:
+            return [_nearest_first(*self._scan(query, radius)) for query in words]
+        candidates, counts = self._tables.candidates(queries, radius, most=len(self._rows) // 4)
+        found = []
+        # `take` fetches rows in a sixth of the time of `rows[numbers]`.
+        fetched = self._words.take(candidates, axis=0)
+        begin = 0
+        for query, count in zip(words, counts, strict=True):
+            if count is None:
+                found.append(_nearest_first(*self._scan(query, radius)))
+                continue
+            rows, numbers = fetched[begin : begin + count], candidates[begin : begin + count]
+            begin += count
+            found.append(_nearest_first(*_compare(query, radius, rows, numbers)))
+        return found
 
     def _scan(self, words: NDArray[np.uint64], radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         # The first half of the words rules nearly every row out already: a partial distance never shrinks.
@@ -233,6 +250,25 @@ class HammingIndex:
         return np.concatenate(numbers), np.concatenate(distances)
 
 
+def _compare(
+    query: NDArray[np.uint64], radius: int, rows: NDArray[np.uint64], numbers: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    counts = np.bitwise_count(rows ^ query)
+    distances = counts[:, 0].astype(np.uint16)
+    for column in range(1, counts.shape[1]):  # a third of the time of a sum over so short an axis
+        distances += counts[:, column]
+    near = np.flatnonzero(distances <= radius)
+    if len(near) == 0:  # so it is for nearly every frame
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    found, first = np.unique(numbers[near], return_index=True)
+    return found.astype(np.int64), distances[near[first]].astype(np.int64)
+
+
+def _nearest_first(numbers: NDArray[np.int64], distances: NDArray[np.int64]) -> Found:
+    order = np.lexsort((numbers, distances)) if len(numbers) > 1 else slice(None)
+    return numbers[order], distances[order]
+
+
 class SlotTables:
     """Per slot the row numbers sorted by their key, and where each key's run of them starts.
 
@@ -245,8 +281,6 @@ class SlotTables:
         self.ids: Final = ids
         self.starts: Final = starts
         self._flat_ids = ids.reshape(-1)
-        sizes = [(1 << width) + 1 for width in slots.widths]
-        self._bases = np.array([sum(sizes[:i]) for i in range(len(sizes))], dtype=np.int64)
 
     @classmethod
     def build(cls, rows: Rows, slots: Slots) -> Self:
@@ -282,28 +316,38 @@ class SlotTables:
         offsets = tuple(sum(widths[:i]) for i in range(len(widths)))
         return cls(Slots(offsets, tuple(widths)), ids, starts)
 
-    def candidates(self, words: NDArray[np.uint64], radius: int, *, most: int) -> NDArray[np.uint32] | None:
-        """Give the rows that share a probed key with the query (with repeats), or None if they are more than `most`.
+    def candidates(
+        self, queries: Sequence[bytes], radius: int, *, most: int
+    ) -> tuple[NDArray[np.uint32], list[int | None]]:
+        """Give the rows that share a probed key with each query (with repeats), all in one array, and how many of each.
 
-        Lists with large clusters of like hashes can fill one key with most of their rows; a scan is cheaper then.
+        A query with more than `most` has None, and no rows in the array: lists with large clusters of like hashes can
+        fill one key with most of their rows, and a scan is cheaper then.
         """
         probes = _probes_for(self.slots, radius)
-        # One Python integer is cut faster than an array of four words: a sixth of the look-up.
-        bits = int.from_bytes(words.tobytes(), "little")
-        slots = zip(self.slots.offsets, self.slots.widths, strict=True)
-        keys = np.array([bits >> offset & (1 << width) - 1 for offset, width in slots], dtype=np.uint32)
-        places = (keys[probes.slot] ^ probes.flips) + self._bases[probes.slot]
-        first = self.starts[places].astype(np.int64)
-        counts = self.starts[places + 1] - first
+        keys = np.array([self._keys_of(query) for query in queries], dtype=np.uint32)
+        places = (keys.take(probes.slot, axis=1) ^ probes.flips) + probes.bases
+        first = self.starts.take(places)
+        counts = (self.starts.take(places + 1) - first).astype(np.int64)
+        totals: list[int | None] = counts.sum(axis=1).tolist()
+        for number, total in enumerate(totals):
+            if total is not None and total > most:
+                totals[number] = None
+                counts[number] = 0
         hit = np.flatnonzero(counts)
-        counts = counts[hit]
-        total = int(counts.sum())
-        if total > most:
-            return None
+        counts = counts.ravel()[hit]
         # A run of places first..first+count-1 per probe, all in one array: running number minus the run's own start.
         run_ends = np.cumsum(counts)
-        shift = first[hit] + probes.slot[hit] * self.ids.shape[1] - (run_ends - counts)
-        return self._flat_ids[np.repeat(shift, counts) + np.arange(total)]
+        slot = probes.slot.take(hit % len(probes.slot))
+        shift = first.ravel()[hit] + slot * self.ids.shape[1] - (run_ends - counts)
+        total_count = int(run_ends[-1]) if len(run_ends) else 0
+        return self._flat_ids.take(np.repeat(shift, counts) + np.arange(total_count)), totals
+
+    def _keys_of(self, query: bytes) -> list[int]:
+        # One Python integer is cut faster than an array of four words.
+        bits = int.from_bytes(query, "little")
+        slots = zip(self.slots.offsets, self.slots.widths, strict=True)
+        return [bits >> offset & (1 << width) - 1 for offset, width in slots]
 
 
 def _keys(words: NDArray[np.uint64], offset: int, width: int) -> NDArray[np.uint32]:

@@ -108,6 +108,24 @@ def test_search_equals_the_scan_in_a_list_long_enough_for_tables() -> None:
         assert _found(scan, query, 31) == _found(index, query, 31)
 
 
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 120), queries=st.integers(0, 6))
+@settings(max_examples=25, deadline=None)
+def test_queries_asked_together_are_answered_as_asked_alone(seed: int, count: int, queries: int) -> None:
+    """Near and far queries, and one so common in the list that it takes a scan, keep their own answers in order."""
+    rows = _list_of_every_kind(seed, count, 32)
+    rows[: count // 2] = rows[0]
+    generator = np.random.default_rng(seed + 1)
+    asked = [rows[0].tobytes(), *(generator.bytes(32) for _ in range(queries))]
+    asked += [_flipped(rows[generator.integers(0, count)], [number, 99]) for number in range(queries)]
+    generator.shuffle(asked)
+
+    for index in (_with_tables(rows, 31, 12), HammingIndex.build(rows, 31)):
+        answers = index.search_all(asked, 31)
+        assert [list(zip(d.tolist(), n.tolist(), strict=True)) for n, d in answers] == [
+            _brute_force(rows, query, 31) for query in asked
+        ]
+
+
 def test_search_stays_exact_when_one_hash_fills_the_list() -> None:
     """A list that is one hash over and over is answered by scanning, in full."""
     rows = np.repeat(np.random.default_rng(9).integers(0, 256, (1, 32), dtype=np.uint8), 30_000, axis=0)

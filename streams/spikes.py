@@ -49,15 +49,20 @@ _REMEMBERED = 48
 _ENOUGH = 8
 _REMEMBERED_KEYFRAMES = 8
 _ENOUGH_KEYFRAMES = 4
-_BLIND_BELOW = 2.0
+_BLIND_BELOW = min(rule.times_usual for rule in _FORWARD_RULES)
+"""Where a keyframe is not that many times the usual, nothing can be."""
+
+_LONGEST_REORDERING = 16
+"""Pictures that H.264 and HEVC decoders put back into order at most."""
 
 
 class Spikes:
     """Watches one track's packets, in the order in which they arrive.
 
     What is usual is the median of the last sizes, which a few large ones do not move. Whether a packet holds a P-frame
-    or a B-frame is told by its presentation time: a B-frame is shown before something that came earlier. A publisher
-    who lies about times or evens out his sizes hides from this, and from this alone.
+    or a B-frame is told by its presentation time: a B-frame is shown before something that came earlier, and no more of
+    them follow each other than a decoder can reorder. A publisher who evens out his sizes hides from this, and from
+    this alone.
     """
 
     def __init__(self) -> None:
@@ -65,11 +70,12 @@ class Spikes:
         self._forward = _Usual(_REMEMBERED)
         self._keyframe = 0
         self._latest_pts: int | None = None
+        self._backward_run = 0
         self._largest = 0
 
     @property
     def is_blind(self) -> bool:
-        """Whether sizes could show nothing now: keyframes are usually less than twice as large as P-frames."""
+        """Whether sizes could show nothing now: P-frames are usually nearly as large as keyframes."""
         return (
             self._keyframes.count >= _ENOUGH_KEYFRAMES
             and self._forward.count >= _ENOUGH
@@ -80,10 +86,13 @@ class Spikes:
         """Note a packet that is flagged as keyframe."""
         self._keyframes.add(size)
         self._keyframe, self._latest_pts, self._largest = size, pts, 0
+        self._backward_run = 0
 
     def shows_change(self, size: int, pts: int | None) -> bool:
         """Note any other packet; whether it shows a scene change, or one of this GOP's before it did."""
-        if pts is not None and self._latest_pts is not None and pts < self._latest_pts:
+        is_backward = pts is not None and self._latest_pts is not None and pts < self._latest_pts
+        self._backward_run = self._backward_run + 1 if is_backward else 0
+        if is_backward and self._backward_run <= _LONGEST_REORDERING:
             is_known = self._forward.count >= _ENOUGH
             return is_known and _BACKWARD_RULE.holds(size, self._forward.median, self._keyframe)
         self._latest_pts = pts

@@ -5,7 +5,6 @@ rests on the demands alone. A budget only decides how far down the chain one goe
 anybody.
 """
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
@@ -20,6 +19,9 @@ SHARE_STEPS = 8
 
 _PACE = 0.6
 """While slowed a keyframe is taken at random within the time allowed: on average after this part of it."""
+
+_NOTHING = 1e-9
+"""What sums of many small costs are off by, in cores, and more."""
 
 _LEAVES_KEYFRAMES_ABOVE = 1.2
 """A stream whose GOPs are longer than `detect_within` by this factor is decoded through."""
@@ -119,6 +121,11 @@ class Demand:
     hint_score: float = 0.0
 
     @property
+    def tier(self) -> Risk:
+        """Where it stands: a hint that asks for decoding through asks for the highest tier, too."""
+        return Risk.HIGH if self.hint_score > 0.0 else self.rank.risk
+
+    @property
     def full(self) -> Ration:
         """What it gets while there is room."""
         settings = self.settings
@@ -129,23 +136,24 @@ class Demand:
 
 def predicted(demand: Demand, ration: Ration) -> float:
     """CPU seconds a second that a stream costs on a ration."""
-    costs, slowed = demand.costs, ration.slowed_to_seconds
+    costs = demand.costs
     if ration.is_close:
         return costs.reading + costs.closer
-    keyframes, through = costs.keyframes_per_second, costs.through
-    if slowed:
-        keyframes = min(keyframes, 1.0 / (_PACE * slowed))
-        through = _slowed_through(costs, slowed)
-    whole = costs.whole * min(1.0, ration.burst_share + (costs.spike_share if ration.spikes else 0.0))
-    return costs.reading + costs.keyframe_seconds * keyframes + through + whole
+    share = ration.burst_share + (costs.spike_share if ration.spikes else 0.0)
+    return costs.reading + _looking(costs, ration.slowed_to_seconds) + costs.whole * min(1.0, share)
 
 
-def _slowed_through(costs: Costs, slowed_to_seconds: float) -> float:
-    """Keyframes suffice where they come often enough; of longer GOPs what comes after the last look is left out."""
-    if 0.0 < costs.gop_seconds <= _LEAVES_KEYFRAMES_ABOVE * slowed_to_seconds:
-        return 0.0
-    left_out = slowed_to_seconds / (2.0 * costs.gop_seconds) if costs.gop_seconds else 0.0
-    return costs.through * (1.0 - min(left_out, 1.0))
+def _looking(costs: Costs, slowed_to_seconds: float) -> float:
+    """What the looks cost that the promise asks for."""
+    if not slowed_to_seconds:
+        return costs.keyframe_seconds * costs.keyframes_per_second + costs.through
+    keyframes = costs.keyframe_seconds * min(costs.keyframes_per_second, 1.0 / (_PACE * slowed_to_seconds))
+    gop_seconds = costs.gop_seconds
+    # Keyframes suffice where they come often enough; of longer GOPs what comes after the last look is left out.
+    if not costs.through or 0.0 < gop_seconds <= _LEAVES_KEYFRAMES_ABOVE * slowed_to_seconds:
+        return keyframes
+    left_out = slowed_to_seconds / (2.0 * gop_seconds) if gop_seconds else 0.0
+    return keyframes + costs.through * (1.0 - left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,96 +182,129 @@ def share_out(demands: Sequence[Demand], budget: float, floor_seconds: float) ->
     for step in (chain.shrink_blind_bursts, chain.shrink_bursts, chain.drop_spikes):
         if chain.cores > budget:
             step(budget)
-    for risk in _TIERS:
-        if risk is Risk.HIGH and chain.cores > budget:
+    for tier in _TIERS:
+        if tier is Risk.HIGH and chain.cores > budget:
             chain.end_hinted_looks(budget)
         if chain.cores > budget:
-            chain.slow(risk, budget)
-    return Plan(chain.rations, chain.cores, chain.floor_cores, fits=chain.cores <= budget)
+            chain.slow(tier, budget)
+    return chain.plan(budget)
+
+
+@dataclass(slots=True)
+class _Row:
+    """What one stream is left with so far. `extra` costs what is looked at beyond the promise."""
+
+    demand: Demand
+    costs: Costs
+    usual_share: float
+    full_share: float
+    share: float
+    spikes: bool
+    is_close: bool
+    slowed_to_seconds: float = 0.0
+
+    @property
+    def extra(self) -> float:
+        share = self.share + (self.costs.spike_share if self.spikes else 0.0)
+        return 0.0 if self.is_close else self.costs.whole * min(1.0, share)
+
+    @property
+    def cores(self) -> float:
+        costs = self.costs
+        if self.is_close:
+            return costs.reading + costs.closer
+        return costs.reading + _looking(costs, self.slowed_to_seconds) + self.extra
 
 
 class _Chain:
     """How far down the rations are."""
 
     def __init__(self, demands: Sequence[Demand], floor_seconds: float) -> None:
-        self._demands = sorted(demands, key=lambda each: each.stream)
         self._floor_seconds = floor_seconds
-        self.rations = {each.stream: each.full for each in self._demands}
+        self._rows = [_row(each) for each in sorted(demands, key=lambda each: each.stream)]
         self.cores = self._total()
-        self.floor_cores = sum(predicted(each, self._at_floor(each)) for each in self._demands)
+
+    def plan(self, budget: float) -> Plan:
+        """What it has come to."""
+        rations = {
+            row.demand.stream: Ration(row.share, row.spikes, row.slowed_to_seconds, row.is_close) for row in self._rows
+        }
+        at_floor = sum(row.costs.reading + _looking(row.costs, self._floor_seconds) for row in self._rows)
+        cores = self._total()
+        return Plan(rations, cores, at_floor, fits=cores <= budget + _NOTHING)
 
     def shrink_blind_bursts(self, budget: float) -> None:
         """Take the extra bursts back, as far as needed."""
-        self._shrink(budget, lambda each, part: part * each.full.burst_share + (1.0 - part) * _usual_share(each))
+        if any(row.full_share > row.usual_share for row in self._rows):
+            self._shrink(budget, lambda row, part: part * row.full_share + (1.0 - part) * row.usual_share)
 
     def shrink_bursts(self, budget: float) -> None:
         """Take the usual bursts back, as far as needed."""
-        self._shrink(budget, lambda each, part: part * _usual_share(each))
+        self._shrink(budget, lambda row, part: part * row.usual_share)
 
-    def _shrink(self, budget: float, share: Callable[[Demand, float], float]) -> None:
+    def _shrink(self, budget: float, share: Callable[[_Row, float], float]) -> None:
+        without = self.cores - sum(row.extra for row in self._rows)
         for step in range(SHARE_STEPS - 1, -1, -1):
-            for each in self._demands:
-                was = self.rations[each.stream]
-                self.rations[each.stream] = replace(was, burst_share=share(each, step / SHARE_STEPS))
-            self.cores = self._total()
+            for row in self._rows:
+                row.share = share(row, step / SHARE_STEPS)
+            self.cores = without + sum(row.extra for row in self._rows)
             if self.cores <= budget:
                 return
 
     def drop_spikes(self, budget: float) -> None:
         """Look for spikes no more, stream by stream."""
-        wanted = [each for each in self._demands if each.settings.spikes]
-        for each in sorted(wanted, key=lambda one: (one.rank.risk.tier, -one.costs.whole * one.costs.spike_share)):
-            self._give(each, replace(self.rations[each.stream], spikes=False))
+        wanted = [row for row in self._rows if row.spikes]
+        for row in sorted(wanted, key=lambda one: (one.demand.tier.tier, -one.costs.whole * one.costs.spike_share)):
+            self.cores -= row.extra
+            row.spikes = False
+            self.cores += row.extra
             if self.cores <= budget:
                 return
 
     def end_hinted_looks(self, budget: float) -> None:
         """Decode no longer through for hints, the weakest first."""
-        hinted = [each for each in self._demands if self.rations[each.stream].is_close]
-        for each in sorted(hinted, key=lambda one: one.hint_score):
-            self._give(each, replace(self.rations[each.stream], is_close=False))
+        hinted = [row for row in self._rows if row.is_close]
+        for row in sorted(hinted, key=lambda one: one.demand.hint_score):
+            self.cores -= row.cores
+            row.is_close = False
+            self.cores += row.cores
             if self.cores <= budget:
                 return
 
-    def slow(self, risk: Risk, budget: float) -> None:
-        """Slow the streams of one tier, always the one that is dearest now, step by step."""
-        tier = [each for each in self._demands if each.rank.risk is risk and not self.rations[each.stream].is_close]
-        heap = [(-_reducible(each, self.rations[each.stream]), number, 0) for number, each in enumerate(tier)]
-        heapq.heapify(heap)
-        while heap and self.cores > budget:
-            _, number, step = heap[0]
-            each = tier[number]
-            ration = replace(self.rations[each.stream], slowed_to_seconds=slow_step(each, step, self._floor_seconds))
-            self._give(each, ration)
-            if step < SLOW_STEPS:
-                heapq.heapreplace(heap, (-_reducible(each, ration), number, step + 1))
-            else:
-                heapq.heappop(heap)
+    def slow(self, tier: Risk, budget: float) -> None:
+        """Slow the streams of one tier, always the one that is dearest now, step by step.
 
-    def _give(self, demand: Demand, ration: Ration) -> None:
-        self.cores += predicted(demand, ration) - predicted(demand, self.rations[demand.stream])
-        self.rations[demand.stream] = ration
+        Reading does not count: whoever only sends much is not helped by being looked at less.
+        """
+        rows = [row for row in self._rows if row.demand.tier is tier and not row.is_close]
+        steps = [step for number, row in enumerate(rows) for step in self._steps(number, row)]
+        for dearness, number, step, cheaper in sorted(steps, key=lambda each: (-each[0], each[1], each[2])):
+            rows[number].slowed_to_seconds = slow_step(rows[number].demand, step, self._floor_seconds)
+            self.cores -= dearness - cheaper
+            if self.cores <= budget:
+                return
 
-    def _at_floor(self, demand: Demand) -> Ration:
-        return Ration(0.0, spikes=False, slowed_to_seconds=slow_step(demand, SLOW_STEPS, self._floor_seconds))
+    def _steps(self, number: int, row: _Row) -> Iterator[tuple[float, int, int, float]]:
+        """What each step saves: what looking costs before it, whose it is, which it is, and what it costs after it."""
+        before = _looking(row.costs, 0.0)
+        for step in range(SLOW_STEPS + 1):
+            after = _looking(row.costs, slow_step(row.demand, step, self._floor_seconds))
+            yield before, number, step, after
+            before = after
 
     def _total(self) -> float:
-        return sum(predicted(each, self.rations[each.stream]) for each in self._demands)
+        return sum(row.cores for row in self._rows)
+
+
+def _row(demand: Demand) -> _Row:
+    full, usual = demand.full, demand.settings.burst_share
+    return _Row(demand, demand.costs, usual, full.burst_share, full.burst_share, full.spikes, full.is_close)
 
 
 def slow_step(demand: Demand, step: int, floor_seconds: float) -> float:
     """How far apart analysed frames may lie at a step: at 0 what is promised anyway, at `SLOW_STEPS` the floor."""
     begins = min(demand.settings.detect_within_seconds, floor_seconds)
     return floor_seconds if step >= SLOW_STEPS else begins * (floor_seconds / begins) ** (step / SLOW_STEPS)
-
-
-def _usual_share(demand: Demand) -> float:
-    return demand.settings.burst_share
-
-
-def _reducible(demand: Demand, ration: Ration) -> float:
-    """What slowing can save at most: whoever only sends much is not helped by being looked at less."""
-    return predicted(demand, ration) - demand.costs.reading
 
 
 def typical(costs: Iterable[Costs]) -> Costs:

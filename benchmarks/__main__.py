@@ -13,6 +13,7 @@ from benchmarks.report import Options, Report, print_report
 BENCHMARKS: Final = {
     "churn": "benchmarks.churn",
     "crowd": "benchmarks.crowd",
+    "delay": "benchmarks.delay",
     "demo": "benchmarks.demo",
     "evasion": "benchmarks.evasion",
     "fuzz": "benchmarks.fuzz",
@@ -21,6 +22,7 @@ BENCHMARKS: Final = {
     "neighbours": "benchmarks.neighbours",
     "recovery": "benchmarks.recovery",
     "soak": "benchmarks.soak",
+    "throughput": "benchmarks.throughput",
     "upkeep": "benchmarks.upkeep",
 }
 """Each names a module with `measure(options: Options) -> Report`.

@@ -7,10 +7,12 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from streams.address import Place, SourceUnreachable, locate
 from streams.gate import Gate, Route, tls_context
 from streams.job import Job, SourceKind
+from streams.renditions import Renditions
 
 _PROXIED = frozenset({SourceKind.HLS})  # its playlists name further URLs
 _GATED = frozenset({SourceKind.HLS, SourceKind.RTSP})  # RTSP has redirects that libav follows to any address
@@ -31,15 +33,20 @@ class Reached:
 
 
 @asynccontextmanager
-async def reach(job: Job, refused: Callable[[], None] = lambda: None) -> AsyncIterator[Reached]:
+async def reach(
+    job: Job, refused: Callable[[], None] = lambda: None, renditions: Renditions | None = None
+) -> AsyncIterator[Reached]:
     """Bring the source of `job` within a reader's reach, for as long as the reader lives.
 
-    `job.url` is as an operator wrote it. `refused` is called for each request of the reader that was for another
-    server than the source's own. Raises `SourceUnreachable`, whose text never holds the URL.
+    `job.url` is as an operator wrote it; of a file it is the path. `refused` is called for each request of the reader
+    that was for another server than the source's own. `renditions` remembers which variant of an HLS playlist earlier
+    readers of the source had; without it nothing is remembered, and with `job.all_renditions` there is no choice.
+    Raises `SourceUnreachable`, whose text never holds the URL.
     """
     told = replace(job, url="", port=0, ca_file="")
     if job.kind is SourceKind.FILE:
-        yield Reached(told, None)
+        with _opened(job.url) as descriptor:
+            yield Reached(told, descriptor)
         return
     if job.kind is SourceKind.RTSP and not job.allow_rtsp:
         raise SourceUnreachable("RTSP is off: set reader.allow_rtsp to true after reading docs/sources.md on its risk")
@@ -53,9 +60,21 @@ async def reach(job: Job, refused: Callable[[], None] = lambda: None) -> AsyncIt
         yield Reached(replace(told, url=url, port=place.port, origin=place.origin if place.has_name else ""), None)
         return
     tls = tls_context(job.ca_file) if place.has_tls else None
-    async with Gate(Route(place, tls, is_proxy=job.kind in _PROXIED), refused) as gate:
+    chosen_from = (renditions or Renditions()) if job.kind is SourceKind.HLS and not job.all_renditions else None
+    async with Gate(Route(place, tls, job.kind in _PROXIED, chosen_from), refused) as gate:
         url = place.url_at(place.host, place.port) if job.kind in _PROXIED else place.url_at("127.0.0.1", gate.port)
         yield Reached(replace(told, url=url, port=gate.port, origin=place.origin), None)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """Open a file to read; yields the descriptor."""
+    try:
+        file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed below; only the opening is guarded
+    except OSError as error:
+        raise SourceUnreachable(f"the file cannot be read ({error.strerror}): name a readable file") from None
+    with file:
+        yield file.fileno()
 
 
 @contextmanager

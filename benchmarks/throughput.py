@@ -1,0 +1,237 @@
+"""CPU time for each second of a stream, by mode, beside what one would use instead: streams for each core.
+
+Whole product path: caged reader with its forkserver, session, analysis with identity, mirror and trim against a bank of
+a million hashes. References look at the same clips in the same run, in turn with ours, so that whatever else the
+machine does hits all of them. What it costs to start is in none of the figures: everything is run on two lengths of a
+clip, and the difference counts. (Where places are drawn, the longer run alone is as long as the draw needs to come out
+even, and the start is that of the keyframe mode on the same clip.)
+"""
+
+import random
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.camera_clips import ALL_INTRA, CLIPS, OBS_LIKE, UNIT_SECONDS, CameraClip, MadeClip, make
+from benchmarks.decode_references import FLOOR, GRAB, PIPE, READ, Reference, ReferenceMissing, cpu_seconds
+from benchmarks.file_watcher import BANK_ROWS, FileWatcher
+from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
+from benchmarks.watched_files import Account
+
+_FLOOR_LIMIT = 1.15
+_GRAB_LIMIT, _READ_LIMIT, _SHIPPED_LIMIT = 10.0, 13.0, 5.0
+_INTRA_LIMIT = 2.0
+_INTERVAL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One way to sample. Watched for `rounds` times the clip's length, `speed` times as fast as it was shown."""
+
+    name: str
+    sampling: str
+    rounds: int
+    speed: float
+
+
+KEYFRAMES: Final = Mode("keyframes", "{mode: keyframes, bursts: 0%, spikes: false}", 10, 100.0)
+SHIPPED: Final = Mode("as shipped (bursts 5 %, spikes)", "{}", 20, 20.0)
+BURSTS: Final = Mode("bursts 33 %", "{bursts: 33%}", 3, 8.0)
+FULL: Final = Mode("full", "{mode: full}", 3, 5.0)
+
+
+@dataclass(slots=True)
+class Cost:
+    """CPU milliseconds for each second of a stream, trial by trial; of ours by part as well."""
+
+    total: list[float] = field(default_factory=list)
+    parts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    samples_per_second: list[float] = field(default_factory=list)
+
+    @property
+    def milliseconds(self) -> float:
+        """The median."""
+        return statistics.median(self.total)
+
+    @property
+    def streams_per_core(self) -> float:
+        """How many streams one core carries at the median."""
+        return 1000.0 / self.milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run measures. A trial runs each of the ways once, in an order that is drawn."""
+
+    clips: Sequence[CameraClip]
+    trials: int
+    modes: Sequence[Mode]
+    references: Sequence[Reference]
+    floor_rounds: int
+    decoding_rounds: int
+
+
+@dataclass(slots=True)
+class Measured:
+    """Costs by clip and way, what was missing and why, and the keyframes that all-intra costs in each interval."""
+
+    costs: dict[tuple[CameraClip, str], Cost] = field(default_factory=lambda: defaultdict(Cost))
+    missing: dict[str, str] = field(default_factory=dict)
+    intra_keyframes: float | None = None
+
+    def ratios(self, clip: CameraClip, way: str, reference: str) -> list[float]:
+        """Return how many times the cost of `reference` is that of `way`, by trial; empty where one is missing."""
+        ours, theirs = self.costs.get((clip, way)), self.costs.get((clip, reference))
+        if ours is None or theirs is None:
+            return []
+        return [their / our for our, their in zip(ours.total, theirs.total, strict=False)]
+
+
+def measure(options: Options) -> Report:
+    """Measure every clip. A quick run takes one clip and all-intra, and the modes that the tightest checks are of."""
+    if options.is_quick:
+        plan = Plan([OBS_LIKE], options.trials or 2, [KEYFRAMES, SHIPPED], [FLOOR, GRAB, READ], 6, 2)
+    else:
+        modes = [KEYFRAMES, SHIPPED, BURSTS, FULL]
+        plan = Plan(CLIPS, options.trials or 3, modes, [FLOOR, PIPE, GRAB, READ], 10, 3)
+    made = make([*plan.clips, ALL_INTRA])
+    settings = {
+        "clips": {one.clip.name: one.sha256 for one in made.values()},
+        "clip_seconds": UNIT_SECONDS,
+        "bank_rows": BANK_ROWS,
+        "views": "identity, mirror, trim",
+        "models": "none",
+        "start": "left out: two lengths of each clip, and their difference",
+        "trials": plan.trials,
+        "seed": options.seed,
+        "machine": machine(),
+    }
+    print_settings("throughput", settings)
+    with tempfile.TemporaryDirectory(prefix="stopframe-throughput-") as scratch:
+        measured = _measured(plan, made, Path(scratch), random.Random(options.seed))
+    left_out = ["other clips", "modes full and bursts 33 %", PIPE.name] if options.is_quick else []
+    results = list(_results(plan, measured))
+    return Report("throughput", settings, results, _checks(plan, measured), left_out)
+
+
+def _measured(plan: Plan, made: dict[CameraClip, MadeClip], scratch: Path, draw: random.Random) -> Measured:
+    measured = Measured()
+    with FileWatcher(scratch / "files") as watcher:
+        for _ in range(plan.trials):
+            for clip in plan.clips:
+                _trial(plan, made[clip], watcher, measured, draw)
+        account = watcher.watch([made[ALL_INTRA].lengthened(3)], SHIPPED.sampling, speed=5.0)
+        measured.intra_keyframes = account.keyframes_decoded * _INTERVAL_SECONDS / (3 * UNIT_SECONDS)
+    return measured
+
+
+def _trial(plan: Plan, made: MadeClip, watcher: FileWatcher, measured: Measured, draw: random.Random) -> None:
+    """Run every way once on one clip: keyframes and the floor side by side, then the others in any order."""
+    start = _watch_keyframes(plan, made, watcher, measured)
+    _refer(plan, FLOOR, made, measured)
+    ways: list[Mode | Reference] = [*plan.modes[1:], *plan.references[1:]]
+    draw.shuffle(ways)
+    for way in ways:
+        if isinstance(way, Reference):
+            _refer(plan, way, made, measured)
+        else:
+            account = watcher.watch([made.lengthened(way.rounds)], way.sampling, speed=way.speed)
+            _note(measured.costs[made.clip, way.name], account, start, way.rounds * UNIT_SECONDS)
+
+
+def _watch_keyframes(plan: Plan, made: MadeClip, watcher: FileWatcher, measured: Measured) -> Account:
+    """Return what the start alone costs."""
+    short, long = (
+        watcher.watch([made.lengthened(rounds)], KEYFRAMES.sampling, speed=KEYFRAMES.speed)
+        for rounds in (1, plan.floor_rounds)
+    )
+    _note(measured.costs[made.clip, KEYFRAMES.name], long, short, (plan.floor_rounds - 1) * UNIT_SECONDS)
+    share = 1 / (plan.floor_rounds - 1)
+    return Account(
+        service=short.service - share * (long.service - short.service),
+        readers=short.readers - share * (long.readers - short.readers),
+        analysis=short.analysis - share * (long.analysis - short.analysis),
+    )
+
+
+def _note(cost: Cost, account: Account, start: Account, seconds: float) -> None:
+    cost.total.append(1000 * (account.total - start.total) / seconds)
+    for part in ("readers", "service", "analysis"):
+        cost.parts[part].append(1000 * (getattr(account, part) - getattr(start, part)) / seconds)
+    cost.samples_per_second.append((account.judged - start.judged) / seconds)
+
+
+def _refer(plan: Plan, reference: Reference, made: MadeClip, measured: Measured) -> None:
+    rounds = plan.floor_rounds if reference is FLOOR else plan.decoding_rounds
+    try:
+        short, long = (cpu_seconds(reference, made.lengthened(count)) for count in (1, rounds))
+    except ReferenceMissing as error:
+        measured.missing[reference.name] = str(error)
+        return
+    measured.costs[made.clip, reference.name].total.append(1000 * (long - short) / ((rounds - 1) * UNIT_SECONDS))
+
+
+def _results(plan: Plan, measured: Measured) -> Iterator[dict[str, Any]]:
+    for clip in plan.clips:
+        for way in [one.name for one in plan.modes] + [one.name for one in plan.references]:
+            cost = measured.costs.get((clip, way))
+            if cost is None:
+                continue
+            floors = [1 / ratio for ratio in measured.ratios(clip, way, FLOOR.name)]
+            row: dict[str, Any] = {
+                "clip": clip.name,
+                "way": way,
+                "cpu_ms_per_s": round(cost.milliseconds, 3),
+                "spread_ms": [round(min(cost.total), 3), round(max(cost.total), 3)],
+                "streams_per_core": round(cost.streams_per_core, 1),
+            }
+            if floors:
+                row["times_floor"] = round(statistics.median(floors), 3)
+            if cost.parts:
+                row |= {part: round(statistics.median(values), 3) for part, values in cost.parts.items()}
+                row["samples_per_s"] = round(statistics.median(cost.samples_per_second), 3)
+            yield row
+
+
+def _checks(plan: Plan, measured: Measured) -> list[Check]:
+    checks = []
+    for height in sorted({clip.height for clip in plan.clips}, reverse=True):
+        clips = [clip for clip in plan.clips if clip.height == height]
+        name = f"{height}p30"
+        what = f"{name}: CPU per stream-second in keyframe mode on files, in the floor's, worst clip"
+        floors = [statistics.median(1 / one for one in ratios) for ratios in _all(measured, clips, KEYFRAMES, FLOOR)]
+        checks.append(
+            at_most(what, max(floors), "times", _FLOOR_LIMIT)
+            if floors
+            else not_measured(what, "times", _FLOOR_LIMIT, _why(measured, FLOOR))
+        )
+        for mode, reference, limit in (
+            (KEYFRAMES, GRAB, _GRAB_LIMIT),
+            (KEYFRAMES, READ, _READ_LIMIT),
+            (SHIPPED, GRAB, _SHIPPED_LIMIT),
+        ):
+            what = f"{name}: streams per core, {mode.name}, in those of {reference.name}, worst clip"
+            ratios = [statistics.median(one) for one in _all(measured, clips, mode, reference)]
+            checks.append(
+                at_least(what, min(ratios), "times", limit)
+                if ratios
+                else not_measured(what, "times", limit, _why(measured, reference))
+            )
+    what = "all-intra: keyframes decoded in each interval"
+    if measured.intra_keyframes is None:
+        checks.append(not_measured(what, "keyframes", _INTRA_LIMIT, "it was not watched to its end"))
+    else:
+        checks.append(at_most(what, measured.intra_keyframes, "keyframes", _INTRA_LIMIT))
+    return checks
+
+
+def _all(measured: Measured, clips: Sequence[CameraClip], mode: Mode, reference: Reference) -> list[list[float]]:
+    return [ratios for clip in clips if (ratios := measured.ratios(clip, mode.name, reference.name))]
+
+
+def _why(measured: Measured, reference: Reference) -> str:
+    return measured.missing.get(reference.name, "it was not run")

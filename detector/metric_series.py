@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detector.events import CutState, Step
 from detector.metric_words import AlertState, CrashKind, DropCause, Refusal, RowsLost
+from detector.publisher_times import TimeFault
 from streams.frame import SampleReason
 from streams.wire import EndCode
 
@@ -60,6 +61,15 @@ class MetricSeries:
         )
         self.bursts = self._counter("bursts", "GOPs decoded whole at random.")
         self.spikes = self._counter("spikes", "GOPs decoded because packet sizes showed a scene change.")
+        self.time_faults = self._counter(
+            "time_faults",
+            "Times told that a publisher's times are off, by what is wrong with them.",
+            "kind",
+            TimeFault,
+        )
+        self.rendition_switches = self._counter(
+            "rendition_switches", "Changes to another variant of an HLS playlist, as the one before gave nothing."
+        )
         self.decode_errors = self._counter("decode_errors", "Decode errors in readers.")
         self.requests_refused = self._counter(
             "requests_refused", "Requests of readers to other servers than their source's own: none was made."

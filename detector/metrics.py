@@ -17,6 +17,7 @@ from detector.ingest.hooks import HookOutcome
 from detector.log_output import LogOutput
 from detector.metric_series import MetricSeries
 from detector.metric_words import AlertState, CoverageKind, CrashKind, DropCause, Refusal, RowsLost
+from detector.publisher_times import TimeFault
 from models.evidence import Inspection
 from streams.frame import SampleReason
 from streams.wire import EndCode
@@ -164,6 +165,14 @@ class Metrics:
     def spikes_blind(self, change: int) -> None:
         """By so many there are more live streams now whose packet sizes could not show a scene change."""
         self._series.spikes_blind.inc(change)
+
+    def time_fault(self, fault: TimeFault) -> None:
+        """A publisher's times are off, and that was told."""
+        self._series.time_faults.labels(fault).inc()
+
+    def rendition_switched(self) -> None:
+        """Another variant of a playlist is looked at."""
+        self._series.rendition_switches.inc()
 
     def decode_errors(self, count: int) -> None:
         """`count` more decode errors in readers."""

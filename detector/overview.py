@@ -52,6 +52,11 @@ def stream_row(session: StreamSession, standing: Standing) -> StreamRow:
         burst_share=session.orders.ration.burst_share,
         reader_cores=session.meter.reader_cores,
         analysis_cores=session.meter.analysis_cores,
+        tracks=opened.video_tracks if opened else None,
+        rendition=session.renditions.shown,
+        rendition_switches=session.renditions.switches,
+        time_skew_seconds=session.times.skew_seconds,
+        time_jumps=session.times.jumps,
         hints=tuple(
             HintRow(
                 hint.source,

@@ -44,6 +44,7 @@ LIVE: Final = frozenset(
         "sources.*.name",
         "sources.*.url",
         "sources.*.format",
+        "sources.*.renditions",
         "sources.*.ca_file",
         "reader.memory_limit",
         "reader.ring_limit",

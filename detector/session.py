@@ -25,6 +25,7 @@ from detector.judging import Judge, JudgeParts
 from detector.metering import StreamMeter
 from detector.metric_words import CrashKind
 from detector.metrics import Metrics
+from detector.publisher_times import PublisherTimes
 from detector.rationing import Ration
 from detector.reader_figures import ReaderFigures
 from detector.reader_orders import ReaderOrders, Why
@@ -42,6 +43,7 @@ from streams.keeper import (
 )
 from streams.nursery import Nursery, NurseryBroken
 from streams.reach import reach
+from streams.renditions import Renditions
 from streams.wire import Burst, EndCode, Ended, Heartbeat, Message, Opened
 
 log = structlog.get_logger()
@@ -51,6 +53,12 @@ LAST_WORDS_SECONDS = 1.0
 
 _FRESH_URL_AFTER = 3
 """After so many failures in a row the ingest server is asked anew where the stream is read."""
+
+_SWITCHED_AFTER_SECONDS = 3.0
+"""So long without a picture of one rendition another is looked at: the players of viewers do the same."""
+
+_RENDITION_CAUSES = frozenset({Cause.STALL, Cause.NO_VIDEO, Cause.NO_KEYFRAME, Cause.DECODE_ERRORS})
+"""What can be wrong with one rendition while the others go on."""
 
 _CRASHES = {
     ReaderCrashed: CrashKind.READER,
@@ -120,6 +128,10 @@ class StreamSession:
         )
         self.readers = 0
         self.figures = ReaderFigures(parts.metrics)
+        self.renditions = Renditions(parts.clock)
+        self.times = PublisherTimes()
+        self._told_switches = 0
+        self._opened_at = -math.inf
         self.requests_refused = 0
         self._left_at: float | None = None
         self._reconnect = Reconnect(settings.reconnect, SystemRandom().random)
@@ -286,6 +298,7 @@ class StreamSession:
             self._keeper = self._patience = None
             self.orders.end()
             self.figures.ended()
+            self.times.ended()
             self.meter.ended()
             self._parts.gate.arrived(self)
 
@@ -301,7 +314,7 @@ class StreamSession:
             self.settings = replace(self.settings, job=replace(self.settings.job, kind=kind, url=url))
         told = self.orders.sampling
         async with (
-            reach(replace(self.settings.job, sampling=told), self._note_refused_request) as reached,
+            reach(replace(self.settings.job, sampling=told), self._note_refused_request, self.renditions) as reached,
             Keeper(self._parts.nursery, reached.job, reached.media_fd) as keeper,
         ):
             self._keeper = keeper
@@ -333,6 +346,7 @@ class StreamSession:
                     width=message.width,
                     height=message.height,
                 )
+                self._note_rendition()
                 await self.orders.opened()
                 self._parts.gate.arrived(self)
             case Frame():
@@ -351,15 +365,46 @@ class StreamSession:
 
     def _note_heartbeat(self, beat: Heartbeat) -> None:
         self.figures.beat(beat)
+        self._note_times(beat)
         self.meter.beat(beat, self.orders.ration, is_close=self.orders.is_close)
         self.sight.beat(beat)
         if self.sight.quiet_seconds(beat) > self.settings.job.read_timeout_seconds and not self.is_left:
             self._end_reader_at(asyncio.get_running_loop().time())
+        elif self._is_blind_for(_SWITCHED_AFTER_SECONDS) and self.renditions.has_another and not self.is_left:
+            self.renditions.failed()
+            self._end_reader_at(asyncio.get_running_loop().time())
+
+    def _note_times(self, beat: Heartbeat) -> None:
+        fault = self.times.beat(beat)
+        if fault is not None:
+            self._parts.metrics.time_fault(fault)
+            log.warning(
+                "stream.time_skew",
+                stream=self.stream_id,
+                fault=fault.value,
+                skew_seconds=round(self.times.skew_seconds, 1),
+                jumps=self.times.jumps,
+            )
+
+    def _note_rendition(self) -> None:
+        self._opened_at = self._parts.clock()
+        if self.renditions.switches != self._told_switches:
+            self._told_switches = self.renditions.switches
+            self._parts.metrics.rendition_switched()
+            log.warning("session.rendition_switched", stream=self.stream_id, rendition=self.renditions.shown)
+
+    def _is_blind_for(self, seconds: float) -> bool:
+        """Whether the source that is open has shown nothing for so long, and another rendition of it might."""
+        since_at = self.blind_since
+        if since_at is None or self.blind_cause not in _RENDITION_CAUSES:
+            return False
+        return self._parts.clock() - max(since_at, self._opened_at) > seconds
 
     def _note_end(self, ending: Ended | Exception, begun_at: float) -> Pause:
         """Write down how a reader ended, and say how long to wait for the next."""
         now = self._parts.clock()
         has_pictured = self._has_opened and self.sight.has_pictures
+        self.renditions.failed()
         self.sight.reader_ended(ending, now)
         self._blindness.moved()
         if isinstance(ending, Ended):

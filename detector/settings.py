@@ -51,6 +51,7 @@ def reader_job(config: Config, path: str, kind: SourceKind, url: str, *, live: b
             (str(source.ca_file) for source in config.sources if source.ca_file and source.url.value == url), ""
         ),
         allow_rtsp=config.reader.allow_rtsp,
+        all_renditions=any(source.renditions == "all" for source in config.sources if source.url.value == url),
     )
 
 

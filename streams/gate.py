@@ -9,13 +9,14 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from streams.address import Place, SourceUnreachable
+from streams.renditions import Renditions
 
 CONNECTIONS = 16
 """How many connections one reader may hold; HLS with several variants uses a few."""
@@ -56,12 +57,20 @@ class Route:
     """Where a gate leads. `tls` verifies the server, None speaks in the clear.
 
     With `is_proxy` the gate is an HTTP proxy, which sees the URL of each request and refuses all but those of the
-    source's own host and port; without, it is a pipe.
+    source's own host and port; without, it is a pipe. With `renditions` a playlist of several variants is passed on
+    with the one that they choose.
     """
 
     place: Place
     tls: ssl.SSLContext | None
     is_proxy: bool
+    renditions: Renditions | None = None
+
+    def passed_on(self, playlist: bytes, path: str) -> bytes:
+        """Return a playlist of the server as the reader gets it."""
+        if self.tls is not None:
+            playlist = _without_tls(playlist)
+        return playlist if self.renditions is None else self.renditions.lowest_of(playlist, self.place, path)
 
 
 class Gate:
@@ -142,9 +151,14 @@ class Gate:
         server = spare or await _dial(self._route)
         try:
             server.writer.write(request)
-            answer = _answer if self._route.is_proxy and self._route.tls is not None else _copy
-            listen = _drop(client.reader) if self._route.is_proxy else _copy(client.reader, server.writer)
-            await _first_to_end(answer(server.reader, client.writer), listen)
+            if not self._route.is_proxy:
+                both = _copy(server.reader, client.writer), _copy(client.reader, server.writer)
+            elif self._route.tls is None and self._route.renditions is None:
+                both = _copy(server.reader, client.writer), _drop(client.reader)
+            else:
+                passed_on = partial(self._route.passed_on, path=request.split(b" ", 2)[1].decode("ascii"))
+                both = _answer(server.reader, client.writer, passed_on), _drop(client.reader)
+            await _first_to_end(*both)
         finally:
             server.close()
 
@@ -248,11 +262,10 @@ async def _drop(reader: asyncio.StreamReader) -> None:
         pass
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass an HTTP answer on. In a playlist, `https://HOST` becomes `http://HOST:443`: the gate speaks TLS instead.
-
-    The reader's HLS demuxer verifies no certificate but that of the first URL, so it is to speak no TLS at all.
-    """
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passed_on: Callable[[bytes], bytes]
+) -> None:
+    """Pass an HTTP answer on; a playlist as `passed_on` makes it."""
     async with asyncio.timeout(_HEAD_SECONDS):
         head = await reader.readuntil(b"\r\n\r\n")
     lines = head[:-4].split(b"\r\n")
@@ -266,7 +279,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     changed = (b"transfer-encoding", b"content-length")
     kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in changed]
     if begin.startswith((_PLAYLIST_MARK, _PLAYLIST_MARK[3:])):
-        begin = _without_tls(begin + await _rest(blocks))
+        begin = passed_on(begin + await _rest(blocks))
         kept.append(b"Content-Length: %d" % len(begin))
     elif b"content-length" in fields:
         kept.append(b"Content-Length: " + fields[b"content-length"])
@@ -278,6 +291,11 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 def _without_tls(playlist: bytes) -> bytes:
+    """In a playlist `https://HOST` becomes `http://HOST:443`: the gate speaks TLS instead.
+
+    The reader's HLS demuxer verifies no certificate but that of the first URL, so it is to speak no TLS at all.
+    """
+
     def in_the_clear(match: re.Match[bytes]) -> bytes:
         return match[1] + b"http://" + match[2] + (b"" if re.search(rb":\d+$", match[2]) else b":443")
 

@@ -41,7 +41,8 @@ class Job:
     place of the host's name, or of a gate on loopback, without TLS; for what is handed over on descriptor 4 it is
     empty. `port` is the only TCP port the cage lets through. `origin` is `scheme://HOST[:PORT]` as the operator wrote
     it, where that is no longer what `url` says: what the server expects to be called. `ca_file` (PEM; the system's
-    authorities without it) and `allow_rtsp` are for the service alone.
+    authorities without it), `allow_rtsp` and `all_renditions` (of HLS: every variant is looked at) are for the service
+    alone.
 
     `live` is False for a file that is scanned as fast as it decodes: then no sample is dropped (the reader waits)
     and the clock is the media's own.
@@ -68,3 +69,4 @@ class Job:
     origin: str = ""
     ca_file: str = ""
     allow_rtsp: bool = False
+    all_renditions: bool = False

@@ -74,6 +74,10 @@ class StreamRow:
     `risk` is low, normal or high, hints included. `ration` is full, bursts_reduced, slowed or refused; while slowed a
     frame is analysed every `slowed_to_seconds`, else that is 0. `burst_share` (0-1) is in force now. `reader_cores` and
     `analysis_cores` are CPU seconds per second, over the last seconds.
+
+    `tracks` are the video tracks looked at, None until known; `rendition` says which of an HLS playlist's variants that
+    is (empty where there was no choice), `rendition_switches` how often it became another. `time_skew_seconds` is how
+    far the publisher's times are ahead of arrival (negative: behind), `time_jumps` how often they jumped.
     """
 
     stream_id: str
@@ -102,6 +106,11 @@ class StreamRow:
     burst_share: float = 0.0
     reader_cores: float = 0.0
     analysis_cores: float = 0.0
+    tracks: int | None = None
+    rendition: str = ""
+    rendition_switches: int = 0
+    time_skew_seconds: float = 0.0
+    time_jumps: int = 0
     hints: tuple[HintRow, ...] = ()
 
 

@@ -15,6 +15,7 @@ from detector.events import CutState
 
 if TYPE_CHECKING:
     from detector.api.client import ControlClient
+    from detector.api.view import StreamRow
 
 incidents_app = typer.Typer(help="What happened.", rich_markup_mode=None)
 
@@ -98,7 +99,7 @@ def streams(
                 row.path,
                 row.state if row.blind_cause is None else f"{row.state} ({row.blind_cause})",
                 row.since,
-                None if row.codec is None else f"{row.codec} {row.width}x{row.height}",
+                _video(row),
                 f"{row.risk} ({len(row.hints)} hints)" if row.hints else row.risk,
                 f"{row.ration} ({row.slowed_to_seconds:.1f} s)" if row.slowed_to_seconds else row.ration,
                 None if row.last_sample_age_seconds is None else f"{row.last_sample_age_seconds:.1f} s ago",
@@ -113,6 +114,20 @@ def streams(
             for row in rows
         ],
     )
+
+
+def _video(row: "StreamRow") -> str | None:
+    """What a stream's pictures are, and what is odd about its choice of them or its times."""
+    if row.codec is None:
+        return None
+    what = f"{row.codec} {row.width}x{row.height}"
+    if row.rendition:
+        what += f", rendition {row.rendition}"
+    elif row.tracks and row.tracks > 1:
+        what += f", {row.tracks} tracks"
+    if row.time_jumps:
+        what += f", times jumped {row.time_jumps}x"
+    return f"{what}, times off {row.time_skew_seconds:+.0f} s" if abs(row.time_skew_seconds) >= 1.0 else what
 
 
 @incidents_app.callback(invoke_without_command=True)

@@ -75,6 +75,11 @@ class SourceSection(Section):
 
     `auto` takes flv where the URL's path ends in .flv, hls where it ends in .m3u8, else ts.
     """
+    renditions: Literal["lowest", "all"] = "lowest"
+    """Of an HLS playlist with several variants: look at the `lowest` that is large enough, or at `all` of them.
+
+    `lowest` trusts that they show the same; write `all` where whoever publishes writes the playlist.
+    """
     ca_file: FilePath | None = None
     """PEM file of the authority that the server's certificate must come from; without it one that the system trusts."""
 
@@ -87,10 +92,20 @@ class SourceSection(Section):
         if self.format not in carried:
             what = f"is {self.format}, which {kind.value.upper()} does not carry; leave it out"
             raise refuse(Conflict(("format",), what, concerns=(("url",),)))
+        if self.renditions == "all" and not self._may_be_hls:
+            what = "is all, and only HLS offers several to choose from; write format: hls, or leave it out"
+            raise refuse(Conflict(("renditions",), what, concerns=(("url",), ("format",))))
         if self.ca_file is not None and not self.url.has_tls:
             what = "is for servers that prove who they are; write https:// or rtmps:// under url, or leave it out"
             raise refuse(Conflict(("ca_file",), what, concerns=(("url",),)))
         return self
+
+    @property
+    def _may_be_hls(self) -> bool:
+        try:
+            return self.kind is SourceKind.HLS
+        except LookupError:  # its path comes from the environment, and the config is only checked
+            return True
 
     @property
     def kind(self) -> SourceKind:

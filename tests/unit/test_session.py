@@ -127,7 +127,7 @@ class Scene:
         self.session = StreamSession("ID", StreamKey("embedded", "live", "k"), settings, parts)
 
     @asynccontextmanager
-    async def _reach(self, job: Job, refused: Callable[[], None]) -> AsyncIterator[Reached]:
+    async def _reach(self, job: Job, refused: Callable[[], None], _: object = None) -> AsyncIterator[Reached]:
         self.refused = refused
         if self.unreachable:
             self.unreachable -= 1

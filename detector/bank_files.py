@@ -13,7 +13,7 @@ from models.banks import Bank, BankLimits, ViewHash, add_entries
 from models.evidence import HashMatch
 from models.gate import has_colour_detail, low_information
 from models.hashing.algorithm import HashAlgorithm
-from models.hashing.views import EVERY_TIER, views
+from models.hashing.views import EVERY_TIER, fingerprints, views
 from streams.frame import PICTURE_SIDE, PLANE_SIDE, Frame, SampleReason
 from streams.job import Job
 from streams.keeper import Nursery, ReaderFailed, SourceUnreachable
@@ -161,9 +161,9 @@ class FileMatches:
         wanted = dict.fromkeys(name for bank in self._banks for name in bank.algorithms if name in self._algorithms)
         looks = views(plane, colours, EVERY_TIER)
         hashes = [
-            ViewHash(look.name, name, self._algorithms[name].hash_plane(look.plane))
+            ViewHash(look.name, name, fingerprint)
             for name in wanted
-            for look in looks
+            for look, fingerprint in zip(looks, fingerprints(self._algorithms[name], looks), strict=True)
         ]
         for bank in self._banks:
             self._match(bank, hashes, frame.arrived_at)

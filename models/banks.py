@@ -20,7 +20,7 @@ from models.evidence import HashMatch, Opinion
 from models.generations import POINTER, Shelf, locked, open_shelf, present_rows, read_pointer, write_generation
 from models.hashing.algorithm import Fingerprint
 from models.hashing.registry import hash_algorithms
-from models.index import Rows
+from models.index import Found, Rows
 
 _NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 _LONGEST_NAME: Final = 64
@@ -129,12 +129,7 @@ class Bank:
         limits = limits or BankLimits()
         nearest: dict[tuple[str, str], HashMatch] = {}
         crowd = 0
-        for item in hashes:
-            shelf = self._shelves.get(item.algorithm)
-            if shelf is None or _is_noise(item.fingerprint, limits):
-                continue
-            radius = limits.max_distances.get(item.algorithm, self._distances.get(item.algorithm, 0))
-            numbers, distances = shelf.index.search(item.fingerprint.value, radius)
+        for item, shelf, radius, (numbers, distances) in self._search(hashes, limits):
             # A hostile or careless list can hold one hash a million times: name a bounded part, count the rest.
             named = most * _NAMED_PER_MATCH
             crowd = max(crowd, len(numbers) - named)
@@ -145,6 +140,17 @@ class Bank:
                     nearest[match.entry, match.algorithm] = match
         found = sorted(nearest.values(), key=lambda match: (match.distance / match.bits, match.entry))
         return BankMatches(tuple(found[:most]), max(len(found) - most, 0) + max(crowd, 0))
+
+    def _search(self, hashes: Sequence[ViewHash], limits: BankLimits) -> Iterator[tuple[ViewHash, Shelf, int, Found]]:
+        """Look up all views of one algorithm at once; noise is not looked up."""
+        for algorithm, shelf in self._shelves.items():
+            asked = [item for item in hashes if item.algorithm == algorithm and not _is_noise(item.fingerprint, limits)]
+            if not asked:
+                continue
+            radius = limits.max_distances.get(algorithm, self._distances.get(algorithm, 0))
+            answers = shelf.index.search_all([item.fingerprint.value for item in asked], radius)
+            for item, found in zip(asked, answers, strict=True):
+                yield item, shelf, radius, found
 
     def entries(self) -> Iterator[tuple[str, str, Opinion]]:
         """Every row's (entry, algorithm, opinion)."""

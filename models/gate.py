@@ -4,6 +4,7 @@ Classifiers answer to black and flat frames with middling scores (a public NSFW 
 stream starts and fades in black.
 """
 
+import math
 from enum import StrEnum, unique
 from typing import Final
 
@@ -45,8 +46,9 @@ def low_information(plane: NDArray[np.uint8]) -> LowInformation | None:
     Deliberately narrow, since what it names goes unseen by the models: a dim scene, a gradient, colour bars or a grid
     drawn over a picture all pass. Only the luma is judged: `has_colour_detail` tells whether the colours say more.
     """
-    level = int(np.partition(plane, 2048, axis=None)[2048])
-    differing = np.count_nonzero(plane > level + _LEVELS) + np.count_nonzero(plane < level - _LEVELS)
+    below = np.cumsum(np.bincount(plane.ravel(), minlength=256))  # and equal
+    level = int(np.searchsorted(below, 2048, side="right"))
+    differing = plane.size - below[min(level + _LEVELS, 255)] + (below[level - _LEVELS - 1] if level > _LEVELS else 0)
     if differing < _SPECKS:
         return LowInformation.BLACK if level < _BLACK else LowInformation.FLAT
     return LowInformation.GRID if _is_regular_grid(plane) else None
@@ -69,18 +71,20 @@ def _is_regular_grid(plane: NDArray[np.uint8]) -> bool:
     # Stripes and line grids are a sum of a function of x and one of y, chessboards add a product of such functions:
     # what is left after taking these out must be noise, and the functions themselves must repeat.
     levels = plane.astype(np.float32)
-    by_row = levels.mean(axis=1) - levels.mean()
-    by_column = levels.mean(axis=0)
+    side = levels.shape[0]
+    by_row = np.add.reduce(levels, axis=1) / side
+    by_column = np.add.reduce(levels, axis=0) / side
+    by_row -= np.add.reduce(by_row) / side
     rest = levels - by_column[None, :] - by_row[:, None]
-    across, down = by_column - by_column.mean(), by_row
+    across, down = by_column - np.add.reduce(by_column) / side, by_row
     if _rms(rest) > _GRID_NOISE:
         row = rest[int(np.argmax(np.einsum("ij,ij->i", rest, rest)))]
-        across = row / float(np.linalg.norm(row))
+        across = row / _norm(row)
         down = rest @ across
-        rest = rest - down[:, None] * across[None, :]
-        if _rms(rest) > _GRID_NOISE:
+        # What is left without the product: by Pythagoras, as `across` has length 1. The rows need not be subtracted.
+        if _norm(rest) ** 2 - _norm(down) ** 2 > rest.size * _GRID_NOISE**2:
             return False
-        across = across * float(np.linalg.norm(down))
+        across = across * _norm(down)
     profiles = [profile for profile in (across, down) if _rms(profile) > _GRID_NOISE]
     return bool(profiles) and all(_repeats(profile) for profile in profiles)
 
@@ -101,4 +105,9 @@ def _repeats(profile: NDArray[np.float32]) -> bool:
 
 
 def _rms(values: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
+    return _norm(values) / math.sqrt(values.size)
+
+
+def _norm(values: NDArray[np.float32]) -> float:
+    flat = values.ravel()
+    return math.sqrt(flat @ flat)

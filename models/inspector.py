@@ -14,7 +14,7 @@ from models.evidence import ClassScore, HashMatch, Inspection
 from models.gate import has_colour_detail, low_information
 from models.hashing.algorithm import PLANE_SIDE, HashAlgorithm
 from models.hashing.registry import hash_algorithms
-from models.hashing.views import EVERY_TIER, LIVE_TIERS, View, views
+from models.hashing.views import EVERY_TIER, LIVE_TIERS, View, fingerprints, views
 
 PICTURE_SIDE: Final = 256
 
@@ -136,10 +136,10 @@ class Inspector:
     def _hashes(self, looks: Sequence[View]) -> list[ViewHash]:
         wanted = {_FRAME_HASH: None} | {name: None for bank in self._banks.values() for name in bank.algorithms}
         return [
-            ViewHash(look.name, name, self._algorithms[name].hash_plane(look.plane))
+            ViewHash(look.name, name, fingerprint)
             for name in wanted
             if name in self._algorithms
-            for look in looks
+            for look, fingerprint in zip(looks, fingerprints(self._algorithms[name], looks), strict=True)
         ]
 
     def _match(self, hashes: Sequence[ViewHash]) -> tuple[tuple[HashMatch, ...], int]:

@@ -20,6 +20,9 @@ _DCT: Final = (
 ).astype(np.float32)
 _DCT_T: Final = np.ascontiguousarray(_DCT.T)
 
+_MIRRORED: Final = np.where(_FREQUENCIES.T % 2 == 1, np.float32(-1), np.float32(1))
+"""cos(f * (pi - x)) is (-1)^f cos(f * x): what mirroring does to each column of coefficients."""
+
 _MEDIAN_RANK: Final = 127
 """The reference takes the lower of the two middle coefficients."""
 
@@ -56,18 +59,34 @@ class Pdq:
             ValueError: The plane has another shape or type.
         """
         levels = checked_plane(plane).astype(np.float32)
-        coefficients = (_DCT @ levels @ _DCT_T).ravel()
-        median = np.partition(coefficients, _MEDIAN_RANK)[_MEDIAN_RANK]
-        distances = np.abs(coefficients - median)
-        if np.count_nonzero(distances < _TIE_MARGIN) > 1:
-            coefficients = _coefficients_in_reference_order(levels)
-            median = np.partition(coefficients, _MEDIAN_RANK)[_MEDIAN_RANK]
-        bits = coefficients > median
-        return Fingerprint(
-            value=np.packbits(bits[::-1]).tobytes(),
-            quality=gradient_quality(plane),
-            is_stable=int(np.count_nonzero(distances < _NEAR_MEDIAN)) <= _MAX_NEAR_SHARE * distances.size,
+        return _fingerprint(levels, (_DCT @ levels @ _DCT_T).ravel(), gradient_quality(plane))
+
+    def hash_both_ways(self, plane: Plane) -> tuple[Fingerprint, Fingerprint]:
+        """Fingerprint a plane and its mirror image `plane[:, ::-1]`.
+
+        Mirroring turns the sign of every coefficient whose horizontal frequency is odd, and leaves the quality alone.
+        """
+        levels = checked_plane(plane).astype(np.float32)
+        coefficients = _DCT @ levels @ _DCT_T
+        quality = gradient_quality(plane)
+        return (
+            _fingerprint(levels, coefficients.ravel(), quality),
+            _fingerprint(levels[:, ::-1], (coefficients * _MIRRORED).ravel(), quality),
         )
+
+
+def _fingerprint(levels: NDArray[np.float32], coefficients: NDArray[np.float32], quality: int) -> Fingerprint:
+    median = np.partition(coefficients, _MEDIAN_RANK)[_MEDIAN_RANK]
+    distances = np.abs(coefficients - median)
+    if np.count_nonzero(distances < _TIE_MARGIN) > 1:
+        coefficients = _coefficients_in_reference_order(levels)
+        median = np.partition(coefficients, _MEDIAN_RANK)[_MEDIAN_RANK]
+    bits = coefficients > median
+    return Fingerprint(
+        value=np.packbits(bits[::-1]).tobytes(),
+        quality=quality,
+        is_stable=int(np.count_nonzero(distances < _NEAR_MEDIAN)) <= _MAX_NEAR_SHARE * distances.size,
+    )
 
 
 def _coefficients_in_reference_order(levels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -69,6 +69,32 @@ def test_hash_equals_the_reference_where_coefficients_tie(cell: int, levels: tup
         _assert_equals_reference(np.where(pattern == 1, light, dark).astype(np.uint8))
 
 
+_PLANES = st.one_of(
+    st.builds(_noise, st.integers(0, 2**32 - 1), st.sampled_from([2, 5, 16, 64]), st.sampled_from([2, 4, 256])),
+    st.binary(min_size=1, max_size=200).map(lambda content: np.resize(np.frombuffer(content, np.uint8), (64, 64))),
+)
+
+
+@given(_PLANES)
+@settings(max_examples=400, deadline=None)
+def test_both_ways_equal_the_hashes_of_plane_and_mirror_image(plane: Plane) -> None:
+    """One transform gives both fingerprints, bit for bit, ties and qualities included."""
+    pdq = Pdq()
+    mirrored = np.ascontiguousarray(plane[:, ::-1])
+
+    assert pdq.hash_both_ways(plane) == (pdq.hash_plane(plane), pdq.hash_plane(mirrored))
+
+
+@pytest.mark.needs_pdqhash
+@given(_PLANES)
+@settings(max_examples=100, deadline=None)
+def test_the_mirror_image_equals_the_reference(plane: Plane) -> None:
+    """The mirrored half has the bits and the quality that the reference gives the mirrored plane."""
+    mirrored = Pdq().hash_both_ways(plane)[1]
+
+    assert _reference(np.ascontiguousarray(plane[:, ::-1])) == (mirrored.value, mirrored.quality)
+
+
 def test_hash_and_quality_equal_what_the_reference_once_gave() -> None:
     """Two hundred pictures of every roughness, bit by bit, also where the reference cannot be installed."""
     vectors = json.loads(VECTORS.read_text())

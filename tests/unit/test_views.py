@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.gate import LowInformation, has_colour_detail, low_information
+from models.hashing.algorithm import HashAlgorithm
 from models.hashing.pdq import Pdq
-from models.hashing.views import EVERY_TIER, Tier, uniform_borders, views
+from models.hashing.registry import hash_algorithms
+from models.hashing.views import EVERY_TIER, Tier, fingerprints, uniform_borders, views
 
 Picture = NDArray[np.uint8]
 
@@ -101,6 +103,58 @@ def test_borders_are_measured(sides: tuple[int, int, int, int], shade: int, seed
     gray[:, :left], gray[:, 256 - right :] = shade, shade
 
     assert uniform_borders(gray) == tuple(side + 1 if side else 0 for side in sides)
+
+
+def _peeled_line_by_line(gray: Picture) -> tuple[int, int, int, int]:
+    # The definition, one line after the other, in numbers wide enough to hold every sum.
+    def leading(lines: NDArray[np.float64]) -> int:
+        most, count = int(len(lines) * 0.36), 0
+        while count < most and lines[count].std() < 5 and abs(lines[count].mean() - lines[0].mean()) < 8:
+            count += 1
+        return min(count + 1, most) if count else 0
+
+    levels = gray.astype(np.float64)
+    top = bottom = left = right = 0
+    for _ in range(2):
+        rows = levels[:, left : levels.shape[1] - right]
+        top, bottom = leading(rows), leading(rows[::-1])
+        columns = levels[top : levels.shape[0] - bottom].T
+        left, right = leading(columns), leading(columns[::-1])
+    return top, bottom, left, right
+
+
+@given(
+    sides=st.tuples(*[st.integers(0, 100)] * 4),
+    noise=st.sampled_from([0.0, 2.0, 4.5, 5.0, 5.5]),
+    slope=st.sampled_from([0.0, 0.5, 3.0]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_borders_are_peeled_line_by_line(
+    sides: tuple[int, int, int, int], noise: float, slope: float, seed: int
+) -> None:
+    """However noisy or graded they are, borders are those of the plain definition, and none is trimmed unseen."""
+    generator = np.random.default_rng(seed)
+    gray = generator.integers(0, 256, (256, 256)).astype(np.float64)
+    top, bottom, left, right = sides
+    shade = 40 + slope * np.arange(256)[:, None] + generator.normal(0, noise, (256, 256))
+    gray[:top], gray[256 - bottom :] = shade[:top], shade[:bottom]
+    gray[:, :left], gray[:, 256 - right :] = shade.T[:, :left], shade.T[:, :right]
+    picture = np.repeat(np.clip(gray, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    found = _peeled_line_by_line(picture[:, :, 0])
+
+    assert uniform_borders(picture[:, :, 0]) == found
+    assert ("trim" in [view.name for view in views(_plane(picture), picture)]) == (sum(found) > 0)
+
+
+@pytest.mark.parametrize("algorithm", hash_algorithms().values(), ids=hash_algorithms())
+@pytest.mark.parametrize("tiers", [frozenset[Tier](), EVERY_TIER])
+def test_views_hash_as_their_planes_do(algorithm: HashAlgorithm, tiers: frozenset[Tier]) -> None:
+    """Whether or not an algorithm gets two views from one transform, each has the fingerprint of its own plane."""
+    for shown in (_framed(_card(2), 160, 0, 960, 720), _card(3)):
+        looks = views(_plane(shown), _square(shown), tiers)
+
+        assert fingerprints(algorithm, looks) == [algorithm.hash_plane(look.plane) for look in looks]
 
 
 def test_a_uniform_picture_leaves_something() -> None:

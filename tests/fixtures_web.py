@@ -19,6 +19,7 @@ from streams.frame import Frame
 from streams.job import Job, SandboxMode, SourceKind
 from streams.keeper import Keeper, Nursery
 from streams.reach import reach
+from streams.renditions import Renditions
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.wire import Ended, Opened
 
@@ -201,14 +202,17 @@ def source_job(kind: SourceKind, url: str = "", **changes: object) -> Job:
     return Job(kind, url, 0, **job)  # type: ignore[arg-type]
 
 
-async def look(nursery: Nursery, job: Job, *, frames: int = 1) -> Seen:
+async def look(nursery: Nursery, job: Job, *, frames: int = 1, renditions: Renditions | None = None) -> Seen:
     """Read the source of `job` in its cage until `frames` have come, or until it ends."""
     seen = Seen()
 
     def note_refusal() -> None:
         seen.refusals += 1
 
-    async with reach(job, note_refusal) as reached, Keeper(nursery, reached.job, reached.media_fd) as keeper:
+    async with (
+        reach(job, note_refusal, renditions) as reached,
+        Keeper(nursery, reached.job, reached.media_fd) as keeper,
+    ):
         async for message in keeper.messages():
             if isinstance(message, Opened):
                 seen.opened = message

@@ -172,14 +172,15 @@ async def test_a_segment_is_looked_at_as_it_is_shown(media: MediaMaker, look_at:
 
 
 async def test_every_variant_of_a_playlist_is_a_track(media: MediaMaker, look_at: Look) -> None:
-    """What a viewer may be shown at another quality is looked at, too."""
+    """Where all are asked for, what a viewer may be shown at another quality is looked at, too."""
     pages = hls(media, "a.ts") | {"/live/small.ts": media.clip(Clip(frames=30, gop=15, size=(160, 120)))}
     pages["/live/b.m3u8"] = bytes(pages["/live/a.m3u8"]).replace(b"a.ts", b"small.ts")  # type: ignore[arg-type]
     variants = (
         b"#EXT-X-STREAM-INF:BANDWIDTH=%d\n%b\n" % (rate, name) for rate, name in ((9, b"a.m3u8"), (5, b"b.m3u8"))
     )
     with Web({**pages, "/live/master.m3u8": b"#EXTM3U\n" + b"".join(variants)}) as web:
-        seen = await look_at(source_job(SourceKind.HLS, f"http://127.0.0.1:{web.port}/live/master.m3u8"), frames=1000)
+        job = source_job(SourceKind.HLS, f"http://127.0.0.1:{web.port}/live/master.m3u8", all_renditions=True)
+        seen = await look_at(job, frames=1000)
     assert {(frame.track, frame.width) for frame in seen.frames} == {(0, 320), (1, 160)}
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,13 +56,8 @@ class Node:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.cores = cores
         self.control = CpuControl(self.sessions.values, self._limits, self.metrics, cores=1.0)
-        self._parts = SessionParts(
-            nursery,
-            self.pool,
-            self.metrics,
-            self._respond,
-            gate=self.control.admission,  # type: ignore[arg-type]
-        )
+        pool: Any = self.pool
+        self._parts = SessionParts(nursery, pool, self.metrics, self._respond, gate=self.control.admission)
         self._job = Job(SourceKind.FILE, str(clip), 0, True, SAMPLING, SandboxMode.PREFER)
 
     def _limits(self) -> CpuLimits:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -76,12 +76,13 @@ class CpuUse:
 class _Own:
     """The service's own CPU time, as cores."""
 
+    clock: Callable[[], float]
     cores: float = 0.0
-    used_seconds: float = field(default_factory=time.process_time)
+    used_seconds: float = 0.0
     noted_at: float = 0.0
 
     def note(self, now: float) -> None:
-        used = time.process_time()
+        used = self.clock()
         if self.noted_at and now > self.noted_at:
             latest = (used - self.used_seconds) / (now - self.noted_at)
             self.cores = _SERVICE_MEMORY * self.cores + (1.0 - _SERVICE_MEMORY) * latest
@@ -92,7 +93,7 @@ class CpuControl:
     """Gives every stream its ration, lets new ones in, and keeps the risk hints. `run` is the task of it all.
 
     `sessions` are those that are live now, `limits` what the config in force says. `cores` is what this process may
-    use in all.
+    use in all, `own_seconds` the CPU time that it has used itself.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class CpuControl:
         *,
         cores: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        own_seconds: Callable[[], float] = time.process_time,
     ) -> None:
         self.hints = Hints()
         self.use = CpuUse()
@@ -113,7 +115,7 @@ class CpuControl:
         self._clock = clock
         self.admission = Admission(self._cores, self._take_in, clock)
         self._easing = Easing()
-        self._own = _Own()
+        self._own = _Own(own_seconds)
         self._plan = Plan()
         self._demands: dict[str, Demand] = {}
         self._typical = Costs()

@@ -3,8 +3,8 @@
 import math
 import time
 
+from streams.gathering import GATHER_SECONDS
 from streams.job import Job, SourceKind
-from streams.looked_at import seconds
 from streams.pacing import Pace
 from streams.sampling import MediaClock
 from streams.sender import Counters
@@ -17,7 +17,7 @@ class Arrivals:
     On a network that is the moment at which libav gave it. A playlist's segments come seconds at a time: a packet
     arrives when it would have if it were sent when it is to be shown (`Pace`), as the samples of a segment that came at
     once would show one moment of it. A file's packets arrive by the media's own clock, which runs at `job.speed`; one
-    that is late arrived late by the clock on the wall alone.
+    that is late arrived late by the clock on the wall alone. They gather as on a network.
 
     `now` is the latest packet's arrival, in seconds: monotonic time at speed 1 and no delay. `moment` gives the
     monotonic time of an arrival, `arrival` the reverse. `media_end_seconds` is the end of a file so far, else NaN.
@@ -29,6 +29,7 @@ class Arrivals:
         self._kind = job.kind
         self._speed = job.speed
         self._counters = counters
+        self._first = first
         self._first_index = first.stream.index
         self._clock = MediaClock(first.frame_seconds, job.sampling.detect_within_seconds)
         self._begun_at = self._taken_at = self.now
@@ -39,13 +40,13 @@ class Arrivals:
         """Wait until `packet` arrives, and return when that is: never before the one that came before it."""
         is_timed = packet.stream_index == self._first_index
         if is_timed and self._kind is SourceKind.FILE:
-            self.now = self._begun_at + self._clock.advance(seconds(packet.dts, packet))
-            self.media_end_seconds = self._clock.end(seconds(packet.duration, packet))
-            self._wait_until(self._begun_at + (self.now - self._begun_at) / self._speed)
+            self.now = self._begun_at + self._clock.advance(self._first.seconds(packet.dts))
+            self.media_end_seconds = self._clock.end(self._first.seconds(packet.duration))
+            self._gather(self._begun_at + (self.now - self._begun_at) / self._speed)
         elif is_timed and self._kind is SourceKind.HLS:
             waited_seconds = self._counters.waited_seconds - self._waited_before
             self._waited_before = self._counters.waited_seconds
-            shown_at = self._clock.advance(seconds(packet.dts, packet))
+            shown_at = self._clock.advance(self._first.seconds(packet.dts))
             self._wait_until(self._pace.due_at(time.monotonic(), shown_at, waited_seconds))
         self._taken_at = time.monotonic()
         if self._kind is not SourceKind.FILE:
@@ -59,6 +60,10 @@ class Arrivals:
     def arrival(self, moment: float) -> float:
         """Return the arrival clock's time at a monotonic one."""
         return self.now + (moment - self._taken_at) * self._speed
+
+    def _gather(self, due_at: float) -> None:
+        if due_at > time.monotonic():
+            self._wait_until(due_at + GATHER_SECONDS / self._speed)
 
     def _wait_until(self, due_at: float) -> None:
         self._counters.working_since = math.nan

@@ -11,7 +11,7 @@ from streams.costs import Purpose
 from streams.faults import SourceError
 from streams.frame import SampleReason
 from streams.job import Job
-from streams.looked_at import Emit, LookedAt, counted_packets, seconds
+from streams.looked_at import Emit, LookedAt, counted_packets
 from streams.sampling import ScanSampler
 from streams.sender import Counters
 from streams.source import AnyPacket, Source, VideoTrack, check_total
@@ -105,7 +105,7 @@ class _ScannedTrack(LookedAt):
 
     def hear(self, packet: AnyPacket) -> None:
         """Note a packet before it is decoded."""
-        self._last_frame_seconds = seconds(packet.duration, packet) or None
+        self._last_frame_seconds = self.seconds(packet.duration) or None
         self._heard_seconds += self._last_frame_seconds or self.frame_seconds
 
     def look(self, frame: VideoFrame) -> tuple[float, SampleReason | None]:

@@ -3,8 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +36,7 @@ class Silence:
         self._since = math.nan
         self._failure: Exception | None = None
         self._lock = threading.Lock()
+        self._waiting = _Waiting(self)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="silence", daemon=True)
 
@@ -52,17 +52,20 @@ class Silence:
         self._lock.release()
         self._thread.join()
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> "_Waiting":
         """Let the lock go while the next packet is waited for."""
+        return self._waiting
+
+    def begin_wait(self) -> None:
+        """Do what `waiting` does when it is entered."""
         self._done = 0
         self._since = time.monotonic()
         self._lock.release()
-        try:
-            yield
-        finally:
-            self._lock.acquire()
-            self._since = math.nan
+
+    def end_wait(self) -> None:
+        """Do what `waiting` does when it is left."""
+        self._lock.acquire()
+        self._since = math.nan
 
     def check(self) -> None:
         """Raise what a look raised."""
@@ -107,3 +110,16 @@ class Silence:
         finally:
             counters.working_since = math.nan
             counters.overdue_at = max(overdue_at, time.monotonic())
+
+
+class _Waiting:
+    """Entered for every packet: a generator would cost several times as much."""
+
+    def __init__(self, silence: Silence) -> None:
+        self._silence = silence
+
+    def __enter__(self) -> None:
+        self._silence.begin_wait()
+
+    def __exit__(self, *_: object) -> None:
+        self._silence.end_wait()

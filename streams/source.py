@@ -54,6 +54,11 @@ class VideoTrack:
     width: int
     height: int
     frame_seconds: float
+    tick_seconds: float = 1 / 90_000
+
+    def seconds(self, ticks: int | None) -> float | None:
+        """Return a time of one of its packets, which libav counts in ticks, in seconds."""
+        return None if ticks is None else ticks * self.tick_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,7 @@ def _video_track(number: int, stream: VideoStream) -> VideoTrack:
         width=0 if context is None else context.width,
         height=0 if context is None else context.height,
         frame_seconds=1.0 / float(rate) if rate else 1.0 / 25,
+        tick_seconds=float(stream.time_base or 1 / 90_000),
     )
 
 

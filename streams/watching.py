@@ -16,7 +16,7 @@ from streams.frame import Frame
 from streams.gop import GopRing, RingBudget
 from streams.job import Job, SourceKind
 from streams.live_look import LiveLook
-from streams.looked_at import LookedAt, counted_packets, seconds
+from streams.looked_at import LookedAt, counted_packets
 from streams.sampling import Sampler
 from streams.sender import TOO_LATE, Counters
 from streams.silence import Silence
@@ -27,6 +27,9 @@ from streams.wire import Adjust, EndCode, LookCloser, Order
 
 _BUDGET_SECONDS = 0.02
 """How often the CPU time used is looked at."""
+
+_COUNT_SECONDS = 0.2
+"""How often what heartbeats tell is counted together: more often than they are sent."""
 
 _LONGEST_REST_SECONDS = 0.25
 
@@ -51,7 +54,7 @@ class Watch:
             for track in source.tracks
         }
         self._budget = CpuBudget(job.cpu_limit * job.speed)
-        self._budget_due_at = -math.inf
+        self._budget_due_at = self._count_due_at = -math.inf
         limit_seconds = math.inf if job.kind is SourceKind.FILE else job.read_timeout_seconds
         self._silence = Silence(counters, self._look_at_pause, self._finish, limit_seconds)
         self._follow_promise()
@@ -107,14 +110,24 @@ class Watch:
         if track is not None:
             self._counters.tracks_heard |= 1 << track.number
             track.take(packet, now, is_throttled=self._budget.is_spent)
-            self._count()
             track.check_size()
-            check_total((each.decoder.shown_pixels for each in self._tracks.values()), self._job.max_pixels)
+        if track is None or len(self._tracks) > 1:
+            self._take_beside(track, now)
+        at = time.monotonic()
+        if at >= self._count_due_at:
+            self._count_due_at = at + _COUNT_SECONDS / self._job.speed
+            self._count()
+        if at >= self._budget_due_at:
+            self._budget_due_at = at + _BUDGET_SECONDS / self._job.speed
+            self._keep_budget(at)
+
+    def _take_beside(self, track: "_LiveTrack | None", now: float) -> None:
+        """Look at the tracks of which the latest packet is not one."""
+        check_total((each.decoder.shown_pixels for each in self._tracks.values()), self._job.max_pixels)
         if self._job.kind is not SourceKind.FILE and not self._budget.is_spent:
             for other in self._tracks.values():
                 if other is not track:
                     other.look.overhear(now)
-        self._keep_budget()
 
     def _count(self) -> None:
         tracks, counters = self._tracks.values(), self._counters
@@ -131,12 +144,8 @@ class Watch:
         counters.time_skew_seconds = max((track.times.skew_seconds for track in tracks), key=abs)
         counters.time_jumps = sum(track.times.jumps for track in tracks)
 
-    def _keep_budget(self) -> None:
+    def _keep_budget(self, now: float) -> None:
         """Whoever wants more CPU time than his share is looked at less closely, and read more slowly if need be."""
-        now = time.monotonic()
-        if now < self._budget_due_at:
-            return
-        self._budget_due_at = now + _BUDGET_SECONDS / self._job.speed
         self._budget.note(now, time.process_time())
         self._counters.throttled_seconds = self._budget.throttled_seconds
         rest_seconds = min(self._budget.rest_seconds, _LONGEST_REST_SECONDS)
@@ -176,7 +185,7 @@ class _LiveTrack(LookedAt):
         )
 
     def take(self, packet: AnyPacket, now: float, *, is_throttled: bool) -> None:
-        self.times.hear(now, seconds(packet.dts if packet.pts is None else packet.pts, packet))
+        self.times.hear(now, self.seconds(packet.dts if packet.pts is None else packet.pts))
         if is_throttled:
             self.look.skim(packet, now)
         else:

@@ -24,6 +24,13 @@ PLANE_INTERPOLATION = Interpolation.AREA
 
 PICTURE_INTERPOLATION = Interpolation.BILINEAR
 
+_HALVED_COLOURS = frozenset({"yuv420p", "nv12"})
+"""What is made small first and RGB then: 0.65 ms of a picture of 1080p where both at once take 1.17 ms.
+
+On the way its colours have half the columns, as they have in libav's own scaling to RGB, and all rows; next to an exact
+computation either way is off by 1.2 grey levels in luma and by 4.5 in colour.
+"""
+
 BROKEN = (FFmpegError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What hostile bytes raise: the binding turns many of libav's surprises into errors that are none of libav's."""
 
@@ -48,6 +55,7 @@ class PixelReader:
         # One reformatter a target: a reformatter rebuilds its tables whenever its target changes.
         self._to_plane = VideoReformatter()
         self._to_picture = VideoReformatter()
+        self._to_small = VideoReformatter()
 
     def plane(self, frame: VideoFrame, rotation_degrees: int = 0) -> NDArray[np.uint8]:
         """Return the (64, 64) uint8 full-range luma of `frame`, turned by `rotation_degrees` counterclockwise."""
@@ -62,16 +70,16 @@ class PixelReader:
         )
         return _turned(_rows(small, PLANE_SIDE, PLANE_SIDE), rotation_degrees)
 
+    def _picture(self, frame: VideoFrame) -> VideoFrame:
+        """Return `frame` as RGB of the picture's size."""
+        size = {"width": PICTURE_SIDE, "height": PICTURE_SIDE, "interpolation": PICTURE_INTERPOLATION, "threads": 1}
+        if frame.format.name in _HALVED_COLOURS:
+            frame = self._to_small.reformat(frame, format="yuv422p", **size)
+        return self._to_picture.reformat(frame, format="rgb24", **size)
+
     def pixels(self, frame: VideoFrame, rotation_degrees: int = 0) -> Pixels:
         """Return both sizes of `frame`, turned by `rotation_degrees` counterclockwise."""
-        small = self._to_picture.reformat(
-            frame,
-            width=PICTURE_SIDE,
-            height=PICTURE_SIDE,
-            format="rgb24",
-            interpolation=PICTURE_INTERPOLATION,
-            threads=1,
-        )
+        small = self._picture(frame)
         picture = _rows(small, PICTURE_SIDE, PICTURE_SIDE * 3).reshape(PICTURE_SIDE, PICTURE_SIDE, 3)
         is_sideways = _quarter_turns(rotation_degrees) % 2 == 1
         return Pixels(
@@ -251,7 +259,7 @@ def _claimed_size(codec: Codec, extradata: bytes | None, packet: bytes) -> tuple
 
 def _rows(frame: VideoFrame, height: int, row_bytes: int) -> NDArray[np.uint8]:
     plane = frame.planes[0]
-    padded = np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)
+    padded = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return padded[:height, :row_bytes]
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import av
 import numpy as np
 import pytest
-from av.video.reformatter import Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from streams.decoder import PICTURE_INTERPOLATION, PLANE_INTERPOLATION, Decoder, PixelReader
 from tests.fixtures_media import Clip, MediaMaker
@@ -174,3 +174,20 @@ def test_container_rotation_reaches_frames_decoded_through(media: MediaMaker) ->
         assert rows[0] < 20
         assert rows[-1] > 230
         assert np.ptp(columns) < 20
+
+
+@pytest.mark.parametrize("colorspace", [Colorspace.ITU709, Colorspace.ITU601])
+@pytest.mark.parametrize("color_range", [ColorRange.MPEG, ColorRange.JPEG])
+def test_picture_has_the_frame_s_own_colours(
+    media: MediaMaker, colorspace: Colorspace, color_range: ColorRange
+) -> None:
+    """A picture that is scaled in its own colours first shows the same ones, by whichever matrix and range they are."""
+    card = media.card((200, 60, 90), (640, 360))
+    frame = av.VideoFrame.from_ndarray(card, "rgb24").reformat(
+        format="yuv420p", dst_colorspace=colorspace, dst_color_range=color_range
+    )
+    frame.colorspace, frame.color_range = colorspace, color_range
+
+    picture = PixelReader().pixels(frame).picture
+
+    assert np.abs(picture.astype(int) - (200, 60, 90)).max() <= 4

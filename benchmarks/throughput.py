@@ -7,6 +7,7 @@ clip, and the difference counts. (Where places are drawn, the longer run alone i
 even, and the start is that of the keyframe mode on the same clip.)
 """
 
+import asyncio
 import random
 import statistics
 import tempfile
@@ -16,13 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.brokers import ServerMissing
 from benchmarks.camera_clips import ALL_INTRA, CLIPS, OBS_LIKE, UNIT_SECONDS, CameraClip, MadeClip, make
 from benchmarks.decode_references import FLOOR, GRAB, PIPE, READ, Reference, ReferenceMissing, cpu_seconds
 from benchmarks.file_watcher import BANK_ROWS, FileWatcher
 from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
+from benchmarks.running import ServiceFailed
+from benchmarks.throughput_live import LiveCost, LivePlan, watch_live
 from benchmarks.watched_files import Account
 
-_FLOOR_LIMIT = 1.15
+ARGUMENTS: Final = {"live": "measure over RTMP alone, with so many streams at once"}
+
+_FLOOR_LIMIT, _LIVE_LIMIT = 1.15, 1.3
 _GRAB_LIMIT, _READ_LIMIT, _SHIPPED_LIMIT = 10.0, 13.0, 5.0
 _INTRA_LIMIT = 2.0
 _INTERVAL_SECONDS = 1.0
@@ -73,6 +79,8 @@ class Plan:
     references: Sequence[Reference]
     floor_rounds: int
     decoding_rounds: int
+    live: LivePlan | None
+    live_modes: Sequence[Mode] = (KEYFRAMES,)
 
 
 @dataclass(slots=True)
@@ -82,6 +90,7 @@ class Measured:
     costs: dict[tuple[CameraClip, str], Cost] = field(default_factory=lambda: defaultdict(Cost))
     missing: dict[str, str] = field(default_factory=dict)
     intra_keyframes: float | None = None
+    live: dict[str, list[LiveCost]] = field(default_factory=lambda: defaultdict(list))
 
     def ratios(self, clip: CameraClip, way: str, reference: str) -> list[float]:
         """Return how many times the cost of `reference` is that of `way`, by trial; empty where one is missing."""
@@ -93,12 +102,8 @@ class Measured:
 
 def measure(options: Options) -> Report:
     """Measure every clip. A quick run takes one clip and all-intra, and the modes that the tightest checks are of."""
-    if options.is_quick:
-        plan = Plan([OBS_LIKE], options.trials or 2, [KEYFRAMES, SHIPPED], [FLOOR, GRAB, READ], 6, 2)
-    else:
-        modes = [KEYFRAMES, SHIPPED, BURSTS, FULL]
-        plan = Plan(CLIPS, options.trials or 3, modes, [FLOOR, PIPE, GRAB, READ], 10, 3)
-    made = make([*plan.clips, ALL_INTRA])
+    plan = _plan(options)
+    made = make([*dict.fromkeys([*plan.clips, OBS_LIKE, ALL_INTRA])])
     settings = {
         "clips": {one.clip.name: one.sha256 for one in made.values()},
         "clip_seconds": UNIT_SECONDS,
@@ -113,13 +118,32 @@ def measure(options: Options) -> Report:
     print_settings("throughput", settings)
     with tempfile.TemporaryDirectory(prefix="stopframe-throughput-") as scratch:
         measured = _measured(plan, made, Path(scratch), random.Random(options.seed))
-    left_out = ["other clips", "modes full and bursts 33 %", PIPE.name] if options.is_quick else []
-    results = list(_results(plan, measured))
+    left_out = []
+    if plan.live is not None and not plan.clips:
+        left_out = ["everything on files"]
+    elif options.is_quick:
+        left_out = ["other clips", "modes full and bursts 33 %", PIPE.name, "live over RTMP (alone: --live 6)"]
+    results = [*_results(plan, measured), *_live_results(measured)]
     return Report("throughput", settings, results, _checks(plan, measured), left_out)
+
+
+def _plan(options: Options) -> Plan:
+    if streams := options.more.get("live"):
+        window_seconds = 12.0 if options.is_quick else 24.0
+        return Plan([], options.trials or 1, [], [], 0, 0, LivePlan(streams, window_seconds), (KEYFRAMES, SHIPPED))
+    if options.is_quick:
+        return Plan([OBS_LIKE], options.trials or 2, [KEYFRAMES, SHIPPED], [FLOOR, GRAB, READ], 10, 2, None)
+    modes, references = [KEYFRAMES, SHIPPED, BURSTS, FULL], [FLOOR, PIPE, GRAB, READ]
+    return Plan(CLIPS, options.trials or 3, modes, references, 20, 3, LivePlan(12, 24.0))
 
 
 def _measured(plan: Plan, made: dict[CameraClip, MadeClip], scratch: Path, draw: random.Random) -> Measured:
     measured = Measured()
+    for number in range(plan.trials if plan.live else 0):
+        for mode in plan.live_modes:
+            _trial_live(plan, mode, made[OBS_LIKE], scratch / f"live-{number}-{mode.rounds}", measured)
+    if not plan.clips:
+        return measured
     with FileWatcher(scratch / "files") as watcher:
         for _ in range(plan.trials):
             for clip in plan.clips:
@@ -141,6 +165,15 @@ def _trial(plan: Plan, made: MadeClip, watcher: FileWatcher, measured: Measured,
         else:
             account = watcher.watch([made.lengthened(way.rounds)], way.sampling, speed=way.speed)
             _note(measured.costs[made.clip, way.name], account, start, way.rounds * UNIT_SECONDS)
+
+
+def _trial_live(plan: Plan, mode: Mode, made: MadeClip, scratch: Path, measured: Measured) -> None:
+    assert plan.live is not None
+    scratch.mkdir()
+    try:
+        measured.live[mode.name].append(asyncio.run(watch_live(plan.live, made.path, mode.sampling, scratch)))
+    except (ServerMissing, ServiceFailed) as error:
+        measured.missing["live"] = str(error)
 
 
 def _watch_keyframes(plan: Plan, made: MadeClip, watcher: FileWatcher, measured: Measured) -> Account:
@@ -197,8 +230,41 @@ def _results(plan: Plan, measured: Measured) -> Iterator[dict[str, Any]]:
             yield row
 
 
+def _live_results(measured: Measured) -> Iterator[dict[str, Any]]:
+    for way, costs in measured.live.items():
+        totals = [1000 * cost.ours.total / cost.stream_seconds for cost in costs]
+        yield {
+            "clip": OBS_LIKE.name,
+            "way": f"live over RTMP: {way}",
+            "streams": costs[0].streams,
+            "cpu_ms_per_s": round(statistics.median(totals), 3),
+            "spread_ms": [round(min(totals), 3), round(max(totals), 3)],
+            "streams_per_core": round(1000 / statistics.median(totals), 1),
+            "times_floor": round(statistics.median(cost.times_floor for cost in costs), 3),
+            **{
+                part: round(
+                    statistics.median(1000 * getattr(cost.ours, part) / cost.stream_seconds for cost in costs), 3
+                )
+                for part in ("readers", "service", "analysis")
+            },
+            "samples_per_s": round(statistics.median(cost.judged / cost.stream_seconds for cost in costs), 3),
+            "floor_ms_per_s": round(statistics.median(1000 * cost.floor / cost.stream_seconds for cost in costs), 3),
+            "idle_service_ms_per_s": round(1000 * statistics.median(cost.idle for cost in costs), 3),
+        }
+
+
 def _checks(plan: Plan, measured: Measured) -> list[Check]:
     checks = []
+    if plan.live is not None:
+        what = "1080p30: CPU per stream-second in keyframe mode live over RTMP, in the floor's"
+        costs = measured.live.get(KEYFRAMES.name)
+        checks.append(
+            at_most(what, statistics.median(cost.times_floor for cost in costs), "times", _LIVE_LIMIT)
+            if costs
+            else not_measured(what, "times", _LIVE_LIMIT, measured.missing.get("live", "it was not run"))
+        )
+    if not plan.clips:
+        return checks
     for height in sorted({clip.height for clip in plan.clips}, reverse=True):
         clips = [clip for clip in plan.clips if clip.height == height]
         name = f"{height}p30"

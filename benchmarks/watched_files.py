@@ -62,6 +62,7 @@ class Account:
     bursts: int = 0
     spikes: int = 0
     keyframes_decoded: int = 0
+    decoding: dict[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
@@ -95,10 +96,16 @@ class _Beats(ReaderFigures):
     def __init__(self, metrics: Metrics) -> None:
         super().__init__(metrics)
         self.keyframes_decoded = 0
+        self.decoding: dict[str, float] = {}
 
     def beat(self, beat: Heartbeat) -> None:
         super().beat(beat)
         self.keyframes_decoded = beat.keyframes_decoded
+        self.decoding = {
+            "keyframes": beat.keyframe_cpu_seconds,
+            "through": beat.through_cpu_seconds,
+            "whole": beat.whole_cpu_seconds,
+        }
 
 
 async def _serve() -> None:
@@ -140,6 +147,7 @@ async def _watched(errand: Errand, config: Config, nursery: Nursery, pool: Analy
         ends=dict(ends),
         bursts=sum(session.figures.bursts for session, _, _ in sessions),
         keyframes_decoded=sum(beats.keyframes_decoded for _, _, beats in sessions),
+        decoding=dict(sum((Counter(beats.decoding) for _, _, beats in sessions), Counter[str]())),
         spikes=sum(session.figures.spikes for session, _, _ in sessions),
     )
 

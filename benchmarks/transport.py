@@ -54,19 +54,23 @@ class TransportWriter:
             packets += self._section(pid, 0x02, number, body)
         return packets
 
-    def pes(self, pid: int, payload: bytes, at_seconds: float, *, is_keyframe: bool = False) -> bytes:
-        """Return the TS packets of one PES packet with a PTS; the clock's track gets a PCR, too."""
-        stamp = round(at_seconds * TIMESTAMP_HZ)
+    def pes(
+        self, pid: int, payload: bytes, at_seconds: float, *, is_keyframe: bool = False, has_time: bool = True
+    ) -> bytes:
+        """Return the TS packets of one PES packet with a PTS, or without; the clock's track gets a PCR, too."""
+        stamp = round(at_seconds * TIMESTAMP_HZ) % 2**33
         kind = self._tracks[pid].kind
         length = len(payload) + 8 if kind != H264 and len(payload) + 8 < 65536 else 0
-        header = b"\0\0\1" + bytes([_STREAM_IDS[kind]]) + length.to_bytes(2, "big") + b"\x80\x80\x05"
+        flags = b"\x80\x80\x05" if has_time else b"\x80\x00\x00"
+        header = b"\0\0\1" + bytes([_STREAM_IDS[kind]]) + length.to_bytes(2, "big") + flags
         field = b""
         if pid == self._clock_pid or is_keyframe:
             field = bytes([(0x40 if is_keyframe else 0) | (0x10 if pid == self._clock_pid else 0)])
             if pid == self._clock_pid:
                 field += (stamp << 15 | 0x3F << 9).to_bytes(6, "big")
         # Decoders want a picture some time after its clock reference.
-        return self._packets(pid, header + _timestamp(stamp + TIMESTAMP_HZ // 10) + payload, field)
+        time = _timestamp((stamp + TIMESTAMP_HZ // 10) % 2**33) if has_time else b""
+        return self._packets(pid, header + time + payload, field)
 
     def _section(self, pid: int, table: int, number: int, body: bytes) -> bytes:
         head = (0xB000 | len(body) + 9).to_bytes(2, "big") + number.to_bytes(2, "big") + b"\xc1\x00\x00"

@@ -28,6 +28,8 @@ _OPTIONS = {
     # What a first frame waits for. With the defaults a video-only stream is probed for five seconds, in vain.
     "analyzeduration": "500000",
     "fpsprobesize": "0",
+    # Of a publisher who sends no times 50 packets would be waited for, which takes a slow one longer than opening may.
+    "max_ts_probe": "3",
     "max_streams": str(MAX_STREAMS),
     "codec_whitelist": _PROBED,
 }

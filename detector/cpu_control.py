@@ -26,8 +26,14 @@ ROUND_SECONDS = 1.0
 _SOONEST_SECONDS = 0.2
 """However many hints come, the next round is no sooner."""
 
-_TYPICAL_ROUNDS = 5
+_TYPICAL_ROUNDS = 10
 """What a stream costs on the whole is worked out so often."""
+
+_CALM_ROUNDS = 4
+"""While nobody is short of anything a plan is made so often."""
+
+_CALM_BELOW = 0.7
+"""Part of the budget."""
 
 _MARGIN = 1.1
 """What a newcomer needs must be there with so much to spare: nobody who was let in has to go again."""
@@ -119,7 +125,7 @@ class CpuControl:
         self._plan = Plan()
         self._demands: dict[str, Demand] = {}
         self._typical = Costs()
-        self._rounds = 0
+        self._rounds = self._typical_due = 0
         self._is_short = False
         self._refused_told = 0
         self._soon = asyncio.Event()
@@ -137,12 +143,17 @@ class CpuControl:
 
     async def look(self) -> None:
         """One round: gather what everything costs, plan, give the rations, and let in who there is room for."""
-        now, limits, sessions = self._clock(), self._limits(), self._sessions()
+        now, limits, sessions = self._clock(), self._limits(), list(self._sessions())
         self.hints.end(now)
         self.hints.keep_only(session.stream_id for session in sessions)
         watched = [session for session in sessions if self.admission.is_watched(session)]
-        self._note_typical(watched)
         budget = self._note_use(watched, limits, now)
+        for session in watched:
+            await session.orders.catch_up()
+        self._rounds += 1
+        if self._is_calm(watched) and self._rounds % _CALM_ROUNDS:
+            return
+        self._note_typical(watched)
         demands = [self._demand(session) for session in watched]
         self._easing.keep_only({*(each.stream for each in demands), *self.admission.kept})
         plan = self._easing.plan(demands, budget / self._correction(watched), limits.floor_seconds, now)
@@ -200,11 +211,17 @@ class CpuControl:
 
     # Gathering
 
+    def _is_calm(self, watched: Collection[StreamSession]) -> bool:
+        """Whether there is so much room, and so little news, that a new plan would say what the last one said."""
+        use, news = self.use, len(self.hints) or self.admission.refused or len(watched) != len(self._demands)
+        has_room = use.readers + use.analysis + use.service < _CALM_BELOW * use.budget
+        return has_room and not news and not self._is_short
+
     def _note_typical(self, watched: Collection[StreamSession]) -> None:
-        if self._rounds % _TYPICAL_ROUNDS == 0:
+        if self._rounds >= self._typical_due:
             measured = [session for session in watched if session.meter.is_measured]
             self._typical = typical(self._costs(session) for session in measured)
-        self._rounds += 1
+            self._typical_due = self._rounds + _TYPICAL_ROUNDS
 
     def _note_use(self, watched: Collection[StreamSession], limits: CpuLimits, now: float) -> float:
         """What streams may take now, in CPU seconds a second."""
@@ -252,12 +269,13 @@ class CpuControl:
         session.meter.expected = predicted(self._demands[session.stream_id], ration)
         if ration != session.orders.ration:
             await session.give(ration)
+        if not ration.is_close and not session.orders.has_looks:
+            return
         until = closer_until(self.hints.of(session.stream_id)) if ration.is_close else None
         if until is None:
             await session.orders.end_look(Why.HINT)
         elif until != session.orders.until(Why.HINT):
             await session.orders.look(Why.HINT, session.settings.rank.hint_interval_seconds, until)
-        await session.orders.catch_up()
 
     def _take_in(self, newcomer: Newcomer) -> None:
         """While others are short, a newcomer begins at the floor: what it takes beyond that is given in time."""

@@ -62,6 +62,9 @@ class Easing:
     def _move(self, demand: Demand, worst: Ration, best: Ration, floor_seconds: float, now: float) -> Ration:
         """At most `worst`, which just fits, and at least `best` sooner or later, which fits well."""
         given = self._given.setdefault(demand.stream, _Given(worst))
+        if given.ration == worst and worst == best:
+            given.room_since = math.inf
+            return worst
         held = _least(given.ration, worst, demand)
         held = replace(held, is_close=worst.is_close and (given.ration.is_close or best.is_close))
         if _least(held, best, demand) == best or held == best:

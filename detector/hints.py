@@ -84,7 +84,8 @@ class Hints:
 
     def of(self, stream: str) -> tuple[Hint, ...]:
         """Those that hold for one stream, the strongest first."""
-        return tuple(sorted(self._hints.get(stream, []), key=lambda each: (-each.score, -each.until)))
+        hints = self._hints.get(stream)
+        return () if hints is None else tuple(sorted(hints, key=lambda each: (-each.score, -each.until)))
 
     def _put(self, stream: str, hints: list[Hint]) -> None:
         self._count += len(hints) - len(self._hints.get(stream, []))

@@ -8,6 +8,7 @@ anybody.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
+from functools import cache
 
 from streams.sampling import SamplingMode, SamplingSettings
 
@@ -119,19 +120,20 @@ class Demand:
     costs: Costs
     is_spikes_blind: bool = False
     hint_score: float = 0.0
+    full: Ration = field(init=False)
+    """What it gets while there is room."""
+
+    def __post_init__(self) -> None:
+        """Work out `full`, which is asked for often."""
+        settings = self.settings
+        is_blind = self.is_spikes_blind and settings.mode is not SamplingMode.KEYFRAMES
+        share = max(settings.burst_share, self.rank.blind_burst_share) if is_blind else settings.burst_share
+        object.__setattr__(self, "full", Ration(share, settings.spikes, is_close=self.hint_score > 0.0))
 
     @property
     def tier(self) -> Risk:
         """Where it stands: a hint that asks for decoding through asks for the highest tier, too."""
         return Risk.HIGH if self.hint_score > 0.0 else self.rank.risk
-
-    @property
-    def full(self) -> Ration:
-        """What it gets while there is room."""
-        settings = self.settings
-        is_blind = self.is_spikes_blind and settings.mode is not SamplingMode.KEYFRAMES
-        share = max(settings.burst_share, self.rank.blind_burst_share) if is_blind else settings.burst_share
-        return Ration(share, settings.spikes, is_close=self.hint_score > 0.0)
 
 
 def predicted(demand: Demand, ration: Ration) -> float:
@@ -196,12 +198,17 @@ class _Row:
 
     demand: Demand
     costs: Costs
+    full: Ration
     usual_share: float
-    full_share: float
     share: float
     spikes: bool
     is_close: bool
     slowed_to_seconds: float = 0.0
+
+    @property
+    def ration(self) -> Ration:
+        ration = Ration(self.share, self.spikes, self.slowed_to_seconds, self.is_close)
+        return self.full if ration == self.full else ration
 
     @property
     def extra(self) -> float:
@@ -226,17 +233,15 @@ class _Chain:
 
     def plan(self, budget: float) -> Plan:
         """What it has come to."""
-        rations = {
-            row.demand.stream: Ration(row.share, row.spikes, row.slowed_to_seconds, row.is_close) for row in self._rows
-        }
+        rations = {row.demand.stream: row.ration for row in self._rows}
         at_floor = sum(row.costs.reading + _looking(row.costs, self._floor_seconds) for row in self._rows)
         cores = self._total()
         return Plan(rations, cores, at_floor, fits=cores <= budget + _NOTHING)
 
     def shrink_blind_bursts(self, budget: float) -> None:
         """Take the extra bursts back, as far as needed."""
-        if any(row.full_share > row.usual_share for row in self._rows):
-            self._shrink(budget, lambda row, part: part * row.full_share + (1.0 - part) * row.usual_share)
+        if any(row.full.burst_share > row.usual_share for row in self._rows):
+            self._shrink(budget, lambda row, part: part * row.full.burst_share + (1.0 - part) * row.usual_share)
 
     def shrink_bursts(self, budget: float) -> None:
         """Take the usual bursts back, as far as needed."""
@@ -244,12 +249,15 @@ class _Chain:
 
     def _shrink(self, budget: float, share: Callable[[_Row, float], float]) -> None:
         without = self.cores - sum(row.extra for row in self._rows)
-        for step in range(SHARE_STEPS - 1, -1, -1):
+        for step in (0, *range(SHARE_STEPS - 1, 0, -1)):  # mostly either nothing is left, or a little is taken
             for row in self._rows:
                 row.share = share(row, step / SHARE_STEPS)
             self.cores = without + sum(row.extra for row in self._rows)
-            if self.cores <= budget:
+            if (self.cores > budget) == (step == 0):
                 return
+        for row in self._rows:
+            row.share = share(row, 0.0)
+        self.cores = without + sum(row.extra for row in self._rows)
 
     def drop_spikes(self, budget: float) -> None:
         """Look for spikes no more, stream by stream."""
@@ -277,6 +285,12 @@ class _Chain:
         Reading does not count: whoever only sends much is not helped by being looked at less.
         """
         rows = [row for row in self._rows if row.demand.tier is tier and not row.is_close]
+        at_floor = sum(_looking(row.costs, self._floor_seconds) for row in rows)
+        if self.cores - sum(_looking(row.costs, 0.0) for row in rows) + at_floor > budget:
+            for row in rows:
+                row.slowed_to_seconds = self._floor_seconds
+            self.cores = self._total()
+            return
         steps = [step for number, row in enumerate(rows) for step in self._steps(number, row)]
         for dearness, number, step, cheaper in sorted(steps, key=lambda each: (-each[0], each[1], each[2])):
             rows[number].slowed_to_seconds = slow_step(rows[number].demand, step, self._floor_seconds)
@@ -287,8 +301,9 @@ class _Chain:
     def _steps(self, number: int, row: _Row) -> Iterator[tuple[float, int, int, float]]:
         """What each step saves: what looking costs before it, whose it is, which it is, and what it costs after it."""
         before = _looking(row.costs, 0.0)
-        for step in range(SLOW_STEPS + 1):
-            after = _looking(row.costs, slow_step(row.demand, step, self._floor_seconds))
+        steps = _slow_steps(row.demand.settings.detect_within_seconds, self._floor_seconds)
+        for step, seconds in enumerate(steps):
+            after = _looking(row.costs, seconds)
             yield before, number, step, after
             before = after
 
@@ -297,14 +312,20 @@ class _Chain:
 
 
 def _row(demand: Demand) -> _Row:
-    full, usual = demand.full, demand.settings.burst_share
-    return _Row(demand, demand.costs, usual, full.burst_share, full.burst_share, full.spikes, full.is_close)
+    full = demand.full
+    return _Row(demand, demand.costs, full, demand.settings.burst_share, full.burst_share, full.spikes, full.is_close)
 
 
 def slow_step(demand: Demand, step: int, floor_seconds: float) -> float:
     """How far apart analysed frames may lie at a step: at 0 what is promised anyway, at `SLOW_STEPS` the floor."""
-    begins = min(demand.settings.detect_within_seconds, floor_seconds)
-    return floor_seconds if step >= SLOW_STEPS else begins * (floor_seconds / begins) ** (step / SLOW_STEPS)
+    return _slow_steps(demand.settings.detect_within_seconds, floor_seconds)[step]
+
+
+@cache
+def _slow_steps(within_seconds: float, floor_seconds: float) -> tuple[float, ...]:
+    begins = min(within_seconds, floor_seconds)
+    steps = [begins * (floor_seconds / begins) ** (step / SLOW_STEPS) for step in range(SLOW_STEPS)]
+    return (*steps, floor_seconds)
 
 
 def typical(costs: Iterable[Costs]) -> Costs:

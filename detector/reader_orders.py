@@ -49,6 +49,7 @@ class ReaderOrders:
         self._clock = clock
         self._reader: Reader | None = None
         self._told = sampling
+        self._is_told = True
         self._looks: dict[Why, _Look] = {}
         self._told_look = _NONE
 
@@ -61,6 +62,11 @@ class ReaderOrders:
     def is_close(self) -> bool:
         """Whether the stream is decoded through for more than its sampling asks for."""
         return self._look != _NONE
+
+    @property
+    def has_looks(self) -> bool:
+        """Whether any closer look was asked for and not ended, though its time may be over."""
+        return bool(self._looks)
 
     def until(self, why: Why) -> float:
         """Until when a closer look lasts; minus infinity if there is none."""
@@ -103,17 +109,19 @@ class ReaderOrders:
 
     async def catch_up(self) -> None:
         """Tell what could not be told, and of the look that holds after a denser one."""
-        await self._tell_sampling()
-        await self._tell_look()
+        if not self._is_told:
+            await self._tell_sampling()
+        if self._looks:
+            await self._tell_look()
 
     async def _tell_sampling(self) -> bool:
         wanted = self.sampling
         if self._reader is None or wanted == self._told:
             return True
-        if not await self._reader.adjust(wanted):
-            return False
-        self._told = wanted
-        return True
+        self._is_told = await self._reader.adjust(wanted)
+        if self._is_told:
+            self._told = wanted
+        return self._is_told
 
     @property
     def _look(self) -> _Look:

@@ -16,6 +16,7 @@ from typing import Self
 import structlog
 
 from detector.analysis import messages
+from detector.analysis.channel import Channel, open_channel
 from detector.analysis.line import Line, Waiting
 from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
 from models.banks import CANARY_BANK
@@ -66,6 +67,7 @@ class _Slot:
     """One place for a process: what is known of the process that fills it now."""
 
     index: int
+    channel: Channel | None = None
     ready: WorkerReady | None = None
     bank_generation: int = -1
     stage: str = ""
@@ -80,7 +82,7 @@ class AnalysisPool:
         self._settings = settings
         self._clock = clock
         self._queue = Line()
-        self._wake = asyncio.Event()
+        self._resting: list[Channel] = []
         self._first_ready = asyncio.Event()
         self._nursery = Nursery(entry="detector.analysis.worker:main")
         self._slots = [_Slot(index) for index in range(settings.workers)]
@@ -174,7 +176,8 @@ class AnalysisPool:
     def reload_banks(self) -> None:
         """Make every process take up the banks as they are on disk now, between two frames."""
         self._bank_generation += 1
-        self._wake.set()
+        while self._resting:
+            self._resting.pop().wake()
 
     async def inspect(
         self, frame: Frame, *, deadline_at: float, every_tier: bool = False, stream: str = "", risk: int = 0
@@ -188,7 +191,7 @@ class AnalysisPool:
         self._queue.put(entry)
         while len(self._queue) > self._settings.queue_limit:  # by more than one where the limit was lowered
             self._drop(self._queue.take_least_wanted(), "overload")
-        self._wake.set()
+        self._wake_one()
         return await entry.done
 
     async def inspect_canary(self, frame: Frame, process: int, *, deadline_at: float) -> Inspection:
@@ -201,7 +204,8 @@ class AnalysisPool:
         if slot.canary is not None:
             self._drop(slot.canary, "stale")
         slot.canary = entry = Waiting(deadline_at, self._number(), frame, self._promise(), is_canary=True)
-        self._wake.set()
+        if slot.channel is not None:
+            slot.channel.wake()
         try:
             async with asyncio.timeout(deadline_at - self._clock()):
                 return await entry.done
@@ -238,15 +242,15 @@ class AnalysisPool:
             was_ready = False
             try:
                 async with await self._nursery.spawn() as child:
-                    reader, writer = await asyncio.open_connection(sock=child.socket, limit=messages.TEXT_LIMIT_BYTES)
-                    with contextlib.closing(writer):
-                        await self._set_up(slot, reader, writer)
+                    with contextlib.closing(await open_channel(child.socket)) as channel:
+                        await self._set_up(slot, channel)
                         was_ready = True
-                        await self._serve(slot, reader, writer)
+                        await self._serve(slot, channel)
             except (OSError, EOFError, AnalysisProtocolError, NurseryBroken, TimeoutError, _WorkerHung) as error:
                 self._note_loss(slot, error)
             finally:
-                slot.ready = None
+                slot.ready = slot.channel = None
+                self._wake_one()  # for the frame that it may have been woken for
             if not was_ready:  # a process that cannot start would else be started in a tight loop
                 await asyncio.sleep(_RESTART_PAUSE_SECONDS)
 
@@ -265,47 +269,47 @@ class AnalysisPool:
             self._quarantined.add(model)
             log.warning("analysis.model_quarantined", model=model, losses=len(streams))
 
-    async def _set_up(self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _set_up(self, slot: _Slot, channel: Channel) -> None:
         setup = self._settings.setup
         models = tuple(model for model in setup.models if model.name not in self._quarantined)
         slot.bank_generation = self._bank_generation
-        writer.write(messages.pack_setup(replace(setup, models=models)))
+        slot.channel = channel
+        channel.send(messages.pack_setup(replace(setup, models=models)))
         async with asyncio.timeout(_START_TIMEOUT_SECONDS):
-            slot.ready = messages.parse_ready(await self._answer(slot, reader, Kind.READY))
+            slot.ready = messages.parse_ready(await self._answer(slot, channel, Kind.READY))
         self._first_ready.set()
 
-    async def _serve(self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, slot: _Slot, channel: Channel) -> None:
         while True:
             if slot.bank_generation != self._bank_generation:
-                await self._reload(slot, reader, writer)
+                await self._reload(slot, channel)
             entry = self._next_entry(slot)
             if entry is None:
-                self._wake.clear()
-                await self._idle(slot, reader)
+                await self._rest(channel)
             else:
-                await self._inspect_one(slot, reader, writer, entry)
+                await self._inspect_one(slot, channel, entry)
 
-    async def _idle(self, slot: _Slot, reader: asyncio.StreamReader) -> None:
+    async def _rest(self, channel: Channel) -> None:
         """Wait for work; raise `EOFError` at once if the process dies meanwhile, so that a fresh one is warm soon."""
-        work = asyncio.create_task(self._wake.wait(), name=f"analysis[{slot.index}].work")
-        gone = asyncio.create_task(reader.read(1), name=f"analysis[{slot.index}].gone")
+        self._resting.append(channel)
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                raise EOFError
+            await channel.rest()
         finally:
-            work.cancel()
-            gone.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
+            if channel in self._resting:
+                self._resting.remove(channel)
 
-    async def _inspect_one(
-        self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: Waiting
-    ) -> None:
+    def _wake_one(self) -> None:
+        """Have one process that rests look for work; those that work look when they are done."""
+        while self._queue and self._resting:
+            if self._resting.pop().wake():
+                return
+
+    async def _inspect_one(self, slot: _Slot, channel: Channel, entry: Waiting) -> None:
         entry.attempts += 1
         slot.stream = entry.stream
         try:
-            writer.write(messages.pack_inspect(entry.number, entry.frame, every_tier=entry.every_tier))
-            number, inspection = messages.parse_result(await self._answer(slot, reader, Kind.RESULT))
+            channel.send(messages.pack_inspect(entry.number, entry.frame, every_tier=entry.every_tier))
+            number, inspection = messages.parse_result(await self._answer(slot, channel, Kind.RESULT))
             if number != entry.number:
                 raise AnalysisProtocolError("an answer to another frame")
         except BaseException:
@@ -323,23 +327,22 @@ class AnalysisPool:
         is_notorious = self._losses.get(entry.stream, 0) >= QUARANTINE_AFTER
         if entry.attempts < _MAX_ATTEMPTS and not entry.is_canary and not is_notorious:
             self._queue.put(entry)
-            self._wake.set()
+            self._wake_one()
         else:
             self._drop(entry, "crash")
 
-    async def _reload(self, slot: _Slot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _reload(self, slot: _Slot, channel: Channel) -> None:
         slot.bank_generation = self._bank_generation
-        writer.write(messages.pack_reload(self._settings.setup.bank_limits))
-        slot.ready = messages.parse_ready(await self._answer(slot, reader, Kind.RELOADED))
+        channel.send(messages.pack_reload(self._settings.setup.bank_limits))
+        slot.ready = messages.parse_ready(await self._answer(slot, channel, Kind.RELOADED))
 
-    async def _answer(self, slot: _Slot, reader: asyncio.StreamReader, wanted: Kind) -> bytes:
+    async def _answer(self, slot: _Slot, channel: Channel, wanted: Kind) -> bytes:
         """Return the body of the next `wanted` message, noting stages on the way; each step has the model's time."""
         limit = self._settings.model_timeout_seconds if wanted is Kind.RESULT else _START_TIMEOUT_SECONDS
         while True:
             try:
                 async with asyncio.timeout(limit):
-                    kind, length = messages.parse_header(await reader.readexactly(messages.HEADER.size))
-                    body = await reader.readexactly(length)
+                    kind, body = await channel.receive()
             except TimeoutError as error:
                 raise _WorkerHung(slot.stage) from error
             if kind is Kind.STAGE:

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from detector.analysis.channel import Channel
 from detector.analysis.messages import Kind, ModelSetup, WorkerSetup
 from detector.analysis.pool import AnalysisPool, FrameDropped, PoolSettings
 from detector.cards import synthetic_card
@@ -228,9 +229,9 @@ async def test_one_hostile_stream_takes_no_model_out_for_everybody(
     async with pool_of(tmp_path, model_timeout=0.3, models=("standin-cards",)) as pool:
         answer = pool._answer
 
-        async def ends_its_process(slot: Any, reader: asyncio.StreamReader, wanted: Kind) -> bytes:
+        async def ends_its_process(slot: Any, channel: Channel, wanted: Kind) -> bytes:
             if slot.stream in ("", "GOOD"):
-                return await answer(slot, reader, wanted)
+                return await answer(slot, channel, wanted)
             slot.stage = "model:standin-cards"
             raise EOFError
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streams.claims import CLAIMS
 from streams.costs import Costs, Purpose
-from streams.frame import PICTURE_SIDE, PLANE_SIDE
+from streams.frame import MAX_SIDE, PICTURE_SIDE, PLANE_SIDE
 from streams.source import AnyPacket, is_too_large
 
 PLANE_INTERPOLATION = Interpolation.AREA
@@ -31,6 +31,9 @@ On the way its colours have half the columns, as they have in libav's own scalin
 computation either way is off by 1.2 grey levels in luma and by 4.5 in colour.
 """
 
+_WIDEST_PIXELS = 4.0
+"""Nobody shows pixels that are wider or higher than that; H.264 names 160:99 as its widest but for 2:1 (table E-1)."""
+
 BROKEN = (FFmpegError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What hostile bytes raise: the binding turns many of libav's surprises into errors that are none of libav's."""
 
@@ -39,7 +42,7 @@ BROKEN = (FFmpegError, ArithmeticError, AttributeError, LookupError, TypeError, 
 class Pixels:
     """One frame in fixed size: `plane` (64, 64) uint8 full-range luma, `picture` (256, 256, 3) uint8 RGB.
 
-    `width` and `height` are the frame's own, in pixels, after rotation.
+    `width` and `height` are the frame's own, in pixels, as it is shown: widened as its pixels are, then rotated.
     """
 
     plane: NDArray[np.uint8]
@@ -77,16 +80,20 @@ class PixelReader:
             frame = self._to_small.reformat(frame, format="yuv422p", **size)
         return self._to_picture.reformat(frame, format="rgb24", **size)
 
-    def pixels(self, frame: VideoFrame, rotation_degrees: int = 0) -> Pixels:
-        """Return both sizes of `frame`, turned by `rotation_degrees` counterclockwise."""
+    def pixels(self, frame: VideoFrame, rotation_degrees: int = 0, pixel_aspect: float = 1.0) -> Pixels:
+        """Return both sizes of `frame`, turned by `rotation_degrees` counterclockwise.
+
+        Its pixels are `pixel_aspect` times as wide as they are high: that makes `width` what is shown.
+        """
         small = self._picture(frame)
         picture = _rows(small, PICTURE_SIDE, PICTURE_SIDE * 3).reshape(PICTURE_SIDE, PICTURE_SIDE, 3)
         is_sideways = _quarter_turns(rotation_degrees) % 2 == 1
+        shown_width = min(max(1, round(frame.width * pixel_aspect)), MAX_SIDE)
         return Pixels(
             plane=self.plane(frame, rotation_degrees),
             picture=_turned(picture, rotation_degrees),
-            width=frame.height if is_sideways else frame.width,
-            height=frame.width if is_sideways else frame.height,
+            width=frame.height if is_sideways else shown_width,
+            height=shown_width if is_sideways else frame.height,
         )
 
 
@@ -112,6 +119,7 @@ class Decoder:
         self._alone: VideoCodecContext = stream.codec_context
         self._through: VideoCodecContext | None = None
         self._rotation_degrees = 0
+        self._track_aspect = stream.sample_aspect_ratio
         self._errors = 0
         self._pixel_reader = PixelReader()
         self._limit(self._alone)
@@ -185,7 +193,7 @@ class Decoder:
     def pixels(self, frame: VideoFrame) -> Pixels | None:
         """Return both sizes of `frame`; None, counted in `errors`, if it is of a kind that cannot be scaled."""
         try:
-            return self._pixel_reader.pixels(frame, self._rotation(frame))
+            return self._pixel_reader.pixels(frame, self._rotation(frame), self._pixel_aspect())
         except BROKEN:
             self._errors += 1
             return None
@@ -193,6 +201,11 @@ class Decoder:
     def _rotation(self, frame: VideoFrame) -> int:
         # A container's display matrix reaches only frames of the context that was made from its track.
         return frame.rotation or self._rotation_degrees
+
+    def _pixel_aspect(self) -> float:
+        """How wide pixels are by the codec's word, else the container's; frames do not say."""
+        aspect = (self._through or self._alone).sample_aspect_ratio or self._track_aspect
+        return 1.0 if not aspect else min(max(float(aspect), 1 / _WIDEST_PIXELS), _WIDEST_PIXELS)
 
     def _new_context(self) -> VideoCodecContext:
         context = CodecContext.create(self._codec, "r")

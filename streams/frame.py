@@ -50,8 +50,8 @@ class Frame:
     claim: evidence, never a schedule.
 
     `plane` is 64x64 uint8 full-range luma, row-major. `picture` is 256x256 RGB, uint8, row-major.
-    `width` and `height` are those of the decoded frame, in pixels, after rotation. `track` counts the video tracks of
-    the source from 0: any of them may be what a viewer watches.
+    `width` and `height` are those of the frame as it is shown, in pixels, after rotation. `track` counts the video
+    tracks of the source from 0: any of them may be what a viewer watches.
     """
 
     sequence: int

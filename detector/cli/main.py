@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from detector.cli import demo, hashes, models, operate, report, run, scan
+from detector.cli import demo, hashes, models, operate, plan, report, run, scan
 from detector.cli.output import CommandFailed, note
 from detector.logs import catch_faults
 
@@ -47,6 +47,7 @@ app.command("run")(run.run)
 app.command("check")(run.check)
 app.command("reload")(run.reload)
 app.command("scan")(scan.scan)
+app.command("plan")(plan.plan)
 app.add_typer(hashes.app, name="hashes")
 app.add_typer(models.app, name="models")
 app.command("health")(operate.health)

@@ -52,7 +52,7 @@ async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_q
     at_once = config.analysis.worker_count
     async with contextlib.AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(Nursery("streams.reader:main", silences_children=True))
-        pool = await stack.enter_async_context(_pool(config, at_once * FRAMES_AT_ONCE))
+        pool = await stack.enter_async_context(analysis_pool(config, at_once * FRAMES_AT_ONCE))
         _refuse_half_a_look(config, pool)
         bar = stack.enter_context(
             progress("scan", len(media), is_quiet=is_quiet or len(media) == 1 or sys.stdout.isatty())
@@ -80,7 +80,8 @@ async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_q
     return 1 if any(outcome.has_found for outcome in outcomes) else 0
 
 
-def _pool(config: Config, frames: int) -> "AnalysisPool":
+def analysis_pool(config: Config, frames: int) -> "AnalysisPool":
+    """The configured analysis, with room for so many frames to wait; `CommandFailed` where a model is refused."""
     from detector.analysis.pool import AnalysisPool
     from detector.analysis.setup import ModelRefused, load_manifests, pool_settings
 

@@ -111,6 +111,8 @@ class MetricSeries:
             ["part"],
             registry=self._registry,
         )
+        for part in ("readers", "analysis", "service"):
+            self.cpu_cores.labels(part)
         self.cpu_budget = self._gauge("cpu_budget_cores", "CPU seconds a second that sampling.max_cpu allows.")
         self.slowed_streams = self._gauge(
             "slowed_streams", "Live streams looked at later than detect_within for want of CPU time now."

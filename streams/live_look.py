@@ -170,11 +170,15 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         """Look at the last frame before the end, if nobody has: it may stay on viewers' screens for long."""
         self._decode_ring()
         held_back = self._decoder.finish_through()
-        for frame in held_back:
-            if self._unseen is not None:
-                self._unseen = (frame, self._unseen[1])
+        arrived_at = self._sampler.analysed_at
+        if held_back and self._unseen is not None:
+            arrived_at = self._unseen[1]
+            self._unseen = (held_back[-1], arrived_at)
+        # At a frame in ten seconds each of them was on screen for long.
+        if held_back and self._whole is None and self._sampler.keeps_promise:
+            self._whole = WholeGop(self._decoder, self._output, arrived_at)
         if self._whole is not None:
-            self._whole.show(held_back, self._sampler.analysed_at)
+            self._whole.show(held_back, arrived_at)
             self._whole.hand_over()
             self._whole = None
         self._look_at_unseen()

@@ -32,7 +32,8 @@ def packets_of(clip: HiddenClip) -> list[av.Packet]:
 
 def new_decoder() -> Decoder:
     """A decoder of a track that nobody decoded before."""
-    track = SimpleNamespace(codec_context=av.CodecContext.create("h264", "r"), time_base=Fraction(1, 90000))
+    context = av.CodecContext.create("h264", "r")
+    track = SimpleNamespace(codec_context=context, time_base=Fraction(1, 90000), sample_aspect_ratio=None)
     return Decoder(track, 1 << 24)
 
 

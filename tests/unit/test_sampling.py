@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.frame import MAX_BURST_FRAMES, SampleReason
-from streams.gop import PACKET_OVERHEAD_BYTES, GopRing
+from streams.gop import PACKET_OVERHEAD_BYTES, GopRing, RingBudget
 from streams.live_look import LiveLook
 from streams.sampling import MediaClock, Sampler, SamplingMode, SamplingSettings, ScanSampler
 from streams.whole_gop import Output
@@ -80,7 +80,7 @@ class Watched:
 
     sampling: SamplingSettings
     seed: int = 1
-    ring_limit_bytes: int = 1 << 24
+    ring_limit: int | RingBudget = 1 << 24
     now: float = 0.0
     arrivals: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Watched:
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(self.sampling, random.Random(self.seed).random)
-        self.ring: GopRing[FakePacket] = GopRing(self.ring_limit_bytes)
+        self.ring: GopRing[FakePacket] = GopRing(self.ring_limit)
         output: Output[int, Sample] = Output(self._emit, self._keep, self._hand_over)
         self.look: LiveLook[FakePacket, int, Sample] = LiveLook(self.sampler, self.ring, self.decoder, output)
 
@@ -102,9 +102,9 @@ class Watched:
     def _hand_over(self, samples: list[Sample]) -> None:
         self.bursts.append([(frame, arrived_at, self.now, reason) for frame, arrived_at, _, reason in samples])
 
-    def take(self, at: float, kind: str) -> None:
+    def take(self, at: float, kind: str, size: int = 0) -> None:
         """Let a packet arrive: `K` a keyframe, `R` flagged as one without being one, `S` a spike, `P` any other."""
-        packet = FakePacket(len(self.arrivals), kind in "KR", kind == "K", 1000 if kind in "KS" else 100)
+        packet = FakePacket(len(self.arrivals), kind in "KR", kind == "K", size or (1000 if kind in "KS" else 100))
         self.arrivals.append(at)
         self.now = at
         self.look.take(packet, at)
@@ -203,7 +203,7 @@ def test_sampler_whenever_packets_arrive_keeps_its_promise(
 @pytest.mark.parametrize("ring_limit", [4 * PACKET_OVERHEAD_BYTES, 1 << 24])
 def test_last_frame_before_a_pause_is_looked_at_without_another_packet(ring_limit: int) -> None:
     """Whether it lies in the ring or was decoded, it is sampled at once, once, and each frame that comes is decoded."""
-    watched = Watched(SamplingSettings(), ring_limit_bytes=ring_limit).play("KPPPP", rate=10)
+    watched = Watched(SamplingSettings(), ring_limit=ring_limit).play("KPPPP", rate=10)
     for at in (2.4, 4.4):
         watched.pause(at)
     assert [(number, now) for number, _, now, _ in watched.samples][-1] == (4, 2.4)
@@ -452,12 +452,28 @@ def test_false_keyframe_beside_a_true_one_does_not_blind() -> None:
 
 def test_ring_when_it_overflows_is_decoded_and_not_forgotten() -> None:
     """A GOP beyond the memory limit is decoded through from its first packet on, and counted."""
-    watched = Watched(SamplingSettings(), ring_limit_bytes=20 * (100 + PACKET_OVERHEAD_BYTES))
+    watched = Watched(SamplingSettings(), ring_limit=20 * (100 + PACKET_OVERHEAD_BYTES))
     watched.play(gops(60, 3))
 
     assert watched.ring.overflows >= 1
     assert watched.decoder.through[:60] == list(range(60))
     assert SampleReason.DECODE_THROUGH in {reason for *_, reason in watched.samples}
+
+
+@pytest.mark.parametrize("detect_within", [3.0, 10.0])
+def test_packets_of_4k_stay_within_the_memory_limit_and_none_is_forgotten(detect_within: float) -> None:
+    """Twenty-second GOPs at 40 Mb/s, on four tracks that share 16 MiB, are decoded packet by packet, in time."""
+    budget = RingBudget(16 << 20)
+    tracks = [Watched(SamplingSettings(detect_within), seed, budget) for seed in range(4)]
+    for number in range(1200):
+        for track in tracks:
+            track.take(number / 30, "P" if number % 600 else "K", size=40_000_000 // 8 // 30)
+        assert budget.held_bytes <= 16 << 20
+
+    for track in tracks:
+        assert track.decoder.through == list(range(1200))
+        assert all(later - earlier <= detect_within for earlier, later in pairwise(track.sampled_at))
+    assert sum(track.ring.overflows for track in tracks) > 0
 
 
 def test_keyframes_mode_never_decodes_through() -> None:

@@ -60,7 +60,7 @@ def told(seen: Seen) -> list[tuple[float, TimeFault]]:
     return [(at, fault) for at, beat in seen.beats if (fault := times.beat(beat)) is not None]
 
 
-@pytest.mark.parametrize("seconds", [9.0, pytest.param(20.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [8.0, pytest.param(20.0, marks=pytest.mark.slow)])
 async def test_sampling_goes_by_arrival_and_false_times_are_told(nursery: Nursery, seconds: float) -> None:
     """Slow, jumping, missing or random times: a sample nearly each second all the same, and the fault told in five."""
     async with asyncio.timeout(seconds + 10.0):

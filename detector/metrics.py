@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client import CollectorRegistry, Histogram, Metric, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -65,6 +65,9 @@ class Metrics:
         self._series = MetricSeries(self._registry)
         self._log_lines_counted = 0
         self._stages, self._models, self._causes = _Words(), _Words(), _Words(DropCause)
+        # What each frame moves, looked up once: the library takes as long to find a series as to add to it.
+        self._of_stage: dict[str, Histogram] = {}
+        self._of_reason = {reason: self._series.samples.labels(reason.value) for reason in SampleReason}
         self._signal_kinds, self._blind_causes = _Words(("hash", "class", "blind")), _Words()
 
     def expose(self) -> tuple[bytes, str]:
@@ -81,7 +84,11 @@ class Metrics:
 
     def stage(self, stage: str, seconds: float) -> None:
         """One frame spent `seconds` in `stage`: wait, decode, queue, views, hash, match, decide, store, publish."""
-        self._series.stage_seconds.labels(self._stages(stage)).observe(max(0.0, seconds))
+        word = self._stages(stage)
+        series = self._of_stage.get(word)
+        if series is None:
+            series = self._of_stage[word] = self._series.stage_seconds.labels(word)
+        series.observe(max(0.0, seconds))
 
     def inspection(self, inspection: Inspection) -> None:
         """One frame was analysed: its times, its low information, the models that failed on it."""
@@ -118,7 +125,7 @@ class Metrics:
 
     def sample(self, reason: SampleReason) -> None:
         """One sampled frame reached the service."""
-        self._series.samples.labels(reason.value).inc()
+        self._of_reason[reason].inc()
 
     def dropped(self, cause: DropCause | str, count: int = 1) -> None:
         """`count` sampled frames were given up before analysis."""

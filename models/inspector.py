@@ -100,7 +100,15 @@ class Inspector:
         self._banks[name] = bank
         return True
 
-    def inspect(self, plane: bytes, picture: bytes, width: int, height: int, *, every_tier: bool = False) -> Inspection:
+    def inspect(
+        self,
+        plane: bytes | memoryview,
+        picture: bytes | memoryview,
+        width: int,
+        height: int,
+        *,
+        every_tier: bool = False,
+    ) -> Inspection:
         """Look at one frame: 64x64 luma, 256x256 RGB, and the frame's size in pixels before that.
 
         `every_tier` runs all families of views, as a single picture deserves. A classifier that raises, or that answers

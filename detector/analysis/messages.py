@@ -7,7 +7,7 @@ any other input before the service believes them.
 import json
 import math
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum, unique
 from typing import Any
 
@@ -19,6 +19,7 @@ _INSPECT = struct.Struct("<QIIB7x")
 INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
 TEXT_LIMIT_BYTES = 1024 * 1024
 FINGERPRINT_BYTES = 32
+_INSPECTION_FIELDS = tuple(field.name for field in fields(Inspection))
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What reading JSON of a wrong shape raises; the last one is for `Infinity` where a count should be."""
 
@@ -65,9 +66,9 @@ def pack_reload(bank_limits: dict[str, int]) -> bytes:
     return pack(Kind.RELOAD, json.dumps(bank_limits).encode())
 
 
-def parse_reload(body: bytes) -> dict[str, int]:
+def parse_reload(body: memoryview) -> dict[str, int]:
     """Return the limits of an order to take up the banks. It comes from the service, so it is not checked."""
-    return {str(name): int(distance) for name, distance in json.loads(body).items()}
+    return {str(name): int(distance) for name, distance in json.loads(bytes(body)).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,14 @@ class WorkerReady:
 
 @dataclass(frozen=True, slots=True)
 class InspectRequest:
-    """One frame to look at."""
+    """One frame to look at. The pixels are views of the message that they came in, for as long as that stands."""
 
     number: int
     width: int
     height: int
     every_tier: bool
-    plane: bytes
-    picture: bytes
+    plane: memoryview
+    picture: memoryview
 
 
 def pack(kind: Kind, body: bytes) -> bytes:
@@ -116,7 +117,7 @@ def pack_inspect(number: int, frame: Frame, *, every_tier: bool) -> bytes:
     return b"".join((HEADER.pack(Kind.INSPECT, INSPECT_BYTES), head, frame.plane, frame.picture))
 
 
-def parse_inspect(body: bytes) -> InspectRequest:
+def parse_inspect(body: memoryview) -> InspectRequest:
     """Return the request in `body`."""
     if len(body) != INSPECT_BYTES:
         raise AnalysisProtocolError("INSPECT of a wrong size")
@@ -130,9 +131,9 @@ def pack_setup(setup: WorkerSetup) -> bytes:
     return pack(Kind.SETUP, json.dumps(asdict(setup)).encode())
 
 
-def parse_setup(body: bytes) -> WorkerSetup:
+def parse_setup(body: memoryview) -> WorkerSetup:
     """Return the setup in `body`. It comes from the service, so only its shape is checked."""
-    raw = json.loads(body)
+    raw = json.loads(bytes(body))
     raw["models"] = tuple(ModelSetup(**model) for model in raw["models"])
     raw["readable_paths"] = tuple(raw["readable_paths"])
     return WorkerSetup(**raw)
@@ -160,8 +161,10 @@ def parse_ready(body: bytes) -> WorkerReady:
 
 def pack_result(number: int, inspection: Inspection) -> bytes:
     """Return the answer to request `number`."""
-    raw = asdict(inspection)
+    raw: dict[str, Any] = {name: getattr(inspection, name) for name in _INSPECTION_FIELDS}
     raw["fingerprint"] = inspection.fingerprint.hex()
+    for name in ("matches", "scores"):  # few; `asdict` of the whole would copy all the rest in depth, for each frame
+        raw[name] = [asdict(each) for each in raw[name]]
     return pack(Kind.RESULT, json.dumps([number, raw]).encode())
 
 

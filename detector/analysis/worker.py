@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.analysis import messages
-from detector.analysis.messages import HEADER, Kind, WorkerReady, WorkerSetup
+from detector.analysis.messages import HEADER, INSPECT_BYTES, TEXT_LIMIT_BYTES, Kind, WorkerReady, WorkerSetup
 from models.arrays import IndexCorrupt
 from models.banks import Bank, BankLimits, BankMissing, bank_names, open_bank
 from models.classifier import Classifier, ModelError
@@ -47,11 +47,17 @@ class _Channel:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._body = memoryview(bytearray(max(INSPECT_BYTES, TEXT_LIMIT_BYTES)))
         os.set_blocking(fd, True)
 
-    def receive(self) -> tuple[Kind, bytes]:
-        kind, length = messages.parse_header(self._exactly(HEADER.size))
-        return kind, self._exactly(length)
+    def receive(self) -> tuple[Kind, memoryview]:
+        """Return kind and body of the next message; the body stands until the next call."""
+        header = self._body[: HEADER.size]
+        self._fill(header)
+        kind, length = messages.parse_header(bytes(header))
+        body = self._body[:length]
+        self._fill(body)
+        return kind, body
 
     def send(self, message: bytes) -> None:
         view = memoryview(message)
@@ -61,17 +67,15 @@ class _Channel:
         except (BrokenPipeError, ConnectionResetError):
             raise SystemExit(0) from None
 
-    def _exactly(self, size: int) -> bytes:
-        pieces = bytearray()
-        while len(pieces) < size:
+    def _fill(self, rest: memoryview) -> None:
+        while rest:
             try:
-                piece = os.read(self._fd, size - len(pieces))
+                count = os.readv(self._fd, [rest])
             except ConnectionResetError:
-                piece = b""
-            if not piece:
+                count = 0
+            if not count:
                 raise SystemExit(0)
-            pieces += piece
-        return bytes(pieces)
+            rest = rest[count:]
 
 
 class _Announced:
@@ -120,7 +124,7 @@ class _Worker:
                 self._channel.send(messages.pack_ready(Kind.RELOADED, self._state()))
                 self._told_cpu_seconds = time.process_time()
 
-    def _inspect(self, body: bytes) -> None:
+    def _inspect(self, body: memoryview) -> None:
         request = messages.parse_inspect(body)
         inspection = self._inspector.inspect(
             request.plane, request.picture, request.width, request.height, every_tier=request.every_tier

@@ -76,6 +76,11 @@ class StreamMeter:
         return self._reader.value or 0.0
 
     @property
+    def gop_seconds(self) -> float:
+        """The longest of its last GOPs; 0 before it is known."""
+        return self._gop_seconds
+
+    @property
     def cores(self) -> float:
         """CPU seconds a second of its reader and of the analysis of its frames, of late."""
         return self._all.value or 0.0

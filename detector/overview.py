@@ -57,6 +57,8 @@ def stream_row(session: StreamSession, standing: Standing) -> StreamRow:
         rendition_switches=session.renditions.switches,
         time_skew_seconds=session.times.skew_seconds,
         time_jumps=session.times.jumps,
+        gop_seconds=session.meter.gop_seconds,
+        max_gap_seconds=account.max_gap_seconds,
         hints=tuple(
             HintRow(
                 hint.source,

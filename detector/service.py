@@ -198,6 +198,12 @@ class Service:
             notes=tuple(notes),
             versions=versions(),
             sandbox=sandbox_state(self.config.sandbox, self.supervisor.sessions.values(), self.pool.state()),
+            load={
+                **asdict(self._cpu.use),
+                "waiting": float(self.pool.waiting),
+                "dropped": float(self.pool.dropped.total()),
+                "refused": float(self._cpu.admission.refused),
+            },
         )
 
     def http_token(self) -> str | None:

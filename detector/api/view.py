@@ -35,7 +35,9 @@ class Ambiguous(ViewError):
 class Health:
     """Whether the service does its job. `problems` make `ok` False; `notes` are worth knowing and turn nothing red.
 
-    Neither holds a secret in force, whoever wrote the sentence.
+    Neither holds a secret in force, whoever wrote the sentence. `load` holds CPU seconds a second (`readers`,
+    `analysis`, `service`, and the `budget` of all), how many frames are `waiting` and were `dropped`, and how
+    many streams are `refused`.
     """
 
     ok: bool
@@ -43,6 +45,7 @@ class Health:
     notes: tuple[str, ...] = ()
     versions: dict[str, Any] = field(default_factory=dict)
     sandbox: dict[str, Any] = field(default_factory=dict)
+    load: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Hide secrets that a server's answer or a library's error brought into a sentence."""
@@ -78,6 +81,7 @@ class StreamRow:
     `tracks` are the video tracks looked at, None until known; `rendition` says which of an HLS playlist's variants that
     is (empty where there was no choice), `rendition_switches` how often it became another. `time_skew_seconds` is how
     far the publisher's times are ahead of arrival (negative: behind), `time_jumps` how often they jumped.
+    `gop_seconds` is the longest of the last GOPs, 0 until known, `max_gap_seconds` the longest time without a sample.
     """
 
     stream_id: str
@@ -111,6 +115,8 @@ class StreamRow:
     rendition_switches: int = 0
     time_skew_seconds: float = 0.0
     time_jumps: int = 0
+    gop_seconds: float = 0.0
+    max_gap_seconds: float = 0.0
     hints: tuple[HintRow, ...] = ()
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from detector.cli import demo, hashes, models, operate, plan, report, run, scan
+from detector.cli import demo, hashes, models, operate, plan, report, run, scan, top
 from detector.cli.output import CommandFailed, note
 from detector.logs import catch_faults
 
@@ -52,6 +52,7 @@ app.add_typer(hashes.app, name="hashes")
 app.add_typer(models.app, name="models")
 app.command("health")(operate.health)
 app.command("streams")(operate.streams)
+app.command("top")(top.top)
 app.add_typer(operate.incidents_app, name="incidents")
 app.command("cut")(operate.cut)
 app.command("undo")(operate.undo)

@@ -100,7 +100,8 @@ class LoopedClip:
 
     def new_decoder(self) -> Decoder:
         """Return a decoder of a track that nobody decoded before."""
-        track = SimpleNamespace(codec_context=CodecContext.create(self._codec, "r"), time_base=Fraction(1, _TICKS))
+        context = CodecContext.create(self._codec, "r")
+        track = SimpleNamespace(codec_context=context, time_base=Fraction(1, _TICKS), sample_aspect_ratio=None)
         return Decoder(cast(VideoStream, track), _MAX_PIXELS)
 
     def packet(self, number: int) -> LoopedPacket:

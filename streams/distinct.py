@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 
 from streams.frame import MAX_BURST_FRAMES
 
+_STILLER = 0.5
+_MOVES_ABOVE = 1.0
+"""Grey levels between a frame and the one before it: below this nothing is stiller, else noise would decide."""
+
 KeptT = TypeVar("KeptT")
 
 
@@ -17,14 +21,22 @@ class DistinctFrames(Generic[KeptT]):
     Two frames are the same if the mean absolute difference of their hash planes is at most `same_grey_levels`. Where
     there are too many that differ, one of the two that are most alike makes room: if the first ones stayed, a publisher
     would fill the places before he shows what matters.
+
+    Of frames that stand for one another the stiller one is kept: of a slow fade the picture that it ends in, which no
+    step on the way there matches, and not the last step before it. Stiller is what differs from the frame before it by
+    less than half as much.
     """
 
     def __init__(self, same_grey_levels: float) -> None:
         self._same = same_grey_levels
         self._planes = np.empty((MAX_BURST_FRAMES, 0), np.int16)
+        self._first_planes = self._planes  # of the frame for which a place was taken: else it would drift
         self._between = np.full((MAX_BURST_FRAMES, MAX_BURST_FRAMES), np.inf)
         self._kept: list[tuple[int, KeptT]] = []
+        self._motions = np.full(MAX_BURST_FRAMES, np.inf)
         self._known = np.empty((0, 0), np.int16)
+        self._known_motions = np.empty(0)
+        self._latest: NDArray[np.int16] | None = None
         self._shown = 0
 
     def __len__(self) -> int:
@@ -34,16 +46,24 @@ class DistinctFrames(Generic[KeptT]):
         """Look at a frame's plane (64, 64); `keep` is called if it is kept, and gives what stands for it, if it can."""
         self._shown += 1
         row = plane.reshape(-1).astype(np.int16)
-        if len(self._known) and _distances(self._known, row).min() <= self._same:
-            return
-        distances = _distances(self._planes[: len(self._kept)], row) if self._kept else np.empty(0)
-        nearest = distances.min(initial=np.inf)
-        if nearest <= self._same:
-            return
-        place = len(self._kept) if len(self._kept) < MAX_BURST_FRAMES else self._least_missed(nearest)
+        motion = 0.0 if self._latest is None else float(np.abs(row - self._latest).mean())
+        self._latest = row
+        if len(self._known):
+            alike = _distances(self._known, row) <= self._same
+            if alike.any() and not _is_stiller(motion, float(self._known_motions[alike].min())):
+                return
+        count = len(self._kept)
+        distances = np.empty(0)
+        if count:
+            distances = np.minimum(_distances(self._planes[:count], row), _distances(self._first_planes[:count], row))
+        place = self._place_for(distances, motion)
         made = None if place is None else keep()
-        if place is not None and made is not None:
-            self._put(place, row, distances, made)
+        if place is None or made is None:
+            return
+        is_same = place < count and distances[place] <= self._same
+        self._put(place, row, motion, distances, made)
+        if not is_same:
+            self._first_planes[place] = row
 
     def take(self) -> list[KeptT]:
         """Return what is kept, in the order in which it was shown; frames like those are not kept again."""
@@ -51,26 +71,52 @@ class DistinctFrames(Generic[KeptT]):
         if taken:
             planes = self._planes[: len(taken)]
             self._known = np.concatenate([self._known, planes]) if len(self._known) else planes.copy()
+            self._known_motions = np.concatenate([self._known_motions, self._motions[: len(taken)]])
             self._kept.clear()
             self._between[:] = np.inf
         return taken
 
+    def _place_for(self, distances: NDArray[np.float64], motion: float) -> int | None:
+        """Where a frame so far from each kept one is to be put, in place of what is there; None if nowhere."""
+        if not len(distances):
+            return 0
+        nearest = int(distances.argmin())
+        if distances[nearest] > self._same:
+            if len(self._kept) < MAX_BURST_FRAMES:
+                return len(self._kept)
+            place = self._least_missed(float(distances[nearest]))
+            if place is not None:
+                return place
+        elif (distances <= self._same).sum() > 1:
+            return None
+        return nearest if _is_stiller(motion, float(self._motions[nearest])) else None
+
     def _least_missed(self, nearest: float) -> int | None:
         """The place of one of the two kept frames that are most alike; None if the new one is as near to one of all."""
-        first, second = np.unravel_index(int(self._between.argmin()), self._between.shape)
+        first, second = (int(place) for place in np.unravel_index(int(self._between.argmin()), self._between.shape))
         if nearest <= self._between[first, second]:
             return None
+        for one, other in ((first, second), (second, first)):
+            if _is_stiller(float(self._motions[other]), float(self._motions[one])):
+                return one
         # Of the two, the one that is nearer to a third.
         rest = np.delete(self._between, [first, second], axis=1)
-        return int(first) if rest[first].min() <= rest[second].min() else int(second)
+        return first if rest[first].min() <= rest[second].min() else second
 
-    def _put(self, place: int, row: NDArray[np.int16], distances: NDArray[np.float64], made: KeptT) -> None:
+    def _put(
+        self, place: int, row: NDArray[np.int16], motion: float, distances: NDArray[np.float64], made: KeptT
+    ) -> None:
         if self._planes.shape[1] != row.size:
             self._planes = np.empty((MAX_BURST_FRAMES, row.size), np.int16)
-        self._planes[place] = row
+            self._first_planes = np.empty_like(self._planes)
+        self._planes[place], self._motions[place] = row, motion
         self._between[place, : len(distances)] = self._between[: len(distances), place] = distances
         self._between[place, place] = np.inf
         self._kept[place : place + 1] = [(self._shown, made)]
+
+
+def _is_stiller(motion: float, other: float) -> bool:
+    return other > _MOVES_ABOVE and motion < _STILLER * other
 
 
 def _distances(planes: NDArray[np.int16], row: NDArray[np.int16]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import av.error
 import av.logging
 from av.container.input import InputContainer
 from av.packet import Packet
-from av.stream import Disposition, Stream
+from av.stream import Discard, Disposition, Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -105,6 +105,12 @@ class Source:
         except IndexError:  # at its end the binding trips over tracks that came later
             pass
         self._check_layout(layout)
+
+    def hear_all(self, *, wanted: bool) -> None:
+        """Have packets of tracks that are no video come, or have libav drop them; also while one is waited for."""
+        for stream in self._container.streams:
+            if stream.type != "video":
+                stream.discard = Discard.default if wanted else Discard.all
 
     def layout(self) -> Counter[tuple[str, str]]:
         """Count index and codec of each video stream that libav knows now; the binding's own list never grows.

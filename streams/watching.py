@@ -19,7 +19,7 @@ from streams.live_look import LiveLook
 from streams.looked_at import LookedAt, counted_packets
 from streams.sampling import Sampler
 from streams.sender import TOO_LATE, Counters
-from streams.silence import Silence
+from streams.silence import PAUSE_SECONDS, Silence
 from streams.source import AnyPacket, Source, VideoTrack, check_total
 from streams.times import TrackTimes
 from streams.whole_gop import Output
@@ -27,6 +27,13 @@ from streams.wire import Adjust, EndCode, LookCloser, Order
 
 _BUDGET_SECONDS = 0.02
 """How often the CPU time used is looked at."""
+
+_HEARD = frozenset({SourceKind.HLS, SourceKind.RTSP})
+"""Where sound is not dropped unread: a playlist's renditions are fetched for it, and RTSP brings none.
+
+Elsewhere sound alone proves, while video pauses, that the source lives; while video comes it proves nothing, and has
+most of the packets.
+"""
 
 _COUNT_SECONDS = 0.2
 """How often what heartbeats tell is counted together: more often than they are sent."""
@@ -57,6 +64,8 @@ class Watch:
         self._budget_due_at = self._count_due_at = -math.inf
         limit_seconds = math.inf if job.kind is SourceKind.FILE else job.read_timeout_seconds
         self._silence = Silence(counters, self._look_at_pause, self._finish, limit_seconds)
+        self._may_be_deaf = job.kind not in _HEARD and limit_seconds > 2 * PAUSE_SECONDS
+        self._is_deaf = False
         self._follow_promise()
 
     @property
@@ -83,6 +92,9 @@ class Watch:
         return EndCode.END_OF_STREAM, ""
 
     def _look_at_pause(self) -> None:
+        if self._is_deaf:
+            self._is_deaf = False
+            self._source.hear_all(wanted=True)
         for track in self._tracks.values():
             track.look.pause()
         self._count()
@@ -111,6 +123,9 @@ class Watch:
             self._counters.tracks_heard |= 1 << track.number
             track.take(packet, now, is_throttled=self._budget.is_spent)
             track.check_size()
+            if self._may_be_deaf and not self._is_deaf:
+                self._is_deaf = True
+                self._source.hear_all(wanted=False)
         if track is None or len(self._tracks) > 1:
             self._take_beside(track, now)
         at = time.monotonic()

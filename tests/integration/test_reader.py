@@ -1,6 +1,7 @@
 """A whole reader: its own process, its own cage, media made here."""
 
 import contextlib
+import io
 import math
 import os
 import socket
@@ -11,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -21,6 +24,7 @@ from streams.frame import MAX_BURST_FRAMES, Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.sender import Counters, Sender, ServiceGone, read_message
+from streams.silence import PAUSE_SECONDS
 from streams.wire import Adjust, Burst, EndCode, Ended, Heartbeat, LookCloser, Message, Opened, pack
 from tests.fixtures_media import Clip, MediaMaker
 
@@ -392,6 +396,44 @@ def test_silent_server_ends_in_a_timeout_with_heartbeats_all_the_while(media: Me
     assert last.packets >= 25  # the demuxer holds the last ones back
     assert last.received_bytes > 1000
     assert 0 < last.cpu_seconds < 5
+
+
+def sound_goes_on(video_seconds: float, seconds: float) -> bytes:
+    """Return a transport stream of video and sound, of which only the sound goes on to the end."""
+    buffer, noise = io.BytesIO(), np.random.default_rng(5)
+    with av.open(buffer, "w", format="mpegts") as output:
+        video, sound = output.add_stream("libx264", rate=30), output.add_stream("aac", rate=48_000, layout="mono")
+        video.width, video.height, video.pix_fmt, video.gop_size = 320, 240, "yuv420p", 15
+        video.codec_context.max_b_frames = 0
+        video.codec_context.options = {"preset": "ultrafast", "tune": "zerolatency"}
+        for number in range(round(seconds * 30)):
+            samples = noise.normal(0.0, 0.2, (1, 1600)).astype(np.float32)
+            heard = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
+            heard.sample_rate, heard.pts = 48_000, number * 1600
+            output.mux(sound.encode(heard))
+            if number < video_seconds * 30:
+                shown = np.full((240, 320, 3), 16 + 3 * number, np.uint8)
+                frame = av.VideoFrame.from_ndarray(shown, "rgb24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, 30)
+                output.mux(video.encode(frame))
+    return buffer.getvalue()
+
+
+def test_sound_is_read_only_while_no_video_comes_and_then_keeps_the_stream_alive() -> None:
+    """While video comes, sound costs nothing; when it pauses, its last frame is looked at, and sound is no timeout."""
+    seconds = 6.2
+    with http_stream(sound_goes_on(1.0, seconds), seconds) as (url, port):
+        job = replace(http_job(url, port), read_timeout_seconds=2 * PAUSE_SECONDS + 0.1)
+        with reading(job) as reader:
+            reader.listen()
+
+    frames, beats = reader.all(Frame), reader.all(Heartbeat)
+    assert reader.all(Ended)[0].code is EndCode.END_OF_STREAM
+    assert frames[-1].plane[0] == pytest.approx(16 + 3 * 29, abs=4), "the last frame was looked at"
+    deaf = [beat for beat in beats if 10 <= beat.packets <= 35]
+    assert deaf, "sound came with the video"
+    assert beats[-1].packets > 100
+    assert all(beat.sent_at - beat.last_packet_at < PAUSE_SECONDS + 0.7 for beat in beats if beat.packets)
 
 
 @pytest.mark.parametrize("mode", [SamplingMode.AUTO, SamplingMode.FULL])

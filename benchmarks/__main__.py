@@ -21,6 +21,7 @@ BENCHMARKS: Final = {
     "lookup": "benchmarks.lookup",
     "neighbours": "benchmarks.neighbours",
     "recovery": "benchmarks.recovery",
+    "scale": "benchmarks.scale",
     "soak": "benchmarks.soak",
     "throughput": "benchmarks.throughput",
     "upkeep": "benchmarks.upkeep",

@@ -131,6 +131,13 @@ class RunningService:
         assert self._control is not None
         return await asyncio.to_thread(self._control.incidents, 1000)
 
+    async def reload(self) -> None:
+        """Have it take up its config file as it is now; raises `ServiceFailed` where that has a fault."""
+        assert self._control is not None
+        report = await asyncio.to_thread(self._control.reload)
+        if report.faults:
+            raise ServiceFailed(f"the service does not take the config: {report.faults[0]}")
+
     async def metrics(self) -> dict[str, float]:
         """Return every sample by its name and labels as exposed, such as `stopframe_cuts_total{state="confirmed"}`."""
         async with httpx.AsyncClient(verify=False) as client:  # noqa: S501 - plain HTTP: no certificates to load

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from detector.api.app import create_app
 from detector.api.server import HttpServer, ListenFailed
-from detector.api.view import CutReport, Health, IncidentRow, StreamRow, UndoReport
+from detector.api.view import CutReport, Health, HintReport, HintRequest, IncidentRow, StreamRow, UndoReport
 from detector.metrics import Metrics
 from streams.frame import SampleReason
 
@@ -53,6 +53,9 @@ class View:
 
     async def cut(self, stream: str) -> CutReport:
         raise AssertionError("not over TCP")
+
+    def hint(self, stream: str, hint: HintRequest) -> HintReport:
+        return HintReport(stream, hint.score, hint.lasts_seconds)
 
     async def undo(self, incident: str) -> UndoReport:
         raise AssertionError("not over TCP")

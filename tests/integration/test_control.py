@@ -20,6 +20,8 @@ from detector.api.view import (
     Ambiguous,
     CutReport,
     Health,
+    HintReport,
+    HintRequest,
     IncidentRow,
     NoSuchIncident,
     NoSuchStream,
@@ -65,6 +67,9 @@ class View:
         await asyncio.sleep(self.delay_seconds)
         found = pick(stream, (STREAM, TWIN), NoSuchStream)
         return CutReport(found, INCIDENT, CutState.CONFIRMED, count=1, time_to_cut_ms=90)
+
+    def hint(self, stream: str, hint: HintRequest) -> HintReport:
+        return HintReport(stream, hint.score, hint.lasts_seconds)
 
     async def undo(self, incident: str) -> UndoReport:
         found = pick(incident, (INCIDENT,), NoSuchIncident)

@@ -13,7 +13,16 @@ import structlog
 from detector.api.app import create_app
 from detector.api.server import HttpServer
 from detector.api.token import BODY_LIMIT_BYTES, Guesses
-from detector.api.view import CutReport, Health, IncidentRow, ReloadReport, StreamRow, UndoReport
+from detector.api.view import (
+    CutReport,
+    Health,
+    HintReport,
+    HintRequest,
+    IncidentRow,
+    ReloadReport,
+    StreamRow,
+    UndoReport,
+)
 from detector.config.exposure import exposure_notes
 from detector.config.faults import ConfigError
 from detector.config.loading import load_config
@@ -47,6 +56,9 @@ class View:
     async def cut(self, stream: str) -> CutReport:
         self.done.append(f"cut {stream}")
         return CutReport(stream, "incident", CutState.CONFIRMED, 1)
+
+    def hint(self, stream: str, hint: HintRequest) -> HintReport:
+        return HintReport(stream, hint.score, hint.lasts_seconds)
 
     async def undo(self, incident: str) -> UndoReport:
         self.done.append(f"undo {incident}")

@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow churn fuzz soak check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
+.PHONY: demo test slow churn fuzz soak throughput scale check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
 
 demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
 	$(BIN)/python -m detector demo $(DEMO_FLAGS)
@@ -24,6 +24,14 @@ fuzz: $(VENV)/.dev  ## 20,000 damaged inputs through the caged reader, some five
 
 soak: $(VENV)/.dev  ## 2,000 reconnects and 200,000 samples, some fifteen minutes: nothing grows
 	$(BIN)/python -m benchmarks soak $(SOAK_FLAGS)
+
+throughput: $(VENV)/.dev  ## what a second of video costs, in full on a quiet machine; its picture, a row of the history
+	$(BIN)/python -m benchmarks $@ --json benchmarks/results/$@.json $(THROUGHPUT_FLAGS)
+	$(BIN)/python -m benchmarks.history add benchmarks/results/$@.json
+
+scale: $(VENV)/.dev  ## from 5 to 60 live streams, in full on a quiet machine; its picture, a row of the history
+	$(BIN)/python -m benchmarks $@ --json benchmarks/results/$@.json $(SCALE_FLAGS)
+	$(BIN)/python -m benchmarks.history add benchmarks/results/$@.json
 
 check: lint types imports  ## everything a reviewer's machine checks without running the product
 

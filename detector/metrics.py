@@ -166,12 +166,14 @@ class Metrics:
 
     def decoded_whole(self, bursts: int, spikes: int) -> None:
         """So many more GOPs were decoded whole, by chance and because of packet sizes."""
-        self._series.bursts.inc(bursts)
-        self._series.spikes.inc(spikes)
+        if bursts or spikes:  # nearly no heartbeat tells of any
+            self._series.bursts.inc(bursts)
+            self._series.spikes.inc(spikes)
 
     def spikes_blind(self, change: int) -> None:
         """By so many there are more live streams now whose packet sizes could not show a scene change."""
-        self._series.spikes_blind.inc(change)
+        if change:
+            self._series.spikes_blind.inc(change)
 
     def time_fault(self, fault: TimeFault) -> None:
         """A publisher's times are off, and that was told."""

@@ -14,7 +14,7 @@ from streams import wire
 from streams.address import SourceUnreachable, resolve
 from streams.frame import Frame
 from streams.job import Job
-from streams.nursery import Child, Nursery, NurseryBroken, readable
+from streams.nursery import Child, Nursery, NurseryBroken
 from streams.sampling import SamplingSettings
 from streams.wire import Adjust, Burst, Ended, Heartbeat, LookCloser, Opened, Order, WireError
 
@@ -351,9 +351,7 @@ async def _fill(child: Child, buffer: bytearray, patience: _Patience) -> bool:
         except BlockingIOError:
             if patience.is_over():
                 raise ReaderStalled(f"the reader was silent for {patience.seconds:.0f} s") from None
-            with contextlib.suppress(TimeoutError):  # what arrived meanwhile is seen by the next turn
-                async with asyncio.timeout_at(patience.ends_at):
-                    await readable(child.socket.fileno())
+            await _readable_or_late(child.socket.fileno(), patience.ends_at)
             continue
         except ConnectionResetError:
             return False
@@ -362,6 +360,27 @@ async def _fill(child: Child, buffer: bytearray, patience: _Patience) -> bool:
         patience.extend()
         rest = rest[count:]
     return True
+
+
+async def _readable_or_late(descriptor: int, loop_time: float) -> None:
+    """Return when `descriptor` can be read, at `loop_time` at the latest; what arrived is seen by the next turn.
+
+    Every message of every reader comes through here: an event and a timeout would cost twice what the waiting does.
+    """
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    loop.add_reader(descriptor, end)
+    timer = loop.call_at(loop_time, end)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        loop.remove_reader(descriptor)
 
 
 async def _verdict(child: Child) -> ReaderFailed:

@@ -287,3 +287,48 @@ def test_another_promise_holds_at_once() -> None:
     see(seen, 1.0)
     seen.adjust(replace(seen._settings, sampling=SamplingSettings(detect_within_seconds=1.0)))
     assert seen.account(5.0).seen_seconds == 2.0
+
+
+def test_what_a_slowed_stream_does_not_show_is_skipped_for_overload_to_the_second() -> None:
+    """Slowed to 10 s from 20 s on: of each gap what is beyond the promise is overload, and nobody calls it blind."""
+    seen = sight()
+    for second in range(1, 21):
+        see(seen, float(second))
+    seen.slowed(10.0, 20.0)
+    for half in range(41, 60):
+        seen.beat(beat(half / 2))
+        assert seen.state == "live"
+    see(seen, 29.5)
+    seen.slowed(0.0, 30.0)
+    see(seen, 31.0)
+    seen.end(31.0)
+
+    account = seen.account(31.0)
+    assert account.by_cause_ns.get(Cause.OVERLOAD) == pytest.approx(6.5e9)
+    assert account.seen_ns + account.skipped_ns == account.alive_ns == 31_000_000_000
+    assert account.max_gap_seconds == pytest.approx(9.5)
+    assert not alerts(seen, 31.0)
+
+
+def test_a_slowed_stream_that_gives_no_picture_at_all_is_told_later_but_is_told() -> None:
+    """Patience grows with the ration, not beyond it; back at full speed it is as short as before."""
+    seen = sight()
+    see(seen, 1.0)
+    seen.slowed(10.0, 1.0)
+    for half in range(3, 28):
+        seen.beat(beat(half / 2))
+    assert seen.state == "live"
+    for half in range(28, 34):
+        seen.beat(beat(half / 2))
+    assert (seen.state, seen.blindness.cause) == ("stalled", Cause.NO_VIDEO)
+
+
+def test_a_stream_that_is_refused_is_blind_and_told_as_overload() -> None:
+    """Nobody looked whether video came: that time is blind, and ends when the stream is let in."""
+    seen = Sight(0.0, SightSettings(SamplingSettings(), default_rules(), 2.0))
+    seen.refused(0.0)
+    assert (seen.state, seen.code) == ("refused", "overload")
+    assert alerts(seen, 20.0) == [(10.0, "overload")]
+    seen.admitted(20.0)
+    seen.end(21.0)
+    assert (seen.account(21.0).blind_seconds_by_cause()) == {"refused": 20.0, "connecting": 1.0}

@@ -6,7 +6,7 @@ import time
 from streams.gathering import GATHER_SECONDS
 from streams.job import Job, SourceKind
 from streams.pacing import Pace
-from streams.sampling import MediaClock
+from streams.scan_sampling import MediaClock
 from streams.sender import Counters
 from streams.source import AnyPacket, VideoTrack
 

@@ -12,7 +12,7 @@ from streams.decoder import Decoder
 from streams.frame import SampleReason
 from streams.gathering import Gathering
 from streams.job import Job, SourceKind
-from streams.sampling import MediaClock
+from streams.scan_sampling import MediaClock
 from streams.sender import Counters
 from streams.source import AnyPacket, Source, VideoTrack, resolution_refused
 

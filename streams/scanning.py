@@ -12,7 +12,7 @@ from streams.faults import SourceError
 from streams.frame import SampleReason
 from streams.job import Job
 from streams.looked_at import Emit, LookedAt, counted_packets
-from streams.sampling import ScanSampler
+from streams.scan_sampling import ScanSampler
 from streams.sender import Counters
 from streams.source import AnyPacket, Source, VideoTrack, check_total
 from streams.wire import EndCode

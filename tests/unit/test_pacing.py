@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from streams.pacing import LONGEST_LAG_SECONDS, Pace
-from streams.sampling import MediaClock
+from streams.scan_sampling import MediaClock
 
 RATE = 10
 

@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.bitstreams import _FROM_ABOVE, _FROM_AVERAGE, _ue, _unit, delimiter
+from benchmarks.transport import Track, TransportWriter
 from models.hashing.registry import ALGORITHMS
 from streams.decoder import Decoder, PixelReader
-from streams.frame import Frame
+from streams.frame import Frame, SampleReason
 from streams.job import SourceKind
 from streams.keeper import Nursery
 from streams.sampling import SamplingSettings
@@ -193,3 +195,34 @@ async def test_other_size_on_the_way_is_seen_on(media: MediaMaker, nursery: Nurs
         assert list(dict.fromkeys(widths)) == ([320, 640] if name.endswith("0") else [640, 320]), name
         assert min(widths.count(width) for width in (320, 640)) >= 2, name
         assert seen.beats[-1][1].decode_errors == 0, name
+
+
+def field(*, is_bottom: bool) -> bytes:
+    """A grey field of 320x256, intra and by hand (ITU-T H.264, 7.3.3): no encoder at hand codes fields apart."""
+    columns, rows = 20, 8
+    headers = b""
+    if not is_bottom:
+        sps = (
+            f"{77:08b}{0x40:08b}{31:08b}" + _ue(0) + _ue(12) + _ue(2) + _ue(1) + "0" + _ue(columns - 1) + _ue(rows - 1)
+        )
+        pps = _ue(0) + _ue(0) + "00" + _ue(0) * 3 + "0" + "00" + _ue(0) * 3 + "100"
+        headers = _unit(7, sps + "00100") + _unit(8, pps)
+    slice_head = _ue(0) + _ue(7) + _ue(0) + "0" * 16 + f"1{is_bottom:d}"
+    slice_head += ("0" if is_bottom else _ue(0) + "00") + _ue(0) + _ue(1)
+    blocks = _FROM_AVERAGE * columns + _FROM_ABOVE * (columns * (rows - 1))
+    return delimiter() + headers + _unit(1 if is_bottom else 5, slice_head + blocks)
+
+
+async def test_keyframes_coded_as_two_fields_are_decoded_through(nursery: Nursery) -> None:
+    """Each field comes as a packet of its own and gives no picture alone: the stream is seen, at the higher cost."""
+    writer, both = TransportWriter([Track(0x100)]), field(is_bottom=False) + field(is_bottom=True)
+    chunks = [
+        (number / 25, writer.tables() + writer.pes(0x100, both, number / 25, is_keyframe=True)) for number in range(75)
+    ]
+    seen = await watch(nursery, chunks, sampling=SamplingSettings(detect_within_seconds=1.0, interval_seconds=0.5))
+    assert len(seen.frames) >= 4
+    assert {(frame.width, frame.height, frame.is_corrupt) for frame in seen.frames} == {(320, 256, False)}
+    assert {frame.reason for frame in seen.frames} == {SampleReason.DECODE_THROUGH}
+    assert all(len(set(frame.plane)) == 1 for frame in seen.frames), "a field is missing"
+    assert seen.beats[-1][1].keyframes_without_picture > 0
+    assert seen.beats[-1][1].decode_errors == 0

@@ -167,7 +167,7 @@ def cells(row: "StreamRow", rate: float | None) -> tuple[str | None, ...]:
     return (
         row.stream_id[:_ID_CHARACTERS],
         _short(row.path),
-        printable(row.state if row.blind_cause is None else f"{row.state} ({row.blind_cause})"),
+        printable(row.blind_cause or row.state),
         None if row.codec is None else printable(f"{row.codec} {row.width}x{row.height}"),
         f"{row.gop_seconds:.1f}" if row.gop_seconds else None,
         looked_at(row),

@@ -16,6 +16,7 @@ from models.banks import add_entries
 
 BANK_ROWS: Final = 1_000_000
 
+_STOP_SECONDS = 20.0
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -24,16 +25,17 @@ class WatchFailed(RuntimeError):
 
 
 class FileWatcher:
-    """`with FileWatcher(folder) as watcher`: hashes alone, identity, mirror and trim, against a bank of a million."""
+    """`with FileWatcher(folder) as watcher`: hashes alone, identity, mirror and trim, against a bank of `rows`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rows: int = BANK_ROWS) -> None:
         self._folder = folder
+        self._rows = rows
         self._state = folder / "state"
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        fill_large_bank(self._state)
+        fill_large_bank(self._state, self._rows)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.watched_files"],
             cwd=_ROOT,
@@ -48,12 +50,14 @@ class FileWatcher:
     ) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
-            self._process.wait(10.0)
+            self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process.stdout.close()
 
     def watch(self, paths: Sequence[Path], sampling: str, *, speed: float) -> Account:
         """Watch files under a `sampling` section (YAML, one line); raises `WatchFailed`."""

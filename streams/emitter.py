@@ -10,8 +10,8 @@ from av.video.frame import VideoFrame
 from streams.costs import Purpose
 from streams.frame import Frame, SampleReason
 from streams.looked_at import LookedAt
+from streams.messages import Burst
 from streams.sender import Counters, Sender
-from streams.wire import Burst
 
 _PURPOSES = {
     SampleReason.KEYFRAME: Purpose.KEYFRAME,

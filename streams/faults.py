@@ -5,7 +5,7 @@ import math
 
 import av.error
 
-from streams.wire import EndCode
+from streams.messages import EndCode
 
 _Faults = tuple[tuple[tuple[type[BaseException], ...], EndCode, str], ...]
 _SLOW = (av.error.ExitError, TimeoutError)  # ExitError is how the binding's own timeout shows, and no TimeoutError

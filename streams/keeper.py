@@ -14,9 +14,10 @@ from streams import wire
 from streams.address import SourceUnreachable, resolve
 from streams.frame import Frame
 from streams.job import Job
+from streams.messages import Adjust, Burst, Ended, Heartbeat, LookCloser, Opened, Order
 from streams.nursery import Child, Nursery, NurseryBroken
 from streams.sampling import SamplingSettings
-from streams.wire import Adjust, Burst, Ended, Heartbeat, LookCloser, Opened, Order, WireError
+from streams.wire import WireError
 
 __all__ = [
     "Child",

@@ -8,7 +8,7 @@ from av.container.input import InputContainer
 
 from streams.faults import SourceError, while_opening
 from streams.job import Job, SourceKind
-from streams.wire import UNKNOWN_FORMAT, EndCode
+from streams.messages import UNKNOWN_FORMAT, EndCode
 
 PICTURE_FORMATS = frozenset({"png_pipe", "jpeg_pipe", "webp_pipe"})
 

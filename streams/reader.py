@@ -22,13 +22,14 @@ from streams.decoder import PixelReader
 from streams.emitter import Emitter
 from streams.faults import SourceError
 from streams.job import Job
+from streams.messages import EndCode, Ended, Opened, Order
 from streams.opening_memory import OpeningMemory
 from streams.sandbox import CagePolicy, CageReport, SandboxUnavailable, enter
 from streams.scanning import Scan
 from streams.sender import Counters, Sender, ServiceGone, read_message
 from streams.source import Source, open_source
 from streams.watching import Watch
-from streams.wire import EndCode, Ended, Opened, Order, WireError
+from streams.wire import WireError
 
 MEDIA_FD = 4
 """Where a file to read was put by whoever started this process."""

@@ -12,10 +12,10 @@ from streams.faults import SourceError
 from streams.frame import SampleReason
 from streams.job import Job
 from streams.looked_at import Emit, LookedAt, counted_packets
+from streams.messages import EndCode
 from streams.scan_sampling import ScanSampler
 from streams.sender import Counters
 from streams.source import AnyPacket, Source, VideoTrack, check_total
-from streams.wire import EndCode
 
 
 class Scan:

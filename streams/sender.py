@@ -13,22 +13,8 @@ from typing import Self
 
 from streams.costs import Costs, Purpose
 from streams.frame import Frame
-from streams.wire import (
-    HEADER,
-    Adjust,
-    Burst,
-    EndCode,
-    Ended,
-    Heartbeat,
-    Kind,
-    LookCloser,
-    Message,
-    Order,
-    WireError,
-    pack,
-    parse_body,
-    parse_header,
-)
+from streams.messages import Adjust, Burst, EndCode, Ended, Heartbeat, LookCloser, Message, Order
+from streams.wire import HEADER, Kind, WireError, pack, parse_body, parse_header
 
 HEARTBEAT_SECONDS = 0.5
 

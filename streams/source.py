@@ -21,8 +21,8 @@ from av.video.stream import VideoStream
 from streams.faults import SourceError, while_reading
 from streams.frame import MAX_SIDE, MAX_TRACKS
 from streams.job import Job
+from streams.messages import EndCode
 from streams.opening import MAX_STREAMS, PICTURE_FORMATS, open_container
-from streams.wire import EndCode
 
 AnyPacket: TypeAlias = "Packet[Stream]"
 """A packet of any track; quoted, as the binding's type takes its argument only while types are checked."""

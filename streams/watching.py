@@ -17,13 +17,13 @@ from streams.gop import GopRing, RingBudget
 from streams.job import Job, SourceKind
 from streams.live_look import LiveLook
 from streams.looked_at import LookedAt, counted_packets
+from streams.messages import Adjust, EndCode, LookCloser, Order
 from streams.sampling import Sampler
 from streams.sender import TOO_LATE, Counters
 from streams.silence import PAUSE_SECONDS, Silence
 from streams.source import AnyPacket, Source, VideoTrack, check_total
 from streams.times import TrackTimes
 from streams.whole_gop import Output
-from streams.wire import Adjust, EndCode, LookCloser, Order
 
 _BUDGET_SECONDS = 0.02
 """How often the CPU time used is looked at."""

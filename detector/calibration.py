@@ -25,7 +25,7 @@ SIZES = {"1080p": (1920, 1080), "720p": (1280, 720)}
 _FPS = 30
 _GOP_SECONDS = 1.0
 _CLIP_SECONDS = 4.5
-_SETTLED_SECONDS = 0.4
+_SETTLED_SECONDS = 0.9
 _CLIP_TIMEOUT_SECONDS = 120.0
 _MANY_FRAMES = 12
 
@@ -117,12 +117,10 @@ async def _watch(path: Path, nursery: Nursery, job: Job) -> _Watched:
 
 def _costs(size: str, whole: _Watched, through: _Watched) -> VideoCosts:
     begin, end = whole.first, whole.last
-    seconds = end.sent_at - begin.sent_at
     keyframes = max(1, end.keyframes_decoded - begin.keyframes_decoded)
     in_keyframes = end.keyframe_cpu_seconds - begin.keyframe_cpu_seconds
     gops = max(1, end.bursts - begin.bursts)
     in_gops = end.whole_cpu_seconds - begin.whole_cpu_seconds
-    used = end.cpu_seconds - begin.cpu_seconds
     through_seconds = through.last.sent_at - through.first.sent_at
     in_through = through.last.through_cpu_seconds - through.first.through_cpu_seconds
     return VideoCosts(
@@ -130,11 +128,20 @@ def _costs(size: str, whole: _Watched, through: _Watched) -> VideoCosts:
         codec="h264",
         fps=float(_FPS),
         keyframe_seconds=max(1e-5, in_keyframes / keyframes),
-        reading=max(0.0, used - in_keyframes - in_gops) / seconds,
+        # Decoding through is charged packet by packet; a GOP decoded whole at once, between two reports.
+        reading=max(0.0, _beside(through)),
         through=max(1e-5, in_through / through_seconds),
         whole=max(1e-5, in_gops / gops / _GOP_SECONDS),
         frames_per_gop=whole.burst_frames / whole.bursts if whole.bursts else 0.0,
     )
+
+
+def _beside(watched: _Watched) -> float:
+    """CPU seconds a second of a reader that went into no picture."""
+    begin, end = watched.first, watched.last
+    parts = ("keyframe_cpu_seconds", "through_cpu_seconds", "whole_cpu_seconds")
+    pictures = sum(float(getattr(end, part) - getattr(begin, part)) for part in parts)
+    return (end.cpu_seconds - begin.cpu_seconds - pictures) / (end.sent_at - begin.sent_at)
 
 
 async def _analysis_seconds(frames: Sequence[Frame], pool: AnalysisPool) -> float:

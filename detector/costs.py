@@ -26,9 +26,9 @@ class CostsUnreadable(Exception):
 class VideoCosts:
     """One kind of video: CPU seconds of the reader, measured at `fps`.
 
-    `keyframe_seconds` for one keyframe on its own; for each second of video: `reading`, whatever is decoded, the
-    service's part included; `through` for decoding through; `whole` where every GOP is decoded whole, of which
-    `frames_per_gop` are handed over.
+    `keyframe_seconds` for one keyframe on its own; for each second of video: `reading`, whatever is decoded;
+    `through` for decoding through; `whole` where every GOP is decoded whole, of which `frames_per_gop` are handed over.
+    What the service itself spends on a stream is not in it.
     """
 
     size: str

@@ -44,7 +44,7 @@ _SERVICE_MOST = 0.5
 _SERVICE_MEMORY = 0.8
 """How much of the service's own figure is kept from one round to the next."""
 
-_CORRECTION = (0.7, 2.0)
+_CORRECTION = (0.85, 2.0)
 """What was measured may differ from what was predicted by so much; more is a passing thing."""
 
 REFUSED = "refused"

@@ -96,9 +96,9 @@ class Node:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds in place of tens of them."""
-    monkeypatch.setattr(cpu_control, "ROUND_SECONDS", 0.3)
-    monkeypatch.setattr(easing, "HOLD_SECONDS", 1.0)
-    monkeypatch.setattr(metering, "_MEMORY_SECONDS", 2.0)
+    monkeypatch.setattr(cpu_control, "ROUND_SECONDS", 0.25)
+    monkeypatch.setattr(easing, "HOLD_SECONDS", 0.5)
+    monkeypatch.setattr(metering, "_MEMORY_SECONDS", 2.5)
     monkeypatch.setattr(metering, "_ENOUGH_SECONDS", 1.0)
     hand_over(monkeypatch)
 
@@ -121,12 +121,12 @@ def overloaded(account: Coverage) -> int:
 
 @pytest.mark.usefixtures("quick")
 async def test_with_half_the_cpu_time_nobody_falls_below_the_floor(clip: Path) -> None:
-    """Six streams want six cores and get three: each is looked at within the floor, the risky one as ever.
+    """Six streams want seven cores and get half: each is looked at within the floor, the risky one as ever.
 
     The account adds up, what is not seen is skipped for overload, health says so, and when the load goes all is back.
     """
     async with Nursery("streams.reader:main") as nursery:
-        node = Node(nursery, clip, cores=3.0)
+        node = Node(nursery, clip, cores=3.5)
         async with node.running():
             for number in range(5):
                 node.begin(f"s{number}")
@@ -134,7 +134,7 @@ async def test_with_half_the_cpu_time_nobody_falls_below_the_floor(clip: Path) -
             await asyncio.sleep(4.0)
             begun_at = time.monotonic()
             before = {name: session.coverage() for name, session in node.sessions.items()}
-            await asyncio.sleep(6.0)
+            await asyncio.sleep(5.0)
             ended_at = time.monotonic()
             after = {name: session.coverage() for name, session in node.sessions.items()}
 
@@ -149,13 +149,13 @@ async def test_with_half_the_cpu_time_nobody_falls_below_the_floor(clip: Path) -
                 # What lies more than the promise after an analysed frame is what was not seen.
                 counted = beyond_promise(node.pool.taken[name], begun_at, ended_at)
                 assert unseen == pytest.approx(counted, abs=0.01 * alive)
-            assert node.control.standing(risky).ration != "slowed"
+            assert risky.orders.ration.slowed_to_seconds <= SAMPLING.detect_within_seconds, "its promise is kept"
             assert risky.sight.blindness.since_at is None
             slowed, sentence = next(iter(node.control.shortages()))
             assert slowed >= 3
             assert "raise sampling.max_cpu" in sentence
             used = node.metrics.value("stopframe_cpu_cores", part="analysis")
-            assert 1.5 < used < 3.6
+            assert 1.5 < used < 4.0
             assert node.metrics.value("stopframe_slowed_streams") == slowed
 
             for number in range(4):

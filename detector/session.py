@@ -29,6 +29,7 @@ from detector.publisher_times import PublisherTimes
 from detector.rationing import Ration
 from detector.reader_figures import ReaderFigures
 from detector.reader_orders import ReaderOrders, Why
+from detector.rendition_watch import RenditionWatch
 from detector.session_settings import SessionSettings
 from detector.sight import Sight
 from streams.frame import Frame
@@ -43,7 +44,6 @@ from streams.keeper import (
 )
 from streams.nursery import Nursery, NurseryBroken
 from streams.reach import reach
-from streams.renditions import Renditions
 from streams.wire import Burst, EndCode, Ended, Heartbeat, Message, Opened
 
 log = structlog.get_logger()
@@ -53,12 +53,6 @@ LAST_WORDS_SECONDS = 1.0
 
 _FRESH_URL_AFTER = 3
 """After so many failures in a row the ingest server is asked anew where the stream is read."""
-
-_SWITCHED_AFTER_SECONDS = 3.0
-"""So long without a picture of one rendition another is looked at: the players of viewers do the same."""
-
-_RENDITION_CAUSES = frozenset({Cause.STALL, Cause.NO_VIDEO, Cause.NO_KEYFRAME, Cause.DECODE_ERRORS})
-"""What can be wrong with one rendition while the others go on."""
 
 _CRASHES = {
     ReaderCrashed: CrashKind.READER,
@@ -128,10 +122,9 @@ class StreamSession:
         )
         self.readers = 0
         self.figures = ReaderFigures(parts.metrics)
-        self.renditions = Renditions(parts.clock)
+        self._rendition_watch = RenditionWatch(stream_id, parts.metrics, parts.clock)
+        self.renditions = self._rendition_watch.renditions
         self.times = PublisherTimes()
-        self._told_switches = 0
-        self._opened_at = -math.inf
         self.requests_refused = 0
         self._left_at: float | None = None
         self._reconnect = Reconnect(settings.reconnect, SystemRandom().random)
@@ -346,7 +339,7 @@ class StreamSession:
                     width=message.width,
                     height=message.height,
                 )
-                self._note_rendition()
+                self._rendition_watch.opened()
                 await self.orders.opened()
                 self._parts.gate.arrived(self)
             case Frame():
@@ -370,7 +363,7 @@ class StreamSession:
         self.sight.beat(beat)
         if self.sight.quiet_seconds(beat) > self.settings.job.read_timeout_seconds and not self.is_left:
             self._end_reader_at(asyncio.get_running_loop().time())
-        elif self._is_blind_for(_SWITCHED_AFTER_SECONDS) and self.renditions.has_another and not self.is_left:
+        elif self._rendition_watch.is_stuck(self.blind_since, self.blind_cause) and not self.is_left:
             self.renditions.failed()
             self._end_reader_at(asyncio.get_running_loop().time())
 
@@ -385,20 +378,6 @@ class StreamSession:
                 skew_seconds=round(self.times.skew_seconds, 1),
                 jumps=self.times.jumps,
             )
-
-    def _note_rendition(self) -> None:
-        self._opened_at = self._parts.clock()
-        if self.renditions.switches != self._told_switches:
-            self._told_switches = self.renditions.switches
-            self._parts.metrics.rendition_switched()
-            log.warning("session.rendition_switched", stream=self.stream_id, rendition=self.renditions.shown)
-
-    def _is_blind_for(self, seconds: float) -> bool:
-        """Whether the source that is open has shown nothing for so long, and another rendition of it might."""
-        since_at = self.blind_since
-        if since_at is None or self.blind_cause not in _RENDITION_CAUSES:
-            return False
-        return self._parts.clock() - max(since_at, self._opened_at) > seconds
 
     def _note_end(self, ending: Ended | Exception, begun_at: float) -> Pause:
         """Write down how a reader ended, and say how long to wait for the next."""

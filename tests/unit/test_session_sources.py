@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from detector import session as session_module
+from detector import rendition_watch
 from streams.address import Place
 from streams.job import Job
 from streams.reach import Reached
@@ -49,7 +49,7 @@ async def test_rendition_whose_reader_ends_gives_way_to_the_next(monkeypatch: py
 
 async def test_rendition_that_shows_nothing_gives_way_while_its_reader_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes come and no picture: after a while the next rendition is looked at; the last one is not left so."""
-    monkeypatch.setattr(session_module, "_SWITCHED_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(rendition_watch, "SWITCHED_AFTER_SECONDS", 0.1)
     dark = [OPENED, *[line for _ in range(6) for line in (heartbeat(), 0.05)], 60.0]
     scene = Ladder(monkeypatch, list(dark), list(dark), [OPENED, frame(1), 60.0])
     async with scene.running() as session:

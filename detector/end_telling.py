@@ -4,6 +4,9 @@ import math
 
 import structlog
 
+from detector.metric_words import CrashKind
+from detector.metrics import Metrics
+from streams.keeper import ReaderCrashed, ReaderMisbehaved, ReaderStalled
 from streams.wire import Ended
 
 log = structlog.get_logger()
@@ -12,15 +15,27 @@ _AGAIN_SECONDS = 300.0
 """A source that fails in the same way again and again is counted each time, and logged this often."""
 
 
-class EndTelling:
-    """Tells the ends of one stream's readers."""
+_CRASHES = {
+    ReaderCrashed: CrashKind.READER,
+    ReaderStalled: CrashKind.READER_STALLED,
+    ReaderMisbehaved: CrashKind.READER_MISBEHAVED,
+}
 
-    def __init__(self, stream_id: str) -> None:
+
+class EndTelling:
+    """Tells the ends of one stream's readers, and counts them."""
+
+    def __init__(self, stream_id: str, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._stream_id = stream_id
         self._told, self._told_at = "", -math.inf
 
     def tell(self, ending: Ended | Exception, code: str, now: float, *, is_news: bool) -> None:
-        """Log how a reader ended, as `code` says it in a word."""
+        """Count how a reader ended, and log it, as `code` says it in a word."""
+        if isinstance(ending, Ended):
+            self._metrics.reader_ended(ending.code)
+        elif (kind := _CRASHES.get(type(ending))) is not None:
+            self._metrics.crashed(kind)
         detail = ending.detail if isinstance(ending, Ended) else str(ending)
         words = code + "".join(letter for letter in detail if not letter.isdigit())
         if not is_news and words == self._told and now < self._told_at + _AGAIN_SECONDS:

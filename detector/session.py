@@ -23,7 +23,6 @@ from detector.end_telling import EndTelling
 from detector.events import Decision, Step, StreamKey
 from detector.judging import Judge, JudgeParts
 from detector.metering import StreamMeter
-from detector.metric_words import CrashKind
 from detector.metrics import Metrics
 from detector.publisher_times import PublisherTimes
 from detector.rationing import Ration
@@ -32,6 +31,7 @@ from detector.reader_orders import ReaderOrders, Why
 from detector.rendition_watch import RenditionWatch
 from detector.session_settings import SessionSettings
 from detector.sight import Sight
+from detector.times_telling import tell_times
 from streams.frame import Frame
 from streams.job import SourceKind
 from streams.keeper import (
@@ -53,12 +53,6 @@ LAST_WORDS_SECONDS = 1.0
 
 _FRESH_URL_AFTER = 3
 """After so many failures in a row the ingest server is asked anew where the stream is read."""
-
-_CRASHES = {
-    ReaderCrashed: CrashKind.READER,
-    ReaderStalled: CrashKind.READER_STALLED,
-    ReaderMisbehaved: CrashKind.READER_MISBEHAVED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +122,7 @@ class StreamSession:
         self.requests_refused = 0
         self._left_at: float | None = None
         self._reconnect = Reconnect(settings.reconnect, SystemRandom().random)
-        self._end_telling = EndTelling(stream_id)
+        self._end_telling = EndTelling(stream_id, parts.metrics)
         self._admitted = asyncio.Event()
         self._has_opened = False
         self._keeper: Keeper | None = None
@@ -358,7 +352,7 @@ class StreamSession:
 
     def _note_heartbeat(self, beat: Heartbeat) -> None:
         self.figures.beat(beat)
-        self._note_times(beat)
+        tell_times(self.stream_id, self.times, beat, self._parts.metrics)
         self.meter.beat(beat, self.orders.ration, is_close=self.orders.is_close)
         self.sight.beat(beat)
         if self.sight.quiet_seconds(beat) > self.settings.job.read_timeout_seconds and not self.is_left:
@@ -367,18 +361,6 @@ class StreamSession:
             self.renditions.failed()
             self._end_reader_at(asyncio.get_running_loop().time())
 
-    def _note_times(self, beat: Heartbeat) -> None:
-        fault = self.times.beat(beat)
-        if fault is not None:
-            self._parts.metrics.time_fault(fault)
-            log.warning(
-                "stream.time_skew",
-                stream=self.stream_id,
-                fault=fault.value,
-                skew_seconds=round(self.times.skew_seconds, 1),
-                jumps=self.times.jumps,
-            )
-
     def _note_end(self, ending: Ended | Exception, begun_at: float) -> Pause:
         """Write down how a reader ended, and say how long to wait for the next."""
         now = self._parts.clock()
@@ -386,10 +368,6 @@ class StreamSession:
         self.renditions.failed()
         self.sight.reader_ended(ending, now)
         self._blindness.moved()
-        if isinstance(ending, Ended):
-            self._parts.metrics.reader_ended(ending.code)
-        elif (kind := _CRASHES.get(type(ending))) is not None:
-            self._parts.metrics.crashed(kind)
         self._end_telling.tell(ending, self.sight.code, now, is_news=has_pictured)
         # A container that began without video may carry some at any moment: who opens it anew sees it.
         is_waiting = isinstance(ending, Ended) and ending.code is EndCode.NO_VIDEO

@@ -4,13 +4,15 @@ import contextlib
 import platform
 import time
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from detector.analysis.messages import WorkerReady
+from detector.analysis.pool import AnalysisPool
 from detector.api.view import HintRow, IncidentRow, StreamRow
 from detector.coverage import Kind
-from detector.cpu_control import Standing
+from detector.cpu_control import CpuControl, Standing
 from detector.hints import CLOSER_FROM
 from detector.session import StreamSession
 from detector.store.incidents import IncidentRecord
@@ -129,6 +131,16 @@ def sandbox_state(
     )
     analysis = {"missing": list(analysis_state.missing_cage)} if analysis_state else None
     return {"mode": mode.value, "readers": readers, "analysis": analysis}
+
+
+def load_state(cpu: CpuControl, pool: AnalysisPool) -> dict[str, float]:
+    """What the whole service uses and what it cannot do, for health."""
+    return {
+        **asdict(cpu.use),
+        "waiting": float(pool.waiting),
+        "dropped": float(pool.dropped.total()),
+        "refused": float(cpu.admission.refused),
+    }
 
 
 def versions() -> dict[str, Any]:

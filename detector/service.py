@@ -40,7 +40,7 @@ from detector.hints import TooManyHints
 from detector.ingest.adapter import IngestUnavailable
 from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
-from detector.overview import incident_row, sandbox_state, stream_row, unseen_streams, versions
+from detector.overview import incident_row, load_state, sandbox_state, stream_row, unseen_streams, versions
 from detector.parts import Addresses, Parts
 from detector.reloader import Reloader
 from detector.renewal import Renewal
@@ -198,12 +198,7 @@ class Service:
             notes=tuple(notes),
             versions=versions(),
             sandbox=sandbox_state(self.config.sandbox, self.supervisor.sessions.values(), self.pool.state()),
-            load={
-                **asdict(self._cpu.use),
-                "waiting": float(self.pool.waiting),
-                "dropped": float(self.pool.dropped.total()),
-                "refused": float(self._cpu.admission.refused),
-            },
+            load=load_state(self._cpu, self.pool),
         )
 
     def http_token(self) -> str | None:

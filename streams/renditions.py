@@ -18,6 +18,12 @@ from streams.frame import MAX_SIDE, PICTURE_SIDE
 MAX_VARIANTS = 64
 """So many are chosen from; the variants after them are left out."""
 
+_CONSIDERED_BYTES = 128 * 1024
+"""What a playlist has beyond that is left out, too: it is read where the service waits for all streams."""
+
+_LINE_BYTES = 4096
+"""Libav's demuxer reads no more of a line."""
+
 _SHUNNED_SECONDS = 60.0
 """So long a rendition whose reader ended is chosen only where all others ended later."""
 
@@ -25,7 +31,7 @@ _CODECS = ("avc1", "avc3", "hvc1", "hev1", "dvh1", "dvhe", "av01", "vp08", "vp09
 """How a decodable codec is called in CODECS (RFC 6381)."""
 
 _MARK = b"#EXT-X-STREAM-INF:"
-_ATTRIBUTE = re.compile(r'([A-Z0-9-]+)=("[^"\r\n]*"|[^",\s]+)')
+_ATTRIBUTE = re.compile(r'(?<![A-Z0-9-])([A-Z0-9-]+)=("[^"\r\n]*"|[^",\s]+)')
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 
 
@@ -88,9 +94,12 @@ class Renditions:
         """Return the playlist that came from `path` of `place` with one variant; as it is if it offers none."""
         if _MARK not in playlist:
             return playlist
-        lines = playlist.splitlines()
+        considered = playlist
+        if len(playlist) > _CONSIDERED_BYTES:
+            considered = playlist[:_CONSIDERED_BYTES].rpartition(b"\n")[0]
+        lines = considered.splitlines()
         base = urljoin(place.url_at(place.host, place.port), path)
-        usable = [one for one in _variants(lines) if one.is_video and _is_own(urljoin(base, one.uri), place)]
+        usable = [one for one in _variants(lines) if one.is_video and _is_own(base, one.uri, place)]
         if not usable:
             return playlist
         return b"\n".join(_without_others(lines, self._choose(usable))) + b"\n"
@@ -155,7 +164,8 @@ def _variant(line: bytes, uri: str, lines: tuple[int, int]) -> Variant:
 
 def _claims(line: bytes) -> dict[str, str]:
     """The attributes of a tag."""
-    return {name: value.strip('"') for name, value in _ATTRIBUTE.findall(line.decode("utf-8", "replace"))}
+    text = line[:_LINE_BYTES].decode("utf-8", "replace")
+    return {name: value.strip('"') for name, value in _ATTRIBUTE.findall(text)}
 
 
 def _without_others(lines: list[bytes], chosen: Variant) -> list[bytes]:
@@ -175,10 +185,10 @@ def _without_others(lines: list[bytes], chosen: Variant) -> list[bytes]:
     return kept
 
 
-def _is_own(url: str, place: Place) -> bool:
+def _is_own(base: str, uri: str, place: Place) -> bool:
     """Whether the gate would let a request for it pass; what was https there is http by then."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(urljoin(base, uri))
         port = parts.port or 80
     except ValueError:
         return False

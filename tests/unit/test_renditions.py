@@ -1,5 +1,6 @@
 """Of a master playlist the reader is shown one variant: the smallest that is large enough, or another if it fails."""
 
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -118,6 +119,23 @@ def test_number_of_variants_is_bounded() -> None:
     renditions = Renditions()
     assert chosen(renditions, many) == ["0"]
     assert renditions.shown == f"1280x720 of {MAX_VARIANTS}"
+
+
+@pytest.mark.parametrize(
+    "line", [b"#EXT-X-STREAM-INF:" + b"A" * 1_000_000, b"#EXT-X-STREAM-INF:" + b'A="' * 330_000, b"#EXT-X-MEDIA:A=1\n"]
+)
+def test_no_playlist_holds_the_service_up(line: bytes) -> None:
+    """A megabyte of one line or of many is gone through in no time: the whole service waits for that."""
+    lines = (1_000_000 // len(line)) * line
+    playlist = master(LADDER[1]) + lines + b"\nbig.m3u8\n"
+    begun = time.thread_time()
+    assert chosen(Renditions(), playlist) == ["low.m3u8"]
+    assert time.thread_time() - begun < 0.3
+
+
+def test_variant_whose_address_is_none_spoils_no_other() -> None:
+    """A variant with a URI that cannot be read is left out; the others are chosen from as ever."""
+    assert chosen(Renditions(), master((size(640, 360), "http://[low/a.m3u8"), LADDER[0])) == ["high.m3u8"]
 
 
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=12)), max_size=6), st.binary(max_size=60))

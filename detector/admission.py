@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -17,6 +18,10 @@ START_SECONDS = 0.25
 
 KEPT_SECONDS = 5.0
 """Whoever was watched and is back so soon takes up his old place."""
+
+MOST_OF_ONE_STREAM = 4
+"""So many sessions of one stream may have readers at once, all but one on their way out: a publisher who comes and goes
+without a pause has no more."""
 
 
 class Newcomer(Protocol):
@@ -76,8 +81,9 @@ class Admission:
     """The gate of a running service. Nobody who is watched ever has to go.
 
     Who comes waits in line, those of the highest risk first, then the oldest. `room_cores` is what is left of the
-    budget when everybody watched is at the floor, and `newcomer_cores` what one more takes: `detector.cpu_control`
-    keeps both up to date and calls `look`. `take_in` is told of everybody who is let in, before he is.
+    budget when everybody who has a place is at the floor, and `newcomer_cores` what one more takes:
+    `detector.cpu_control` keeps both up to date and calls `look`. `take_in` is told of everybody who is let in, before
+    he is.
     """
 
     def __init__(
@@ -94,11 +100,12 @@ class Admission:
         self._starting: dict[str, float] = {}
         self._watched: dict[str, Newcomer] = {}
         self._kept: dict[str, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def kept(self) -> Collection[str]:
-        """Streams whose place is kept, by `stream_id`."""
-        return self._kept.keys()
+    def places(self) -> set[str]:
+        """Streams that are watched or whose place is kept, by `stream_id`. Nobody else may be given their room."""
+        return {*(each.stream_id for each in self._watched.values()), *self._kept}
 
     @property
     def refused(self) -> int:
@@ -136,23 +143,32 @@ class Admission:
         now = self._clock()
         self._starting = {each: until for each, until in self._starting.items() if until > now}
         self._kept = {each: until for each, until in self._kept.items() if until > now}
-        for newcomer in sorted(self._line.values(), key=self._turn):
-            if not self._has_room_for(newcomer):
-                self._refuse_waiting()
-                return
-            if len(self._starting) >= self._starts_at_once:
-                asyncio.get_running_loop().call_later(START_SECONDS, self.look)
-                return
-            self._let_in(newcomer, now)
+        readers = Counter(each.stream_id for each in self._watched.values())
+        without_room = []
+        # Whoever comes and goes is always the youngest: his place does not put him before those who wait.
+        for newcomer in sorted(self._line.values(), key=lambda each: (-each.risk, each.started_at)):
+            has_place = newcomer.stream_id in self._kept or readers[newcomer.stream_id] > 0
+            if not has_place and self.room_cores < self.newcomer_cores:
+                without_room.append(newcomer)
+            elif readers[newcomer.stream_id] < MOST_OF_ONE_STREAM:
+                if len(self._starting) >= self._starts_at_once:
+                    self._look_soon()
+                    break
+                readers[newcomer.stream_id] += 1
+                self._let_in(newcomer, now, has_place=has_place)
+        for newcomer in without_room:
+            self._refuse(newcomer)
 
-    def _turn(self, newcomer: Newcomer) -> tuple[bool, int, float]:
-        return newcomer.stream_id not in self._kept, -newcomer.risk, newcomer.started_at
+    def _look_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(START_SECONDS, self._look_again)
 
-    def _has_room_for(self, newcomer: Newcomer) -> bool:
-        return newcomer.stream_id in self._kept or self.room_cores >= self.newcomer_cores
+    def _look_again(self) -> None:
+        self._timer = None
+        self.look()
 
-    def _let_in(self, newcomer: Newcomer, now: float) -> None:
-        self.room_cores -= self.newcomer_cores
+    def _let_in(self, newcomer: Newcomer, now: float, *, has_place: bool) -> None:
+        self.room_cores -= 0.0 if has_place else self.newcomer_cores
         del self._line[newcomer.session]
         self._starting[newcomer.session] = now + START_SECONDS
         self._watched[newcomer.session] = newcomer
@@ -162,10 +178,9 @@ class Admission:
         self._take_in(newcomer)
         newcomer.admit()
 
-    def _refuse_waiting(self) -> None:
-        for newcomer in self._line.values():
-            if newcomer.session not in self._refused:
-                self._refused.add(newcomer.session)
-                self.refused_total += 1
-                newcomer.refuse()
-                log.warning("session.refused", stream=newcomer.stream_id, why="overload")
+    def _refuse(self, newcomer: Newcomer) -> None:
+        if newcomer.session not in self._refused:
+            self._refused.add(newcomer.session)
+            self.refused_total += 1
+            newcomer.refuse()
+            log.warning("session.refused", stream=newcomer.stream_id, why="overload")

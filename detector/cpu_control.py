@@ -155,7 +155,7 @@ class CpuControl:
             return
         self._note_typical(watched)
         demands = [self._demand(session) for session in watched]
-        self._easing.keep_only({*(each.stream for each in demands), *self.admission.kept})
+        self._easing.keep_only({*(each.stream for each in demands), *self.admission.places})
         plan = self._easing.plan(demands, budget / self._correction(watched), limits.floor_seconds, now)
         self._plan, self._demands = plan, {each.stream: each for each in demands}
         for session in watched:
@@ -292,9 +292,12 @@ class CpuControl:
 
     def _set_room(self, plan: Plan, budget: float) -> None:
         floor = self._limits().floor_seconds
-        self.admission.room_cores = budget - _MARGIN * plan.floor_cores
         at_floor = Ration(0.0, spikes=False, slowed_to_seconds=floor)
-        self.admission.newcomer_cores = _MARGIN * predicted(_anybody(self._typical), at_floor)
+        newcomer_cores = _MARGIN * predicted(_anybody(self._typical), at_floor)
+        # Those who are on their way out and may be back, and those who came while the plan was carried out.
+        beside = len(self.admission.places - plan.rations.keys())
+        self.admission.newcomer_cores = newcomer_cores
+        self.admission.room_cores = budget - _MARGIN * plan.floor_cores - beside * newcomer_cores
 
     def _tell(self) -> None:
         is_short = any(

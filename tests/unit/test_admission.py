@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import pytest
+
 from detector import admission as admission_module
 from detector.admission import STARTS_PER_CORE, Admission, Newcomer
 
@@ -110,3 +112,67 @@ async def test_who_leaves_while_he_waits_is_forgotten() -> None:
     scene.gate.room_cores = 1.0
     scene.gate.look()
     assert (scene.gate.refused, one.log) == (0, ["refused"])
+
+
+async def test_a_crowd_that_waits_for_its_start_is_looked_at_once_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many wait, one timer is set: a crowd must not take the service's own time."""
+    monkeypatch.setattr(admission_module, "START_SECONDS", 0.01)
+    scene = Scene()
+    for number in range(300):
+        scene.gate.enter(Stream(f"s{number}", number))
+    looks = 0
+    look = scene.gate.look
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+        look()
+
+    monkeypatch.setattr(scene.gate, "look", counted)
+    await asyncio.sleep(0.1)
+    assert 1 <= looks <= 15
+
+
+async def test_whoever_takes_over_while_the_one_before_is_still_leaving_has_his_place() -> None:
+    """A publisher who reconnects to a full node is watched at once, though his last session is still being judged."""
+    scene = Scene()
+    one = Stream("one")
+    scene.gate.enter(one)
+    scene.gate.room_cores, scene.gate.newcomer_cores = 0.0, 0.1
+    back = Stream("one", 1.0)
+    scene.gate.enter(back)
+    assert back.log == ["admitted"]
+    assert scene.gate.room_cores == 0.0
+
+
+async def test_who_comes_and_goes_without_a_pause_has_few_readers_and_holds_nobody_up() -> None:
+    """One stream has a few sessions with readers at most, and whoever waits for longer goes first."""
+    scene = Scene()
+    flaps = [Stream("flapper", number / 100) for number in range(20)]
+    for each in flaps:
+        scene.gate.enter(each)
+        scene.gate.arrived(each)
+    assert sum(each.log == ["admitted"] for each in flaps) == admission_module.MOST_OF_ONE_STREAM
+    for each in flaps:
+        scene.gate.leave(each)
+    crowd = [Stream(f"s{number}", 1.0) for number in range(STARTS_PER_CORE)]
+    for each in crowd:
+        scene.gate.enter(each)
+    waiting, back = Stream("waiting", 2.0), Stream("flapper", 3.0)
+    scene.gate.enter(waiting)
+    scene.gate.enter(back)
+    scene.gate.arrived(crowd[0])
+    assert (waiting.log, back.log) == (["admitted"], [])
+
+
+async def test_those_who_may_come_back_are_let_in_past_those_without_room() -> None:
+    """A line of newcomers for whom there is no room keeps nobody from his own place."""
+    scene = Scene()
+    scene.gate.room_cores, scene.gate.newcomer_cores = 0.1, 0.1
+    one, other = Stream("one"), Stream("other", 0.5, risk=2)
+    scene.gate.enter(one)
+    scene.gate.leave(one)
+    back = Stream("one", 1.0)
+    scene.gate.enter(other)
+    scene.gate.enter(back)
+    assert (other.log, back.log) == (["refused"], ["admitted"])

@@ -310,6 +310,27 @@ async def test_where_floors_do_not_fit_newcomers_wait_and_health_says_why() -> N
     assert refused.state == "connecting"
 
 
+async def test_publishers_who_take_turns_take_no_more_than_there_is_room_for() -> None:
+    """Whose place is kept has his room kept, too: by leaving and coming back in turn nobody gets past the gate."""
+    machine = Machine(1.0)
+    dear = replace(USUAL, reading=0.1)
+    await machine.begin("stays", dear)
+    await machine.seconds(12)
+    gone: set[str] = set()
+    for turn in range(3):
+        for number in range(10):
+            await machine.begin(f"turn{turn}-{number}", dear)
+        await machine.second()
+        for name in [each for each in machine.streams if each != "stays"]:
+            gone.add(name)
+            machine.end(name)
+        await machine.second()
+    for name in gone:
+        await machine.begin(name, dear)
+    await machine.seconds(4)
+    assert 0.5 < machine.used <= machine.cores
+
+
 async def test_a_reload_holds_at_once_and_within_the_ration() -> None:
     """Less than the ration is told at once, more waits for the next plan."""
     machine = Machine(4.0)

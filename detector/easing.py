@@ -13,10 +13,15 @@ HOLD_SECONDS = 5.0
 """There must have been room for so long before anything is given back; then one step a second."""
 
 
+STEP_SECONDS = 0.9
+"""However often it is asked, steps follow each other no sooner; a round is a little early now and then."""
+
+
 @dataclass(slots=True)
 class _Given:
     ration: Ration
     room_since: float = math.inf
+    stepped_at: float = -math.inf
 
 
 class Easing:
@@ -43,7 +48,7 @@ class Easing:
     def plan(self, demands: list[Demand], budget: float, floor_seconds: float, now: float) -> Plan:
         """Share `budget` out, and move every ration towards that: down at once, up by one step after a while.
 
-        To be asked once a second. The plan's rations are those that hold now.
+        To be asked once a second, or more often. The plan's rations are those that hold now.
         """
         plan = share_out(demands, budget, floor_seconds)
         roomy: Mapping[str, Ration] = plan.rations
@@ -66,13 +71,16 @@ class Easing:
             given.room_since = math.inf
             return worst
         held = _least(given.ration, worst, demand)
+        # A floor that was lowered holds at once.
+        held = replace(held, slowed_to_seconds=min(held.slowed_to_seconds, max(floor_seconds, worst.slowed_to_seconds)))
         held = replace(held, is_close=worst.is_close and (given.ration.is_close or best.is_close))
         if _least(held, best, demand) == best or held == best:
             given.room_since = math.inf
         elif given.room_since == math.inf:
             given.room_since = now
-        if now - given.room_since >= HOLD_SECONDS:
+        if now - given.room_since >= HOLD_SECONDS and now - given.stepped_at >= STEP_SECONDS:
             held = _one_step(demand, held, best, floor_seconds)
+            given.stepped_at = now
         given.ration = held
         return held
 

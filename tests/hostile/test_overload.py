@@ -98,6 +98,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds in place of tens of them."""
     monkeypatch.setattr(cpu_control, "ROUND_SECONDS", 0.25)
     monkeypatch.setattr(easing, "HOLD_SECONDS", 0.5)
+    monkeypatch.setattr(easing, "STEP_SECONDS", 0.2)
     monkeypatch.setattr(metering, "_MEMORY_SECONDS", 2.5)
     monkeypatch.setattr(metering, "_ENOUGH_SECONDS", 1.0)
     hand_over(monkeypatch)

@@ -174,8 +174,9 @@ async def _shortage(plan: Plan, seconds: float, service: RunningService, publish
     before, begun_at = service.tree.cpu_seconds(), time.monotonic()
     rows: dict[str, StreamRow] = {}
     while time.monotonic() - begun_at < seconds:
+        asked_at = time.monotonic()
         rows = await service.streams()
-        account.look(rows, time.monotonic())
+        account.look(rows, asked_at, time.monotonic())
         await asyncio.sleep(_LOOK_SECONDS)
     used = (service.tree.cpu_seconds() - before).total / (time.monotonic() - begun_at)
     rations: dict[str, int] = {}

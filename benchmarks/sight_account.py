@@ -3,8 +3,13 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from detector.api.view import StreamRow
+
+
+UNDER_WAY_SECONDS: Final = 1.0
+"""The longest from a frame's arrival to its verdict; later ones are dropped as stale."""
 
 
 @dataclass(slots=True)
@@ -17,26 +22,30 @@ class _Seen:
 
 
 class SightAccount:
-    """Looked at often, it knows the samples of every stream, and what the service's own account must say."""
+    """Looked at often, it knows the samples of every stream, and what the service's own account must say.
+
+    The service tells how old a sample is at an instant between the question and the answer: a gap counts as the least
+    that it can have been. One that is still open counts when the frame that would end it cannot be under way any more.
+    """
 
     def __init__(self, detect_within_seconds: float) -> None:
         self.gap_seconds = 0.0
-        """The longest that any stream went without a sample."""
+        """The longest between the arrivals of two analysed frames of one stream."""
         self._within = detect_within_seconds
         self._streams: dict[str, _Seen] = {}
 
-    def look(self, rows: Mapping[str, StreamRow], now: float) -> None:
-        """Take what the service shows at `now` (monotonic)."""
+    def look(self, rows: Mapping[str, StreamRow], asked_at: float, now: float) -> None:
+        """Take what the service was asked for at `asked_at` and had answered at `now` (monotonic)."""
         for path, row in rows.items():
             age = row.last_sample_age_seconds
             if age is None:
                 continue
             seen = self._streams.setdefault(path, _Seen(row, now, row, now, [now - age]))
-            self.gap_seconds = max(self.gap_seconds, age)
+            self.gap_seconds = max(self.gap_seconds, age - UNDER_WAY_SECONDS)
             if row.judged > seen.last.judged:
                 sampled_at = now - age
                 if row.judged == seen.last.judged + 1:
-                    self.gap_seconds = max(self.gap_seconds, sampled_at - seen.samples[-1])
+                    self.gap_seconds = max(self.gap_seconds, asked_at - age - seen.samples[-1])
                 seen.samples.append(sampled_at)
             seen.last, seen.ended_at = row, now
 

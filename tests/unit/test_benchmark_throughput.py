@@ -83,12 +83,12 @@ def test_account_from_outside_says_what_the_service_must_say() -> None:
     account = SightAccount(3.0)
     for second, judged, age, seen in ((0, 1, 0.0, 0.0), (2, 2, 0.0, 2.0), (7, 3, 0.0, 5.0)):
         row = replace(ROW, judged=judged, last_sample_age_seconds=age, seen_seconds=seen, skipped_seconds=second - seen)
-        account.look({"live/a": row}, 100.0 + second)
+        account.look({"live/a": row}, 100.0 + second, 100.0 + second)
 
     assert account.gap_seconds == pytest.approx(5.0)
     assert account.alive_error_percent() == pytest.approx(0.0)
     assert account.seen_error_percent() == pytest.approx(0.0)
-    account.look({"live/a": replace(row, seen_seconds=7.0, judged=4)}, 108.0)
+    account.look({"live/a": replace(row, seen_seconds=7.0, judged=4)}, 108.0, 108.0)
     assert account.seen_error_percent() == pytest.approx(100 * 1.0 / 8.0)
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from detector.rationing import Costs, Ration
+from detector.rationing import Costs, Ration, keyframes_suffice
 from streams.frame import SampleReason
 from streams.wire import Heartbeat
 
@@ -19,6 +19,9 @@ _ENOUGH_SECONDS = 1.5
 
 _WHOLE_PER_KEYFRAME = 6.0
 """A keyframe each two seconds costs about a twelfth of decoding everything: so many keyframes' cost a second."""
+
+_MOST_CORES = 2.0
+"""More CPU seconds a second no reader uses: what one says beyond that it has saved up, or made up."""
 
 _FRAMES_OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
 
@@ -36,6 +39,11 @@ class _Rate:
         self._over = self._over * decay + over
         if self._over >= self._enough:
             self.value = self._amount / self._over
+
+    def lower_to(self, value: float | None) -> None:
+        """Remember no more than this."""
+        if value is not None and self.value is not None and value < self.value:
+            self._amount, self.value = value * self._over, value
 
 
 @dataclass(slots=True)
@@ -60,6 +68,7 @@ class StreamMeter:
         self._analysed = _Rate(_ENOUGH_EVENTS)
         self._all, self._reader = _Rate(_ENOUGH_SECONDS), _Rate(_ENOUGH_SECONDS)
         self._reading, self._through = _Rate(_ENOUGH_SECONDS), _Rate(_ENOUGH_SECONDS)
+        self._slowed_through = _Rate(_ENOUGH_SECONDS)
         self._closer = _Rate(_ENOUGH_SECONDS)
         self._keyframe, self._keyframes = _Rate(_ENOUGH_EVENTS), _Rate(_ENOUGH_SECONDS)
         self._whole, self._spikes = _Rate(_ENOUGH_EVENTS), _Rate(_ENOUGH_SECONDS)
@@ -116,10 +125,11 @@ class StreamMeter:
         seconds = beat.sent_at - before.sent_at
         decay = math.exp(-seconds / _MEMORY_SECONDS)
         analysis, self._analysis = self._analysis, _Analysis()
-        keyframes = beat.keyframe_cpu_seconds - before.keyframe_cpu_seconds + analysis.keyframes
-        through = beat.through_cpu_seconds - before.through_cpu_seconds + analysis.through
-        whole = beat.whole_cpu_seconds - before.whole_cpu_seconds + analysis.whole
-        in_reader = beat.cpu_seconds - before.cpu_seconds
+        most = _MOST_CORES * seconds
+        keyframes = min(most, beat.keyframe_cpu_seconds - before.keyframe_cpu_seconds) + analysis.keyframes
+        through = min(most, beat.through_cpu_seconds - before.through_cpu_seconds) + analysis.through
+        whole = min(most, beat.whole_cpu_seconds - before.whole_cpu_seconds) + analysis.whole
+        in_reader = min(most, beat.cpu_seconds - before.cpu_seconds)
         in_analysis = analysis.keyframes + analysis.through + analysis.whole
         reading = in_reader + in_analysis - keyframes - through - whole
         self._gop_seconds = beat.gop_seconds or self._gop_seconds
@@ -136,8 +146,13 @@ class StreamMeter:
         self._whole.note(whole, (spikes + max(0, beat.bursts - before.bursts)) * self._gop_seconds, decay)
         if is_close:
             self._closer.note(keyframes + through + whole, seconds, decay)
-        elif not ration.slowed_to_seconds:
+        elif ration.slowed_to_seconds:
+            if not self._through.value or keyframes_suffice(self._gop_seconds, ration.slowed_to_seconds):
+                self._slowed_through.note(through, seconds, decay)
+        else:
             self._through.note(through, seconds, decay)
+            # Who is slowed is never decoded through for more than who is not: what was so before this is over.
+            self._slowed_through.lower_to(self._through.value)
             self._keyframes.note(decoded, seconds, decay)
             if ration.spikes:
                 self._spikes.note(spikes * self._gop_seconds, seconds, decay)
@@ -155,7 +170,7 @@ class StreamMeter:
         if not self.is_measured:
             return unknown
         keyframe = _or(self._keyframe.value, unknown.keyframe_seconds)
-        through = self._through.value
+        through, slowed_through = self._through.value, _or(self._slowed_through.value, 0.0)
         whole = _first(self._whole.value, through or None, _WHOLE_PER_KEYFRAME * keyframe)
         if through is None:  # never seen unslowed: whoever has long GOPs will be decoded through
             through = whole if self._gop_seconds > 1.2 * within_seconds else 0.0
@@ -165,7 +180,8 @@ class StreamMeter:
             reading=_or(self._reading.value, unknown.reading),
             keyframe_seconds=keyframe,
             keyframes_per_second=_or(self._keyframes.value, self._keyframes_expected()),
-            through=through,
+            through=max(through, slowed_through),  # his GOPs may have become long while he was slowed
+            slowed_through=slowed_through,
             whole=whole,
             spike_share=min(1.0, _or(self._spikes.value, 0.0)),
             closer=closer,

@@ -67,7 +67,8 @@ class Costs:
     """What one stream costs in CPU seconds, its reader and the analysis of its frames together.
 
     Each second: `reading`, whatever is decoded; `through`, for decoding through as it goes on while the stream is not
-    slowed; `closer`, all but reading while it is decoded through for a hint; `whole`, if every GOP were decoded whole.
+    slowed; `closer`, all but reading while it is decoded through for a hint; `whole`, if every GOP were decoded whole;
+    `slowed_through`, for decoding through while it was slowed and keyframes should have sufficed.
     One keyframe on its own costs `keyframe_seconds`, and `keyframes_per_second` of them are taken while not slowed.
     `spike_share` (0 to 1) is the share of GOPs whose packet sizes have them decoded whole.
     """
@@ -80,6 +81,7 @@ class Costs:
     spike_share: float = 0.0
     closer: float = 0.1
     gop_seconds: float = 2.0
+    slowed_through: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,11 @@ def predicted(demand: Demand, ration: Ration) -> float:
     return costs.reading + _looking(costs, ration.slowed_to_seconds) + costs.whole * min(1.0, share)
 
 
+def keyframes_suffice(gop_seconds: float, slowed_to_seconds: float) -> bool:
+    """Whether keyframes come often enough for a stream that is slowed; GOPs of 0 seconds are not known."""
+    return 0.0 < gop_seconds <= _LEAVES_KEYFRAMES_ABOVE * slowed_to_seconds
+
+
 def _looking(costs: Costs, slowed_to_seconds: float) -> float:
     """What the looks cost that the promise asks for."""
     if not slowed_to_seconds:
@@ -152,10 +159,10 @@ def _looking(costs: Costs, slowed_to_seconds: float) -> float:
     keyframes = costs.keyframe_seconds * min(costs.keyframes_per_second, 1.0 / (_PACE * slowed_to_seconds))
     gop_seconds = costs.gop_seconds
     # Keyframes suffice where they come often enough; of longer GOPs what comes after the last look is left out.
-    if not costs.through or 0.0 < gop_seconds <= _LEAVES_KEYFRAMES_ABOVE * slowed_to_seconds:
-        return keyframes
+    if not costs.through or keyframes_suffice(gop_seconds, slowed_to_seconds):
+        return keyframes + costs.slowed_through
     left_out = slowed_to_seconds / (2.0 * gop_seconds) if gop_seconds else 0.0
-    return keyframes + costs.through * (1.0 - left_out)
+    return keyframes + max(costs.through * (1.0 - left_out), costs.slowed_through)
 
 
 @dataclass(frozen=True, slots=True)

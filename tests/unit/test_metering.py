@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from detector.metering import StreamMeter
-from detector.rationing import Costs, Ration
+from detector.rationing import Costs, Demand, Rank, Ration, predicted
 from streams.frame import SampleReason
+from streams.sampling import SamplingSettings
 from streams.wire import Heartbeat
 
 FULL = Ration(0.05, spikes=True)
@@ -112,3 +113,28 @@ def test_a_stream_never_seen_at_full_speed_is_guessed_from_its_gops() -> None:
     short = StreamMeter()
     Reader(short).work(20, SLOWED)
     assert costs_of(short).through == 0.0
+
+
+@pytest.mark.parametrize("through_before", [0.0, 0.2])
+def test_whoever_sends_no_more_keyframes_while_he_is_slowed_is_not_thought_cheap(through_before: float) -> None:
+    """He has to be decoded through all the same: the floor costs what it costs, and letting him go no less."""
+    meter = StreamMeter()
+    reader = Reader(meter)
+    reader.work(30, through=through_before)
+    reader.work(30, SLOWED, keyframes=0, through=0.2)
+    costs = costs_of(meter)
+    slowed = predicted(Demand("a", SamplingSettings(), Rank(), costs), SLOWED)
+    assert slowed == pytest.approx(0.2, rel=0.2)
+    assert predicted(Demand("a", SamplingSettings(), Rank(), costs), FULL) >= slowed
+    reader.work(60)
+    assert costs_of(meter).through == pytest.approx(0.0, abs=0.01)
+    assert costs_of(meter).slowed_through == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_reader_that_claims_the_impossible_is_counted_for_two_cores() -> None:
+    """Whoever took over a reader by what he sent takes no more from the others than a reader could use."""
+    meter = StreamMeter()
+    Reader(meter).work(20, reading=1e6, through=1e6)
+    costs = costs_of(meter)
+    assert meter.reader_cores <= 2.0
+    assert max(costs.reading, costs.through, costs.whole, costs.closer) < 2.5

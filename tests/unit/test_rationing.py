@@ -24,6 +24,7 @@ cores = st.floats(0.0, 0.5)
 @st.composite
 def demands(draw: st.DrawFn) -> list[Demand]:
     count = draw(st.integers(0, 12))
+    throughs = [draw(st.sampled_from([0.0, 0.1, 1.0])) for _ in range(count)]
     return [
         Demand(
             f"s{number}",
@@ -35,10 +36,11 @@ def demands(draw: st.DrawFn) -> list[Demand]:
             ),
             Rank(draw(st.sampled_from(list(Risk))), draw(st.sampled_from([0.0, 0.33]))),
             Costs(
+                slowed_through=draw(st.sampled_from([0.0, 0.5, 1.0])) * through,
                 reading=draw(cores),
                 keyframe_seconds=draw(cores),
                 keyframes_per_second=draw(st.floats(0.0, 4.0)),
-                through=draw(st.sampled_from([0.0, 0.1, 1.0])),
+                through=through,
                 whole=draw(cores),
                 spike_share=draw(st.floats(0.0, 1.0)),
                 closer=draw(cores),
@@ -47,7 +49,7 @@ def demands(draw: st.DrawFn) -> list[Demand]:
             draw(st.booleans()),
             draw(st.sampled_from([0.0, 0.0, 0.5, 0.9])),
         )
-        for number in range(count)
+        for number, through in enumerate(throughs)
     ]
 
 

@@ -20,6 +20,8 @@ MOST_OF_ONE_STREAM = 8
 
 MOST_IN_ALL = 4096
 
+_ENDINGS_SPARE = 64
+
 
 class TooManyHints(Exception):
     """Raised by `Hints.add`: nothing was taken in; one sentence."""
@@ -70,6 +72,8 @@ class Hints:
             raise TooManyHints(f"{MOST_IN_ALL} hints hold already; find out who gives so many, or wait until they end.")
         self._put(stream, [*kept, hint])
         heapq.heappush(self._endings, (hint.until, stream))
+        if len(self._endings) > 2 * self._count + _ENDINGS_SPARE:  # those of hints that others took the place of
+            self._endings = sorted((each.until, name) for name, hints in self._hints.items() for each in hints)
 
     def end(self, now: float) -> None:
         """Forget what holds no longer."""

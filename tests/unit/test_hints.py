@@ -131,3 +131,13 @@ def test_a_look_that_ends_is_over_within_one_interval() -> None:
             looks.append(at)
     assert sum(1 for at in looks if at < 10.0) >= 45
     assert sum(1 for at in looks if at >= 11.0) <= 10
+
+
+def test_a_hint_that_is_given_again_every_second_takes_no_more_memory() -> None:
+    """A source that renews its word all day leaves nothing behind, and each word still ends by itself."""
+    hints = Hints()
+    for second in range(5000):
+        hints.add("a", hint(0.9, second + 3600.0), float(second))
+    assert (len(hints), len(hints._endings) < 100) == (1, True)
+    hints.end(4999.0 + 3600.0)
+    assert len(hints) == 0

@@ -13,6 +13,7 @@ from typing import Self
 from streams import wire
 from streams.address import SourceUnreachable, resolve
 from streams.frame import Frame
+from streams.heartbeat_faults import heartbeat_fault
 from streams.job import Job
 from streams.messages import Adjust, Burst, Ended, Heartbeat, LookCloser, Opened, Order
 from streams.nursery import Child, Nursery, NurseryBroken
@@ -253,6 +254,7 @@ class _Checker:
         self._is_open = False
         self._tracks = 1
         self._last_sequence = -1
+        self._beat: Heartbeat | None = None
         self._heartbeats = 0
         self._frames = 0
 
@@ -276,6 +278,9 @@ class _Checker:
                 self._check_moment(message.sent_at, now)
                 if message.last_packet_at > now + CLOCK_SLACK_SECONDS:
                     raise ReaderMisbehaved("the reader has seen a packet from the future")
+                if fault := heartbeat_fault(self._beat, message, (now - self._started_at) * self._speed):
+                    raise ReaderMisbehaved(f"the reader's heartbeat tells of {fault}")
+                self._beat = message
 
     def _count(self, message: Report, now: float) -> None:
         """A reader may catch up after a pause, but not take the service's time from the others."""

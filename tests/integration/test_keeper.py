@@ -107,7 +107,8 @@ async def test_four_seconds_of_work_are_none(nursery: Nursery) -> None:
     "lie",
     [
         "repeats", "backwards", "frame_first", "opens_twice", "too_old", "from_the_future", "decoded_before",
-        "clock_ahead", "orders", "garbage", "no_such_track", "burst_repeats", "burst_first",
+        "clock_ahead", "orders", "garbage", "no_such_track", "burst_repeats", "burst_first", "counts_back",
+        "costs_much",
     ],
 )  # fmt: skip
 async def test_lie_ends_the_reader(nursery: Nursery, lie: str) -> None:

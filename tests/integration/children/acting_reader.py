@@ -130,6 +130,8 @@ def play_lie(fd: int, which: str) -> None:
         "from_the_future": [OPENED, frame(0, age=-2.0)],
         "decoded_before": [OPENED, frame(0, ahead=-0.5)],
         "clock_ahead": [OPENED, heartbeat(sent_ahead=2.0)],
+        "counts_back": [OPENED, heartbeat(), replace(heartbeat(), packets=0)],
+        "costs_much": [OPENED, replace(heartbeat(), cpu_seconds=1e300)],
         "burst_repeats": [OPENED, Burst((replace(frame(3), reason=SampleReason.SPIKE),) * 2)],
         "burst_first": [Burst((replace(frame(3), reason=SampleReason.SPIKE),))],
         "orders": [OPENED, LookCloser(1.0, 2.0)],

@@ -47,6 +47,12 @@ _SERVICE_MEMORY = 0.8
 _CORRECTION = (0.85, 2.0)
 """What was measured may differ from what was predicted by so much; more is a passing thing."""
 
+_WEAK_HIT_SCORE = 1.0
+"""What a weak hit counts among risk hints: it was seen, and not only said."""
+
+_UNFIT_ROUNDS = 5
+"""So many rounds on end not even the floor must fit until that is told: what passes by itself is no news."""
+
 REFUSED = "refused"
 
 
@@ -127,7 +133,7 @@ class CpuControl:
         self._typical = Costs()
         self._rounds = self._typical_due = 0
         self._is_short = False
-        self._refused_told = 0
+        self._refused_told = self._unfit_rounds = 0
         self._soon = asyncio.Event()
         self._set_room(Plan(), self._limits().max_cpu * self._cores)
 
@@ -158,6 +164,7 @@ class CpuControl:
         self._easing.keep_only({*(each.stream for each in demands), *self.admission.places})
         plan = self._easing.plan(demands, budget / self._correction(watched), limits.floor_seconds, now)
         self._plan, self._demands = plan, {each.stream: each for each in demands}
+        self._unfit_rounds = 0 if plan.fits else self._unfit_rounds + 1
         for session in watched:
             await self._give(session, plan.rations[session.stream_id])
         for session in sessions:
@@ -195,6 +202,8 @@ class CpuControl:
         remedy = "give this node fewer streams or more cores, or raise sampling.max_cpu"
         if self.admission.refused:
             yield live, f"{self.admission.refused} of {live} streams are not watched for want of CPU time; {remedy}"
+        if self._unfit_rounds >= _UNFIT_ROUNDS:
+            yield live, f"the floor of all streams takes more CPU time than there is, and may not be kept; {remedy}"
         slowed = self._slowed()
         if slowed:
             longest = max(slowed)
@@ -257,8 +266,14 @@ class CpuControl:
             rank=rank if risk is rank.risk else replace(rank, risk=risk),
             costs=self._costs(session),
             is_spikes_blind=session.figures.is_spikes_blind,
-            hint_score=hints[0].score if hints and hints[0].score >= CLOSER_FROM else 0.0,
+            hint_score=self._closer_score(session, hints),
         )
+
+    def _closer_score(self, session: StreamSession, hints: tuple[Hint, ...]) -> float:
+        """How strongly a closer look is asked for; 0 if it is not."""
+        if session.orders.until(Why.WEAK_HIT) > self._clock():
+            return _WEAK_HIT_SCORE
+        return hints[0].score if hints and hints[0].score >= CLOSER_FROM else 0.0
 
     def _risk(self, session: StreamSession) -> Risk:
         return raised(session.settings.rank.risk, self.hints.of(session.stream_id))
@@ -266,9 +281,11 @@ class CpuControl:
     # Giving
 
     async def _give(self, session: StreamSession, ration: Ration) -> None:
-        session.meter.expected = predicted(self._demands[session.stream_id], ration)
+        demand = self._demands[session.stream_id]
+        session.meter.expected = predicted(demand, ration)
         if ration != session.orders.ration:
             await session.give(ration)
+        await session.orders.allow(Why.WEAK_HIT, is_allowed=ration.is_close or not demand.hint_score)
         if not ration.is_close and not session.orders.has_looks:
             return
         until = closer_until(self.hints.of(session.stream_id)) if ration.is_close else None

@@ -114,7 +114,10 @@ class Ration:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One stream: what its operator asks for and what that costs. `hint_score` above 0 asks for decoding through."""
+    """One stream: what its operator asks for and what that costs.
+
+    `hint_score` above 0 asks for decoding through, for a risk hint or after a weak hit.
+    """
 
     stream: str
     settings: SamplingSettings

@@ -51,6 +51,7 @@ class ReaderOrders:
         self._told = sampling
         self._is_told = True
         self._looks: dict[Why, _Look] = {}
+        self._denied: set[Why] = set()
         self._told_look = _NONE
 
     @property
@@ -69,7 +70,7 @@ class ReaderOrders:
         return bool(self._looks)
 
     def until(self, why: Why) -> float:
-        """Until when a closer look lasts; minus infinity if there is none."""
+        """Until when a closer look is asked for; minus infinity if there is none."""
         return self._looks.get(why, _NONE).until
 
     async def begin(self, reader: Reader, told: SamplingSettings) -> None:
@@ -102,6 +103,12 @@ class ReaderOrders:
         if self._looks.pop(why, None) is not None:
             await self._tell_look()
 
+    async def allow(self, why: Why, *, is_allowed: bool) -> None:
+        """Say whether there is CPU time for a closer look for this; while there is none it is only remembered."""
+        if is_allowed == (why in self._denied):
+            self._denied ^= {why}
+            await self._tell_look()
+
     async def opened(self) -> None:
         """The reader has its source open: what it was told before that about looking closer may be lost."""
         self._told_look = _NONE
@@ -126,7 +133,7 @@ class ReaderOrders:
     @property
     def _look(self) -> _Look:
         now = self._clock()
-        going_on = [each for each in self._looks.values() if each.until > now]
+        going_on = [each for why, each in self._looks.items() if each.until > now and why not in self._denied]
         return min(going_on, key=lambda each: (each.interval_seconds, -each.until), default=_NONE)
 
     async def _tell_look(self) -> None:

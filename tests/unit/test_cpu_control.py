@@ -261,6 +261,43 @@ async def test_a_closer_look_after_a_weak_hit_goes_on_beside_a_hint() -> None:
     assert [interval for interval, _ in stream.reader.looks] == [0.1, 0.2]
 
 
+async def test_weak_hits_take_nobody_below_the_floor() -> None:
+    """Publishers who show what nearly matches for hours are decoded through as far as there is room, and no further."""
+    machine = Machine(1.0)
+    for number in range(10):
+        await machine.begin(f"s{number}")
+    hostile = [await machine.begin(f"near{number}", replace(USUAL, closer=0.3)) for number in range(20)]
+    await machine.seconds(10)
+    used = []
+    for _ in range(40):
+        for each in hostile:
+            await each.session.orders.look(Why.WEAK_HIT, 0.3, machine.now + 5.0)
+        await machine.second()
+        used.append(machine.used)
+    assert max(used[10:]) <= 1.05 * machine.cores
+    assert any(each.session.orders.is_close for each in hostile)
+    assert all(each.slowed_to_seconds <= FLOOR for each in machine.rations().values())
+    machine.max_cpu = 8.0
+    await machine.seconds(12)
+    for each in hostile:
+        await each.session.orders.look(Why.WEAK_HIT, 0.3, machine.now + 5.0)
+    assert all(each.session.orders.is_close for each in hostile)
+
+
+async def test_health_says_where_not_even_floors_fit() -> None:
+    """Who became dear after he was let in cannot be sent away; what is promised to all is then told to be in doubt."""
+    machine = Machine(1.0)
+    streams = [await machine.begin(f"s{number}") for number in range(20)]
+    await machine.seconds(10)
+    assert not list(machine.control.shortages())
+    for each in streams:
+        each.costs = replace(USUAL, reading=0.1)
+    await machine.seconds(20)
+    count, sentence = next(iter(machine.control.shortages()))
+    assert count == 20
+    assert sentence.startswith("the floor of all streams takes more CPU time than there is, and may not be kept; give")
+
+
 async def test_what_a_reader_could_not_be_told_is_told_again() -> None:
     """A full socket loses no ration."""
     machine = Machine(1.0)

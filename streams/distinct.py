@@ -12,6 +12,12 @@ _STILLER = 0.5
 _MOVES_ABOVE = 1.0
 """Grey levels between a frame and the one before it: below this nothing is stiller, else noise would decide."""
 
+_FARTHEST_TIMES = 2.0
+"""So many times as far as counts as the same may what is kept be from what it stands for.
+
+Else frames that are ever stiller, each like the one before, would lead away from the one that matters.
+"""
+
 KeptT = TypeVar("KeptT")
 
 
@@ -53,10 +59,11 @@ class DistinctFrames(Generic[KeptT]):
             if alike.any() and not _is_stiller(motion, float(self._known_motions[alike].min())):
                 return
         count = len(self._kept)
-        distances = np.empty(0)
+        distances = from_first = np.empty(0)
         if count:
-            distances = np.minimum(_distances(self._planes[:count], row), _distances(self._first_planes[:count], row))
-        place = self._place_for(distances, motion)
+            from_first = _distances(self._first_planes[:count], row)
+            distances = np.minimum(_distances(self._planes[:count], row), from_first)
+        place = self._place_for(distances, from_first, motion)
         made = None if place is None else keep()
         if place is None or made is None:
             return
@@ -76,8 +83,11 @@ class DistinctFrames(Generic[KeptT]):
             self._between[:] = np.inf
         return taken
 
-    def _place_for(self, distances: NDArray[np.float64], motion: float) -> int | None:
-        """Where a frame so far from each kept one is to be put, in place of what is there; None if nowhere."""
+    def _place_for(self, distances: NDArray[np.float64], from_first: NDArray[np.float64], motion: float) -> int | None:
+        """Where a frame so far from each kept one is to be put, in place of what is there; None if nowhere.
+
+        `from_first` is how far it is from those for which the places were taken.
+        """
         if not len(distances):
             return 0
         nearest = int(distances.argmin())
@@ -87,7 +97,7 @@ class DistinctFrames(Generic[KeptT]):
             place = self._least_missed(float(distances[nearest]))
             if place is not None:
                 return place
-        elif (distances <= self._same).sum() > 1:
+        elif (distances <= self._same).sum() > 1 or from_first[nearest] > _FARTHEST_TIMES * self._same:
             return None
         return nearest if _is_stiller(motion, float(self._motions[nearest])) else None
 

@@ -90,3 +90,20 @@ def test_end_of_a_fade_is_kept_though_its_last_step_was_handed_over() -> None:
         distinct.show(grey(level), lambda level=level: level)  # type: ignore[misc]
 
     assert distinct.take() == [100]
+
+
+def test_stiller_frames_do_not_lead_away_from_what_they_stand_for() -> None:
+    """Frames that come ever more quietly, each like the one before, leave one that is still like the first of them."""
+    generator = np.random.default_rng(1)
+    target = generator.integers(60, 190, (64, 64))
+    aside = generator.choice([-1, 1], (64, 64))
+    distinct: DistinctFrames[np.ndarray] = DistinctFrames(SAME)
+    shown_frames = [np.zeros((64, 64)), target]
+    for number, motion in enumerate((60, 28, 13, 6.1, 2.9), start=1):
+        step = target + round(3.9 * number) * aside
+        shown_frames += [step + motion, step]
+    for frame in shown_frames:
+        plane = frame.clip(0, 255).astype(np.uint8)
+        distinct.show(plane, lambda plane=plane: plane)  # type: ignore[misc]
+
+    assert min(np.abs(plane.astype(float) - target).mean() for plane in distinct.take()) <= 2 * SAME

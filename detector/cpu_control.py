@@ -11,7 +11,7 @@ import structlog
 from detector.admission import Admission, Newcomer
 from detector.cores import usable_cores
 from detector.easing import Easing
-from detector.hints import CLOSER_FROM, Hint, Hints, TooManyHints, closer_until, raised
+from detector.hints import CLOSER_FROM, MOST_IN_ALL, Hint, Hints, TooManyHints, closer_until, raised
 from detector.metering import total_cores
 from detector.metrics import Metrics
 from detector.rationing import Costs, Demand, Plan, Rank, Ration, Risk, predicted, typical
@@ -49,6 +49,9 @@ _CORRECTION = (0.85, 2.0)
 
 _WEAK_HIT_SCORE = 1.0
 """What a weak hit counts among risk hints: it was seen, and not only said."""
+
+_MANY_HINTS = MOST_IN_ALL // 2
+"""From so many on, those of streams that are gone make room."""
 
 _UNFIT_ROUNDS = 5
 """So many rounds on end not even the floor must fit until that is told: what passes by itself is no news."""
@@ -151,7 +154,8 @@ class CpuControl:
         """One round: gather what everything costs, plan, give the rations, and let in who there is room for."""
         now, limits, sessions = self._clock(), self._limits(), list(self._sessions())
         self.hints.end(now)
-        self.hints.keep_only(session.stream_id for session in sessions)
+        if len(self.hints) > _MANY_HINTS:  # else they wait for a publisher who is away: a pause must not shed them
+            self.hints.keep_only(session.stream_id for session in sessions)
         watched = [session for session in sessions if self.admission.is_watched(session)]
         budget = self._note_use(watched, limits, now)
         for session in watched:

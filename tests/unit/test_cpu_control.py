@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from detector import cpu_control
 from detector.config.config import CloserLook
 from detector.coverage import Cause
 from detector.cpu_control import CpuControl, CpuLimits
@@ -246,6 +247,31 @@ async def test_a_hint_is_told_to_the_reader_and_to_its_successor() -> None:
     assert not stream.session.orders.is_close
     assert machine.control.standing(stream.session) == machine.control.standing(stream.session)
     assert machine.control.standing(stream.session).risk is Risk.NORMAL
+
+
+async def test_a_publisher_sheds_no_hint_by_leaving_for_a_while() -> None:
+    """What was said of a stream holds for its next session, too, until the time that was named is over."""
+    machine = Machine(4.0)
+    stream = await machine.begin("a")
+    machine.control.hint(stream.session, 0.8, "reports", "violence", 60.0)
+    machine.end("a")
+    await machine.seconds(30)
+    stream = await machine.begin("a")
+    await machine.second()
+    assert machine.control.standing(stream.session).is_close
+    await machine.seconds(30)
+    assert not stream.session.orders.is_close
+
+
+async def test_hints_for_streams_that_are_gone_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They never keep out those for streams that are live."""
+    monkeypatch.setattr(cpu_control, "_MANY_HINTS", 2)
+    machine = Machine(4.0)
+    for name in ("a", "b", "c"):
+        machine.control.hint((await machine.begin(name)).session, 0.8, "reports", "word", 60.0)
+    machine.end("a")
+    await machine.second()
+    assert len(machine.control.hints) == 2
 
 
 async def test_a_closer_look_after_a_weak_hit_goes_on_beside_a_hint() -> None:

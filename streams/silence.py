@@ -13,24 +13,36 @@ PAUSE_SECONDS = 2.0
 """So long without a packet is no jitter of a network any more, and well before the source is given up."""
 
 
+STIR_SECONDS = 0.5
+"""So long without a packet is listened for what was not wanted so far: nobody calls a source quiet any sooner."""
+
+
 class Silence:
     """Calls `look` once when no packet came for a pause, and `give_up` once when none came for `limit_seconds`.
 
+    `stir` is called once before, when none came for `STIR_SECONDS`, or a pause if that is less.
+
     `with silence:` is held by the thread that reads, and with it the lock under which all is done; only in
-    `with silence.waiting():` others may work. So both calls, which come from another thread, never meet the reader's
+    `with silence.waiting():` others may work. So the calls, which come from another thread, never meet the reader's
     own work. Heartbeats go on meanwhile, with `working_since` as for any other work, and the time limit for reading
-    waits. Nothing is read any more once `is_over`. What either call raises is raised in `check`.
+    waits. Nothing is read any more once `is_over`. What any call raises is raised in `check`.
 
     A pause is `PAUSE_SECONDS`, or `pause_seconds` or the limit if that is less.
     """
 
     def __init__(
-        self, counters: Counters, look: Callable[[], None], give_up: Callable[[], None], limit_seconds: float
+        self,
+        counters: Counters,
+        look: Callable[[], None],
+        give_up: Callable[[], None],
+        limit_seconds: float,
+        *,
+        stir: Callable[[], None] | None = None,
     ) -> None:
         self.pause_seconds = PAUSE_SECONDS
         self.is_over = False
         self._counters = counters
-        self._steps = look, give_up
+        self._steps = (look, give_up) if stir is None else (stir, look, give_up)
         self._limit_seconds = limit_seconds
         self._done = 0
         self._since = math.nan
@@ -76,18 +88,25 @@ class Silence:
         wait_seconds = 0.0
         while not self._ending.wait(wait_seconds):
             # Never longer than a pause: what is waited for from now on is not missed, and nobody has to say so.
-            wait_seconds = max(0.0, min(self._due_in(time.monotonic()), self._pause))
+            wait_seconds = max(0.0, min(self._due_in(time.monotonic()), self._after(0)))
 
     @property
     def _pause(self) -> float:
         return min(PAUSE_SECONDS, self.pause_seconds, self._limit_seconds)
+
+    def _after(self, step: int) -> float:
+        """How long nothing must have come for a step."""
+        to_come = len(self._steps) - step
+        if to_come == 1:
+            return self._limit_seconds
+        return self._pause if to_come == 2 else min(STIR_SECONDS, self._pause)
 
     def _due_in(self, now: float) -> float:
         """Look if it is time; return how long it is until the next one."""
         since, done = self._since, self._done
         if math.isnan(since) or done == len(self._steps) or self._failure is not None:
             return math.inf
-        due_at = since + (self._limit_seconds if done else self._pause)
+        due_at = since + self._after(done)
         if now < due_at:
             return due_at - now
         with self._lock:

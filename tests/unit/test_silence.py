@@ -46,6 +46,24 @@ def test_a_pause_is_looked_at_once_and_the_limit_ends_it() -> None:
     assert "silence" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_what_was_not_wanted_is_listened_for_before_a_pause_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever dropped packets unread takes them again well before anybody says that the source sends nothing."""
+    monkeypatch.setattr(silence_module, "STIR_SECONDS", 0.05)
+    calls: list[tuple[str, float]] = []
+
+    def note(what: str) -> Callable[[], None]:
+        return lambda: calls.append((what, time.monotonic()))
+
+    silence = Silence(Counters(), note("look"), note("end"), 60.0, stir=note("stir"))
+    silence.pause_seconds = 0.25
+    with silence, silence.waiting():
+        begun = time.monotonic()
+        time.sleep(0.4)
+
+    assert [what for what, _ in calls] == ["stir", "look"]
+    assert 0.05 <= calls[0][1] - begun < 0.2 < calls[1][1] - begun
+
+
 def test_packets_that_come_in_time_cost_no_look() -> None:
     """Waits that are shorter than a pause, and work that is longer, are none."""
     looks: list[float] = []

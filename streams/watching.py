@@ -63,7 +63,7 @@ class Watch:
         self._budget = CpuBudget(job.cpu_limit * job.speed)
         self._budget_due_at = self._count_due_at = -math.inf
         limit_seconds = math.inf if job.kind is SourceKind.FILE else job.read_timeout_seconds
-        self._silence = Silence(counters, self._look_at_pause, self._finish, limit_seconds)
+        self._silence = Silence(counters, self._look_at_pause, self._finish, limit_seconds, stir=self._hear_again)
         self._may_be_deaf = job.kind not in _HEARD and limit_seconds > 2 * PAUSE_SECONDS
         self._is_deaf = False
         self._follow_promise()
@@ -91,10 +91,12 @@ class Watch:
             return error.code, error.detail
         return EndCode.END_OF_STREAM, ""
 
-    def _look_at_pause(self) -> None:
+    def _hear_again(self) -> None:
         if self._is_deaf:
             self._is_deaf = False
             self._source.hear_all(wanted=True)
+
+    def _look_at_pause(self) -> None:
         for track in self._tracks.values():
             track.look.pause()
         self._count()
@@ -142,7 +144,7 @@ class Watch:
         if self._job.kind is not SourceKind.FILE and not self._budget.is_spent:
             for other in self._tracks.values():
                 if other is not track:
-                    other.look.overhear(now)
+                    other.overhear(now, min(PAUSE_SECONDS, self._silence.pause_seconds))
 
     def _count(self) -> None:
         tracks, counters = self._tracks.values(), self._counters
@@ -187,6 +189,8 @@ class _LiveTrack(LookedAt):
     ) -> None:
         super().__init__(track, job)
         self.times = TrackTimes()
+        self._heard_at = math.nan
+        self._is_pausing = False
         self.sampler = Sampler(job.sampling, SystemRandom().random)
         self.ring: GopRing[AnyPacket] = GopRing(ring_budget)
 
@@ -200,11 +204,19 @@ class _LiveTrack(LookedAt):
         )
 
     def take(self, packet: AnyPacket, now: float, *, is_throttled: bool) -> None:
+        self._heard_at, self._is_pausing = now, False
         self.times.hear(now, self.seconds(packet.dts if packet.pts is None else packet.pts))
         if is_throttled:
             self.look.skim(packet, now)
         else:
             self.look.take(packet, now)
+
+    def overhear(self, now: float, pause_seconds: float) -> None:
+        """A packet of another track came. While only those come this one pauses, though its source is not silent."""
+        if not self._is_pausing and now - self._heard_at >= pause_seconds:
+            self._is_pausing = True
+            self.look.pause()
+        self.look.overhear(now)
 
     def obey(self, order: Order) -> None:
         match order:

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from streams.frame import MAX_BURST_FRAMES, Frame, SampleReason
-from streams.job import Job, SandboxMode, SourceKind
+from streams.job import UNPACED, Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.sender import Counters, Sender, ServiceGone, read_message
-from streams.silence import PAUSE_SECONDS
+from streams.silence import PAUSE_SECONDS, STIR_SECONDS
 from streams.wire import Adjust, Burst, EndCode, Ended, Heartbeat, LookCloser, Message, Opened, pack
 from tests.fixtures_media import Clip, MediaMaker
 
@@ -367,6 +367,21 @@ def test_file_can_be_watched_faster_than_real_time_and_is_looked_at_as_often(med
     assert beats[-1].gop_seconds == pytest.approx(2.0, abs=0.01)
 
 
+def test_unpaced_file_is_looked_at_as_often_and_waited_for_nowhere(media: MediaMaker, tmp_path: Path) -> None:
+    """As fast as it can be read, a file gives the samples and heartbeats that it gives in its own time."""
+    started_at = time.monotonic()
+
+    reader = scanned(tmp_path, media.clip(Clip(frames=600, gop=60)), replace(LIVE_FILE, speed=UNPACED))
+
+    assert time.monotonic() - started_at < 10.0
+    samples = [frame for frame in reader.all(Frame) if frame.reason is SampleReason.KEYFRAME]
+    beats = reader.all(Heartbeat)
+    assert len(samples) + beats[-1].replaced_samples == 10
+    assert 10 <= len(beats) <= 60
+    assert beats[-1].gop_seconds == pytest.approx(2.0, abs=0.01)
+    assert all(frame.arrived_at <= frame.decoded_at <= at for at, frame in reader.heard if isinstance(frame, Frame))
+
+
 def test_full_mode_takes_a_frame_of_each_interval(media: MediaMaker, tmp_path: Path) -> None:
     """Mode full analyses a random frame of every interval beside the keyframes."""
     sampling = SamplingSettings(interval_seconds=0.25, mode=SamplingMode.FULL)
@@ -398,14 +413,15 @@ def test_silent_server_ends_in_a_timeout_with_heartbeats_all_the_while(media: Me
     assert 0 < last.cpu_seconds < 5
 
 
-def sound_goes_on(video_seconds: float, seconds: float) -> bytes:
+def sound_goes_on(video_seconds: float, seconds: float, *, b_frames: int = 0) -> bytes:
     """Return a transport stream of video and sound, of which only the sound goes on to the end."""
     buffer, noise = io.BytesIO(), np.random.default_rng(5)
     with av.open(buffer, "w", format="mpegts") as output:
         video, sound = output.add_stream("libx264", rate=30), output.add_stream("aac", rate=48_000, layout="mono")
         video.width, video.height, video.pix_fmt, video.gop_size = 320, 240, "yuv420p", 15
-        video.codec_context.max_b_frames = 0
-        video.codec_context.options = {"preset": "ultrafast", "tune": "zerolatency"}
+        video.codec_context.max_b_frames = b_frames
+        tune = {} if b_frames else {"tune": "zerolatency"}
+        video.codec_context.options = {"preset": "ultrafast", "bf": str(b_frames), **tune}
         for number in range(round(seconds * 30)):
             samples = noise.normal(0.0, 0.2, (1, 1600)).astype(np.float32)
             heard = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
@@ -416,13 +432,16 @@ def sound_goes_on(video_seconds: float, seconds: float) -> bytes:
                 frame = av.VideoFrame.from_ndarray(shown, "rgb24").reformat(format="yuv420p")
                 frame.pts, frame.time_base = number, Fraction(1, 30)
                 output.mux(video.encode(frame))
+            elif video_seconds * 30 <= number < video_seconds * 30 + 1:
+                output.mux(video.encode(None))
     return buffer.getvalue()
 
 
-def test_sound_is_read_only_while_no_video_comes_and_then_keeps_the_stream_alive() -> None:
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_sound_is_read_only_while_no_video_comes_and_then_keeps_the_stream_alive(b_frames: int) -> None:
     """While video comes, sound costs nothing; when it pauses, its last frame is looked at, and sound is no timeout."""
     seconds = 6.2
-    with http_stream(sound_goes_on(1.0, seconds), seconds) as (url, port):
+    with http_stream(sound_goes_on(1.0, seconds, b_frames=b_frames), seconds) as (url, port):
         job = replace(http_job(url, port), read_timeout_seconds=2 * PAUSE_SECONDS + 0.1)
         with reading(job) as reader:
             reader.listen()
@@ -433,7 +452,7 @@ def test_sound_is_read_only_while_no_video_comes_and_then_keeps_the_stream_alive
     deaf = [beat for beat in beats if 10 <= beat.packets <= 35]
     assert deaf, "sound came with the video"
     assert beats[-1].packets > 100
-    assert all(beat.sent_at - beat.last_packet_at < PAUSE_SECONDS + 0.7 for beat in beats if beat.packets)
+    assert all(beat.sent_at - beat.last_packet_at < STIR_SECONDS + 0.7 for beat in beats if beat.packets)
 
 
 @pytest.mark.parametrize("mode", [SamplingMode.AUTO, SamplingMode.FULL])

@@ -4,7 +4,7 @@ import math
 import time
 
 from streams.gathering import GATHER_SECONDS
-from streams.job import Job, SourceKind
+from streams.job import UNPACED, Job, SourceKind
 from streams.pacing import Pace
 from streams.scan_sampling import MediaClock
 from streams.sender import Counters
@@ -17,7 +17,8 @@ class Arrivals:
     On a network that is the moment at which libav gave it. A playlist's segments come seconds at a time: a packet
     arrives when it would have if it were sent when it is to be shown (`Pace`), as the samples of a segment that came at
     once would show one moment of it. A file's packets arrive by the media's own clock, which runs at `job.speed`; one
-    that is late arrived late by the clock on the wall alone. They gather as on a network.
+    that is late arrived late by the clock on the wall alone. They gather as on a network; `UNPACED`, none is waited
+    for.
 
     `now` is the latest packet's arrival, in seconds: monotonic time at speed 1 and no delay. `moment` gives the
     monotonic time of an arrival, `arrival` the reverse. `media_end_seconds` is the end of a file so far, else NaN.
@@ -59,7 +60,7 @@ class Arrivals:
 
     def arrival(self, moment: float) -> float:
         """Return the arrival clock's time at a monotonic one."""
-        return self.now + (moment - self._taken_at) * self._speed
+        return self.now + (moment - self._taken_at) * (1.0 if self._speed == UNPACED else self._speed)
 
     def _gather(self, due_at: float) -> None:
         if due_at > time.monotonic():

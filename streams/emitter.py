@@ -61,6 +61,10 @@ class Emitter:
         """Send kept samples, at least one, as one message: they count as decoded now, when all of them are."""
         self._put(Burst(tuple(self._numbered(sample) for sample in samples)))
 
+    def beat(self) -> None:
+        """Send a heartbeat beside those that are due by the clock on the wall."""
+        self._sender.beat()
+
     def _numbered(self, sample: Frame) -> Frame:
         self._sequence += 1
         return replace(sample, sequence=self._sequence, decoded_at=time.monotonic())

@@ -1,9 +1,14 @@
 """What a reader is told to do: the one message from the service to a new reader."""
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
+from typing import Final
 
 from streams.sampling import SamplingSettings
+
+UNPACED: Final = math.inf
+"""The `speed` of a file that is watched like a live stream as fast as its packets can be read: none is waited for."""
 
 
 @unique
@@ -50,7 +55,8 @@ class Job:
     `speed` is for measuring: a file that is watched like a live stream is read at this multiple of real time. The
     sampler's clock, `gop_seconds`, heartbeats and `cpu_limit` go with the media, so that each second of it is looked
     at, and costs, as at speed 1; the times in messages stay monotonic ones. What cannot keep up comes late, and is
-    sampled as if it did not. The service's own clocks, as of coverage and of a stall, do not know of it.
+    sampled as if it did not. At `UNPACED` no packet is waited for, and the media's clock alone says when a heartbeat is
+    due. The service's own clocks, as of coverage and of a stall, do not know of it.
     """
 
     kind: SourceKind

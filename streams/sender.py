@@ -13,6 +13,7 @@ from typing import Self
 
 from streams.costs import Costs, Purpose
 from streams.frame import Frame
+from streams.job import UNPACED
 from streams.messages import Adjust, Burst, EndCode, Ended, Heartbeat, LookCloser, Message, Order
 from streams.wire import HEADER, Kind, WireError, pack, parse_body, parse_header
 
@@ -78,7 +79,8 @@ class Sender:
 
     With `drops` (live) there is one place per track and `SampleReason`: a newer sample replaces one that was not sent
     yet, counted in `counters.replaced_samples`; nothing replaces a burst. Without, `put` waits until the sample before
-    was sent. `obey` is called with each order, in the sending thread. At a `speed` so many heartbeats more are sent.
+    was sent. `obey` is called with each order, in the sending thread. At a `speed` so many heartbeats more are sent;
+    `UNPACED`, whoever reads asks for them with `beat`.
     """
 
     def __init__(
@@ -89,7 +91,8 @@ class Sender:
         self._counters = counters
         self._obey = obey
         self._drops = drops
-        self._heartbeat_seconds = HEARTBEAT_SECONDS / speed
+        self._heartbeat_seconds = HEARTBEAT_SECONDS / (1.0 if speed == UNPACED else speed)
+        self._next_heartbeat_at = 0.0
         self._changed = threading.Condition()
         self._notes: list[Message] = []
         self._samples: dict[object, Frame | Burst] = {}  # oldest first
@@ -117,6 +120,11 @@ class Sender:
         """Send `message` (anything but a sample) before the samples that wait."""
         with self._changed:
             self._notes.append(message)
+        self._wake()
+
+    def beat(self) -> None:
+        """Send a heartbeat now."""
+        self._next_heartbeat_at = 0.0
         self._wake()
 
     def put(self, sample: Frame | Burst) -> None:
@@ -156,12 +164,11 @@ class Sender:
                 self._changed.notify_all()
 
     def _serve(self) -> None:
-        next_heartbeat = 0.0
         while True:
             now = time.monotonic()
-            if now >= next_heartbeat:
+            if now >= self._next_heartbeat_at:
+                self._next_heartbeat_at = now + self._heartbeat_seconds
                 self._send(self._heartbeat(now))
-                next_heartbeat = now + self._heartbeat_seconds
             message = self._next()
             if message is not None:
                 if isinstance(message, Ended):  # the last counts belong to the last word
@@ -173,7 +180,7 @@ class Sender:
                 self._send(Ended(EndCode.TIMEOUT, math.nan, TOO_LATE))
                 return
             else:
-                self._wait(select.POLLIN, max(0.0, next_heartbeat - time.monotonic()))
+                self._wait(select.POLLIN, max(0.0, self._next_heartbeat_at - time.monotonic()))
 
     def _next(self) -> Message | None:
         with self._changed:

@@ -14,12 +14,12 @@ from streams.emitter import Emitter
 from streams.faults import SourceError
 from streams.frame import Frame
 from streams.gop import GopRing, RingBudget
-from streams.job import Job, SourceKind
+from streams.job import UNPACED, Job, SourceKind
 from streams.live_look import LiveLook
 from streams.looked_at import LookedAt, counted_packets
 from streams.messages import Adjust, EndCode, LookCloser, Order
 from streams.sampling import Sampler
-from streams.sender import TOO_LATE, Counters
+from streams.sender import HEARTBEAT_SECONDS, TOO_LATE, Counters
 from streams.silence import PAUSE_SECONDS, Silence
 from streams.source import AnyPacket, Source, VideoTrack, check_total
 from streams.times import TrackTimes
@@ -60,8 +60,11 @@ class Watch:
             track.stream.index: _LiveTrack(track, job, self._ring_budget, emitter, self._work, self._arrivals.moment)
             for track in source.tracks
         }
-        self._budget = CpuBudget(job.cpu_limit * job.speed)
-        self._budget_due_at = self._count_due_at = -math.inf
+        self._emitter = emitter
+        self._is_paced = job.speed != UNPACED
+        self._speed = job.speed if self._is_paced else 1.0
+        self._budget = CpuBudget(job.cpu_limit * self._speed)
+        self._budget_due_at = self._count_due_at = self._beat_due_at = -math.inf
         limit_seconds = math.inf if job.kind is SourceKind.FILE else job.read_timeout_seconds
         self._silence = Silence(counters, self._look_at_pause, self._finish, limit_seconds, stir=self._hear_again)
         self._may_be_deaf = job.kind not in _HEARD and limit_seconds > 2 * PAUSE_SECONDS
@@ -130,13 +133,16 @@ class Watch:
                 self._source.hear_all(wanted=False)
         if track is None or len(self._tracks) > 1:
             self._take_beside(track, now)
-        at = time.monotonic()
+        at = time.monotonic() if self._is_paced else now
         if at >= self._count_due_at:
-            self._count_due_at = at + _COUNT_SECONDS / self._job.speed
+            self._count_due_at = at + _COUNT_SECONDS / self._speed
             self._count()
         if at >= self._budget_due_at:
-            self._budget_due_at = at + _BUDGET_SECONDS / self._job.speed
+            self._budget_due_at = at + _BUDGET_SECONDS / self._speed
             self._keep_budget(at)
+        if not self._is_paced and at >= self._beat_due_at:
+            self._beat_due_at = at + HEARTBEAT_SECONDS
+            self._emitter.beat()
 
     def _take_beside(self, track: "_LiveTrack | None", now: float) -> None:
         """Look at the tracks of which the latest packet is not one."""
@@ -166,7 +172,7 @@ class Watch:
         self._budget.note(now, time.process_time())
         self._counters.throttled_seconds = self._budget.throttled_seconds
         rest_seconds = min(self._budget.rest_seconds, _LONGEST_REST_SECONDS)
-        if rest_seconds:
+        if rest_seconds and self._is_paced:
             self._counters.working_since = math.nan
             time.sleep(rest_seconds)
             self._work()

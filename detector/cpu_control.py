@@ -14,7 +14,7 @@ from detector.easing import Easing
 from detector.hints import CLOSER_FROM, MOST_IN_ALL, Hint, Hints, TooManyHints, closer_until, raised
 from detector.metering import total_cores
 from detector.metrics import Metrics
-from detector.rationing import Costs, Demand, Plan, Rank, Ration, Risk, predicted, typical
+from detector.rationing import Costs, Demand, Plan, Rank, Ration, Risk, predicted, resting, typical
 from detector.reader_orders import Why
 from detector.session import StreamSession
 from streams.sampling import SamplingSettings
@@ -49,6 +49,9 @@ _CORRECTION = (0.85, 2.0)
 
 _WEAK_HIT_SCORE = 1.0
 """What a weak hit counts among risk hints: it was seen, and not only said."""
+
+_RESTS_AFTER_SECONDS = 10.0
+"""A stream of which no reader reported for so long uses nothing now."""
 
 _MANY_HINTS = MOST_IN_ALL // 2
 """From so many on, those of streams that are gone make room."""
@@ -133,6 +136,7 @@ class CpuControl:
         self._own = _Own(own_seconds)
         self._plan = Plan()
         self._demands: dict[str, Demand] = {}
+        self._at_work: list[StreamSession] = []
         self._typical = Costs()
         self._rounds = self._typical_due = 0
         self._is_short = False
@@ -157,23 +161,24 @@ class CpuControl:
         if len(self.hints) > _MANY_HINTS:  # else they wait for a publisher who is away: a pause must not shed them
             self.hints.keep_only(session.stream_id for session in sessions)
         watched = [session for session in sessions if self.admission.is_watched(session)]
-        budget = self._note_use(watched, limits, now)
+        self._at_work = [session for session in watched if self._is_at_work(session, now)]
+        budget = self._note_use(limits, now)
         for session in watched:
             await session.orders.catch_up()
         self._rounds += 1
         if self._is_calm(watched) and self._rounds % _CALM_ROUNDS:
             return
         self._note_typical(watched)
-        demands = [self._demand(session) for session in watched]
+        demands = [self._demand(session, limits.floor_seconds, now) for session in watched]
         self._easing.keep_only({*(each.stream for each in demands), *self.admission.places})
-        plan = self._easing.plan(demands, budget / self._correction(watched), limits.floor_seconds, now)
+        plan = self._easing.plan(demands, budget / self._correction(), limits.floor_seconds, now)
         self._plan, self._demands = plan, {each.stream: each for each in demands}
         self._unfit_rounds = 0 if plan.fits else self._unfit_rounds + 1
         for session in watched:
             await self._give(session, plan.rations[session.stream_id])
         for session in sessions:
             session.risk = self._risk(session).tier
-        self._set_room(plan, budget / self._correction(watched))
+        self._set_room(plan, budget / self._correction())
         self.admission.look()
         self._tell()
 
@@ -236,20 +241,23 @@ class CpuControl:
             self._typical = typical(self._costs(session) for session in measured)
             self._typical_due = self._rounds + _TYPICAL_ROUNDS
 
-    def _note_use(self, watched: Collection[StreamSession], limits: CpuLimits, now: float) -> float:
+    def _is_at_work(self, session: StreamSession, now: float) -> bool:
+        return now - max(session.meter.heard_at, session.started_at) <= _RESTS_AFTER_SECONDS
+
+    def _note_use(self, limits: CpuLimits, now: float) -> float:
         """What streams may take now, in CPU seconds a second."""
         self._own.note(now)
         budget = limits.max_cpu * self._cores
-        readers, analysis = total_cores(session.meter for session in watched)
+        readers, analysis = total_cores(session.meter for session in self._at_work)
         self.use = CpuUse(readers, analysis, self._own.cores, budget)
         return budget - min(self._own.cores, _SERVICE_MOST * budget)
 
-    def _correction(self, watched: Collection[StreamSession]) -> float:
+    def _correction(self) -> float:
         """By how much streams cost more than was predicted for what they were given."""
-        expected = sum(session.meter.expected_cores for session in watched)
+        expected = sum(session.meter.expected_cores for session in self._at_work)
         if expected <= 0.0:
             return 1.0
-        measured = sum(session.meter.cores for session in watched)
+        measured = sum(session.meter.cores for session in self._at_work)
         least, most = _CORRECTION
         return min(max(measured / expected, least), most)
 
@@ -261,14 +269,15 @@ class CpuControl:
             within_seconds=settings.job.sampling.detect_within_seconds,
         )
 
-    def _demand(self, session: StreamSession) -> Demand:
+    def _demand(self, session: StreamSession, floor_seconds: float, now: float) -> Demand:
+        costs = self._costs(session)
         hints, rank = self.hints.of(session.stream_id), session.settings.rank
         risk = raised(rank.risk, hints)
         return Demand(
             stream=session.stream_id,
             settings=session.settings.job.sampling,
             rank=rank if risk is rank.risk else replace(rank, risk=risk),
-            costs=self._costs(session),
+            costs=costs if self._is_at_work(session, now) else resting(costs, floor_seconds),
             is_spikes_blind=session.figures.is_spikes_blind,
             hint_score=self._closer_score(session, hints),
         )

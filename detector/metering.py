@@ -60,6 +60,8 @@ class StreamMeter:
     """Measures one stream over all its readers. `cores` and `analysis_cores` are what it costs now, a second."""
 
     def __init__(self) -> None:
+        self.heard_at = -math.inf
+        """When a reader last reported."""
         self.expected: float | None = None
         """What it should cost a second by the ration that it has; None before anybody worked that out."""
         self._expected = _Rate(_ENOUGH_SECONDS)
@@ -119,7 +121,7 @@ class StreamMeter:
 
         What a reader spent on its start counts as nobody's.
         """
-        before, self._before = self._before, beat
+        before, self._before, self.heard_at = self._before, beat, beat.sent_at
         if before is None or beat.sent_at <= before.sent_at or beat.cpu_seconds < before.cpu_seconds:
             return
         seconds = beat.sent_at - before.sent_at

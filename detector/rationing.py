@@ -145,9 +145,14 @@ def predicted(demand: Demand, ration: Ration) -> float:
     """CPU seconds a second that a stream costs on a ration."""
     costs = demand.costs
     if ration.is_close:
-        return costs.reading + costs.closer
+        return costs.reading + _closer(costs)
     share = ration.burst_share + (costs.spike_share if ration.spikes else 0.0)
     return costs.reading + _looking(costs, ration.slowed_to_seconds) + costs.whole * min(1.0, share)
+
+
+def _closer(costs: Costs) -> float:
+    """What decoding through for a hint costs: no less than looking as usual, whatever was measured when."""
+    return max(costs.closer, _looking(costs, 0.0))
 
 
 def keyframes_suffice(gop_seconds: float, slowed_to_seconds: float) -> bool:
@@ -166,6 +171,12 @@ def _looking(costs: Costs, slowed_to_seconds: float) -> float:
         return keyframes + costs.slowed_through
     left_out = slowed_to_seconds / (2.0 * gop_seconds) if gop_seconds else 0.0
     return keyframes + max(costs.through * (1.0 - left_out), costs.slowed_through)
+
+
+def resting(costs: Costs, floor_seconds: float) -> Costs:
+    """The costs of a stream that has no reader for now, as they count: its floor is kept for it, and no more."""
+    looking = _looking(costs, floor_seconds)
+    return Costs(costs.reading + looking, 0.0, 0.0, 0.0, 0.0, 0.0, looking, costs.gop_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +240,7 @@ class _Row:
     def cores(self) -> float:
         costs = self.costs
         if self.is_close:
-            return costs.reading + costs.closer
+            return costs.reading + _closer(costs)
         return costs.reading + _looking(costs, self.slowed_to_seconds) + self.extra
 
 

@@ -55,6 +55,7 @@ class Stream:
         self.session, self.costs, self.reader = session, costs, Reader()
         self.beat = Heartbeat(now, now, math.nan, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, costs.gop_seconds)
         self._carry = 0.0
+        self.is_away = False
 
     @property
     def cores(self) -> float:
@@ -134,7 +135,7 @@ class Machine:
         for _ in range(2):
             self.now += 0.5
             for stream in self.streams.values():
-                if self.control.admission.is_watched(stream.session):
+                if not stream.is_away and self.control.admission.is_watched(stream.session):
                     stream.live(0.5)
         await self.control.look()
 
@@ -392,6 +393,27 @@ async def test_publishers_who_take_turns_take_no_more_than_there_is_room_for() -
         await machine.begin(name, dear)
     await machine.seconds(4)
     assert 0.5 < machine.used <= machine.cores
+
+
+async def test_streams_without_a_reader_take_nothing_from_the_others() -> None:
+    """Sources that are down, or publishers in quarantine, cost nothing: only their floor is kept for them."""
+    machine = Machine(1.0)
+    for number in range(10):
+        await machine.begin(f"s{number}")
+    away = [await machine.begin(f"dear{number}", replace(USUAL, through=0.3, gop_seconds=8.0)) for number in range(5)]
+    await machine.seconds(20)
+    assert "slowed" in machine.words()
+    for each in away:
+        each.is_away = True
+        each.session.meter.ended()
+    await machine.seconds(30)
+    full = [machine.control.standing(machine.streams[f"s{number}"].session).ration for number in range(10)]
+    assert set(full) == {"full"}
+    assert machine.control.use.readers < 0.4
+    for each in away:
+        each.is_away, each.beat = False, replace(each.beat, sent_at=machine.now)
+    await machine.seconds(8)
+    assert sum(each.cores for each in machine.streams.values()) <= 1.05 * machine.cores
 
 
 async def test_a_reload_holds_at_once_and_within_the_ration() -> None:

@@ -44,8 +44,12 @@ _HEADINGS = (
     "an.",
     "n/s",
 )
-_NARROW = frozenset({"an.", "n/s", "blind", "video"})
-"""Left out where the terminal is narrow."""
+_SHORTER = {"seen/skip/blind %": "s/s/b %"}
+"""What a heading is called where the terminal is narrow."""
+_LEFT_OUT = ("an.", "n/s", "video", "blind", "name", "burst", "last", "gop", "risk")
+"""What goes, one after the other, until the rest fits: a figure that is cut short would be another figure."""
+_SPACE = 2
+_LINES_AROUND = 4
 
 
 @unique
@@ -79,7 +83,7 @@ def top(
         if as_json:
             line(_as_json(health, rows))
             return
-        typer.echo(totals(health, rows))
+        typer.echo("\n".join(totals(health, rows)))
         table(_HEADINGS, [cells(row, None) for row in ordered(rows, sort)])
         return
     with contextlib.suppress(KeyboardInterrupt):
@@ -141,18 +145,17 @@ def ordered(rows: "Sequence[StreamRow]", sort: Order) -> "list[StreamRow]":
             return sorted(by_name, key=lambda row: (tiers.get(row.risk, 1), not row.hints))
 
 
-def totals(health: "Health", rows: "Sequence[StreamRow]") -> str:
-    """One line about all of them."""
+def totals(health: "Health", rows: "Sequence[StreamRow]") -> tuple[str, str]:
+    """Two lines about all of them."""
     load = health.load
     used = sum(load.get(part, 0.0) for part in ("readers", "analysis", "service"))
     slowed = sum(row.ration == "slowed" for row in rows)
     many = f"{len(rows)} stream{'s' * (len(rows) != 1)}"
-    state = "ok" if health.ok else f"{len(health.problems)} problem{'s' * (len(health.problems) != 1)}"
-    return (
-        f"{many}, {state}; cores {used:.2f} of {load.get('budget', 0.0):.2f}; slowed {slowed}, "
-        f"refused {load.get('refused', 0.0):.0f}; waiting {load.get('waiting', 0.0):.0f}, "
-        f"dropped {load.get('dropped', 0.0):.0f}"
-    )
+    problems = len(health.problems)
+    state = f"{problems} problem{'s' * (problems != 1)} ('stopframe health' names them)" if problems else "ok"
+    short = f"slowed {slowed}, refused {load.get('refused', 0.0):.0f}"
+    frames = f"frames waiting {load.get('waiting', 0.0):.0f}, dropped {load.get('dropped', 0.0):.0f}"
+    return f"{many}, {state}", f"cores {used:.2f} of {load.get('budget', 0.0):.2f}; {short}; {frames}"
 
 
 def cells(row: "StreamRow", rate: float | None) -> tuple[str | None, ...]:
@@ -172,7 +175,7 @@ def cells(row: "StreamRow", rate: float | None) -> tuple[str | None, ...]:
         f"{row.gop_seconds:.1f}" if row.gop_seconds else None,
         looked_at(row),
         printable(row.risk) + ("+hint" if row.hints else ""),
-        f"{row.burst_share:.0%}",
+        None if row.ration == "refused" else f"{row.burst_share:.0%}",
         "yes" if row.is_spikes_blind else "no",
         None if last is None else f"{last:.1f}",
         f"{row.max_gap_seconds:.1f}",
@@ -200,20 +203,39 @@ def screen(
 ) -> Group:
     """What fits on a terminal of so many columns and lines; what does not is counted."""
     columns, lines = size
-    wide = columns >= 130
-    kept = [place for place, name in enumerate(_HEADINGS) if wide or name not in _NARROW]
-    shown = Table(box=None, header_style="bold", pad_edge=False)
+    room = max(1, lines - _LINES_AROUND)
+    texts = [
+        [text or "-" for text in cells(row, None if rates is None else rates.get(row.stream_id))] for row in rows[:room]
+    ]
+    headings, kept = _fitting(texts, columns)
+    shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _SPACE, 0, 0))
     for place in kept:
-        shown.add_column(_HEADINGS[place], no_wrap=True, overflow="ellipsis")
-    room = max(1, lines - 4)
-    for row in rows[:room]:
-        texts = cells(row, None if rates is None else rates.get(row.stream_id))
+        shown.add_column(headings[place], no_wrap=True, overflow="ellipsis")
+    for row, line_of_texts in zip(rows, texts, strict=False):
         style = "red" if row.blind_cause else "yellow" if row.ration != "full" else ""
-        shown.add_row(*(Text(texts[place] or "-") for place in kept), style=style)
-    parts: list[Text | Table] = [Text(totals(health, rows)), shown]
+        shown.add_row(*(Text(line_of_texts[place]) for place in kept), style=style)
+    parts: list[Text | Table] = [*map(Text, totals(health, rows)), shown]
     if len(rows) > room:
         parts.append(Text(f"... and {len(rows) - room} more"))
     return Group(*parts)
+
+
+def _fitting(texts: Sequence[Sequence[str]], columns: int) -> tuple[list[str], list[int]]:
+    """The headings, and the places of those that are shown whole on so many columns."""
+    headings = list(_HEADINGS)
+    kept = list(range(len(headings)))
+
+    def width() -> int:
+        widest = (max(len(headings[place]), *(len(row[place]) for row in texts), 0) for place in kept)
+        return sum(widest) + _SPACE * (len(kept) - 1)
+
+    if width() > columns:
+        headings = [_SHORTER.get(name, name) for name in headings]
+    for name in _LEFT_OUT:
+        if width() <= columns:
+            break
+        kept.remove(_HEADINGS.index(name))
+    return headings, kept
 
 
 def _short(name: str) -> str:

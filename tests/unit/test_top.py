@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from detector.api.view import Health, HintRow, StreamRow
@@ -32,11 +33,13 @@ def row(name: str, **more: object) -> StreamRow:
 HEALTH = Health(ok=True, load={"readers": 1.0, "analysis": 0.5, "service": 0.1, "budget": 1.6, "waiting": 3.0})
 
 
-def test_totals_are_one_line() -> None:
-    """Cores in use and streams that get less than they should stand above all rows."""
-    text = totals(HEALTH, [row("a", ration="slowed", slowed_to_seconds=6.0), row("b")])
+def test_totals_are_two_lines() -> None:
+    """Cores in use and streams that get less than they should stand above all rows, and where problems are named."""
+    first, second = totals(HEALTH, [row("a", ration="slowed", slowed_to_seconds=6.0), row("b")])
 
-    assert text == "2 streams, ok; cores 1.60 of 1.60; slowed 1, refused 0; waiting 3, dropped 0"
+    assert first == "2 streams, ok"
+    assert second == "cores 1.60 of 1.60; slowed 1, refused 0; frames waiting 3, dropped 0"
+    assert "1 problem ('stopframe health'" in totals(Health(ok=False, problems=("a",)), [])[0]
 
 
 def test_rows_come_in_the_order_asked_for() -> None:
@@ -79,3 +82,23 @@ def test_screen_fits_the_terminal() -> None:
     assert len(lines) <= 10
     assert max(map(len, lines)) <= 80
     assert "34 more" in lines[-1]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 130, 200])
+def test_no_figure_is_cut_short(columns: int) -> None:
+    """Where room is short whole columns go, the least useful first: 16.0 that reads 1... would be another number."""
+    slowed = {"ration": "slowed", "slowed_to_seconds": 10.0, "gop_seconds": 16.0, "max_gap_seconds": 10.0}
+    rows = [row(f"a-long-name-{number}", risk="normal", reader_cores=0.123, **slowed) for number in range(5)]
+    output = io.StringIO()
+    Console(file=output, width=columns, height=24).print(screen(HEALTH, rows, {}, (columns, 24)))
+    text = output.getvalue()
+
+    assert max(map(len, text.splitlines())) <= columns
+    assert "\u2026" not in text
+    for figure in ("a-long", "slowed 10.0s", "90/8/2", "0.123"):
+        assert text.count(figure) >= len(rows)
+
+
+def test_a_refused_stream_has_no_bursts() -> None:
+    """What nobody looks at is looked at by no share."""
+    assert "5%" not in cells(row("a", ration="refused", burst_share=0.05), None)

@@ -17,6 +17,9 @@ FORMAT = 1
 USUAL_SPIKES = 0.05
 """Share of GOPs that are decoded because of their sizes where nobody hides anything: 1 to 9 % on made clips."""
 
+_LARGEST = 1e6
+_MOST_FPS = 1000.0
+
 
 class CostsUnreadable(Exception):
     """Raised by `load`; the text is one sentence with the remedy."""
@@ -110,10 +113,19 @@ def load(path: Path) -> CostTable:
         raise CostsUnreadable(f"{path} is no table of costs; {again}") from None
     if table.format != FORMAT:
         raise CostsUnreadable(f"{path} was written by another version of stopframe; {again}")
-    figures = [table.cores, table.analysis_seconds]
-    for row in table.videos:
-        figures += [row.fps, row.keyframe_seconds, row.through, row.whole]
-        figures += [1.0 + row.reading, 1.0 + row.frames_per_gop]
-    if not table.videos or not all(0.0 < figure < 1e6 for figure in figures):
+    if not table.videos or not _is_possible(table):
         raise CostsUnreadable(f"{path} holds costs that no machine has; {again}")
     return table
+
+
+def _is_possible(table: CostTable) -> bool:
+    """Whether a machine could have measured this; not so where a figure is no number."""
+    above_nothing, may_be_nothing = [table.cores, table.analysis_seconds], []
+    for row in table.videos:
+        above_nothing += [row.keyframe_seconds, row.through, row.whole]
+        may_be_nothing += [row.reading, row.frames_per_gop]
+    return (
+        all(0.0 < figure < _LARGEST for figure in above_nothing)
+        and all(0.0 <= figure < _LARGEST for figure in may_be_nothing)
+        and all(1.0 <= row.fps <= _MOST_FPS for row in table.videos)
+    )

@@ -1,5 +1,6 @@
 """`stopframe plan`: what a config costs, how late it can be, and what it leaves to chance."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,7 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option of the command
 ) -> None:
     """Say what the config costs, how late it can be and what it leaves to chance, before it runs.
 
-    Measures on this machine for some 20 seconds, or goes by --costs. Exit 0 whatever the answer is.
+    Measures on this machine for 10 to 20 seconds, or goes by --costs. Exit 0 whatever the answer is.
     """
     from detector.plan import Question
     from detector.plan import plan as answer
@@ -55,6 +56,8 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option of the command
     shape = StreamShape(_gop_seconds(gop), fps=float(fps))
     if costs is not None and save_costs is not None:
         raise CommandFailed("--save-costs writes what is measured, and --costs measures nothing; leave out one of them")
+    if save_costs is not None:
+        _check_folder(save_costs)
     settings = read_config_quietly(config)
     matching = _matching(settings, of or [], streams)
     measured = _measured(settings, size, save_costs) if costs is None else _loaded(costs, size)
@@ -75,11 +78,20 @@ def _gop_seconds(text: str) -> float:
     return seconds
 
 
+def _check_folder(path: Path) -> None:
+    """Whether a file may be written there is asked before anything is measured: that takes a while."""
+    folder = path.parent
+    if not folder.is_dir() or path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise CommandFailed(f"--save-costs: {path} cannot be written; name a file in a folder of yours")
+
+
 def _matching(config: Config, given: Sequence[str], streams: int) -> dict[str, int]:
     """How many streams each entry of `streams:` matches; one that is not given matches none, and is shown."""
     counts = {entry.match: 0 for entry in config.streams}
     for one in given:
         match, _, count = one.rpartition("=")
+        if not counts:
+            raise CommandFailed("--of: the config has no streams: to match; leave it out, or add them there")
         if match not in counts:
             raise CommandFailed(f"--of: no entry of streams: has match {match!r}; name one of the config's")
         if not (count.isascii() and count.isdecimal() and len(count) < 8):
@@ -98,7 +110,9 @@ def _loaded(path: Path, size: str) -> "CostTable":
     except CostsUnreadable as error:
         raise CommandFailed(f"--costs: {error}") from None
     if size not in found.sizes():
-        raise CommandFailed(f"--costs: {path} says nothing of {size}; write --size {found.sizes()[0]}")
+        others = [known for known in _SIZES if known in found.sizes()]
+        remedy = f"write --size {others[0]}" if others else "write it anew with 'stopframe plan --save-costs'"
+        raise CommandFailed(f"--costs: {path} says nothing of {size}; {remedy}")
     return found
 
 
@@ -106,8 +120,9 @@ def _measured(config: Config, size: str, save_to: Path | None) -> "CostTable":
     from detector.costs import save
 
     sizes = _SIZES if save_to is not None else (size,)
+    verb = "costs" if len(sizes) == 1 else "cost"
     note(
-        f"measuring what {' and '.join(sizes)} cost here, some 20 seconds each; "
+        f"measuring what {' and '.join(sizes)} {verb} here, some {10 * len(sizes)} seconds; "
         "--costs FILE goes by what was measured before"
     )
     found = run_async(_measure(config, sizes))

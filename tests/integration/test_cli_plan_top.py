@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_plan_for_scripts_is_one_object(stopframe: CommandLine, costs: Path) -> 
     ("words", "said"),
     [
         (("--gop", "fast"), "such as 1.5s"),
-        (("--of", "live/*=3"), "no entry of streams:"),
+        (("--of", "live/*=3"), "has no streams: to match"),
         (("--costs", "costs.json", "--size", "720p"), "--size 1080p"),
         (("--costs", "costs.json", "--save-costs", "x.json"), "leave out one"),
     ],
@@ -71,6 +72,35 @@ def test_wrong_flags_are_one_sentence(stopframe: CommandLine, costs: Path, words
     assert (run.code, run.out) == (2, "")
     assert said in run.err
     assert len(run.err.strip().splitlines()) == 1
+
+
+def test_of_names_an_entry_of_the_config(stopframe: CommandLine, costs: Path) -> None:
+    """A match that the config does not have is not silently planned without."""
+    stopframe.write_config("streams: [{match: 'new/*', risk: high}]\n")
+    run = stopframe("plan", "--streams", "40", "--of", "live/*=3", "--costs", str(costs))
+
+    assert (run.code, run.out) == (2, "")
+    assert "no entry of streams:" in run.err
+
+
+@pytest.mark.parametrize("place", ["missing/costs.json", "."])
+def test_costs_that_cannot_be_saved_are_refused_before_they_are_measured(stopframe: CommandLine, place: str) -> None:
+    """Nobody waits for what is then thrown away."""
+    run = stopframe("plan", "--streams", "4", "--save-costs", place)
+
+    assert (run.code, run.out) == (2, "")
+    assert "measuring" not in run.err
+    assert "name a file in a folder of yours" in run.err
+
+
+def test_costs_of_sizes_that_are_not_known_are_not_offered(stopframe: CommandLine, costs: Path) -> None:
+    """The remedy is a size that --size takes, or to measure anew; never what a file calls a size."""
+    save(replace(TABLE, videos=(replace(TABLE.videos[0], size="4k\x1b[2J"),)), costs)
+    run = stopframe("plan", "--streams", "4", "--costs", str(costs))
+
+    assert (run.code, run.out) == (2, "")
+    assert "stopframe plan --save-costs" in run.err
+    assert "4k" not in run.err
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """What `stopframe plan` answers, from given costs."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,26 @@ def test_broken_costs_are_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "costs.json").write_text(content)
 
     with pytest.raises(CostsUnreadable, match="--save-costs"):
+        load(tmp_path / "costs.json")
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        ("reading", -0.5),
+        ("frames_per_gop", float("nan")),
+        ("whole", float("inf")),
+        ("through", 0.0),
+        ("fps", 1e-4),
+        ("fps", 1e5),
+    ],
+)
+def test_costs_that_cannot_be_are_one_sentence(tmp_path: Path, figure: str, value: float) -> None:
+    """No figure that no machine can have becomes an answer, such as fewer cores than none."""
+    wrong: dict[str, Any] = {figure: value}
+    save(replace(TABLE, videos=(replace(TABLE.videos[0], **wrong),)), tmp_path / "costs.json")
+
+    with pytest.raises(CostsUnreadable, match="no machine has"):
         load(tmp_path / "costs.json")
 
 

@@ -243,6 +243,8 @@ def pick(wanted: str, identifiers: Iterable[str], missing: type[ViewError]) -> s
     fitting = {one for one in identifiers if one == wanted or (len(wanted) >= PREFIX_LENGTH and one.startswith(wanted))}
     if wanted in fitting:
         return wanted
+    if not fitting and len(wanted) < PREFIX_LENGTH:
+        raise missing(f"give at least {PREFIX_LENGTH} characters of the identifier; 'stopframe {word}s' lists them.")
     if not fitting:
         raise missing(f"no {word} has this identifier; 'stopframe {word}s' lists them.")
     if len(fitting) > 1:

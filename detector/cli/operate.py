@@ -100,7 +100,7 @@ def streams(
                 row.state if row.blind_cause is None else f"{row.state} ({row.blind_cause})",
                 row.since,
                 _video(row),
-                f"{row.risk} ({len(row.hints)} hints)" if row.hints else row.risk,
+                f"{row.risk} ({len(row.hints)} hint{'s' * (len(row.hints) != 1)})" if row.hints else row.risk,
                 f"{row.ration} ({row.slowed_to_seconds:.1f} s)" if row.slowed_to_seconds else row.ration,
                 None if row.last_sample_age_seconds is None else f"{row.last_sample_age_seconds:.1f} s ago",
                 f"{row.seen_seconds:.0f}",

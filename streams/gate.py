@@ -30,9 +30,12 @@ _PLAYLIST_MARK = b"\xef\xbb\xbf#EXTM3U"  # with the mark of UTF-8 that some edit
 _TLS_URL = re.compile(rb'(^|")https://([^/?#"\s]+)', re.IGNORECASE | re.MULTILINE)
 
 _HEADER = re.compile(
-    rb"(?:user-agent|accept|range|authorization|cookie|referer|icy-metadata): *[\x20-\x7e]*", re.IGNORECASE
+    rb"(?:user-agent|accept|range|authorization|cookie|referer|icy-metadata):[\x20-\x7e]*", re.IGNORECASE
 )
-"""Printable only: many servers take a bare line feed for the end of a line, and would read another request after it."""
+"""Printable only: many servers take a bare line feed for the end of a line, and would read another request after it.
+
+Linear in the line's length: a reader that was taken over writes it, and the service waits.
+"""
 
 # OpenSSL's X509_V_ERR_* (openssl/x509_vfy.h)
 _EXPIRED = frozenset({9, 10})

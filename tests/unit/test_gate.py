@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -30,6 +31,14 @@ def test_a_request_for_the_own_server_is_made_the_servers(line: bytes, path: byt
     )
     expected = b"GET %b HTTP/1.1\r\nHost: media.example\r\nConnection: close\r\nAuthorization: Basic k\r\n\r\n" % path
     assert forwarded(head, PLACE) == expected
+
+
+def test_no_request_holds_the_service_up() -> None:
+    """A header of nothing but blanks, as long as a request may be, is gone through in no time."""
+    head = b"GET http://media.example:443/a HTTP/1.1\r\nAccept:" + b" " * 16_000 + b"\x01\r\n\r\n"
+    begun = time.thread_time()
+    assert b"Accept" not in forwarded(head, PLACE)
+    assert time.thread_time() - begun < 0.1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import Final
 
 from detector.api.view import StreamRow
 
-
 UNDER_WAY_SECONDS: Final = 1.0
 """The longest from a frame's arrival to its verdict; later ones are dropped as stale."""
 

@@ -136,7 +136,9 @@ class Admission:
             self._kept[newcomer.stream_id] = self._clock() + KEPT_SECONDS
         self._line.pop(newcomer.session, None)
         self._refused.discard(newcomer.session)
-        self.arrived(newcomer)
+        self._starting.pop(newcomer.session, None)
+        if self._line:
+            self.look()
 
     def look(self) -> None:
         """Let in whoever there is room for."""

@@ -153,6 +153,8 @@ async def test_who_comes_and_goes_without_a_pause_has_few_readers_and_holds_nobo
         scene.gate.enter(each)
         scene.gate.arrived(each)
     assert sum(each.log == ["admitted"] for each in flaps) == admission_module.MOST_OF_ONE_STREAM
+    scene.gate.leave(flaps[0])
+    assert flaps[admission_module.MOST_OF_ONE_STREAM].log == ["admitted"]
     for each in flaps:
         scene.gate.leave(each)
     crowd = [Stream(f"s{number}", 1.0) for number in range(STARTS_PER_CORE)]

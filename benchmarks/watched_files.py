@@ -65,6 +65,12 @@ class Account:
     decoding: dict[str, float] = field(default_factory=dict)
 
     @property
+    def left_out(self) -> int:
+        """Keyframes that were decoded and gave no sample, and samples that were not judged: too much came at once."""
+        replaced = max(0, self.keyframes_decoded - self.samples.get(SampleReason.KEYFRAME.value, 0))
+        return replaced + max(0, sum(self.samples.values()) - self.judged)
+
+    @property
     def total(self) -> float:
         """CPU seconds of all parts."""
         return self.service + self.readers + self.analysis

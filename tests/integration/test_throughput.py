@@ -20,11 +20,13 @@ def test_small_clip_goes_through_the_product_and_the_references(tmp_path: Path) 
     made = make([SMALL], tmp_path)[SMALL]
     again = make([SMALL], tmp_path)[SMALL]
     with FileWatcher(tmp_path / "watcher", rows=1000) as watcher:
-        account = watcher.watch([made.lengthened(2)], KEYFRAMES.sampling, speed=KEYFRAMES.speed)
+        account = watcher.watch([made.lengthened(2)], KEYFRAMES.sampling, speed=100.0)
+        unpaced = watcher.watch([made.lengthened(2)], KEYFRAMES.sampling, speed=KEYFRAMES.speed)
 
     assert again.sha256 == made.sha256
     assert account.samples["keyframe"] == 2 * UNIT_SECONDS / 2
-    assert account.dropped == 0
+    assert account.dropped == account.left_out == 0
+    assert unpaced.judged + unpaced.left_out >= account.samples["keyframe"]
     assert min(account.readers, account.service, account.analysis) > 0
     assert cpu_seconds(FLOOR, made.path) > 0
     assert cpu_seconds(GRAB, made.path) > 0

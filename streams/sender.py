@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from types import TracebackType
 from typing import Self
 
@@ -72,6 +73,10 @@ class Counters:
         self.keyframe_cpu_seconds = sum(each.cpu_seconds[Purpose.KEYFRAME] for each in costs)
         self.through_cpu_seconds = sum(each.cpu_seconds[Purpose.THROUGH] for each in costs)
         self.whole_cpu_seconds = sum(each.cpu_seconds[Purpose.WHOLE] for each in costs)
+
+
+_TOLD = [field.name for field in fields(Counters) if field.name not in ("overdue_at", "waited_seconds")]
+_TELL = attrgetter(*_TOLD)
 
 
 class Sender:
@@ -191,10 +196,8 @@ class Sender:
             return self._notes.pop(0) if self._notes else None
 
     def _heartbeat(self, now: float) -> Heartbeat:
-        counted = {field.name: getattr(self._counters, field.name) for field in fields(Counters)}
-        for untold in ("overdue_at", "waited_seconds"):
-            del counted[untold]
-        return Heartbeat(sent_at=now, cpu_seconds=time.process_time(), **counted)
+        told = dict(zip(_TOLD, _TELL(self._counters), strict=True))
+        return Heartbeat(sent_at=now, cpu_seconds=time.process_time(), **told)
 
     def _send(self, message: Message) -> None:
         rest = memoryview(pack(message))

@@ -35,7 +35,8 @@ given is in `options.more`.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark; 0 when it ran, whatever the figures say, 2 for a wrong command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the product beside references.")
+    about = "Measure the product beside references. benchmarks/README.md says what each measures."
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=about)
     parser.add_argument("name", nargs="?", help=f"one of: {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="end within 60 seconds; leaves out what needs longer")
     parser.add_argument("--trials", type=_positive, help="how often each figure is measured")

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from detector.planning import Look, StreamShape, interval_in_force, keyframe_seconds, look_at
+from detector.planning import Look, StreamShape, interval_in_force, keyframe_seconds, look_at, peek_seconds
 from detector.rationing import Costs
+from streams.peek import PEEK_PACKETS
 from streams.sampling import SamplingSettings
 
 FORMAT = 1
@@ -79,13 +80,18 @@ class CostTable:
             # A ring that is looked back at is decoded from its keyframe on, and then through to the next one.
             through = video.through * pace + self.analysis_seconds / interval_in_force(settings)
             whole = max(0.0, video.whole - video.through) * pace + every_gop
+        # The first frames behind a keyframe are decoded from it on; of honest content nothing of them is analysed.
+        peek = (video.keyframe_seconds + PEEK_PACKETS * video.through / video.fps) / peek_seconds(
+            settings, shape.gop_seconds
+        )
+        spikes = USUAL_SPIKES if settings.spikes and look is Look.KEYFRAMES else 0.0
         return Costs(
             reading=video.reading * pace,
             keyframe_seconds=video.keyframe_seconds + self.analysis_seconds,
             keyframes_per_second=1.0 / keyframe_seconds(settings, shape.gop_seconds),
             through=through,
             whole=whole,
-            spike_share=USUAL_SPIKES if settings.spikes and look is Look.KEYFRAMES else 0.0,
+            spike_share=spikes + (peek / whole if whole else 0.0),
             closer=video.through * pace + self.analysis_seconds / hint_interval_seconds,
             gop_seconds=shape.gop_seconds,
         )

@@ -75,13 +75,18 @@ class GopRow:
 
 @dataclass(frozen=True, slots=True)
 class ChanceRow:
-    """Chances (0-1) at one burst share, and the cores of one stream. Lists go by `TIMES_SECONDS`."""
+    """Chances (0-1) at one burst share, and the cores of one stream. Lists go by `TIMES_SECONDS`.
+
+    `every_frame` is for what is in all frames but keyframes, whatever the sizes; the two before it, for what spares the
+    first few behind each keyframe, too.
+    """
 
     setting: str
     burst_share: float
     cores: float
     flattened: tuple[float, ...]
     sizes_show: tuple[float, ...]
+    every_frame: tuple[float, ...]
     one_frame: float
     flash: float
 
@@ -228,9 +233,14 @@ def _chances(table: CostTable, question: Question, usual: Demand) -> list[Chance
         settings = replace(usual.settings, burst_share=share, spikes=has_spikes)
         demand = replace(usual, settings=settings, costs=table.stream(question.size, settings, shape))
 
-        def over_time(shows: float, settings: SamplingSettings = settings) -> tuple[float, ...]:
+        def over_time(
+            shows: float, settings: SamplingSettings = settings, *, in_first_frames: bool = False
+        ) -> tuple[float, ...]:
             return tuple(
-                chance_between_keyframes(settings, shape.gop_seconds, each, sizes_show=shows) for each in TIMES_SECONDS
+                chance_between_keyframes(
+                    settings, shape.gop_seconds, each, sizes_show=shows, in_first_frames=in_first_frames
+                )
+                for each in TIMES_SECONDS
             )
 
         rows.append(
@@ -240,6 +250,7 @@ def _chances(table: CostTable, question: Question, usual: Demand) -> list[Chance
                 cores=predicted(demand, demand.full),
                 flattened=over_time(0.0),
                 sizes_show=over_time(SIZES_SHOW),
+                every_frame=over_time(0.0, in_first_frames=True),
                 one_frame=chance_of_flash(settings, shape, 0.0, sizes_show=0.0),
                 flash=chance_of_flash(settings, shape, FLASH_SECONDS, sizes_show=0.0),
             )

@@ -119,6 +119,21 @@ def spike_miss(settings: SamplingSettings, gop_seconds: float, gops: int, shows:
     return missed / mean
 
 
+def peek_seconds(settings: SamplingSettings, gop_seconds: float) -> float:
+    """Mean time between two looks at the first frames after a keyframe; inf where there are none."""
+    if not _peeks(settings, look_at(settings, gop_seconds)):
+        return math.inf
+    every = keyframe_seconds(settings, gop_seconds)
+    return every * sum(count * chance for count, chance in _peek_gaps(settings, every))
+
+
+def peek_miss(settings: SamplingSettings, gop_seconds: float, gops: int) -> float:
+    """Chance that behind none of `gops` keyframes in a row, from a random moment on, the first frames are looked at."""
+    gaps = list(_peek_gaps(settings, gop_seconds))
+    mean = sum(count * chance for count, chance in gaps)
+    return sum(max(0, count - gops) * chance for count, chance in gaps) / mean
+
+
 def interval_miss(interval_seconds: float, seconds: float) -> float:
     """Chance that no instant lies in `seconds` from a random moment on, one being drawn in each interval."""
     length = seconds / interval_seconds
@@ -137,9 +152,18 @@ def chance_in_intervals(visible: float, interval_seconds: float, within_seconds:
 
 
 def chance_between_keyframes(
-    settings: SamplingSettings, gop_seconds: float, within_seconds: float, *, sizes_show: float, decoys: float = 0.0
+    settings: SamplingSettings,
+    gop_seconds: float,
+    within_seconds: float,
+    *,
+    sizes_show: float,
+    decoys: float = 0.0,
+    in_first_frames: bool = False,
 ) -> float:
-    """Chance that what is in all frames but keyframes, from a random moment on, is handed over `within_seconds`.
+    """Chance that what is between keyframes, from a random moment on, is handed over `within_seconds`.
+
+    It is in all frames but keyframes with `in_first_frames`, else in all but those and the first few behind each of
+    them, which are looked at now and then whatever their sizes; the handful of frames that takes is not in it.
 
     `sizes_show` is the share of GOPs whose packet sizes show it: 0 where the encoder flattens them, near 1 with usual
     rate control. `decoys` is the share of GOPs, before and after, that begin with a hard cut to something else: these
@@ -150,7 +174,12 @@ def chance_between_keyframes(
     look = look_at(settings, gop_seconds)
     if look is Look.LOOKED_BACK:
         return 1.0 - _over_phases(
-            gop_seconds, lambda phase: _miss_looked_back(settings, gop_seconds, within_seconds, sizes_show, phase)
+            gop_seconds,
+            lambda phase: (
+                0.0
+                if in_first_frames and _peeks(settings, look) and phase + within_seconds >= gop_seconds
+                else _miss_looked_back(settings, gop_seconds, within_seconds, sizes_show, phase)
+            ),
         )
     if decoys > 0.0 and _shown(settings, decoys, look) > 0.0:
         any_show = 1.0 - (1.0 - sizes_show) * (1.0 - decoys)
@@ -158,9 +187,14 @@ def chance_between_keyframes(
             gop_seconds, lambda phase: _miss_among_decoys(settings, gop_seconds, within_seconds, any_show, phase)
         )
     unseen = 1.0 - _shown(settings, sizes_show, look)
+    every = keyframe_seconds(settings, gop_seconds)
+    is_peeked = in_first_frames and _peeks(settings, look)
     miss = sum(
-        chance * burst_miss(settings.burst_share, gops) * unseen ** (gops + 1)
-        for gops, chance in _gop_ends(keyframe_seconds(settings, gop_seconds), within_seconds)
+        chance
+        * burst_miss(settings.burst_share, gops)
+        * unseen ** (gops + 1)
+        * (peek_miss(settings, every, gops) if is_peeked else 1.0)
+        for gops, chance in _gop_ends(every, within_seconds)
     )
     if look is Look.THROUGH:
         miss *= interval_miss(interval_in_force(settings), within_seconds)
@@ -218,9 +252,24 @@ def _gop_ends(gop_seconds: float, within_seconds: float) -> Iterator[tuple[int, 
     yield whole + 1, gops - whole
 
 
+def _peek_gaps(settings: SamplingSettings, gop_seconds: float) -> Iterator[tuple[int, float]]:
+    """After how many keyframes the next one is that has its first frames looked at, with the chance of each number.
+
+    It is the first from a uniform time in the second half of `detect_within_seconds` on.
+    """
+    half = settings.detect_within_seconds / 2
+    for count in range(max(1, math.ceil(half / gop_seconds)), max(1, math.ceil(2 * half / gop_seconds)) + 1):
+        least = -math.inf if count == 1 else (count - 1) * gop_seconds
+        drawn = min(count * gop_seconds, 2 * half) - max(least, half)
+        yield count, max(0.0, drawn) / half
+
+
+def _peeks(settings: SamplingSettings, look: Look) -> bool:
+    return settings.spikes and settings.mode is SamplingMode.AUTO and look is not Look.THROUGH
+
+
 def _shown(settings: SamplingSettings, sizes_show: float, look: Look) -> float:
-    is_watched = settings.spikes and settings.mode is SamplingMode.AUTO and look is not Look.THROUGH
-    return sizes_show if is_watched else 0.0
+    return sizes_show if _peeks(settings, look) else 0.0
 
 
 def _miss_looked_back(

@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from streams.costs import Purpose
 from streams.frame import SampleReason
 from streams.gop import GopRing
+from streams.peek import Peek
 from streams.sampling import Sampler
 from streams.whole_gop import FrameReader, Output, WholeGop
 
@@ -82,6 +83,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._charged = charged
         self._unseen: tuple[FrameT, float] | None = None
         self._whole: WholeGop[PacketT, FrameT, SampleT] | None = None
+        self._peek: Peek[FrameT, SampleT] | None = None
         self._has_gap = False
         self._seen_to: PacketT | None = None
         self._passed: tuple[PacketT, float] | None = None
@@ -107,13 +109,20 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         if shows_change and self._sampler.takes_spike(arrived_at):
             self.spikes += 1
             self._whole = WholeGop(self._decoder, self._output, arrived_at, packet)
+        if self._peek is not None and packet.is_keyframe:
+            self._end_peek(self._peek, arrived_at)
         if self._sampler.decodes_through(arrived_at, starts_here=starts_here):
+            self._peek = None
             with self._charged(self._through_purpose):
                 self._decode_through(packet, arrived_at)
         else:
             self._keep(packet, arrived_at, starts_here=starts_here)
+        if self._peek is not None and self._peek.is_complete_with(packet.pts, arrived_at):
+            self._end_peek(self._peek, arrived_at)
         if starts_here and self._sampler.chooses_gop():
             self._whole = WholeGop(self._decoder, self._output, arrived_at)
+        if starts_here and self._sampler.takes_peek(arrived_at):
+            self._peek = Peek(self._decoder, self._output, arrived_at, packet.pts)
 
     def skim(self, packet: PacketT, arrived_at: float) -> None:
         """Look at the next packet as cheaply as can be: at keyframes alone, thinned as ever; keep nothing.
@@ -130,6 +139,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._ring.clear()
             self._passed = None
             self._unseen = None
+            self._peek = None
             if self._whole is not None:
                 self._whole.hand_over()
                 self._whole = None
@@ -271,6 +281,19 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             return  # keyframes alone are thinned at random as it is
         whole.hand_over()
         self.bursts += not whole.is_spike
+
+    def _end_peek(self, peek: Peek[FrameT, SampleT], arrived_at: float) -> None:
+        """Decode the ring's few packets and go on keeping them: what comes refers to them as before."""
+        self._peek = None
+        if not peek.has_any or self._decoder.is_through:
+            return
+        # Charged as what looking at keyframes costs: it is a share of that, and no GOP decoded whole.
+        with self._charged(Purpose.KEYFRAME):
+            frames: list[FrameT] = []
+            for packet, _ in self._ring:
+                self._working()
+                frames += self._decoder.decode_through(packet)
+            peek.show(frames + self._decoder.finish_through(), arrived_at)
 
     def _decode_ring(self) -> None:
         self._try_passed()

@@ -50,7 +50,7 @@ class SamplingSettings:
     while decoding through, one frame is analysed at a random instant of each `interval_seconds`.
 
     Beyond the promise, `burst_share` (0 to 1) of the GOPs are decoded whole, at random; with `spikes` also those whose
-    packet sizes show a scene change that no keyframe shows.
+    packet sizes show a scene change that no keyframe shows, and, at random moments, the first frames after a keyframe.
 
     `slowed_to_seconds` is set while CPU time is short: then two analysed frames may lie so far apart, if that is longer
     than `detect_within_seconds`, and the stream is looked at as cheaply as that allows. 0 is not slowed.
@@ -107,6 +107,7 @@ class Sampler:
         self._bursts = Bursts(settings.burst_share, draw)
         self._spikes = Spikes()
         self._spiked_at = self._next_spike_at = -math.inf
+        self._peeked_at = self._next_peek_at = -math.inf
         self._slowing = Slowing(draw)
         self._slowing.adjust(_slowed_to(settings), -math.inf)
         self._passed_keyframe_at = -math.inf
@@ -170,6 +171,7 @@ class Sampler:
         self._interval_from = self._instant_at = -math.inf
         # What was drawn for a longer wait would outlast the new one.
         self._next_spike_at = min(self._next_spike_at, self._spiked_at + 2.0 * settings.detect_within_seconds)
+        self._next_peek_at = min(self._next_peek_at, self._peeked_at + settings.detect_within_seconds)
         self._next_keyframe_at = min(self._next_keyframe_at, self._tried_keyframe_at + self._interval)
         if self.gop_seconds > LEAVES_ABOVE * settings.detect_within_seconds:
             self._keyframes_suffice = False
@@ -267,6 +269,21 @@ class Sampler:
         self._spiked_at = arrived_at
         self._next_spike_at = arrived_at + 2.0 * self._draw() * settings.detect_within_seconds
         self._stays_through = True
+        return True
+
+    def takes_peek(self, arrived_at: float) -> bool:
+        """Whether the first frames after the keyframe that was just decoded are looked at, too.
+
+        The next such keyframe is the first from a uniform time in the second half of `detect_within_seconds` on: what
+        is shown behind every keyframe is found `detect_within_seconds` and a GOP later at most.
+        """
+        settings = self._settings
+        if not settings.spikes or settings.mode is not SamplingMode.AUTO or self._slowing.is_on or self._is_through:
+            return False
+        if arrived_at < self._next_peek_at:
+            return False
+        self._peeked_at = arrived_at
+        self._next_peek_at = arrived_at + (1.0 + self._draw()) * settings.detect_within_seconds / 2
         return True
 
     def ring_overflowed(self) -> None:

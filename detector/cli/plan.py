@@ -196,7 +196,8 @@ def _print(report: "Report") -> None:
     )
     times = [f"{each:g} s" for each in report.times_s]
     typer.echo("\nChance, in %, to see what is shown between keyframes only, for so long;")
-    typer.echo("and a flash of one frame or 67 ms. First where packet sizes tell nothing.")
+    typer.echo("and a flash of one frame or 67 ms. First where packet sizes tell nothing; 'every frame' is what")
+    typer.echo("spares nothing but keyframes, whatever its sizes.")
     table(
         ("sizes", "bursts", "cores", *times, "frame", "67 ms"),
         [
@@ -210,6 +211,10 @@ def _print(report: "Report") -> None:
         ]
         + [
             ("show it", f"{row.burst_share:.0%}", f"{row.cores:.3f}", *map(_percent, row.sizes_show), "-", "-")
+            for row in report.chances[1:]
+        ]
+        + [
+            ("every frame", f"{row.burst_share:.0%}", f"{row.cores:.3f}", *map(_percent, row.every_frame), "-", "-")
             for row in report.chances[1:]
         ],
     )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from streams.frame import MAX_BURST_FRAMES, SampleReason
 from streams.gop import PACKET_OVERHEAD_BYTES, GopRing, RingBudget
 from streams.live_look import LiveLook
+from streams.peek import PEEK_PACKETS
 from streams.sampling import Sampler, SamplingMode, SamplingSettings
 from streams.whole_gop import Output
 
@@ -561,13 +562,18 @@ def test_one_gop_in_each_block_is_decoded_once_it_is_complete(share: float, seed
     assert {reason for *_, reason in watched.samples} == {SampleReason.KEYFRAME}
 
 
+def beyond_peeks(watched: Watched) -> list[int]:
+    """What was decoded through of GOPs of 60, but for their first packets, which are looked at now and then."""
+    return [number for number in watched.decoder.through if number % 60 > PEEK_PACKETS]
+
+
 def test_spike_is_decoded_at_once_and_on_to_the_next_keyframe() -> None:
     """What led up to it is handed over with its packet, what follows when the GOP ends; then keyframes suffice."""
     watched = Watched(SamplingSettings(spikes=True)).play(spiked({5}))
     first, second = watched.bursts
 
     assert watched.look.spikes == 1
-    assert watched.decoder.through == list(range(300, 360))
+    assert beyond_peeks(watched) == list(range(300 + PEEK_PACKETS + 1, 360))
     assert {at for _, _, at, _ in first} == {watched.arrivals[310]}
     assert all(300 <= number <= 310 for number, *_ in first)
     assert {at for _, _, at, _ in second} == {watched.arrivals[360]}
@@ -591,10 +597,38 @@ def test_nobody_can_foresee_which_spikes_are_looked_at() -> None:
     pauses = set()
     for seed in range(40):
         watched = Watched(SamplingSettings(3.0, spikes=True), seed).play(spiked(set(range(1, 20))))
-        looked_at = sorted({number // 60 for number in watched.decoder.through})
+        looked_at = sorted({number // 60 for number in beyond_peeks(watched)})
         pauses |= {later - earlier for earlier, later in pairwise(looked_at)}
 
     assert pauses == {1, 2, 3}
+
+
+@given(gop_seconds=st.sampled_from([0.5, 1.0, 2.0, 3.0]), seed=st.integers(0, 50))
+@settings(max_examples=20, deadline=None)
+def test_first_frames_after_a_keyframe_are_looked_at_in_time(gop_seconds: float, seed: int) -> None:
+    """Never twice within half of what is promised, and at the latest a GOP after all of it; nothing else is decoded."""
+    length = round(30 * gop_seconds)
+    watched = Watched(SamplingSettings(spikes=True), seed).play(gops(length, 40))
+    peeks = [watched.arrivals[number] for number in watched.decoder.through if number % length == 0]
+
+    assert {number % length for number in watched.decoder.through} == set(range(PEEK_PACKETS + 1))
+    pauses = [later - earlier for earlier, later in pairwise(peeks)]
+    assert min(pauses) >= 1.5 - 1e-6
+    assert max(pauses) <= 3.0 + gop_seconds
+    assert watched.look.spikes == watched.look.bursts == 0
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        SamplingSettings(),
+        SamplingSettings(mode=SamplingMode.KEYFRAMES, spikes=True),
+        SamplingSettings(spikes=True, slowed_to_seconds=10.0),
+    ],
+)
+def test_first_frames_are_left_alone_where_nobody_asked_or_time_is_short(settings_: SamplingSettings) -> None:
+    """Without spikes, by keyframes alone, or slowed, nothing behind a keyframe is decoded."""
+    assert Watched(settings_).play(gops(60, 20)).decoder.through == []
 
 
 def test_pause_between_spikes_follows_a_shorter_promise() -> None:

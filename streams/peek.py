@@ -1,0 +1,86 @@
+"""The first frames after a keyframe, decoded at moments that nobody can foresee: pure.
+
+Whoever keeps his keyframes clean and shows something else in all other frames, or in all B-frames, shows it in the few
+frames after each keyframe. Decoding those needs no evidence in packet sizes, so it finds a flat card behind a busy
+camera as well as a photograph, and costs a tenth of decoding the GOP.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.distinct import DistinctFrames
+from streams.frame import MAX_BURST_FRAMES, SampleReason
+from streams.sampling import SCENE_CHANGE_GREY_LEVELS
+from streams.whole_gop import Output
+
+PEEK_PACKETS = 4
+"""So many packets behind a keyframe are decoded: with up to two B-frames in a row a P-frame, these and the next one."""
+
+_MOST_PACKETS = MAX_BURST_FRAMES - 1
+"""What is shown before the keyframe, as in open GOPs, does not count, up to here: else times would decide the cost."""
+
+_PATIENCE_SECONDS = 1.0
+"""A frame every few seconds is not waited for."""
+
+FrameT = TypeVar("FrameT")
+FrameT_contra = TypeVar("FrameT_contra", contravariant=True)
+SampleT = TypeVar("SampleT")
+
+
+class PlaneReader(Protocol[FrameT_contra]):
+    """What is asked about frames; see `streams.decoder.Decoder`."""
+
+    def plane(self, frame: FrameT_contra) -> NDArray[np.uint8] | None:
+        """Return the frame's hash plane."""
+
+
+class Peek(Generic[FrameT, SampleT]):
+    """Counts the packets behind one keyframe, until it is time to decode them; then says what they show.
+
+    What looks like the keyframe was seen with it: then nothing is handed over.
+    """
+
+    def __init__(
+        self,
+        reader: PlaneReader[FrameT],
+        output: Output[FrameT, SampleT],
+        begun_at: float,
+        keyframe_pts: int | None,
+    ) -> None:
+        self._reader = reader
+        self._output = output
+        self._ends_at = begun_at + _PATIENCE_SECONDS
+        self._keyframe_pts = keyframe_pts
+        self._packets = 0
+        self._counted = 0
+
+    @property
+    def has_any(self) -> bool:
+        """Whether a packet came behind the keyframe."""
+        return self._packets > 0
+
+    def is_complete_with(self, pts: int | None, arrived_at: float) -> bool:
+        """Note a packet behind the keyframe; whether it is the last that is waited for."""
+        self._packets += 1
+        self._counted += pts is None or self._keyframe_pts is None or pts >= self._keyframe_pts
+        return self._counted >= PEEK_PACKETS or self._packets >= _MOST_PACKETS or arrived_at >= self._ends_at
+
+    def show(self, frames: Iterable[FrameT], arrived_at: float) -> None:
+        """Look at the keyframe and all that came out behind it; hand over what differs, if anything does."""
+        distinct: DistinctFrames[FrameT] = DistinctFrames(SCENE_CHANGE_GREY_LEVELS)
+        for frame in frames:
+            plane = self._reader.plane(frame)
+            if plane is not None:
+                distinct.show(plane, partial(_itself, frame))
+        if len(distinct) < 2:
+            return
+        kept = (self._output.keep(frame, arrived_at, SampleReason.BURST) for frame in distinct.take())
+        self._output.hand_over([sample for sample in kept if sample is not None])
+
+
+def _itself(frame: FrameT) -> FrameT:
+    return frame

@@ -49,21 +49,25 @@ PROMISED: Final = tuple(
         ("intra refresh", BETWEEN, 60, True),
     )
     for control in (Control.ABR, Control.CBR)
+) + tuple(
+    Usual(name, hiding, control, target=target, is_promised=True)
+    for name, hiding in (("all frames but keyframes", BETWEEN), ("B-frames only", Hiding.B_FRAMES))
+    for target in ("card", "text")
+    for control in (Control.ABR, Control.CBR)
 )
 MORE: Final = (
     Usual("all frames but keyframes", BETWEEN, Control.LIVE),
     Usual("all frames but keyframes, GOP of 1 s", BETWEEN, Control.ABR, gop=30),
     Usual("all frames but keyframes, open GOP", BETWEEN, Control.ABR, open_gop=True),
     Usual("all frames but keyframes, x265", BETWEEN, Control.ABR, codec="libx265"),
-    Usual("all frames but keyframes", BETWEEN, Control.ABR, target="card"),
-    Usual("all frames but keyframes", BETWEEN, Control.CBR, target="card"),
-    Usual("B-frames only", Hiding.B_FRAMES, Control.ABR, target="card"),
+    Usual("from the middle of each GOP on", Hiding.HALFWAY, Control.ABR),
+    Usual("from the middle of each GOP on", Hiding.HALFWAY, Control.ABR, target="card"),
 )
 ATTACKS: Final = tuple(
     Knowing(hiding, control, gop)
     for hiding, control in (
-        (BETWEEN, Control.ONE_FRAME),
-        (BETWEEN, Control.FILLER),
+        (Hiding.LATER, Control.ONE_FRAME),
+        (Hiding.LATER, Control.FILLER),
         (Hiding.FADED, Control.LIVE),
         (Hiding.BESIDE_CUTS, Control.ABR),
     )
@@ -174,7 +178,7 @@ def usual_checks(rows: Sequence[dict[str, Any]], within_seconds: float) -> list[
     """What is promised of usual rate control."""
     return [
         at_least(
-            f"{row['hidden']}, {row['control']}: found within {within_seconds:g} s",
+            f"{row['target']} in {row['hidden']}, {row['control']}: found within {within_seconds:g} s",
             row["found_in_time"],
             "of runs",
             _FOUND_LIMIT,

@@ -7,7 +7,20 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.hidden_clips import RATE, Control, HiddenClip, Hiding, Scene, Size, camera, card, secret, speaker, still
+from benchmarks.hidden_clips import (
+    RATE,
+    Control,
+    HiddenClip,
+    Hiding,
+    Scene,
+    Size,
+    camera,
+    card,
+    secret,
+    speaker,
+    still,
+    text,
+)
 from benchmarks.virtual_clock import LoopedClip, Watching, cpu_seconds, share_that_shows
 from detector.config.config import Config
 from detector.planning import chance_between_keyframes
@@ -23,7 +36,7 @@ CPU_SECONDS: Final = 80.0
 """Of a stream, over which CPU time is taken: two blocks of twenty GOPs of 2 s. Where it is not compared, a quarter."""
 
 CLEANS: Final[Sequence[Scene]] = (camera, speaker, still)
-TARGETS: Final = {"photograph": secret, "card": card}
+TARGETS: Final = {"photograph": secret, "card": card, "text": text}
 
 
 def as_shipped() -> SamplingSettings:
@@ -118,7 +131,7 @@ class Knowing:
     @property
     def name(self) -> str:
         """What the attack is called."""
-        return self.control.value if self.hiding is Hiding.BETWEEN_KEYFRAMES else self.hiding.value
+        return self.control.value if self.hiding is Hiding.LATER else self.hiding.value
 
     def clip(self) -> HiddenClip:
         """Twelve seconds of it, to be repeated without end."""

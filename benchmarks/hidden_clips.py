@@ -75,6 +75,7 @@ class Hiding(Enum):
 
     NOWHERE = "nowhere"
     BETWEEN_KEYFRAMES = "between keyframes"
+    LATER = "between keyframes, but for the first frames behind each"
     HALFWAY = "from the middle of each GOP on"
     B_FRAMES = "in B-frames only"
     FADED = "slowly faded in and out between keyframes"
@@ -101,6 +102,7 @@ _SHARES: Final[Mapping[Hiding, Callable[[int, int], float]]] = MappingProxyType(
     {
         Hiding.NOWHERE: lambda _number, _gop: 0.0,
         Hiding.BETWEEN_KEYFRAMES: lambda number, gop: number % gop > 0,
+        Hiding.LATER: lambda number, gop: number % gop >= max(8, gop // 10),
         Hiding.HALFWAY: lambda number, gop: number % gop >= gop // 2,
         Hiding.B_FRAMES: lambda number, gop: number % gop % 3 != 0 and number % gop != gop - 1,
         Hiding.FADED: lambda number, gop: _faded(number, gop, 0.05),
@@ -162,6 +164,20 @@ def _card(size: Size) -> Picture:
 def card(_number: int, size: Size = SIZE) -> Picture:
     """A drawn card to be hidden, as an operator puts it into a bank."""
     return _card(size)
+
+
+def text(_number: int, size: Size = SIZE) -> Picture:
+    """Lines of writing to be hidden, dark on light, as far as shapes and sizes go."""
+    page = np.full((SIZE[1], SIZE[0]), 240, np.uint8)
+    draw = np.random.default_rng(_CARD)
+    for line in range(6):
+        column = 12
+        while column < SIZE[0] - 30:
+            wide = int(draw.integers(6, 28))
+            high = int(draw.integers(6, 14))
+            page[28 + 19 * line - high : 28 + 19 * line, column : column + wide : 3] = 25
+            column += wide + 7
+    return np.repeat(page[_nearest(size[1], SIZE[1])][:, _nearest(size[0], SIZE[0]), None], 3, axis=2)
 
 
 @dataclass(frozen=True)

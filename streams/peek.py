@@ -17,8 +17,8 @@ from streams.frame import MAX_BURST_FRAMES, SampleReason
 from streams.sampling import SCENE_CHANGE_GREY_LEVELS
 from streams.whole_gop import Output
 
-PEEK_PACKETS = 4
-"""So many packets behind a keyframe are decoded: with up to two B-frames in a row a P-frame, these and the next one."""
+PEEK_PACKETS = 3
+"""So many packets behind a keyframe are decoded: with B-frames that is a P-frame and two of these."""
 
 _MOST_PACKETS = MAX_BURST_FRAMES - 1
 """What is shown before the keyframe, as in open GOPs, does not count, up to here: else times would decide the cost."""

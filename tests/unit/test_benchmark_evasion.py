@@ -58,7 +58,8 @@ def test_target_is_found_only_from_the_moment_it_appears(looped: LoopedClip) -> 
 
 def test_nothing_is_found_where_nobody_looks(looped: LoopedClip) -> None:
     """Without bursts and with flattened sizes the target stays hidden, and every run counts as one that missed it."""
-    delays, blind = found_after(looped, replace(as_shipped(), burst_share=0.0), 3, seed=1)
+    later = LoopedClip(replace(looped.clip, hiding=Hiding.LATER))
+    delays, blind = found_after(later, replace(as_shipped(), burst_share=0.0), 3, seed=1)
 
     assert delays == [float("inf")] * 3
     assert blind > 0.5
@@ -73,7 +74,7 @@ def test_decoding_whole_gops_costs_more_than_keyframes(looped: LoopedClip) -> No
 
 def test_attack_names_say_what_is_done() -> None:
     """Flattened sizes are named by the rate control, all others by where the target is."""
-    assert Knowing(Hiding.BETWEEN_KEYFRAMES, Control.FILLER, 60).name == Control.FILLER.value
+    assert Knowing(Hiding.LATER, Control.FILLER, 60).name == Control.FILLER.value
     assert Knowing(Hiding.FADED, Control.LIVE, 60).name == Hiding.FADED.value
 
 
@@ -94,7 +95,14 @@ def test_found_share_is_held_against_the_plan() -> None:
 
 def test_rows_without_a_promise_are_not_checked() -> None:
     """Usual rate control is checked where it is promised, controls wherever they were run."""
-    usual = {"kind": "usual", "hidden": "x", "control": "ABR", "found_in_time": 0.9, "found_by_keyframes_alone": 0}
+    usual = {
+        "kind": "usual",
+        "hidden": "x",
+        "target": "card",
+        "control": "ABR",
+        "found_in_time": 0.9,
+        "found_by_keyframes_alone": 0,
+    }
     checks = usual_checks([usual | {"is_promised": True}, usual | {"is_promised": False}], 5.0)
     assert [check.ok for check in checks] == [False]
     foreseen = control_checks([usual, {"kind": "control", "found_by_keyframes_alone": 1, "found_by_whole_seconds": 0}])

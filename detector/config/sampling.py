@@ -26,7 +26,10 @@ class SamplingSection(Section):
     bursts: Share = Share.parse("5%")
     """Share of the GOPs that are decoded whole beyond that, at random places. Not in mode `keyframes`."""
     spikes: Switch = True
-    """Whether a GOP is decoded when packet sizes show a scene change that no keyframe shows; in mode `auto`."""
+    """Whether a GOP is decoded when packet sizes show a scene change that no keyframe shows; in mode `auto`.
+
+    With it the first frames behind a keyframe are looked at, too, now and then, at random.
+    """
     closer_interval: Annotated[Duration, Between("40ms", "10s")] = Duration.parse("300ms")
     """After a weak hit the stream is decoded through and sampled this densely."""
     closer_hold: Annotated[Duration, Between("500ms", "10m")] = Duration.parse("5s")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import dropwhile
 from typing import Generic, Protocol, TypeVar
 
 from streams.costs import Purpose
@@ -83,8 +84,9 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._charged = charged
         self._unseen: tuple[FrameT, float] | None = None
         self._whole: WholeGop[PacketT, FrameT, SampleT] | None = None
-        self._peek: Peek[FrameT, SampleT] | None = None
+        self._peek: Peek[PacketT, FrameT, SampleT] | None = None
         self._has_gap = False
+        self._is_proven = False
         self._seen_to: PacketT | None = None
         self._passed: tuple[PacketT, float] | None = None
         """The latest keyframe that was passed over because the stream is slowed; what came before it is still kept."""
@@ -96,6 +98,8 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         shows_change = self._sampler.hear(packet.size, packet.pts, is_keyframe=packet.is_keyframe)
         if self._sampler.must_look_back(arrived_at):
             self._look_back(arrived_at)
+        if self._peek is not None and packet.is_keyframe:
+            self._end_peek(self._peek, arrived_at)
         without_picture = self.keyframes_without_picture
         # Where nothing can be decoded, or a GOP is to be told complete, no keyframe may be passed over.
         is_needed = self._has_gap or self._whole is not None
@@ -109,20 +113,18 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         if shows_change and self._sampler.takes_spike(arrived_at):
             self.spikes += 1
             self._whole = WholeGop(self._decoder, self._output, arrived_at, packet)
-        if self._peek is not None and packet.is_keyframe:
-            self._end_peek(self._peek, arrived_at)
         if self._sampler.decodes_through(arrived_at, starts_here=starts_here):
             self._peek = None
             with self._charged(self._through_purpose):
                 self._decode_through(packet, arrived_at)
         else:
             self._keep(packet, arrived_at, starts_here=starts_here)
-        if self._peek is not None and self._peek.is_complete_with(packet.pts, arrived_at):
+        if self._peek is not None and self._peek.is_complete_with(packet, arrived_at):
             self._end_peek(self._peek, arrived_at)
         if starts_here and self._sampler.chooses_gop():
             self._whole = WholeGop(self._decoder, self._output, arrived_at)
         if starts_here and self._sampler.takes_peek(arrived_at):
-            self._peek = Peek(self._decoder, self._output, arrived_at, packet.pts)
+            self._peek = Peek(self._decoder, self._output, arrived_at, packet, waits=False)
 
     def skim(self, packet: PacketT, arrived_at: float) -> None:
         """Look at the next packet as cheaply as can be: at keyframes alone, thinned as ever; keep nothing.
@@ -135,6 +137,8 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._sampler.hear(packet.size, packet.pts, is_keyframe=packet.is_keyframe)
         if not self._has_gap:
             self._has_gap = True
+            if self._peek is not None:
+                self._try_passed()
             self._decoder.finish_through()
             self._ring.clear()
             self._passed = None
@@ -199,6 +203,10 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._sampler.keyframe_passed(arrived_at)
             self._passed = (packet, arrived_at) if self._sampler.is_slowed and not self._has_gap else None
             return False
+        if not is_needed and self._is_proven and self._sampler.takes_peek(arrived_at, waits=True):
+            self._passed = packet, arrived_at
+            self._peek = Peek(self._decoder, self._output, arrived_at, packet, waits=True)
+            return False
         frame = self._try_keyframe(packet, arrived_at)
         if frame is not None:
             self._analyse(frame, arrived_at, SampleReason.KEYFRAME)
@@ -208,12 +216,16 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._passed = None
         self._working()
         frame = self._decoder.decode_alone(packet)
-        if frame is None:
+        self._note_keyframe(arrived_at, is_proven=frame is not None)
+        return frame
+
+    def _note_keyframe(self, arrived_at: float, *, is_proven: bool) -> None:
+        self._is_proven = is_proven
+        if is_proven:
+            self._sampler.keyframe_decoded(arrived_at)
+        else:
             self.keyframes_without_picture += 1
             self._sampler.keyframe_failed(arrived_at)
-        else:
-            self._sampler.keyframe_decoded(arrived_at)
-        return frame
 
     def _try_passed(self) -> None:
         """Try the latest keyframe that was passed over, if one was: what came before one with a picture is not needed.
@@ -282,18 +294,39 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         whole.hand_over()
         self.bursts += not whole.is_spike
 
-    def _end_peek(self, peek: Peek[FrameT, SampleT], arrived_at: float) -> None:
-        """Decode the ring's few packets and go on keeping them: what comes refers to them as before."""
+    def _end_peek(self, peek: Peek[PacketT, FrameT, SampleT], arrived_at: float) -> None:
+        """Decode a keyframe and the few packets behind it, and go on keeping them: what comes refers to them as before.
+
+        Where the keyframe waited for that, it is looked at now, unless that was done because there was no more time.
+        """
         self._peek = None
-        if not peek.has_any or self._decoder.is_through:
+        is_gone = peek.waits and (self._passed is None or self._passed[0] is not peek.keyframe)
+        if is_gone or self._decoder.is_through:
+            return
+        if not peek.has_any:
+            self._try_passed()
             return
         # Charged as what looking at keyframes costs: it is a share of that, and no GOP decoded whole.
         with self._charged(Purpose.KEYFRAME):
             frames: list[FrameT] = []
-            for packet, _ in self._ring:
+            for packet, _ in dropwhile(lambda entry: entry[0] is not peek.keyframe, self._ring):
                 self._working()
                 frames += self._decoder.decode_through(packet)
-            peek.show(frames + self._decoder.finish_through(), arrived_at)
+            frames += self._decoder.finish_through()
+            if peek.waits:
+                frames = [frame for frame in frames if self._decoder.is_shown_from(peek.keyframe, frame)]
+                self._keyframe_waited(peek, frames)
+            peek.show(frames, arrived_at)
+
+    def _keyframe_waited(self, peek: Peek[PacketT, FrameT, SampleT], frames: list[FrameT]) -> None:
+        self._passed = None
+        self._note_keyframe(peek.begun_at, is_proven=bool(frames))
+        if not frames:
+            return
+        self._ring.drop_before(peek.keyframe)
+        self._analyse(frames[0], peek.begun_at, SampleReason.KEYFRAME)
+        if self._sampler.chooses_gop():
+            self._whole = WholeGop(self._decoder, self._output, peek.begun_at)
 
     def _decode_ring(self) -> None:
         self._try_passed()

@@ -23,9 +23,19 @@ PEEK_PACKETS = 3
 _MOST_PACKETS = MAX_BURST_FRAMES - 1
 """What is shown before the keyframe, as in open GOPs, does not count, up to here: else times would decide the cost."""
 
-_PATIENCE_SECONDS = 1.0
-"""A frame every few seconds is not waited for."""
+_PATIENCE_SECONDS = 0.1
+"""So long a keyframe waits to be decoded with those behind it. Few frames come meanwhile where there are few."""
 
+
+class Timed(Protocol):
+    """What is asked of a packet."""
+
+    @property
+    def pts(self) -> int | None:
+        """When it is shown, as the publisher has it."""
+
+
+PacketT = TypeVar("PacketT", bound=Timed)
 FrameT = TypeVar("FrameT")
 FrameT_contra = TypeVar("FrameT_contra", contravariant=True)
 SampleT = TypeVar("SampleT")
@@ -38,10 +48,12 @@ class PlaneReader(Protocol[FrameT_contra]):
         """Return the frame's hash plane."""
 
 
-class Peek(Generic[FrameT, SampleT]):
+class Peek(Generic[PacketT, FrameT, SampleT]):
     """Counts the packets behind one keyframe, until it is time to decode them; then says what they show.
 
-    What looks like the keyframe was seen with it: then nothing is handed over.
+    What looks like the keyframe was seen with it: then nothing is handed over. A keyframe that `waits` is decoded only
+    then, together with them, for decoding it twice would be most of the cost; with B-frames a decoder that is not
+    drained holds it back for as long anyhow.
     """
 
     def __init__(
@@ -49,12 +61,15 @@ class Peek(Generic[FrameT, SampleT]):
         reader: PlaneReader[FrameT],
         output: Output[FrameT, SampleT],
         begun_at: float,
-        keyframe_pts: int | None,
+        keyframe: PacketT,
+        *,
+        waits: bool,
     ) -> None:
+        self.begun_at = begun_at
+        self.keyframe = keyframe
+        self.waits = waits
         self._reader = reader
         self._output = output
-        self._ends_at = begun_at + _PATIENCE_SECONDS
-        self._keyframe_pts = keyframe_pts
         self._packets = 0
         self._counted = 0
 
@@ -63,11 +78,15 @@ class Peek(Generic[FrameT, SampleT]):
         """Whether a packet came behind the keyframe."""
         return self._packets > 0
 
-    def is_complete_with(self, pts: int | None, arrived_at: float) -> bool:
-        """Note a packet behind the keyframe; whether it is the last that is waited for."""
+    def is_complete_with(self, packet: PacketT, arrived_at: float) -> bool:
+        """Note the keyframe, or a packet behind it; whether it is the last that is waited for."""
+        if packet is self.keyframe:
+            return False
+        pts, keyframe_pts = packet.pts, self.keyframe.pts
         self._packets += 1
-        self._counted += pts is None or self._keyframe_pts is None or pts >= self._keyframe_pts
-        return self._counted >= PEEK_PACKETS or self._packets >= _MOST_PACKETS or arrived_at >= self._ends_at
+        self._counted += pts is None or keyframe_pts is None or pts >= keyframe_pts
+        is_late = arrived_at >= self.begun_at + _PATIENCE_SECONDS
+        return is_late or self._counted >= PEEK_PACKETS or self._packets >= _MOST_PACKETS
 
     def show(self, frames: Iterable[FrameT], arrived_at: float) -> None:
         """Look at the keyframe and all that came out behind it; hand over what differs, if anything does."""

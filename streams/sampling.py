@@ -271,8 +271,10 @@ class Sampler:
         self._stays_through = True
         return True
 
-    def takes_peek(self, arrived_at: float) -> bool:
+    def takes_peek(self, arrived_at: float, *, waits: bool = False) -> bool:
         """Whether the first frames after the keyframe that was just decoded are looked at, too.
+
+        With `waits` it is one that would be decoded only with them: not if it is looked at late already.
 
         The next such keyframe is the first from a uniform time in the second half of `detect_within_seconds` on: what
         is shown behind every keyframe is found `detect_within_seconds` and a GOP later at most.
@@ -280,7 +282,7 @@ class Sampler:
         settings = self._settings
         if not settings.spikes or settings.mode is not SamplingMode.AUTO or self._slowing.is_on or self._is_through:
             return False
-        if arrived_at < self._next_peek_at:
+        if arrived_at < self._next_peek_at or (waits and self._is_overdue):
             return False
         self._peeked_at = arrived_at
         self._next_peek_at = arrived_at + (1.0 + self._draw()) * settings.detect_within_seconds / 2

@@ -362,7 +362,9 @@ class Service:
         incidents_lost = 0
         while True:
             health = self.health()
-            self._sink.set_health(asdict(health))
+            told = asdict(health)
+            del told["load"]  # what is retained is sent again when it changes, and that does all the time
+            self._sink.set_health(told)
             self.metrics.set_health_problems(len(health.problems))
             self.metrics.rows_lost(RowsLost.INCIDENTS, self._database.late_lost_total - incidents_lost)
             incidents_lost = self._database.late_lost_total

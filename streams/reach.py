@@ -38,12 +38,15 @@ async def reach(
 ) -> AsyncIterator[Reached]:
     """Bring the source of `job` within a reader's reach, for as long as the reader lives.
 
-    `job.url` is as an operator wrote it; of a file it is the path. `refused` is called for each request of the reader
-    that was for another server than the source's own. `renditions` remembers which variant of an HLS playlist earlier
-    readers of the source had; without it nothing is remembered, and with `job.all_renditions` there is no choice.
-    Raises `SourceUnreachable`, whose text never holds the URL.
+    `job.url` is as an operator wrote it; of a file it is the path, or empty where the caller has it open. `refused` is
+    called for each request of the reader that was for another server than the source's own. `renditions` remembers
+    which variant of an HLS playlist earlier readers of the source had; without it nothing is remembered, and with
+    `job.all_renditions` there is no choice. Raises `SourceUnreachable`, whose text never holds the URL.
     """
     told = replace(job, url="", port=0, ca_file="")
+    if job.kind is SourceKind.FILE and not job.url:
+        yield Reached(told, None)
+        return
     if job.kind is SourceKind.FILE:
         with _opened(job.url) as descriptor:
             yield Reached(told, descriptor)

@@ -44,9 +44,10 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option of the command
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what the config costs, how late it can be and what it leaves to chance, before it runs.
+    """Say what the config costs and how late it can be.
 
-    Measures on this machine for 10 to 20 seconds, or goes by --costs. Exit 0 whatever the answer is.
+    It says what is left to chance, too, before anything runs. Measures on this machine for 10 to 20 seconds, or goes by
+    --costs. Exit 0 whatever the answer is.
     """
     from detector.plan import Question
     from detector.plan import plan as answer

@@ -197,8 +197,8 @@ def _print(report: "Report") -> None:
     )
     times = [f"{each:g} s" for each in report.times_s]
     typer.echo("\nChance, in %, to see what is shown between keyframes only, for so long;")
-    typer.echo("and a flash of one frame or 67 ms. First where packet sizes tell nothing; 'every frame' is what")
-    typer.echo("spares nothing but keyframes, whatever its sizes.")
+    typer.echo("and a flash of one frame or 67 ms. First where packet sizes tell nothing;")
+    typer.echo("'every frame' is what spares nothing but keyframes, whatever its sizes.")
     table(
         ("sizes", "bursts", "cores", *times, "frame", "67 ms"),
         [

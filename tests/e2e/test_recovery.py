@@ -50,7 +50,7 @@ async def test_a_lost_reader_is_replaced_and_disturbs_nobody(tmp_path: Path) -> 
     assert max(killed.others_gap_seconds, stopped.others_gap_seconds) < 3
 
 
-@pytest.mark.parametrize("entry", [READER_ENTRY, ANALYSIS_ENTRY])
+@pytest.mark.parametrize("entry", [READER_ENTRY, pytest.param(ANALYSIS_ENTRY, marks=pytest.mark.slow)])
 async def test_a_lost_forkserver_is_replaced_with_all_its_children(entry: str, tmp_path: Path) -> None:
     """After a forkserver was killed, every stream is watched again."""
     losses = Losses()

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.needs_mosquitto
-@pytest.mark.parametrize("waits_for_cut", [False, True], ids=["alert-on-disk", "publisher-cut"])
+@pytest.mark.parametrize(
+    "waits_for_cut", [pytest.param(False, marks=pytest.mark.slow), True], ids=["alert-on-disk", "publisher-cut"]
+)
 async def test_an_alert_and_a_cut_survive_a_kill(waits_for_cut: bool, tmp_path: Path) -> None:  # noqa: FBT001
     """Killed between decision and delivery, the service sends the same alert once after its start, and denies the key.
 

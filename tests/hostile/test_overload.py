@@ -31,7 +31,7 @@ from tests.hostile.blind_scene import hand_over
 pytestmark = [pytest.mark.integration, pytest.mark.needs_cage]
 
 FLOOR = 3.0
-SAMPLING = SamplingSettings(0.5, 0.5, burst_share=0.05, spikes=True)
+SAMPLING = SamplingSettings(0.5, 0.5, burst_share=0.05)
 CPU_OF_A_FRAME = 0.5
 """Two keyframes a second of half a CPU second each: a stream takes one core, and what the machine does is nothing."""
 

@@ -3,7 +3,6 @@
 import math
 import time
 
-from streams.gathering import GATHER_SECONDS
 from streams.job import UNPACED, Job, SourceKind
 from streams.pacing import Pace
 from streams.scan_sampling import MediaClock
@@ -17,8 +16,7 @@ class Arrivals:
     On a network that is the moment at which libav gave it. A playlist's segments come seconds at a time: a packet
     arrives when it would have if it were sent when it is to be shown (`Pace`), as the samples of a segment that came at
     once would show one moment of it. A file's packets arrive by the media's own clock, which runs at `job.speed`; one
-    that is late arrived late by the clock on the wall alone. They gather as on a network; `UNPACED`, none is waited
-    for.
+    that is late arrived late by the clock on the wall alone. `UNPACED`, none is waited for.
 
     `now` is the latest packet's arrival, in seconds: monotonic time at speed 1 and no delay. `moment` gives the
     monotonic time of an arrival, `arrival` the reverse. `media_end_seconds` is the end of a file so far, else NaN.
@@ -43,7 +41,7 @@ class Arrivals:
         if is_timed and self._kind is SourceKind.FILE:
             self.now = self._begun_at + self._clock.advance(self._first.seconds(packet.dts))
             self.media_end_seconds = self._clock.end(self._first.seconds(packet.duration))
-            self._gather(self._begun_at + (self.now - self._begun_at) / self._speed)
+            self._wait_until(self._begun_at + (self.now - self._begun_at) / self._speed)
         elif is_timed and self._kind is SourceKind.HLS:
             waited_seconds = self._counters.waited_seconds - self._waited_before
             self._waited_before = self._counters.waited_seconds
@@ -62,11 +60,9 @@ class Arrivals:
         """Return the arrival clock's time at a monotonic one."""
         return self.now + (moment - self._taken_at) * (1.0 if self._speed == UNPACED else self._speed)
 
-    def _gather(self, due_at: float) -> None:
-        if due_at > time.monotonic():
-            self._wait_until(due_at + GATHER_SECONDS / self._speed)
-
     def _wait_until(self, due_at: float) -> None:
+        if due_at <= time.monotonic():
+            return
         self._counters.working_since = math.nan
         while (left := due_at - time.monotonic()) > 0:
             time.sleep(left)

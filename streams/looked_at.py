@@ -10,7 +10,6 @@ from av.video.frame import VideoFrame
 
 from streams.decoder import Decoder
 from streams.frame import SampleReason
-from streams.gathering import Gathering
 from streams.job import Job, SourceKind
 from streams.scan_sampling import MediaClock
 from streams.sender import Counters
@@ -61,14 +60,10 @@ def counted_packets(
 
     Waiting is watched here as well as by the binding, whose timer starts anew with every packet that libav reads, also
     with those that it keeps for itself. What is done after the last packet is work, too, and has no time limit here.
-    Packets of a network may have lain in the kernel for `GATHER_SECONDS`: they count as arrived when they are read.
     """
     packets = source.packets(waiting)
-    gathering = Gathering(job)
-    read_seconds = 0.0
     while True:
         counters.working_since = math.nan
-        gathering.rest(read_seconds)
         asked_at = time.monotonic()
         if job.kind is not SourceKind.FILE:
             counters.overdue_at = asked_at + job.read_timeout_seconds + _READING_SLACK_SECONDS
@@ -77,8 +72,7 @@ def counted_packets(
         finally:
             counters.overdue_at = math.inf
             counters.working_since = time.monotonic()
-        read_seconds = counters.working_since - asked_at
-        counters.waited_seconds += read_seconds
+        counters.waited_seconds += counters.working_since - asked_at
         if packet is None:
             return
         counters.last_packet_at = counters.working_since

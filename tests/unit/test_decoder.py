@@ -181,7 +181,7 @@ def test_container_rotation_reaches_frames_decoded_through(media: MediaMaker) ->
 def test_picture_has_the_frame_s_own_colours(
     media: MediaMaker, colorspace: Colorspace, color_range: ColorRange
 ) -> None:
-    """A picture that is scaled in its own colours first shows the same ones, by whichever matrix and range they are."""
+    """A picture shows the colours that were filmed, by whichever matrix and range they are."""
     card = media.card((200, 60, 90), (640, 360))
     frame = av.VideoFrame.from_ndarray(card, "rgb24").reformat(
         format="yuv420p", dst_colorspace=colorspace, dst_color_range=color_range

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-_SAMPLE = Plan(keys=6, seconds=8.0, longest_stay_seconds=3.0, longest_pause_seconds=1.5, seed=3)
+_SAMPLE = Plan(keys=8, seconds=15.0, longest_stay_seconds=3.0, longest_pause_seconds=1.5, seed=3)
 _WHOLE = Plan(keys=16, seconds=45.0, longest_stay_seconds=9.0, longest_pause_seconds=3.0, seed=3)
 
 

@@ -28,7 +28,7 @@ from benchmarks.running import RunningService, free_port, wait_until
 from detector.api.view import IncidentRow, StreamRow
 from detector.cards import drawn_card
 from detector.events import CutState
-from models.banks import add_entries
+from models.bank_store import add_entries
 from models.hashing.registry import ALGORITHMS
 from streams.decoder import PixelReader
 

@@ -17,7 +17,7 @@ from benchmarks.hidden_clips import RATE, Control, HiddenClip, Hiding, camera, s
 from benchmarks.publishers import PacedPublishers
 from benchmarks.running import RunningService, free_port
 from detector.publisher import Muxed
-from models.banks import add_entries
+from models.bank_store import add_entries
 from models.hashing.registry import ALGORITHMS
 from streams.decoder import PixelReader
 

@@ -12,7 +12,7 @@ from typing import Final, Self
 import numpy as np
 
 from benchmarks.watched_files import Account, Errand
-from models.banks import add_entries
+from models.bank_store import add_entries
 
 BANK_ROWS: Final = 1_000_000
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.media_files import Medium, MediumUnreadable, reading
-from models.banks import Bank, BankLimits, ViewHash, add_entries
+from models.bank_store import add_entries
+from models.banks import Bank, BankLimits, ViewHash
 from models.evidence import HashMatch
 from models.gate import has_colour_detail, low_information
 from models.hashing.algorithm import HashAlgorithm
@@ -91,7 +92,7 @@ async def add_files(  # noqa: PLR0913 - what, where, and how to read it, by name
     Files that cannot be read are left out and told in `faults`.
 
     Raises:
-        BankNameError, IndexCorrupt, ValueError: as `models.banks.add_entries`.
+        BankNameError, IndexCorrupt, ValueError: as `models.bank_store.add_entries`.
         OSError: the bank cannot be written.
     """
     files = [FileHashes(entry or Path(medium.name).stem, algorithm) for medium in media]

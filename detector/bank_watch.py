@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
-from models.banks import bank_names
+from models.bank_store import bank_names
 from models.generations import POINTER
 
 _LOOK_EVERY_SECONDS = 0.5

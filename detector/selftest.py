@@ -24,7 +24,7 @@ from detector.events import Observation, Step
 from detector.metrics import Metrics
 from detector.policy import BankRule, History, PolicySettings, decide
 from models.arrays import IndexCorrupt
-from models.banks import CANARY_BANK, put_canary
+from models.bank_store import CANARY_BANK, put_canary
 from models.evidence import Inspection
 
 log = structlog.get_logger()

@@ -9,7 +9,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.banks import Bank, BankLimits, BankMissing, ViewHash, open_bank
+from models.bank_store import BankMissing, open_bank
+from models.banks import Bank, BankLimits, ViewHash
 from models.evidence import ClassScore, HashMatch, Inspection
 from models.gate import has_colour_detail, low_information
 from models.hashing.algorithm import PLANE_SIDE, HashAlgorithm

@@ -19,7 +19,7 @@ from detector.analysis import messages
 from detector.analysis.channel import Channel, open_channel
 from detector.analysis.line import Line, Waiting
 from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
-from models.banks import CANARY_BANK
+from models.bank_store import CANARY_BANK
 from models.evidence import Inspection
 from streams.frame import Frame
 from streams.nursery import Nursery, NurseryBroken

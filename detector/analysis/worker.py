@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from detector.analysis import messages
 from detector.analysis.messages import HEADER, INSPECT_BYTES, TEXT_LIMIT_BYTES, Kind, WorkerReady, WorkerSetup
 from models.arrays import IndexCorrupt
-from models.banks import Bank, BankLimits, BankMissing, bank_names, open_bank
+from models.bank_store import BankMissing, bank_names, open_bank
+from models.banks import Bank, BankLimits
 from models.classifier import Classifier, ModelError
 from models.inspector import Inspector, Scorer
 from models.manifest import load_manifest

@@ -13,8 +13,7 @@ from detector.cli.options import AsJson, ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, line, note, progress, run_async, table
 from detector.config.config import Config
 from models.arrays import IndexCorrupt
-from models.banks import (
-    BankLimits,
+from models.bank_store import (
     BankMissing,
     BankNameError,
     add_entries,
@@ -25,6 +24,7 @@ from models.banks import (
     load_bank,
     remove_entry,
 )
+from models.banks import BankLimits
 from models.hashing.registry import hash_algorithms
 from models.lists.contents import DEFAULT_SIGNAL, ListFormat, ListTooLong
 from models.lists.registry import list_formats

@@ -25,7 +25,7 @@ from detector.credentials import load_or_create
 from detector.events import CutState
 from detector.ingest.revocations import FileRevocations, RevocationStoreError
 from detector.store.database import Database, StoreUnavailable
-from models.banks import list_entries
+from models.bank_store import list_entries
 from tests.fixtures_brokers import Ear, listening
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs_mount]

@@ -14,7 +14,7 @@ from detector.alerts.embedded_broker import EmbeddedBroker
 from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.service import Service
-from models.banks import CANARY_BANK, add_entries
+from models.bank_store import CANARY_BANK, add_entries
 
 pytestmark = pytest.mark.integration
 

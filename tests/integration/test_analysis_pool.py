@@ -17,7 +17,7 @@ from detector.analysis.channel import Channel
 from detector.analysis.messages import Kind, ModelSetup, WorkerSetup
 from detector.analysis.pool import AnalysisPool, FrameDropped, PoolSettings
 from detector.cards import synthetic_card
-from models.banks import CANARY_BANK, add_entries, put_canary
+from models.bank_store import CANARY_BANK, add_entries, put_canary
 from models.hashing.registry import hash_algorithms
 from models.manifest import load_manifest
 from streams.frame import Frame, SampleReason

@@ -10,7 +10,7 @@ import pytest
 
 from detector import bank_watch
 from detector.bank_watch import BankWatch
-from models.banks import add_entries, bank_names
+from models.bank_store import add_entries, bank_names
 
 
 def add(folder: Path, name: str, seed: int) -> None:

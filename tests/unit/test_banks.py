@@ -17,12 +17,9 @@ from numpy.typing import NDArray
 
 from models.arrays import IndexCorrupt
 from models.bank_rows import EntryNames
-from models.banks import (
-    Bank,
-    BankLimits,
+from models.bank_store import (
     BankMissing,
     BankNameError,
-    ViewHash,
     add_entries,
     bank_names,
     bank_stats,
@@ -31,6 +28,7 @@ from models.banks import (
     load_bank,
     remove_entry,
 )
+from models.banks import Bank, BankLimits, ViewHash
 from models.evidence import Opinion
 from models.hashing.algorithm import Fingerprint
 
@@ -240,7 +238,7 @@ _WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
-from models.banks import add_entries
+from models.bank_store import add_entries
 bank, first = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 for number in range(first, first + 1000):

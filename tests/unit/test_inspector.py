@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from models.arrays import IndexCorrupt
-from models.banks import BankLimits, add_entries, load_bank
+from models.bank_store import add_entries, load_bank
+from models.banks import BankLimits
 from models.hashing.imagehashes import PHASH
 from models.hashing.pdq import Pdq
 from models.inspector import Inspector

@@ -17,7 +17,7 @@ from detector.analysis.pool import FrameDropped
 from detector.canary import secret_picture
 from detector.metrics import Metrics
 from detector.selftest import SelfTest
-from models.banks import (
+from models.bank_store import (
     CANARY_BANK,
     BankMissing,
     BankNameError,

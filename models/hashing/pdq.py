@@ -15,29 +15,31 @@ _FREQUENCIES: Final = np.arange(1, 17)[:, None]
 _PIXELS: Final = np.arange(64)[None, :]
 
 # The reference rounds the scale to float32 first and the product last; one rounding elsewhere changes bits of the hash.
-_DCT: Final = (
+DCT: Final = (
     np.float64(np.float32(np.sqrt(2 / 64))) * np.cos((np.pi / 2 / 64) * _FREQUENCIES * (2 * _PIXELS + 1))
 ).astype(np.float32)
-_DCT_T: Final = np.ascontiguousarray(_DCT.T)
+"""Frequencies 1-16 of 64 samples, (16, 64) float32."""
 
-_MIRRORED: Final = np.where(_FREQUENCIES.T % 2 == 1, np.float32(-1), np.float32(1))
+DCT_T: Final = np.ascontiguousarray(DCT.T)
+
+MIRRORED: Final = np.where(_FREQUENCIES.T % 2 == 1, np.float32(-1), np.float32(1))
 """cos(f * (pi - x)) is (-1)^f cos(f * x): what mirroring does to each column of coefficients."""
 
-_MEDIAN_RANK: Final = 127
+MEDIAN_RANK: Final = 127
 """The reference takes the lower of the two middle coefficients."""
 
-_TIE_MARGIN: Final = 0.03
+TIE_MARGIN: Final = 0.03
 """Coefficients that lie this close to the median are summed again in the reference's order.
 
 BLAS adds in an order of its own; against the reference's the coefficients differ by at most 0.0008 in random, smooth,
 flat and high-contrast pictures. About one plane in ten has such a neighbour of the median and pays for the slow sum.
 """
 
-_NEAR_MEDIAN: Final = 2.0
+NEAR_MEDIAN: Final = 2.0
 """How far a re-encode (JPEG 30-90, halved and restored sizes) typically moves a coefficient, in its own units."""
 
-_MAX_NEAR_SHARE: Final = 0.25
-"""The share of coefficients within `_NEAR_MEDIAN` of the median above which a hash is called unstable.
+MAX_NEAR_SHARE: Final = 0.25
+"""The share of coefficients within `NEAR_MEDIAN` of the median above which a hash is called unstable.
 
 Measured on 140 synthetic pictures (1/f noise of every contrast, cards, text, chessboards, stripes, line grids), each
 re-encoded four ways: the share predicts the worst drift (correlation 0.96; PDQ's own quality gives a chessboard 100).
@@ -59,7 +61,7 @@ class Pdq:
             ValueError: The plane has another shape or type.
         """
         levels = checked_plane(plane).astype(np.float32)
-        return _fingerprint(levels, (_DCT @ levels @ _DCT_T).ravel(), gradient_quality(plane))
+        return _fingerprint(levels, (DCT @ levels @ DCT_T).ravel(), gradient_quality(plane))
 
     def hash_both_ways(self, plane: Plane) -> tuple[Fingerprint, Fingerprint]:
         """Fingerprint a plane and its mirror image `plane[:, ::-1]`.
@@ -67,30 +69,31 @@ class Pdq:
         Mirroring turns the sign of every coefficient whose horizontal frequency is odd, and leaves the quality alone.
         """
         levels = checked_plane(plane).astype(np.float32)
-        coefficients = _DCT @ levels @ _DCT_T
+        coefficients = DCT @ levels @ DCT_T
         quality = gradient_quality(plane)
         return (
             _fingerprint(levels, coefficients.ravel(), quality),
-            _fingerprint(levels[:, ::-1], (coefficients * _MIRRORED).ravel(), quality),
+            _fingerprint(levels[:, ::-1], (coefficients * MIRRORED).ravel(), quality),
         )
 
 
 def _fingerprint(levels: NDArray[np.float32], coefficients: NDArray[np.float32], quality: int) -> Fingerprint:
-    median = np.partition(coefficients, _MEDIAN_RANK)[_MEDIAN_RANK]
+    median = np.partition(coefficients, MEDIAN_RANK)[MEDIAN_RANK]
     distances = np.abs(coefficients - median)
-    if np.count_nonzero(distances < _TIE_MARGIN) > 1:
-        coefficients = _coefficients_in_reference_order(levels)
-        median = np.partition(coefficients, _MEDIAN_RANK)[_MEDIAN_RANK]
+    if np.count_nonzero(distances < TIE_MARGIN) > 1:
+        coefficients = coefficients_in_reference_order(levels)
+        median = np.partition(coefficients, MEDIAN_RANK)[MEDIAN_RANK]
     bits = coefficients > median
     return Fingerprint(
         value=np.packbits(bits[::-1]).tobytes(),
         quality=quality,
-        is_stable=int(np.count_nonzero(distances < _NEAR_MEDIAN)) <= _MAX_NEAR_SHARE * distances.size,
+        is_stable=int(np.count_nonzero(distances < NEAR_MEDIAN)) <= MAX_NEAR_SHARE * distances.size,
     )
 
 
-def _coefficients_in_reference_order(levels: NDArray[np.float32]) -> NDArray[np.float32]:
+def coefficients_in_reference_order(levels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Take the (256,) coefficients of (64, 64) float32 levels, every sum in the order of the reference's loops."""
     # A reduction over the outer axis adds line after line, as the reference's loop over k does.
-    rows = np.add.reduce(_DCT_T[:, :, None] * levels[:, None, :], axis=0)
-    sums: NDArray[np.float32] = np.add.reduce(rows.T[:, :, None] * _DCT_T[:, None, :], axis=0)
+    rows = np.add.reduce(DCT_T[:, :, None] * levels[:, None, :], axis=0)
+    sums: NDArray[np.float32] = np.add.reduce(rows.T[:, :, None] * DCT_T[:, None, :], axis=0)
     return sums.ravel()

@@ -1,0 +1,135 @@
+"""PDQ's 16x16 coefficients of many views at once: hashes, gates, and the orientations that cost no transform.
+
+A view's hash is which of its 256 low cosine coefficients lie above their median, so every linear edit of a picture is a
+linear edit of the coefficients; mirroring, turning and inverting are mere signs and transposes of them.
+Public source of the hash: facebook/ThreatExchange, pdq/cpp/hashing/pdqhashing.cpp.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.hashing.algorithm import Plane, checked_plane
+from models.hashing.pdq import (
+    DCT,
+    DCT_T,
+    MAX_NEAR_SHARE,
+    MEDIAN_RANK,
+    MIRRORED,
+    NEAR_MEDIAN,
+    TIE_MARGIN,
+    coefficients_in_reference_order,
+)
+from models.hashing.view_batch import ViewBatch
+
+Spectra = NDArray[np.float32]
+"""(V, 16, 16): rows are vertical frequencies 1-16, columns horizontal ones."""
+
+_SIDE: Final = 16
+_BITS: Final = _SIDE * _SIDE
+
+_MIN_CARRIERS: Final = 75
+_MAX_NEAR: Final = 0.15
+_MAX_PARTICIPATION: Final = 60.0
+_MIN_TYPICAL: Final = 5.0
+
+
+def spectrum_of(plane: Plane) -> NDArray[np.float32]:
+    """The (16, 16) float32 coefficients of a (64, 64) uint8 full-range luma plane, as PDQ's hash takes them.
+
+    Raises:
+        ValueError: The plane has another shape or type.
+    """
+    return np.asarray(DCT @ checked_plane(plane).astype(np.float32) @ DCT_T)
+
+
+def spectra_of(planes: NDArray[np.float32]) -> Spectra:
+    """The coefficients of (n, 64, 64) float32 planes."""
+    return np.asarray(DCT @ planes @ DCT_T)
+
+
+def mirrored(spectra: Spectra) -> Spectra:
+    """Coefficients (..., 16, 16) of the same views mirrored left to right."""
+    return spectra * MIRRORED
+
+
+def flipped(spectra: Spectra) -> Spectra:
+    """Coefficients of the same views upside down."""
+    return spectra * MIRRORED.T
+
+
+def turned(spectra: Spectra) -> Spectra:
+    """Coefficients of the same views after a quarter turn to the left, as `np.rot90` does it to their pixels."""
+    return spectra.swapaxes(-1, -2) * MIRRORED.T
+
+
+def inverted(spectra: Spectra) -> Spectra:
+    """Coefficients of the negatives of the same views."""
+    return -spectra
+
+
+def batch_of(
+    names: Sequence[str],
+    spectra: Spectra,
+    qualities: Sequence[int] | NDArray[np.int16],
+    tiers: Sequence[int] | NDArray[np.int8],
+    *,
+    plane: Plane | None = None,
+) -> ViewBatch:
+    """Hash (V, 16, 16) float32 coefficients, named one by one.
+
+    `plane` is the frame's own: views called `identity` and `mirror` then equal `Pdq.hash_plane` of it and of its
+    mirror image bit for bit, for which coefficients that tie with the median are summed in the reference's order.
+    """
+    # A hash lists the last coefficient first.
+    flat = spectra.reshape(len(spectra), _BITS)[:, ::-1]
+    deviations = flat - _medians(flat)
+    sizes = np.abs(deviations)
+    is_stable = np.count_nonzero(sizes < NEAR_MEDIAN, axis=1) <= MAX_NEAR_SHARE * _BITS
+    if plane is not None:
+        for name, levels in (("identity", plane), ("mirror", plane[:, ::-1])):
+            row = names.index(name) if name in names else -1
+            if row >= 0 and np.count_nonzero(sizes[row] < TIE_MARGIN) > 1:
+                exact = coefficients_in_reference_order(levels.astype(np.float32))[None, ::-1]
+                deviations[row] = (exact - _medians(exact))[0]
+    return ViewBatch(
+        names=tuple(names),
+        values=np.packbits(deviations > 0, axis=1),
+        deviations=deviations,
+        qualities=np.asarray(qualities, dtype=np.int16),
+        is_stable=is_stable,
+        passes_shape=shape_gate(deviations, sizes),
+        tiers=np.asarray(tiers, dtype=np.int8),
+    )
+
+
+def shape_gate(deviations: NDArray[np.float32], sizes: NDArray[np.float32] | None = None) -> NDArray[np.bool_]:
+    """Tell of each view (V, 256) whether a distance beyond the usual limit means anything: (V,) bool.
+
+    Few, large coefficients (chessboards, bars, flat pictures with a caption) bring unrelated pictures near each other.
+    A view passes where 75 coefficients or more are needed for 80 % of the sum of deviations, at most 15 % of them lie
+    within 2 grey levels of the median, the participation ratio is at most 60, and the typical one is 5 or more.
+
+    `sizes` are the absolute deviations, for who has them already.
+    """
+    sizes = np.abs(deviations) if sizes is None else sizes
+    ordered = np.sort(sizes, axis=1)
+    sums = np.cumsum(ordered, axis=1, dtype=np.float32)
+    total = sums[:, -1:]
+    # The smallest ones hold the last fifth; the others are the fewest that hold the rest.
+    carriers = _BITS - np.count_nonzero(sums <= np.float32(0.2) * total, axis=1)
+    near = np.count_nonzero(ordered < NEAR_MEDIAN, axis=1)
+    squares = ordered * ordered
+    energy = squares.sum(axis=1)
+    spread = energy * energy <= np.float32(_MAX_PARTICIPATION) * np.einsum("ij,ij->i", squares, squares)
+    typical = (ordered[:, _BITS // 2 - 1] + ordered[:, _BITS // 2]) / 2
+    return np.asarray(
+        (carriers >= _MIN_CARRIERS) & (near <= _MAX_NEAR * _BITS) & spread & (typical >= _MIN_TYPICAL), dtype=np.bool_
+    )
+
+
+def _medians(flat: NDArray[np.float32]) -> NDArray[np.float32]:
+    # The lower of the two middle coefficients, as the reference takes it.
+    return np.partition(flat, MEDIAN_RANK, axis=1)[:, MEDIAN_RANK : MEDIAN_RANK + 1]

@@ -4,9 +4,10 @@ No clock, no network, no state but the `History` that goes in and comes out.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from detector.events import Observation, Signal, Step
+from detector.rollout import place_of
 from models.evidence import ClassScore, HashMatch, Opinion
 
 MIN_QUALITY_TO_CUT = 50
@@ -18,11 +19,15 @@ BITS_TO_CUT = 256
 
 @dataclass(frozen=True, slots=True)
 class BankRule:
-    """How far a bank's matches may go. `max_distance` in bits narrows the bank's own limit; None leaves it."""
+    """How far a bank's matches may go. `max_distance` in bits narrows the bank's own limit; None leaves it.
+
+    `ratio` (0-1) is the part of the streams on which the bank may do what its step says; on the others it is a shadow.
+    """
 
     step: Step = Step.REVIEW
     max_distance: int | None = None
     min_quality: int = MIN_QUALITY_TO_CUT
+    ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,13 @@ class PolicySettings:
         """Refuse a quorum that can never or always be reached."""
         if not 1 <= self.votes_k <= self.votes_of:
             raise ValueError(f"votes must hold 1 <= k <= of, got {self.votes_k} of {self.votes_of}")
+
+    def bank_rule(self, bank: str, stream_id: str) -> BankRule:
+        """How far a bank may go on one stream: the same stream always falls on the same side of a bank's ratio."""
+        rule = self.banks.get(bank, BankRule())
+        if rule.ratio >= 1 or rule.step <= Step.SHADOW or place_of(bank, stream_id) < rule.ratio:
+            return rule
+        return replace(rule, step=Step.SHADOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +151,7 @@ def is_verified(rule: BankRule, observation: Observation, match: HashMatch) -> b
 
 
 def _judge_match(settings: PolicySettings, observation: Observation, match: HashMatch) -> _Reached:
-    rule = settings.banks.get(match.bank, BankRule())
+    rule = settings.bank_rule(match.bank, observation.stream_id)
     if rule.step is Step.OFF or match.opinion is Opinion.NEGATIVE:
         return _Reached(None, is_weak=False)
     limit = match.max_distance if rule.max_distance is None else min(rule.max_distance, match.max_distance)

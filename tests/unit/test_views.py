@@ -11,7 +11,8 @@ from models.gate import LowInformation, has_colour_detail, low_information
 from models.hashing.algorithm import HashAlgorithm
 from models.hashing.pdq import Pdq
 from models.hashing.registry import hash_algorithms
-from models.hashing.views import EVERY_TIER, Tier, fingerprints, uniform_borders, views
+from models.hashing.views import EVERY_TIER, Tier, fingerprints, views
+from models.shapes.borders import uniform_borders
 
 Picture = NDArray[np.uint8]
 

@@ -1,0 +1,1 @@
+"""Where in a picture another picture stands: borders, rectangles, quadrilaterals, what was laid over it."""

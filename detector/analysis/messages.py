@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import IntEnum, unique
 from typing import Any
 
-from models.evidence import ClassScore, HashMatch, Inspection, Opinion
+from models.evidence import ClassScore, HashMatch, Inspection, Opinion, SecondTest, Strength
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame
 
 HEADER = struct.Struct("<B3xI")
@@ -19,6 +19,11 @@ _INSPECT = struct.Struct("<QIIB7x")
 INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
 TEXT_LIMIT_BYTES = 1024 * 1024
 FINGERPRINT_BYTES = 32
+SECOND_HASH_BYTES = 64
+VIEWS_LIMIT = 1000
+"""More views than ever are made of one frame."""
+_LARGEST_ROW = 1 << 40
+_LONGEST_POSITION_MS = (1 << 31) - 1
 _INSPECTION_FIELDS = tuple(field.name for field in fields(Inspection))
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What reading JSON of a wrong shape raises; the last one is for `Infinity` where a count should be."""
@@ -162,7 +167,7 @@ def parse_ready(body: bytes) -> WorkerReady:
 def pack_result(number: int, inspection: Inspection) -> bytes:
     """Return the answer to request `number`."""
     raw: dict[str, Any] = {name: getattr(inspection, name) for name in _INSPECTION_FIELDS}
-    raw["fingerprint"] = inspection.fingerprint.hex()
+    raw["fingerprint"], raw["second"] = inspection.fingerprint.hex(), inspection.second.hex()
     for name in ("matches", "scores"):  # few; `asdict` of the whole would copy all the rest in depth, for each frame
         raw[name] = [asdict(each) for each in raw[name]]
     return pack(Kind.RESULT, json.dumps([number, raw]).encode())
@@ -181,7 +186,12 @@ def parse_result(body: bytes) -> tuple[int, Inspection]:
             scores=tuple(_score(score) for score in raw["scores"]),
             failed_models=tuple(str(name) for name in raw["failed_models"]),
             left_out_matches=int(raw["left_out_matches"]),
-            cpu_seconds=_duration(raw["cpu_seconds"]),
+            cpu_seconds=_amount(raw["cpu_seconds"]),
+            second=_second(raw["second"]),
+            views_run=_ranged(int(raw["views_run"]), 0, VIEWS_LIMIT),
+            views_left_out=_ranged(int(raw["views_left_out"]), 0, VIEWS_LIMIT),
+            is_inspectable=bool(raw["is_inspectable"]),
+            suppressed_matches=_counted(raw["suppressed_matches"]),
             stage_seconds={str(stage): _finite(seconds) for stage, seconds in raw["stage_seconds"].items()},
         )
         return int(number), inspection
@@ -205,9 +215,9 @@ def _finite(value: float) -> float:
     return float(value)
 
 
-def _duration(value: float) -> float:
+def _amount(value: float) -> float:
     if not 0 <= value < math.inf:
-        raise ValueError("no length of time")
+        raise ValueError("neither a length of time nor another amount")
     return float(value)
 
 
@@ -216,6 +226,17 @@ def _fingerprint(raw: str) -> bytes:
     if len(value) != FINGERPRINT_BYTES:
         raise ValueError("a fingerprint has 32 bytes")
     return value
+
+
+def _second(raw: str) -> bytes:
+    value = bytes.fromhex(raw)
+    if len(value) not in (0, SECOND_HASH_BYTES):
+        raise ValueError(f"a second hash has {SECOND_HASH_BYTES} bytes")
+    return value
+
+
+def _counted(value: int) -> int:
+    return _ranged(int(value), 0, _LARGEST_ROW)
 
 
 def _match(raw: dict[str, Any]) -> HashMatch:
@@ -231,7 +252,25 @@ def _match(raw: dict[str, Any]) -> HashMatch:
         quality=_ranged(int(raw["quality"]), 0, 100),
         opinion=Opinion(raw["opinion"]),
         generation=str(raw["generation"]),
+        strength=Strength(raw["strength"]),
+        second_test=SecondTest(raw["second_test"]),
+        second_value=_optional(raw["second_value"]),
+        second_limit=_optional(raw["second_limit"]),
+        position_ms=_position(raw["position_ms"]),
+        row=_ranged(int(raw["row"]), -1, _LARGEST_ROW),
+        passes_shape=bool(raw["passes_shape"]),
+        is_stable=bool(raw["is_stable"]),
+        tier=_ranged(int(raw["tier"]), 0, 127),
+        expected_false=_amount(raw["expected_false"]),
     )
+
+
+def _optional(value: float | None) -> float | None:
+    return None if value is None else _amount(value)
+
+
+def _position(value: int | None) -> int | None:
+    return None if value is None else _ranged(int(value), 0, _LONGEST_POSITION_MS)
 
 
 def _score(raw: dict[str, Any]) -> ClassScore:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from detector.analysis import messages
 from detector.analysis.messages import AnalysisProtocolError, Kind, ModelSetup, WorkerReady, WorkerSetup
-from models.evidence import ClassScore, HashMatch, Inspection, Opinion
+from models.evidence import ClassScore, HashMatch, Inspection, Opinion, SecondTest, Strength
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 
 INSPECTION = Inspection(
@@ -16,12 +16,32 @@ INSPECTION = Inspection(
     is_stable=True,
     is_low_information=False,
     fingerprint=bytes(range(32)),
-    matches=(HashMatch("CARDS", "one", "pdq", 256, 12, 31, "mirror", 90, Opinion.POSITIVE, "gen-1"),),
+    matches=(
+        HashMatch("CARDS", "one", "pdq", 256, 12, 31, "mirror", 90, Opinion.POSITIVE, "gen-1"),
+        HashMatch(
+            *("CARDS", "film", "pdq", 256, 60, 72, "zoom_3", 90, Opinion.SEED, "gen-1"),
+            strength=Strength.VOTE,
+            second_test=SecondTest.SECOND_HASH,
+            second_value=150.0,
+            second_limit=160.0,
+            position_ms=1500,
+            row=7,
+            passes_shape=False,
+            is_stable=False,
+            tier=1,
+            expected_false=0.25,
+        ),
+    ),
     scores=(ClassScore("cards", "bars", 0.75, "ab" * 32),),
     failed_models=("broken",),
     stage_seconds={"hash": 0.001},
     left_out_matches=3,
     cpu_seconds=0.0125,
+    second=bytes(range(64)),
+    views_run=40,
+    views_left_out=2,
+    is_inspectable=False,
+    suppressed_matches=1,
 )
 
 
@@ -89,6 +109,9 @@ def test_random_bytes_raise_nothing_but_the_protocol_error(noise: bytes) -> None
         ("left_out_matches", float("inf")),
         ("quality", float("inf")),
         ("stage_seconds", {"hash": 10**400}),
+        ("second", "00"),
+        ("views_run", -1),
+        ("suppressed_matches", float("nan")),
     ],
 )
 def test_an_answer_out_of_range_is_refused(field: str, value: object) -> None:
@@ -109,13 +132,28 @@ def test_an_endless_count_of_rows_is_refused() -> None:
         messages.parse_ready(json.dumps(raw).encode())
 
 
-def test_a_match_further_than_its_bits_is_refused() -> None:
-    """A distance lies between 0 and the length of the hash."""
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("distance", 257, "257"),
+        ("strength", "ban", "ban"),
+        ("strength", None, "None"),
+        ("second_test", "luck", "luck"),
+        ("second_value", float("inf"), "amount"),
+        ("second_limit", -1.0, "amount"),
+        ("position_ms", -5, "-5"),
+        ("row", -2, "-2"),
+        ("tier", 128, "128"),
+        ("expected_false", float("nan"), "amount"),
+    ],
+)
+def test_a_match_that_cannot_be_is_refused(field: str, value: object, named: str) -> None:
+    """A distance lies between 0 and the length of the hash, a strength is one of three words, and so on."""
     _, body = body_of(messages.pack_result(1, INSPECTION))
     number, raw = json.loads(body)
-    raw["matches"][0]["distance"] = 257
+    raw["matches"][0][field] = value
 
-    with pytest.raises(AnalysisProtocolError, match="257"):
+    with pytest.raises(AnalysisProtocolError, match=named):
         messages.parse_result(json.dumps([number, raw]).encode())
 
 

@@ -1,0 +1,78 @@
+"""How near is near enough: the limits of PDQ distances, by the length of the list.
+
+Copies that were cropped, overlaid or filmed lie 32-64 bits from their original; unrelated pictures come as near by
+chance, the oftener the longer the list (`models.false_matches`). So a long list has narrower limits. This is the one
+place that holds them; all figures are bits of Hamming distance, and a match is distance <= limit.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+WIDEST: Final = 72
+"""What is looked up at most: a vote of several frames lies no further."""
+
+EXACT: Final = 31
+"""The limit that PDQ's authors recommend (facebook/ThreatExchange, pdq/README.md), looked up exactly."""
+
+UNGATED: Final = 40
+"""No match goes further by a view that fails the shape gate or the quality gate: chessboards and flat pictures come
+within 46-64 bits of each other by the hundred."""
+
+SHARE_LIMIT: Final = 0.17
+"""The second test of a bare hash: the bits that differ carry at most this share of the view's coefficients. Copies at
+32-56 bits had 0.16 at most, strangers within 64 bits 0.197 at least."""
+
+VOTE_SHARE_LIMIT: Final = 0.19
+"""The same for a vote: copies at 57-64 bits had 0.188 at most."""
+
+SECOND_LIMIT: Final = 160
+"""The second test of a row with a second hash: bits of 512. Copies at 32-64 bits had 146 at most, strangers 182 at
+least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Radii:
+    """The limits for lists of up to `rows` rows (`counted_rows`).
+
+    `plain`: a frame may ask for a cut without a second test. `share` and `second`: likewise, where the weighted share
+    or the second hash is within its limit. `review`: a frame may ask for a review, the second test passed where it is
+    further than `plain`. `vote`: the second test passed there too, unless `votes_untested`.
+    """
+
+    rows: int
+    plain: int
+    share: int
+    second: int
+    review: int
+    vote: int
+    votes_untested: bool = False
+
+
+TABLE: Final = (
+    Radii(500, plain=31, share=64, second=64, review=64, vote=72, votes_untested=True),
+    Radii(5_000, plain=31, share=56, second=64, review=64, vote=72, votes_untested=True),
+    Radii(50_000, plain=31, share=48, second=64, review=64, vote=72),
+    Radii(150_000, plain=31, share=40, second=64, review=64, vote=72),
+    Radii(500_000, plain=31, share=40, second=56, review=56, vote=72),
+    Radii(2_000_000, plain=31, share=31, second=48, review=56, vote=72),
+    Radii(6_500_000, plain=31, share=31, second=48, review=48, vote=64),
+    Radii(20_000_000, plain=24, share=31, second=40, review=48, vote=64),
+)
+"""Shortest lists first; the last row holds for all that are longer. A picture at hand brings up to 135 rows (its
+windows), so 150,000 are about a thousand pictures."""
+
+
+def radii_for(rows: int) -> Radii:
+    """The limits for a list that counts as so many rows."""
+    return next((radii for radii in TABLE if rows <= radii.rows), TABLE[-1])
+
+
+def counted_rows(rows: int, others: Iterable[int]) -> int:
+    """How long a bank's list counts as, beside other banks with `others` rows of the same algorithm.
+
+    A frame is held against all of them, so its false matches add up. Each other bank adds its rows, but at most as many
+    as this one has: a bank that is longer has narrower limits for that very reason. So one million-row import does not
+    narrow the limits of a house list of a hundred pictures, and a list cut into ten banks is no wider than in one.
+    """
+    return rows + sum(min(rows, other) for other in others)

@@ -56,8 +56,9 @@ class HashMatch:
     of its `strength` for this view and list); `bits` is the length of the hash. `quality` is 0-100 for the frame's
     view, `is_stable` and `passes_shape` are the view's other gates, `tier` says how often the view is run. `generation`
     names the bank's state on disk, `row` the row in it, `position_ms` its place in a video, None where it has none.
-    `second_value` <= `second_limit` passed the second test; both are None where none was held. `expected_false` is how
-    many rows as near as this one so many views of a frame meet by chance in a list of this size.
+    `second_value` <= `second_limit` passed the second test; both are None where none was held. `bank_rows` is how many
+    rows the list counts as (`models.radii.counted_rows`), `expected_false` how many as near as this one the views of a
+    frame meet there by chance. `view_hash` is the view's own hash; a repeated chance hit is one look at one thing.
     """
 
     bank: str
@@ -79,7 +80,9 @@ class HashMatch:
     passes_shape: bool = True
     is_stable: bool = True
     tier: int = 0
+    bank_rows: int = 0
     expected_false: float = 0.0
+    view_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

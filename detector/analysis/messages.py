@@ -168,8 +168,9 @@ def pack_result(number: int, inspection: Inspection) -> bytes:
     """Return the answer to request `number`."""
     raw: dict[str, Any] = {name: getattr(inspection, name) for name in _INSPECTION_FIELDS}
     raw["fingerprint"], raw["second"] = inspection.fingerprint.hex(), inspection.second.hex()
-    for name in ("matches", "scores"):  # few; `asdict` of the whole would copy all the rest in depth, for each frame
-        raw[name] = [asdict(each) for each in raw[name]]
+    # Few; `asdict` of the whole would copy all the rest in depth, for each frame.
+    raw["matches"] = [asdict(each) | {"view_hash": each.view_hash.hex()} for each in inspection.matches]
+    raw["scores"] = [asdict(each) for each in inspection.scores]
     return pack(Kind.RESULT, json.dumps([number, raw]).encode())
 
 
@@ -261,8 +262,17 @@ def _match(raw: dict[str, Any]) -> HashMatch:
         passes_shape=bool(raw["passes_shape"]),
         is_stable=bool(raw["is_stable"]),
         tier=_ranged(int(raw["tier"]), 0, 127),
+        bank_rows=_counted(raw["bank_rows"]),
         expected_false=_amount(raw["expected_false"]),
+        view_hash=_view_hash(raw["view_hash"], bits),
     )
+
+
+def _view_hash(raw: str, bits: int) -> bytes:
+    value = bytes.fromhex(raw)
+    if value and len(value) * 8 != bits:
+        raise ValueError(f"a view's hash of {bits} bits has not {len(value)} bytes")
+    return value
 
 
 def _optional(value: float | None) -> float | None:

@@ -29,7 +29,9 @@ INSPECTION = Inspection(
             passes_shape=False,
             is_stable=False,
             tier=1,
+            bank_rows=12,
             expected_false=0.25,
+            view_hash=bytes(range(32)),
         ),
     ),
     scores=(ClassScore("cards", "bars", 0.75, "ab" * 32),),
@@ -145,6 +147,8 @@ def test_an_endless_count_of_rows_is_refused() -> None:
         ("row", -2, "-2"),
         ("tier", 128, "128"),
         ("expected_false", float("nan"), "amount"),
+        ("bank_rows", -1, "-1"),
+        ("view_hash", "0102", "256 bits"),
     ],
 )
 def test_a_match_that_cannot_be_is_refused(field: str, value: object, named: str) -> None:

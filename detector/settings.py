@@ -20,7 +20,12 @@ def policy_settings(config: Config) -> PolicySettings:
     """The rules that a config states."""
     return PolicySettings(
         banks={
-            name: BankRule(step=bank.step, max_distance=bank.max_distance, min_quality=bank.min_quality)
+            name: BankRule(
+                step=bank.step,
+                max_distance=None if bank.max_distance == "auto" else bank.max_distance,
+                min_quality=bank.min_quality,
+                ratio=bank.ratio.ratio,
+            )
             for name, bank in config.banks.items()
         },
         classes={

@@ -46,7 +46,7 @@ def pool_settings(config: Config, manifests: Iterable[Manifest], *, workers: int
     banks = config.state_dir / BANKS_FOLDER
     setup = WorkerSetup(
         banks_folder=str(banks),
-        bank_limits={name: bank.max_distance for name, bank in config.banks.items()},
+        bank_limits={name: one.max_distance for name, one in config.banks.items() if one.max_distance != "auto"},
         models=tuple(ModelSetup(manifest.name, str(manifest.path)) for manifest in manifests),
         readable_paths=(str(banks),),
         sandbox=config.sandbox.value,

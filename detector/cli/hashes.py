@@ -183,7 +183,8 @@ def match(
         banks = [load_bank(folder / name) for name in bank_names(folder)]
         if not banks:
             raise CommandFailed(f"there is no bank in {folder}; make one with 'stopframe hashes add BANK FILE'")
-        limits = {bank.name: BankLimits(max_distances={"pdq": settings.bank(bank.name).max_distance}) for bank in banks}
+        wanted = {bank.name: settings.bank(bank.name).max_distance for bank in banks}
+        limits = {name: BankLimits({} if most == "auto" else {"pdq": most}) for name, most in wanted.items()}
         media = find_media(files)
         if not media:
             raise CommandFailed(NO_FILE)

@@ -10,15 +10,16 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from detector.config.banks import BankSection
 from detector.config.blind import BlindSection
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.ingest import ChosenByKind
+from detector.config.matching import MatchingSection
 from detector.config.references import absolute_path
 from detector.config.sampling import SamplingSection, StreamSection, sampling_conflicts
 from detector.config.sections import (
     AlertsSection,
     AnalysisSection,
-    BankSection,
     ClassSection,
     EnforcementSection,
     HttpSection,
@@ -99,6 +100,8 @@ class Config(Section):
     """What each class may do, by `model/label`; a class without a line is off."""
     banks: Annotated[dict[BankName, BankSection], EmptyMeansDefault()] = Field(default_factory=dict)
     """What the matches of each bank may do, by its name; a bank without a line is at step review."""
+    matching: Annotated[MatchingSection, EmptyMeansDefault()] = MatchingSection()
+    """Matching frames against banks."""
     votes: Annotated[VotesSection, EmptyMeansDefault()] = VotesSection()
     """A class acts when k of a stream's last frames are over its threshold."""
     enforcement: Annotated[EnforcementSection, EmptyMeansDefault()] = EnforcementSection()

@@ -205,17 +205,6 @@ class ClassSection(Section):
         return self
 
 
-class BankSection(Section):
-    """What the matches of one bank may do."""
-
-    step: LadderStep = Step.REVIEW
-    """The strongest step a match may reach."""
-    max_distance: Annotated[int, Field(strict=True, ge=0, le=31)] = 31
-    """Bits of 256 that may differ for a match."""
-    min_quality: Annotated[int, Field(strict=True, ge=0, le=100)] = 50
-    """Below this quality of the frame a match may only ask for a review."""
-
-
 class VotesSection(Section):
     """How many frames must agree before a class acts; a verified hash match acts on one."""
 

@@ -1,8 +1,9 @@
-"""Values with a unit: durations, sizes and shares. Read strictly, printed back in the form they are written in."""
+"""Values with a unit: durations, sizes, shares, moments. Read strictly, printed back as they are written."""
 
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Self
 
@@ -150,6 +151,32 @@ class Share(Unit):
 
     def __str__(self) -> str:
         return f"{_decimal_text(Decimal(repr(self.ratio)) * 100)}%"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Moment(Unit):
+    """A time in whole seconds, written `2027-01-31` (its beginning, UTC), `2027-01-31T18:00:00Z` or with an offset."""
+
+    unix_seconds: int
+
+    pattern: ClassVar[str] = (
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?(?:Z|[+-][0-9]{2}:[0-9]{2}))?"
+    )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a day, or a time with Z or an offset."""
+        try:
+            if re.fullmatch(cls.pattern, text, re.ASCII) is None:
+                raise ValueError
+            read = datetime.fromisoformat(text)
+            return cls(int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()))
+        except (ValueError, OverflowError):
+            what = f"{shown(text)} is no time; write a day such as 2027-01-31, or such as 2027-01-31T18:00:00Z"
+            raise ValueError(what) from None
+
+    def __str__(self) -> str:
+        return datetime.fromtimestamp(self.unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ BROKEN = [
     Broken("step", "classes:\n  standin-cards/smptebars: {step: kill}\n", 2, "step", "off, shadow, review or cut"),
     Broken("class-typo", "classes:\n  standin-card/smptebars: {}\n", 2, "classes", "did you mean standin-cards"),
     Broken("bank-lowercase", "banks:\n  my_bank: {step: cut}\n", 2, "banks.my_bank", "capitals"),
-    Broken("distance", "banks:\n  TERROR: {max_distance: 64}\n", 2, "max_distance", "at most 31"),
+    Broken("distance", "banks:\n  TERROR: {max_distance: 99}\n", 2, "max_distance", "0 to 72"),
     Broken("near-miss", "enforcment:\n  live: true\n", 1, "enforcment", "did you mean enforcement?"),
     Broken("wrong-place", "detect_within: 3s\n", 1, "detect_within", "write sampling.detect_within"),
     Broken("low-floor", "sampling:\n  floor: 2s\n", 2, "sampling.floor", "write at least that"),

@@ -35,7 +35,7 @@ def test_a_day_counts_every_frame_of_every_stream() -> None:
     second_test=st.booleans(),
 )
 def test_the_widest_radius_keeps_to_the_budget_and_the_next_does_not(
-    rows: int, budget: float, streams: int, second_test: bool
+    *, rows: int, budget: float, streams: int, second_test: bool
 ) -> None:
     """What is given is within the budget; one bit more is not, unless nothing wider ever counts."""
     traffic = Traffic(streams, 1.0)

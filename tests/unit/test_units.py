@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from detector.config.addresses import ListenAddress, MqttUrl, SourceUrl
-from detector.config.units import Between, Duration, Share, Size, Unit
+from detector.config.units import Between, Duration, Moment, Share, Size, Unit
 from streams.job import SourceKind
 
 
@@ -50,6 +50,33 @@ def test_size_refuses_decimal_units_and_bare_numbers(text: str) -> None:
     """A unit that could mean two things is refused."""
     with pytest.raises(ValueError, match="such as 16MiB"):
         Size.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "unix_seconds"),
+    [
+        ("1970-01-02", 86_400),
+        ("1970-01-01T01:00Z", 3600),
+        ("1970-01-01T01:00:01+01:00", 1),
+        ("2027-01-31T18:00:00Z", 1_801_418_400),
+    ],
+)
+def test_a_moment_is_a_day_or_a_time_with_its_zone(text: str, unix_seconds: int) -> None:
+    """A day begins at midnight UTC; a time says which zone it is in."""
+    assert Moment.parse(text).unix_seconds == unix_seconds
+
+
+@pytest.mark.parametrize("text", ["", "tomorrow", "2027-02-30", "2027-01-31T18:00:00", "2027-01-31 18:00Z", "20270131"])
+def test_a_moment_without_a_zone_or_that_never_comes_is_refused(text: str) -> None:
+    """A local time could mean any of two dozen."""
+    with pytest.raises(ValueError, match="is no time; write a day such as 2027-01-31"):
+        Moment.parse(text)
+
+
+@given(st.integers(0, 4_102_444_800))
+def test_a_moment_prints_back(unix_seconds: int) -> None:
+    """What is printed is what is read."""
+    assert Moment.parse(str(Moment(unix_seconds))) == Moment(unix_seconds)
 
 
 @pytest.mark.parametrize(

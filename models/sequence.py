@@ -1,0 +1,251 @@
+"""Sequences: a known video recognised by several of its frames, each of which alone would be too far to act on. Pure.
+
+One frame at 64 bits is chance in a long list; two *different* frames that both come near frames of the same video, in
+the order in which it plays, hardly are. What makes two frames different decides everything: a still scene repeats its
+chance hit in every sample, and such repeats prove nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import combinations
+from math import comb
+from typing import Final
+
+from models.evidence import HashMatch, Opinion, SecondTest
+from models.false_matches import HASH_BITS, SECOND_TEST_RATE, VIEWS_PER_FRAME, pair_rate
+
+FALSE_PER_FRAME: Final = 1e-6
+"""False sequences of one bank to expect in one frame, at most: the radii of long lists are narrowed to it."""
+
+ROWS_IN_REACH: Final = 42
+"""Rows of one video that a second chance hit may meet and still look in order: about 21 s of it, two rows a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """So many distinct frames within so many bits (of 256), in order, make a sequence."""
+
+    frames: int
+    distance: int
+
+    def __post_init__(self) -> None:
+        """Refuse a quorum of one: a single frame acts by the single frame's rules."""
+        if self.frames < 2 or not 0 <= self.distance <= HASH_BITS:
+            raise ValueError(f"a quorum has 2 frames or more and 0..{HASH_BITS} bits, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRules:
+    """What makes a sequence, and how much is remembered.
+
+    Frames that are out of order count too, as those of a video that is cut up or jumped about in are: they take one
+    frame more. `distinct_bits`: less than this apart, two frames are one. `scene_bits`: a known picture has no order
+    and looks the same each time, so its frames must show scenes that have nothing to do with each other; unrelated
+    ones lie 128 bits apart with a standard deviation of 8.
+    """
+
+    quorums: tuple[Quorum, ...] = (Quorum(2, 64), Quorum(3, 72))
+    within_seconds: float = 10.0
+    slowest: float = 0.5
+    fastest: float = 2.0
+    tolerance_seconds: float = 1.5
+    """Added to what speed allows: rows are half a second apart, and frames near a cut look like those behind it."""
+    distinct_bits: int = 24
+    scene_bits: int = 96
+    samples_per_second: float = 1.0
+    """How often frames usually come; only the expected rate of false sequences depends on it."""
+    most_items: int = 64
+    most_votes: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One frame that came near one row of an item. `frame` is the frame's own hash, `looked` that of the view.
+
+    `is_tested`: it passed a second test too, which few chance hits do.
+    """
+
+    at_seconds: float
+    frame: int
+    looked: int
+    view: str
+    row: int
+    position_seconds: float | None
+    distance: int
+    is_tested: bool
+
+
+ItemKey = tuple[str, str, str]
+"""Bank, entry, algorithm."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceHistory:
+    """The votes of one stream's last frames by item, the item that was met longest ago first. Bounded by the rules."""
+
+    votes: Mapping[ItemKey, tuple[Vote, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceMatch:
+    """A known item recognised by `frames` distinct frames; `match` is the last one's, `distance` the farthest's.
+
+    `max_distance` is the radius in force for so many frames in a list of that length, under which a frame is expected
+    to complete `FALSE_PER_FRAME` false sequences at most. `since_seconds` is the time of the first of the frames.
+    """
+
+    match: HashMatch
+    frames: int
+    distance: int
+    max_distance: int
+    in_order: bool
+    since_seconds: float
+
+
+def observe(
+    rules: SequenceRules,
+    history: SequenceHistory,
+    at_seconds: float,
+    fingerprint: bytes,
+    matches: Sequence[HashMatch],
+) -> tuple[SequenceHistory, tuple[SequenceMatch, ...]]:
+    """Take in one frame: its time, its own 32-byte hash, and the rows that its views came near.
+
+    Returns the history to pass in with the stream's next frame, and the items of which this frame completed or went on
+    with a sequence, the nearest first. Times that run backwards forget what came after them.
+    """
+    votes = {
+        key: kept
+        for key, past in history.votes.items()
+        if (kept := tuple(vote for vote in past if 0 <= at_seconds - vote.at_seconds <= rules.within_seconds))
+    }
+    frame = int.from_bytes(fingerprint)
+    found: list[SequenceMatch] = []
+    for key, match in _nearest_by_item(rules, matches).items():
+        vote = _vote_of(match, at_seconds, frame)
+        past = votes.pop(key, ())
+        alike = [other for other in past if not _is_distinct(rules, vote, other)]
+        if all(vote.distance < other.distance for other in alike):
+            past = (*(other for other in past if other not in alike), vote)[-rules.most_votes :]
+            found.extend(_sequence(rules, vote, past[:-1], match))
+        votes[key] = past  # now the last one
+    for key in list(votes)[: max(0, len(votes) - rules.most_items)]:
+        del votes[key]
+    found.sort(key=lambda one: (-one.frames, one.distance, one.match.bank, one.match.entry))
+    return SequenceHistory(votes), tuple(found)
+
+
+def expected_false(
+    rules: SequenceRules, quorum: Quorum, rows: int, *, in_order: bool = True, second_test: bool = False
+) -> float:
+    """False sequences to expect in one frame: a chance hit on any of `rows`, then others on the same video in time.
+
+    The distances of distinct frames are taken as independent; where the order is not asked for, any row of a video may
+    be met, of which ten times as many are reckoned. `second_test`: only rows that pass one count.
+    """
+    frames = quorum.frames
+    hit = pair_rate(quorum.distance) * VIEWS_PER_FRAME * (SECOND_TEST_RATE if second_test else 1.0)
+    reach = min(rows, ROWS_IN_REACH * (1 if in_order else 10))
+    others = max(frames - 1, round(rules.within_seconds * rules.samples_per_second))
+    return rows * hit * comb(others, frames - 1) * float(min(1.0, hit * reach) ** (frames - 1))
+
+
+@lru_cache(maxsize=4096)
+def radius_in_force(
+    rules: SequenceRules, quorum: Quorum, rows: int, *, in_order: bool = True, second_test: bool = False
+) -> int:
+    """The widest radius up to the quorum's that keeps a list of so many rows within `FALSE_PER_FRAME`; -1: none."""
+    for radius in range(quorum.distance, -1, -1):
+        narrowed = Quorum(quorum.frames, radius)
+        if expected_false(rules, narrowed, rows, in_order=in_order, second_test=second_test) <= FALSE_PER_FRAME:
+            return radius
+    return -1
+
+
+def _nearest_by_item(rules: SequenceRules, matches: Sequence[HashMatch]) -> dict[ItemKey, HashMatch]:
+    """One match for each item, the nearest; no more items than are remembered."""
+    farthest = max(quorum.distance for quorum in rules.quorums)
+    nearest: dict[ItemKey, HashMatch] = {}
+    for match in sorted(matches, key=lambda match: match.distance):
+        if match.bits != HASH_BITS or match.distance > farthest or match.opinion is Opinion.NEGATIVE:
+            continue
+        nearest.setdefault((match.bank, match.entry, match.algorithm), match)
+        if len(nearest) == rules.most_items:
+            break
+    return nearest
+
+
+def _vote_of(match: HashMatch, at_seconds: float, frame: int) -> Vote:
+    return Vote(
+        at_seconds=at_seconds,
+        frame=frame,
+        looked=int.from_bytes(match.view_hash) if match.view_hash else frame,
+        view=match.view,
+        row=match.row,
+        position_seconds=None if match.position_ms is None else match.position_ms / 1000,
+        distance=match.distance,
+        is_tested=match.second_test is not SecondTest.NONE,
+    )
+
+
+def _is_distinct(rules: SequenceRules, one: Vote, other: Vote) -> bool:
+    """Whether two frames are two pieces of evidence, and not the same look at the same thing twice.
+
+    Of a video: what was looked at differs, and so does the frame, or the same view shows another row of it (a small
+    picture in surroundings that stand still). Something that moves over a still scene changes the frame's own hash;
+    a view that leaves it out does not change, and repeats its chance hit.
+    """
+    frames_apart = (one.frame ^ other.frame).bit_count()
+    if one.position_seconds is None or other.position_seconds is None:
+        return frames_apart > rules.scene_bits
+    if (one.looked ^ other.looked).bit_count() <= rules.distinct_bits:
+        return False
+    return frames_apart > rules.distinct_bits or (one.view == other.view and one.row != other.row)
+
+
+def _sequence(rules: SequenceRules, last: Vote, others: Sequence[Vote], match: HashMatch) -> Iterator[SequenceMatch]:
+    """The first quorum that the last vote completes with some of the others, at most one."""
+    for quorum in rules.quorums:
+        for in_order in (True, False):
+            needed = Quorum(quorum.frames + (not in_order), quorum.distance)
+            radii = {
+                is_tested: radius_in_force(rules, needed, match.bank_rows, in_order=in_order, second_test=is_tested)
+                for is_tested in (False, True)
+            }
+            if last.distance > radii[last.is_tested]:
+                continue
+            near = [vote for vote in others if vote.distance <= radii[vote.is_tested]]
+            group = next((g for g in _groups(near, last, needed.frames) if not in_order or _plays(rules, g)), None)
+            if group is not None:
+                yield SequenceMatch(
+                    match=match,
+                    frames=needed.frames,
+                    distance=max(vote.distance for vote in group),
+                    max_distance=max(radii[vote.is_tested] for vote in group),
+                    in_order=in_order,
+                    since_seconds=group[0].at_seconds,
+                )
+                return
+
+
+def _groups(others: Sequence[Vote], last: Vote, frames: int) -> Iterator[tuple[Vote, ...]]:
+    for group in combinations(others, frames - 1):
+        yield (*group, last)
+
+
+def _plays(rules: SequenceRules, votes: Sequence[Vote]) -> bool:
+    """Whether the places in the video go with the times, forwards or backwards; what has no places has no order."""
+    return any(
+        all(_follows(rules, earlier, later, direction) for earlier, later in combinations(votes, 2))
+        for direction in (1, -1)
+    )
+
+
+def _follows(rules: SequenceRules, earlier: Vote, later: Vote, direction: int) -> bool:
+    if earlier.position_seconds is None or later.position_seconds is None:
+        return True
+    took = later.at_seconds - earlier.at_seconds
+    moved = direction * (later.position_seconds - earlier.position_seconds)
+    slack = rules.tolerance_seconds
+    return rules.slowest * took - slack <= moved <= rules.fastest * took + slack

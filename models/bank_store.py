@@ -20,7 +20,7 @@ from models.banks import Bank
 from models.evidence import Opinion
 from models.generations import POINTER, locked, open_shelf, present_rows, read_pointer, write_generation
 from models.hashing.registry import hash_algorithms
-from models.index import Rows
+from models.slot_tables import Rows
 
 _NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 

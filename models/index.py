@@ -1,16 +1,10 @@
-"""Exact search for the hashes within a Hamming distance of a query.
+"""Exact and soft search for the hashes within a Hamming distance of queries.
 
-Multi-index hashing (Norouzi, Punjani, Fleet: Fast Exact Search in Hamming Space with Multi-Index Hashing, 2012), with
-the general pigeonhole: cut the hash into slots and give slot i the radius t_i; if the t_i + 1 add up to at least R + 1,
-a row within R of the query is within t_i of it in at least one slot. So probing every key within t_i of each slot's key
-meets every match, and comparing what was met in full leaves only matches.
+Multi-index hashing (see `models.slot_tables`): probing every key within a slot's radius of each slot's key meets every
+match, and comparing what was met in full leaves only matches. Short lists are scanned.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -18,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import ArrayFolder, IndexCorrupt, open_arrays, save_arrays
-
-Rows = NDArray[np.uint8]
-"""(N, bits / 8) uint8: one hash a row, most significant bit first."""
+from models.hits import Hits
+from models.slot_tables import Rows, SlotTables, slots_for
+from models.soft_probes import DEFAULT_PATTERNS
 
 Found = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Row numbers and their distances."""
+
+_Met = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Queries, rows and distances, in any order."""
 
 FORMAT: Final = 1
 
@@ -33,78 +30,10 @@ LINEAR_ROWS: Final = 20_000
 _CHUNK_ROWS: Final = 32_768
 """A scan's working set per chunk stays within a core's second-level cache."""
 
-_CANDIDATE_COST: Final = 2.0
-"""A candidate costs about so many probes: it is fetched by number and then compared in full."""
+_BATCH_CHUNK: Final = 16_384
+"""Distances computed at once where several queries scan: they stay within a core's second-level cache."""
 
 _DTYPES: Final = {"rows": "|u1", "ids": "<u4", "starts": "<u4"}
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """How a hash is cut: slot i covers `widths[i]` bits from bit `offsets[i]` of the little-endian words of a row."""
-
-    offsets: tuple[int, ...]
-    widths: tuple[int, ...]
-
-    def radii(self, radius: int) -> tuple[int, ...]:
-        """The radius of each slot, -1 where it needs no probe; wide slots, whose probes are dear, get the smaller."""
-        base, extra = divmod(radius + 1, len(self.widths))
-        plain = len(self.widths) - extra
-        return tuple(base - 1 if i < plain else base for i in range(len(self.widths)))
-
-
-def slots_for(row_count: int, bits: int, radius: int) -> Slots:
-    """Choose the slots for a list: as many as make probes and candidates together cheapest.
-
-    For random rows that comes to about `bits / log2(rows)` slots. A slot is never wider than the list can fill (tables
-    would outgrow the rows) nor wider than 26 bits.
-    """
-    widest = min(26, max(8, math.ceil(math.log2(max(row_count, 2))) + 1))
-    fewest = max(1, math.ceil(bits / widest))
-    choices = (_even_slots(count, bits) for count in range(fewest, max(fewest, bits // 8) + 1))
-    return min(choices, key=lambda slots: _cost(slots, row_count, radius))
-
-
-def _even_slots(count: int, bits: int) -> Slots:
-    base, extra = divmod(bits, count)
-    widths = [base + 1] * extra + [base] * (count - extra)
-    offsets = [sum(widths[:i]) for i in range(count)]
-    return Slots(tuple(offsets), tuple(widths))
-
-
-def _cost(slots: Slots, row_count: int, radius: int) -> float:
-    total = 0.0
-    for width, reach in zip(slots.widths, slots.radii(radius), strict=True):
-        probes = sum(math.comb(width, flips) for flips in range(reach + 1))
-        total += probes * (1 + _CANDIDATE_COST * row_count / (1 << width))
-    return total
-
-
-@dataclass(frozen=True, slots=True)
-class _Probes:
-    # One entry per probe, over all slots: which slot's key to take, which bits of it to flip.
-    # `bases` is where that slot's table begins.
-    slot: NDArray[np.intp]
-    flips: NDArray[np.uint32]
-    bases: NDArray[np.int64]
-
-
-@lru_cache(maxsize=64)
-def _probes_for(slots: Slots, radius: int) -> _Probes:
-    numbers: list[NDArray[np.intp]] = []
-    flips: list[NDArray[np.uint32]] = []
-    for number, (width, reach) in enumerate(zip(slots.widths, slots.radii(radius), strict=True)):
-        patterns = [
-            sum(1 << bit for bit in chosen)
-            for count in range(min(reach, width) + 1)
-            for chosen in combinations(range(width), count)
-        ]
-        flips.append(np.array(patterns, dtype=np.uint32))
-        numbers.append(np.full(len(patterns), number, dtype=np.intp))
-    sizes = [(1 << width) + 1 for width in slots.widths]
-    starts = np.array([sum(sizes[:i]) for i in range(len(sizes))], dtype=np.int64)
-    slot = np.concatenate(numbers)
-    return _Probes(slot, np.concatenate(flips), starts[slot])
 
 
 class HammingIndex:
@@ -215,144 +144,101 @@ class HammingIndex:
             if len(query) * 8 != self.bits:
                 raise ValueError(f"this index holds hashes of {self.bits} bits, the query has {len(query) * 8}")
         words: NDArray[np.uint64] = np.frombuffer(b"".join(queries), dtype="<u8").reshape(len(queries), -1)
+        met = self._exact(words, radius)
+        if len(met[0]) == 0:
+            return [(met[1], met[2])] * len(queries)
+        return [_nearest_first(*_unique_rows(met[1][met[0] == i], met[2][met[0] == i])) for i in range(len(queries))]
+
+    def search_soft(
+        self,
+        values: NDArray[np.uint8],
+        deviations: NDArray[np.float32],
+        radius: int,
+        *,
+        exact: NDArray[np.bool_],
+        patterns: int = DEFAULT_PATTERNS,
+    ) -> Hits:
+        """Look up all views of a sample at once, further than exact probes can: the likeliest keys of each slot.
+
+        `values` is (V, bits / 8) uint8; `deviations` (V, bits), how far each coefficient lies from the view's median,
+        in the order of `np.unpackbits(values, axis=1)`. Every hit lies within `radius`. Of the views flagged in `exact`
+        all rows within the smaller of `radius` and `max_radius` are found, of the rest those that the probes meet
+        (nearly all near ones; a list short enough to be scanned is searched exactly). `patterns` keys are probed per
+        slot. At most `hits.MOST_HITS` rows are given per view, the nearest.
+
+        Raises:
+            ValueError: The arrays do not fit each other or the index.
+        """
+        views = len(values)
+        shapes = (values.shape, deviations.shape, exact.shape)
+        if shapes != ((views, self.bits // 8), (views, self.bits), (views,)) or values.dtype != np.uint8:
+            raise ValueError(f"an index of {self.bits} bits was asked with arrays of the shapes {shapes}")
+        words = np.ascontiguousarray(values).view("<u8")
+        if self._tables is None:
+            return Hits.of(*self._scan_all(words, radius))
+        found = self._tables.likely_candidates(words, deviations, patterns)
+        hits = [self._compared(words, found.query, found.row, radius)]
+        asked = np.flatnonzero(exact)
+        if len(asked):
+            query, row, distance = self._exact(words[asked], min(radius, self.max_radius))
+            hits.append((asked[query], row, distance))
+        query, row, distance = (np.concatenate(parts) for parts in zip(*hits, strict=True))
+        return Hits.of(query, row, distance, found.cut)
+
+    def _exact(self, words: NDArray[np.uint64], radius: int) -> _Met:
+        """Every row within the radius of each query, with repeats."""
         if self._tables is None or radius > self.max_radius:
-            return [_nearest_first(*self._scan(query, radius)) for query in words]
-        candidates, counts = self._tables.candidates(queries, radius, most=len(self._rows) // 4)
-        found = []
+            return self._scan_all(words, radius)
+        found = self._tables.candidates(words, radius, most=len(self._rows) // 4)
+        met = self._compared(words, found.query, found.row, radius)
+        if len(found.overfull) == 0:
+            return met
+        query, row, distance = self._scan_all(words[found.overfull], radius)
+        parts = zip(met, (found.overfull[query], row, distance), strict=True)
+        query, row, distance = (np.concatenate(part) for part in parts)
+        return query, row, distance
+
+    def _compared(
+        self, words: NDArray[np.uint64], query: NDArray[np.intp], row: NDArray[np.uint32], radius: int
+    ) -> _Met:
         # `take` fetches rows in a sixth of the time of `rows[numbers]`.
-        fetched = self._words.take(candidates, axis=0)
-        begin = 0
-        for query, count in zip(words, counts, strict=True):
-            if count is None:
-                found.append(_nearest_first(*self._scan(query, radius)))
-                continue
-            rows, numbers = fetched[begin : begin + count], candidates[begin : begin + count]
-            begin += count
-            found.append(_nearest_first(*_compare(query, radius, rows, numbers)))
-        return found
+        different = self._words.take(row, axis=0)
+        different ^= words.take(query, axis=0)
+        counts = np.bitwise_count(different)
+        distances = counts[:, 0].astype(np.uint16)
+        for column in range(1, counts.shape[1]):  # a third of the time of a sum over so short an axis
+            distances += counts[:, column]
+        near = np.flatnonzero(distances <= radius)
+        return query[near].astype(np.int64), row[near].astype(np.int64), distances[near].astype(np.int64)
 
-    def _scan(self, words: NDArray[np.uint64], radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        # The first half of the words rules nearly every row out already: a partial distance never shrinks.
-        half = (len(words) + 1) // 2
-        numbers, distances = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for start in range(0, len(self._words), _CHUNK_ROWS):
-            chunk = self._words[start : start + _CHUNK_ROWS]
-            partial = np.bitwise_count(chunk[:, 0] ^ words[0]).astype(np.uint16)
-            for column in range(1, half):
-                partial += np.bitwise_count(chunk[:, column] ^ words[column])
-            alive = np.flatnonzero(partial <= radius)
-            total = partial[alive].astype(np.int64)
-            for column in range(half, len(words)):
-                total += np.bitwise_count(chunk[alive, column] ^ words[column])
-            near = total <= radius
-            numbers.append(alive[near] + start)
-            distances.append(total[near])
-        return np.concatenate(numbers), np.concatenate(distances)
+    def _scan_all(self, words: NDArray[np.uint64], radius: int) -> _Met:
+        """Compare every row with every query."""
+        parts = [self._scan_chunk(words, start, radius) for start in range(0, len(self._words), self._chunk(words))]
+        nothing = np.zeros(0, np.int64)
+        query, row, distance = (
+            (np.concatenate([nothing, *part]) for part in zip(*parts, strict=True))
+            if parts
+            else (nothing, nothing, nothing)
+        )
+        return query, row, distance
+
+    def _chunk(self, words: NDArray[np.uint64]) -> int:
+        return max(256, _BATCH_CHUNK // max(len(words), 1))
+
+    def _scan_chunk(self, words: NDArray[np.uint64], start: int, radius: int) -> _Met:
+        columns = np.ascontiguousarray(self._words[start : start + self._chunk(words)].T)
+        distances = np.bitwise_count(words[:, :1] ^ columns[0]).astype(np.uint16)
+        for column in range(1, len(columns)):
+            distances += np.bitwise_count(words[:, column : column + 1] ^ columns[column])
+        query, row = np.nonzero(distances <= radius)
+        return query, row + start, distances[query, row].astype(np.int64)
 
 
-def _compare(
-    query: NDArray[np.uint64], radius: int, rows: NDArray[np.uint64], numbers: NDArray[np.uint32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    counts = np.bitwise_count(rows ^ query)
-    distances = counts[:, 0].astype(np.uint16)
-    for column in range(1, counts.shape[1]):  # a third of the time of a sum over so short an axis
-        distances += counts[:, column]
-    near = np.flatnonzero(distances <= radius)
-    if len(near) == 0:  # so it is for nearly every frame
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    found, first = np.unique(numbers[near], return_index=True)
-    return found.astype(np.int64), distances[near[first]].astype(np.int64)
+def _unique_rows(numbers: NDArray[np.int64], distances: NDArray[np.int64]) -> Found:
+    found, first = np.unique(numbers, return_index=True)
+    return found, distances[first]
 
 
 def _nearest_first(numbers: NDArray[np.int64], distances: NDArray[np.int64]) -> Found:
     order = np.lexsort((numbers, distances)) if len(numbers) > 1 else slice(None)
     return numbers[order], distances[order]
-
-
-class SlotTables:
-    """Per slot the row numbers sorted by their key, and where each key's run of them starts.
-
-    `ids` is (slots, N) uint32. `starts` joins the slots' tables of 2 ** width + 1 entries each; its entries count from
-    the start of the flattened `ids`.
-    """
-
-    def __init__(self, slots: Slots, ids: NDArray[np.uint32], starts: NDArray[np.uint32]) -> None:
-        self.slots: Final = slots
-        self.ids: Final = ids
-        self.starts: Final = starts
-        self._flat_ids = ids.reshape(-1)
-
-    @classmethod
-    def build(cls, rows: Rows, slots: Slots) -> Self:
-        """Sort the rows by each slot's key."""
-        words = rows.view("<u8")
-        ids = np.empty((len(slots.widths), len(rows)), dtype="<u4")
-        starts: list[NDArray[np.uint32]] = []
-        for number, (offset, width) in enumerate(zip(slots.offsets, slots.widths, strict=True)):
-            keys = _keys(words, offset, width)
-            ids[number] = np.argsort(keys, kind="stable")
-            table = np.empty((1 << width) + 1, dtype="<u4")
-            table[0] = 0
-            np.cumsum(np.bincount(keys, minlength=1 << width), out=table[1:])
-            starts.append(table)
-        return cls(slots, ids, np.concatenate(starts))
-
-    @classmethod
-    def from_folder(cls, opened: ArrayFolder, folder: Path, bits: int) -> Self | None:
-        """Take the tables out of an opened folder; None where the list is short enough to be scanned.
-
-        Raises:
-            IndexCorrupt: The tables do not fit the rows.
-        """
-        widths, ids, starts = opened.facts.get("widths"), opened.arrays["ids"], opened.arrays["starts"]
-        if not isinstance(widths, list) or not all(isinstance(width, int) and 0 < width <= 32 for width in widths):
-            raise IndexCorrupt(folder, "its slot widths are no list of whole numbers")
-        if not widths:
-            return None
-        row_count = len(opened.arrays["rows"])
-        sizes = sum((1 << width) + 1 for width in widths)
-        if sum(widths) != bits or ids.shape != (len(widths), row_count) or starts.shape != (sizes,):
-            raise IndexCorrupt(folder, f"its tables of shape {ids.shape} and {starts.shape} do not fit its rows")
-        offsets = tuple(sum(widths[:i]) for i in range(len(widths)))
-        return cls(Slots(offsets, tuple(widths)), ids, starts)
-
-    def candidates(
-        self, queries: Sequence[bytes], radius: int, *, most: int
-    ) -> tuple[NDArray[np.uint32], list[int | None]]:
-        """Give the rows that share a probed key with each query (with repeats), all in one array, and how many of each.
-
-        A query with more than `most` has None, and no rows in the array: lists with large clusters of like hashes can
-        fill one key with most of their rows, and a scan is cheaper then.
-        """
-        probes = _probes_for(self.slots, radius)
-        keys = np.array([self._keys_of(query) for query in queries], dtype=np.uint32)
-        places = (keys.take(probes.slot, axis=1) ^ probes.flips) + probes.bases
-        first = self.starts.take(places)
-        counts = (self.starts.take(places + 1) - first).astype(np.int64)
-        totals: list[int | None] = counts.sum(axis=1).tolist()
-        for number, total in enumerate(totals):
-            if total is not None and total > most:
-                totals[number] = None
-                counts[number] = 0
-        hit = np.flatnonzero(counts)
-        counts = counts.ravel()[hit]
-        # A run of places first..first+count-1 per probe, all in one array: running number minus the run's own start.
-        run_ends = np.cumsum(counts)
-        slot = probes.slot.take(hit % len(probes.slot))
-        shift = first.ravel()[hit] + slot * self.ids.shape[1] - (run_ends - counts)
-        total_count = int(run_ends[-1]) if len(run_ends) else 0
-        return self._flat_ids.take(np.repeat(shift, counts) + np.arange(total_count)), totals
-
-    def _keys_of(self, query: bytes) -> list[int]:
-        # One Python integer is cut faster than an array of four words.
-        bits = int.from_bytes(query, "little")
-        slots = zip(self.slots.offsets, self.slots.widths, strict=True)
-        return [bits >> offset & (1 << width) - 1 for offset, width in slots]
-
-
-def _keys(words: NDArray[np.uint64], offset: int, width: int) -> NDArray[np.uint32]:
-    word, shift = offset >> 6, np.uint64(offset & 63)
-    values = words[..., word] >> shift
-    if (offset & 63) + width > 64:
-        values = values | (words[..., word + 1] << np.uint64(64 - (offset & 63)))
-    return np.asarray(values & np.uint64((1 << width) - 1)).astype(np.uint32)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.arrays import IndexCorrupt
-from models.index import HammingIndex, Slots, SlotTables, slots_for
+from models.index import HammingIndex
+from models.slot_tables import Slots, SlotTables, slots_for
 
 Rows = NDArray[np.uint8]
 

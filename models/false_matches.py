@@ -6,8 +6,10 @@ where fair bits would fall a millionfold. So the chance model is of no use here,
 Pure arithmetic; nothing here is ever a promise about one frame.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from models.radii import Radii
 
 TAIL_RADIUS: Final = 56
 TAIL_RATE: Final = 5e-9
@@ -18,16 +20,22 @@ BITS_PER_DECADE: Final = 8.0
 """So many bits more let through ten times as many."""
 
 SECOND_TEST_RATE: Final = 1e-3
-"""The part of false pairs that also passes a second test: their mean lies three to four deviations beyond its limit."""
+"""The part of false pairs that also passes the test of the weighted share: their mean lies three to four deviations
+beyond its limit. An estimate: few false pairs exist."""
+
+SECOND_HASH_RATE: Final = 1e-5
+"""The same for the second hash. An estimate: of false pairs within 64 bits none came nearer than 182 bits of 512, where
+160 is the limit."""
+
+NEAR_RATE: Final = 1e-3
+"""What is taken off the curve within PDQ's own limit of 31, where no second test is held: the curve is measured down to
+52 bits, the nearest that two strangers came, and pairs so near agree in seven of eight bits."""
 
 VIEWS_PER_FRAME: Final = 40
 """Views of one frame that are looked up, on average: all of them at a scene's first frame, a dozen afterwards."""
 
 HASH_BITS: Final = 256
 """The curve is one of 256-bit hashes. Shorter ones never act alone, and their chance is another one."""
-
-WIDEST_RADIUS: Final = 72
-"""Beyond this nothing ever counts, not even as one vote of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +56,33 @@ def pair_rate(radius: int) -> float:
     return min(1.0, TAIL_RATE * float(10 ** ((radius - TAIL_RADIUS) / BITS_PER_DECADE)))
 
 
-def expected(radius: int, rows: int, *, views: float = VIEWS_PER_FRAME, second_test: bool) -> float:
-    """False matches to expect in one frame: the pair's chance times views times rows.
+def expected(radii: Radii, rows: int, *, views: float = VIEWS_PER_FRAME) -> float:
+    """Matches that may act and are false, to expect in one frame against a list of so many rows.
 
-    `second_test` says whether a match within the radius must pass a second test to count.
+    Each of the three ways in which a frame may act counts for all rows: without a second test, by the weighted share,
+    by the second hash.
     """
-    return pair_rate(radius) * views * rows * (SECOND_TEST_RATE if second_test else 1.0)
+    chances = (
+        pair_rate(radii.plain) * NEAR_RATE,
+        pair_rate(radii.share) * SECOND_TEST_RATE,
+        pair_rate(radii.second) * SECOND_HASH_RATE,
+    )
+    return sum(chances) * views * rows
 
 
-def expected_per_day(
-    radius: int, rows: int, traffic: Traffic, *, views: float = VIEWS_PER_FRAME, second_test: bool
-) -> float:
-    """False matches to expect in a day of `traffic`."""
-    return expected(radius, rows, views=views, second_test=second_test) * traffic.frames_per_day
+def expected_per_day(radii: Radii, rows: int, traffic: Traffic) -> float:
+    """The same in a day of `traffic`."""
+    return expected(radii, rows) * traffic.frames_per_day
 
 
-def widest_radius(
-    rows: int, traffic: Traffic, budget_per_day: float, *, views: float = VIEWS_PER_FRAME, second_test: bool
-) -> int | None:
-    """The widest radius that keeps to a budget of false matches a day, at most `WIDEST_RADIUS`; None if none does."""
-    for radius in range(WIDEST_RADIUS, -1, -1):
-        if expected_per_day(radius, rows, traffic, views=views, second_test=second_test) <= budget_per_day:
-            return radius
+def within(radii: Radii, most: int) -> Radii:
+    """The same limits, but nothing acts further off than `most`. What asks for reviews or votes stays as it is."""
+    return replace(radii, plain=min(radii.plain, most), share=min(radii.share, most), second=min(radii.second, most))
+
+
+def widest_radius(radii: Radii, rows: int, traffic: Traffic, budget_per_day: float) -> int | None:
+    """The widest limit on `radii` that keeps to a budget of false matches a day; None where not even 0 does."""
+    for most in range(max(radii.plain, radii.share, radii.second), -1, -1):
+        if expected_per_day(within(radii, most), rows, traffic) <= budget_per_day:
+            return most
     return None

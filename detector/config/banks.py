@@ -11,7 +11,7 @@ from detector.config.units import Moment, Share
 from detector.config.values import LadderStep
 from detector.config.wording import shown
 from detector.events import Step
-from models.false_matches import WIDEST_RADIUS
+from models.radii import WIDEST
 
 
 @unique
@@ -25,15 +25,15 @@ class BankKind(StrEnum):
 def _read_distance(value: object) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= WIDEST_RADIUS:
-        raise ValueError(f"{shown(value)} is no distance; write auto (by the list's length) or 0 to {WIDEST_RADIUS}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= WIDEST:
+        raise ValueError(f"{shown(value)} is no distance; write auto (by the list's length) or 0 to {WIDEST}")
     return value
 
 
 Distance = Annotated[
     int | Literal["auto"],
     PlainValidator(_read_distance),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0, "maximum": WIDEST_RADIUS}]}),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0, "maximum": WIDEST}]}),
 ]
 
 

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.false_matches import WIDEST_RADIUS, Traffic, expected, expected_per_day, pair_rate, widest_radius
+from detector.config.matching import MatchingSection
+from models.false_matches import Traffic, expected, expected_per_day, pair_rate, widest_radius, within
+from models.radii import Radii, radii_for
 
 TRAFFIC = Traffic(streams=100, frames_per_second=1.0)
 
@@ -17,35 +19,37 @@ def test_the_tail_falls_tenfold_for_each_eight_bits(radius: int, rate: float) ->
 
 @pytest.mark.parametrize(("radius", "rows"), [(31, 6_500_000), (40, 500_000), (48, 50_000), (56, 5_000)])
 def test_the_sizes_of_lists_that_a_radius_carries(radius: int, rows: int) -> None:
-    """With a second test, a match in a million frames is what each radius costs at the length that it is for."""
-    assert expected(radius, rows, second_test=True) == pytest.approx(1e-6, rel=0.15)
+    """By the weighted share, a match in a million frames is what each radius costs at the length that it is for."""
+    only_share = Radii(rows, plain=0, share=radius, second=0, review=64, vote=72)
+    assert expected(only_share, rows) == pytest.approx(1e-6, rel=0.15)
+
+
+@pytest.mark.parametrize("rows", [1, 500, 5_000, 67_500, 150_000, 1_000_000, 6_500_000, 10_000_000, 50_000_000])
+def test_the_limits_that_ship_keep_to_the_budget_that_ships(rows: int) -> None:
+    """Whatever the length of a list, its limits cost less than the default budget at the default number of streams."""
+    shipped = MatchingSection()
+    traffic = Traffic(shipped.streams, 1.0)
+    assert expected_per_day(radii_for(rows), rows, traffic) <= shipped.false_matches_per_day
 
 
 def test_a_day_counts_every_frame_of_every_stream() -> None:
     """100 streams at a frame a second are 8.64 million frames a day."""
     assert TRAFFIC.frames_per_day == 8_640_000
-    once = expected(40, 1000, second_test=False)
-    assert expected_per_day(40, 1000, TRAFFIC, second_test=False) == pytest.approx(once * 8_640_000)
+    radii = radii_for(1000)
+    assert expected_per_day(radii, 1000, TRAFFIC) == pytest.approx(expected(radii, 1000) * 8_640_000)
 
 
-@given(
-    rows=st.integers(0, 50_000_000),
-    budget=st.floats(1e-6, 1e6),
-    streams=st.integers(1, 100_000),
-    second_test=st.booleans(),
-)
-def test_the_widest_radius_keeps_to_the_budget_and_the_next_does_not(
-    *, rows: int, budget: float, streams: int, second_test: bool
-) -> None:
-    """What is given is within the budget; one bit more is not, unless nothing wider ever counts."""
-    traffic = Traffic(streams, 1.0)
-    radius = widest_radius(rows, traffic, budget, second_test=second_test)
-    if radius is None:
-        assert expected_per_day(0, rows, traffic, second_test=second_test) > budget
+@given(rows=st.integers(0, 50_000_000), budget=st.floats(1e-6, 1e6), streams=st.integers(1, 100_000))
+def test_the_widest_radius_keeps_to_the_budget_and_the_next_does_not(rows: int, budget: float, streams: int) -> None:
+    """What is given is within the budget; one bit more is not, unless the list's own limits are no wider."""
+    traffic, radii = Traffic(streams, 1.0), radii_for(rows)
+    most = widest_radius(radii, rows, traffic, budget)
+    if most is None:
+        assert expected_per_day(within(radii, 0), rows, traffic) > budget
         return
-    assert expected_per_day(radius, rows, traffic, second_test=second_test) <= budget
-    if radius < WIDEST_RADIUS:
-        assert expected_per_day(radius + 1, rows, traffic, second_test=second_test) > budget
+    assert expected_per_day(within(radii, most), rows, traffic) <= budget
+    if within(radii, most) != radii:
+        assert expected_per_day(within(radii, most + 1), rows, traffic) > budget
 
 
 @given(radius=st.integers(0, 255))

@@ -1,31 +1,23 @@
-"""Which views of a frame are hashed, and how often."""
+"""Which views of a frame are made and hashed this time, and hashing them as one batch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum, unique
-from functools import cached_property
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.hashing.algorithm import Plane, gradient_quality
-from models.hashing.spectrum import batch_of, mirrored, spectrum_of
+from models.hashing.sample import Sample
+from models.hashing.spectrum import batch_of
 from models.hashing.view_batch import ViewBatch
+from models.hashing.view_table import ALWAYS, EDGES, SCENE, TURNS, Tier, make
 
-
-@unique
-class Tier(IntEnum):
-    """How often a family of views is run on a live stream; a single picture runs them all."""
-
-    EVERY_SAMPLE = 0
-    EDGES = 1
-    IN_TURN = 2
-    PER_SCENE = 3
+QUARTERS: Final = len(TURNS)
 
 
 @dataclass(frozen=True, slots=True)
 class ViewPlan:
-    """What is run on one frame. `quarter` (0-3) is the part of the views in turn that has its turn, None for all."""
+    """What is run on one frame: `tiers`, and the `quarter` (0-3) of the views in turn that it is for; None for all."""
 
     tiers: frozenset[Tier]
     quarter: int | None = None
@@ -38,50 +30,50 @@ SHORTEST_PLAN: Final = ViewPlan(frozenset({Tier.EVERY_SAMPLE}))
 """Identity and mirror."""
 
 
-class Sample:
-    """One frame as views are made of it; what several of them need is computed once.
+@lru_cache(maxsize=64)
+def due(plan: ViewPlan) -> tuple[tuple[Tier, tuple[str, ...]], ...]:
+    """The names of the views of a plan, tier by tier; a frame has those of them that there is something for."""
+    turns = TURNS if plan.quarter is None else (TURNS[plan.quarter],)
+    names = {
+        Tier.EVERY_SAMPLE: ALWAYS,
+        Tier.EDGES: EDGES,
+        Tier.IN_TURN: tuple(name for quarter in turns for name in quarter),
+        Tier.PER_SCENE: SCENE,
+    }
+    return tuple((tier, names[tier]) for tier in Tier if tier in plan.tiers or tier is Tier.EVERY_SAMPLE)
 
-    Args:
-        plane: (64, 64) uint8 full-range luma.
-        picture: (256, 256, 3) uint8 RGB, the whole frame squeezed to a square.
-        width: Of the frame before that, in pixels.
-        height: Likewise.
-        overlay: (64, 64) bool, where the stream lays something over its picture; None where nothing is known.
+
+def view_batch(
+    sample: Sample,
+    plan: ViewPlan = EVERY_VIEW,
+    *,
+    clock: Callable[[], float] | None = None,
+    seconds: dict[Tier, float] | None = None,
+) -> ViewBatch:
+    """Make and hash the views of a frame that a plan names; equal frames and plans give equal batches.
+
+    `identity` is always the first; it and `mirror` equal `Pdq.hash_plane` of the plane bit for bit. With a `clock`,
+    what making each tier took is added to `seconds`; hashing all of them goes by their number.
     """
-
-    def __init__(
-        self,
-        plane: Plane,
-        picture: NDArray[np.uint8],
-        width: int,
-        height: int,
-        overlay: NDArray[np.bool_] | None = None,
-    ) -> None:
-        self.plane = plane
-        self.picture = picture
-        self.width = width
-        self.height = height
-        self.overlay = overlay
-
-    @cached_property
-    def spectrum(self) -> NDArray[np.float32]:
-        """The plane's (16, 16) coefficients."""
-        return spectrum_of(self.plane)
-
-    @cached_property
-    def quality(self) -> int:
-        """PDQ's quality of the plane, 0-100."""
-        return gradient_quality(self.plane)
-
-
-def view_batch(sample: Sample, plan: ViewPlan = SHORTEST_PLAN) -> ViewBatch:
-    """Make and hash the views of a frame; `identity` is always the first and equals `Pdq.hash_plane` bit for bit."""
-    del plan
-    tier = Tier.EVERY_SAMPLE
-    return batch_of(
-        ("identity", "mirror"),
-        np.stack((sample.spectrum, mirrored(sample.spectrum))),
-        (sample.quality, sample.quality),
-        (tier, tier),
-        plane=sample.plane,
-    )
+    names: list[str] = []
+    spectra = []
+    qualities: list[int] = []
+    tiers: list[int] = []
+    spent: dict[Tier, float] = {}
+    at = clock() if clock else 0.0
+    for tier, wanted in due(plan):
+        for name in wanted:
+            made = make(sample, name)
+            if made is not None:
+                names.append(name)
+                spectra.append(made.spectrum)
+                qualities.append(made.quality)
+                tiers.append(tier)
+        if clock:
+            spent[tier], at = clock() - at, clock()
+    batch = batch_of(names, np.stack(spectra), qualities, tiers, plane=sample.plane)
+    if clock and seconds is not None:
+        each = (clock() - at) / len(batch)
+        for tier, before in spent.items():
+            seconds[tier] = seconds.get(tier, 0.0) + before + each * tiers.count(tier)
+    return batch

@@ -336,7 +336,7 @@ def _of(publisher: _Publisher, name: str, card: str | None = None) -> Callable[[
 
 def _matched(alert: dict[str, Any]) -> str:
     signal = alert["signals"][0]
-    if signal["kind"] == "hash":
+    if signal["kind"] in ("hash", "sequence"):
         return f"{signal['bank']}/{signal['entry']}, {signal['name']} distance {signal['distance']}"
     return f"{signal['name']}, score {signal['score']:.2f}"
 

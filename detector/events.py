@@ -66,10 +66,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One reason to act: a hash match, a class over its threshold, or blindness. `kind`: hash, class or blind.
+    """One reason to act. `kind`: hash (a match), sequence (several frames of one item), class (a score) or blind.
 
-    `name` is the algorithm, the class (`model/label`) or the cause of blindness. `distance` is set for hashes,
-    `score` for classes. `source` is what the breaker counts by: `BANK/entry`, `model/label` or `blind/cause`.
+    `name` is the algorithm, the class (`model/label`) or the cause of blindness. `distance` is set for hashes and
+    sequences (the farthest frame's), `frames` for sequences, `score` for classes. `source` is what the breaker counts
+    by: `BANK/entry`, `model/label` or `blind/cause`.
     """
 
     kind: str
@@ -81,6 +82,7 @@ class Signal:
     entry: str | None = None
     score: float | None = None
     distance: int | None = None
+    frames: int | None = None
     view: str | None = None
     quality: int | None = None
     generation: str | None = None
@@ -93,7 +95,7 @@ class Decision:
 
     `action` is the strongest step that any signal reached; `is_live` is False where enforcement is off. `refused_by`
     names the breaker's reason when a cut became a review. `votes` are (n, of) of the deciding signal; (1, 1) for a
-    single-frame hash match.
+    single-frame hash match, the distinct frames of a sequence.
     """
 
     stream_id: str

@@ -68,7 +68,7 @@ class Metrics:
         # What each frame moves, looked up once: the library takes as long to find a series as to add to it.
         self._of_stage: dict[str, Histogram] = {}
         self._of_reason = {reason: self._series.samples.labels(reason.value) for reason in SampleReason}
-        self._signal_kinds, self._blind_causes = _Words(("hash", "class", "blind")), _Words()
+        self._signal_kinds, self._blind_causes = _Words(("hash", "sequence", "class", "blind")), _Words()
 
     def expose(self) -> tuple[bytes, str]:
         """Return the Prometheus text and its content type."""
@@ -200,7 +200,7 @@ class Metrics:
     # What was decided and done
 
     def signal(self, kind: str, step: Step) -> None:
-        """One signal reached `step` of its ladder. `kind`: hash, class or blind."""
+        """One signal reached `step` of its ladder. `kind`: hash, sequence, class or blind."""
         self._series.signals.labels(self._signal_kinds(kind), step.word).inc()
 
     def decision(self, action: Step) -> None:

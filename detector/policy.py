@@ -9,12 +9,16 @@ from dataclasses import dataclass, field, replace
 from detector.events import Observation, Signal, Step
 from detector.rollout import place_of
 from models.evidence import ClassScore, HashMatch, Opinion
+from models.sequence import SequenceHistory, SequenceMatch, SequenceRules, observe
 
 MIN_QUALITY_TO_CUT = 50
 """PDQ quality (0-100) below which facebook/ThreatExchange advises not to trust a hash; no rule can go lower."""
 
 BITS_TO_CUT = 256
 """Shorter perceptual hashes collide by chance too often to act on alone."""
+
+_KINDS = ("hash", "sequence", "class")
+"""What names a frame best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class PolicySettings:
     votes_k: int = 3
     votes_of: int = 5
     live: bool = True
+    sequences: SequenceRules = field(default_factory=SequenceRules)
 
     def __post_init__(self) -> None:
         """Refuse a quorum that can never or always be reached."""
@@ -73,9 +78,13 @@ class PolicySettings:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What one stream's last frames voted, by class, oldest first; at most `votes_of` votes for each class."""
+    """What one stream's last frames voted, by class, oldest first; at most `votes_of` votes for each class.
+
+    `sequences` are their votes for known videos and pictures.
+    """
 
     votes: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    sequences: SequenceHistory = field(default_factory=SequenceHistory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +92,9 @@ class Verdict:
     """What one frame, with those before it, calls for.
 
     `signals` are strongest first; `action` is the strongest one's step, OFF without any. `votes` are (votes, of) of
-    that signal, (1, 1) for a hash match. `is_live` is False where enforcement is off: then nothing is cut, whatever
-    `action` says. `weak_hit`: something hit, but too weakly for what its rule would do: look closer.
+    that signal: (1, 1) for a hash match, the distinct frames of a sequence. `is_live` is False where enforcement is
+    off: then nothing is cut, whatever `action` says. `weak_hit`: something hit, but too weakly for what its rule would
+    do: look closer.
     """
 
     action: Step
@@ -106,7 +116,13 @@ def decide(settings: PolicySettings, history: History, observation: Observation)
     """Judge one frame; returns the history to pass in with the stream's next frame, and the verdict."""
     inspection = observation.inspection
     after = _record(settings, history, observation)
+    voters = tuple(match for match in inspection.matches if _may_vote(settings, observation, match))
+    sequences, found = observe(
+        settings.sequences, history.sequences, observation.arrived_at, inspection.fingerprint, voters
+    )
+    after = replace(after, sequences=sequences)
     reached = [
+        *(_judge_sequence(settings, observation, sequence) for sequence in found),
         *(_judge_match(settings, observation, match) for match in inspection.matches),
         *(_judge_class(settings, after, score) for score in _valid_scores(settings, observation)),
     ]
@@ -175,6 +191,34 @@ def _judge_match(settings: PolicySettings, observation: Observation, match: Hash
     return _Reached(signal, is_weak=may_act and step < rule.step)
 
 
+def _may_vote(settings: PolicySettings, observation: Observation, match: HashMatch) -> bool:
+    rule = settings.bank_rule(match.bank, observation.stream_id)
+    is_near = rule.max_distance is None or match.distance <= rule.max_distance
+    is_seen = not observation.is_corrupt and not observation.inspection.is_low_information
+    return rule.step is not Step.OFF and is_near and is_seen
+
+
+def _judge_sequence(settings: PolicySettings, observation: Observation, sequence: SequenceMatch) -> _Reached:
+    match = sequence.match
+    rule = settings.bank_rule(match.bank, observation.stream_id)
+    step = rule.step if is_verified(rule, observation, match) else min(rule.step, Step.REVIEW)
+    signal = Signal(
+        kind="sequence",
+        name=match.algorithm,
+        source=f"{match.bank}/{match.entry}",
+        step=step,
+        threshold=sequence.max_distance,
+        bank=match.bank,
+        entry=match.entry,
+        distance=sequence.distance,
+        view=match.view,
+        quality=match.quality,
+        generation=match.generation,
+        frames=sequence.frames,
+    )
+    return _Reached(signal, rule.step >= Step.REVIEW and step < rule.step, (sequence.frames, sequence.frames))
+
+
 def _judge_class(settings: PolicySettings, history: History, score: ClassScore) -> _Reached:
     source = _class_name(score)
     rule = settings.classes[source]
@@ -223,15 +267,15 @@ def _record(settings: PolicySettings, history: History, observation: Observation
         rule = settings.classes[name]
         vote = Step.CUT if score.score >= rule.cut else Step.REVIEW if score.score >= rule.review else Step.OFF
         votes[name] = (*votes.get(name, ()), vote)[-settings.votes_of :]
-    return History(votes)
+    return replace(history, votes=votes)
 
 
 def _class_name(score: ClassScore) -> str:
     return f"{score.model}/{score.label}"
 
 
-def _strength(signal: Signal | None) -> tuple[int, bool, float, str]:
-    """Sort key: strongest step first, hashes before classes, nearest or surest first, then by name."""
+def _strength(signal: Signal | None) -> tuple[int, int, float, str]:
+    """Sort key: strongest step first; hashes, sequences, classes; nearest or surest first, then by name."""
     assert signal is not None
     margin = signal.distance if signal.distance is not None else -(signal.score or 0.0)
-    return (-signal.step, signal.kind != "hash", margin, signal.source)
+    return (-signal.step, _KINDS.index(signal.kind), margin, signal.source)

@@ -377,6 +377,8 @@ def _target(stream: StreamFacts, incident_id: str, hit_at: float) -> CutTarget:
 def _summary(signal: Signal) -> str:
     if signal.kind == "hash":
         return f"{signal.source} at distance {signal.distance} through {signal.view}"
+    if signal.kind == "sequence":
+        return f"{signal.source} in {signal.frames} frames up to distance {signal.distance}"
     if signal.score is not None:
         return f"{signal.source} {signal.score:.2f}"
     return signal.source

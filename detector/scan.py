@@ -313,11 +313,13 @@ class _Look:
 
     def _detection(self, signal: Signal, at: float, track: int) -> dict[str, Any]:
         told: dict[str, Any] = {"media": self._medium.name, "time_s": round(at, 3), "signal": signal.kind}
-        if signal.kind == "hash":
+        if signal.kind in ("hash", "sequence"):
             told |= {"bank": signal.bank, "entry": signal.entry, "hash": signal.name, "distance": signal.distance}
         else:
             model, _, label = signal.name.partition("/")
             told |= {"model": model, "label": label, "score": round(signal.score or 0.0, 4)}
+        if signal.frames is not None:
+            told["frames"] = signal.frames
         if track:
             told["track"] = track
         return {**told, "view": signal.view or "identity", "decision": signal.step.word}

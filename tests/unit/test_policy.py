@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 from itertools import combinations
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.events import Observation, Step
+from detector.events import Observation, Signal, Step
 from detector.policy import BankRule, ClassRule, History, PolicySettings, Verdict, decide, for_pictures
-from models.evidence import ClassScore, HashMatch, Inspection, Opinion
+from models.evidence import ClassScore, HashMatch, Inspection, Opinion, Strength
 
 MATCH = HashMatch(
     bank="CARDS",
@@ -261,3 +263,54 @@ def test_adding_doubt_never_raises_the_action(step: Step, data: st.DataObject) -
         action = _one(settings, now).action
         assert action <= last
         last = action
+
+
+def _film(number: int, **change: Any) -> Observation:
+    """A frame of a known video in a bank of 500 rows, 60 bits away: too far to act on alone."""
+    own, looked = (Random(f"{what} {number}").randbytes(32) for what in ("frame", "view"))
+    match = replace(
+        MATCH, distance=60, max_distance=72, strength=Strength.VOTE, row=number, position_ms=1000 * number,
+        bank_rows=500, view_hash=looked,
+    )  # fmt: skip
+    seen = _observation(replace(match, **change.pop("match", {})), fingerprint=own, **change)
+    return replace(seen, arrived_at=float(number))
+
+
+def _sequences(settings: PolicySettings, *frames: Observation) -> list[Signal]:
+    history, found = History(), []
+    for frame in frames:
+        history, verdict = decide(settings, history, frame)
+        found += [signal for signal in verdict.signals if signal.kind == "sequence"]
+    return found
+
+
+def test_a_sequence_takes_its_banks_step() -> None:
+    """Two frames of a video act as one sure frame does, and say how many they were and how far the farthest was."""
+    (signal,) = _sequences(CUTTING, _film(1, match={"distance": 62}), _film(2))
+    assert (signal.step, signal.source, signal.name) == (Step.CUT, "CARDS/card-1", "pdq")
+    assert (signal.frames, signal.distance, signal.threshold) == (2, 62, 64)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"match": {"opinion": Opinion.DISPUTED}}, {"match": {"quality": 49}}, {"is_stable": False}],
+    ids=["disputed", "low-quality", "unstable"],
+)
+def test_a_sequence_that_is_not_sure_asks_for_review(change: dict[str, Any]) -> None:
+    """What caps a single frame at review caps several."""
+    (signal,) = _sequences(CUTTING, _film(1, **change), _film(2, **change))
+    assert signal.step is Step.REVIEW
+
+
+@pytest.mark.parametrize(
+    "rule", [BankRule(Step.OFF), BankRule(Step.CUT, max_distance=59)], ids=["off", "narrowed below"]
+)
+def test_a_bank_that_would_not_look_has_no_sequences(rule: BankRule) -> None:
+    """A bank that is off, or whose operator wants nearer matches, gets no votes."""
+    assert not _sequences(PolicySettings(banks={"CARDS": rule}), _film(1), _film(2))
+
+
+@pytest.mark.parametrize("change", [{"is_corrupt": True}, {"is_low_information": True}])
+def test_frames_that_show_nothing_do_not_vote(change: dict[str, Any]) -> None:
+    """A damaged or empty frame is no part of a sequence."""
+    assert not _sequences(CUTTING, _film(1, **change), _film(2))

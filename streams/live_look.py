@@ -203,7 +203,8 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._sampler.keyframe_passed(arrived_at)
             self._passed = (packet, arrived_at) if self._sampler.is_slowed and not self._has_gap else None
             return False
-        if not is_needed and self._is_proven and self._sampler.takes_peek(arrived_at, waits=True):
+        may_wait = self._is_proven and not is_needed and not self._decoder.is_through
+        if may_wait and self._sampler.takes_peek(arrived_at, waits=True):
             self._passed = packet, arrived_at
             self._peek = Peek(self._decoder, self._output, arrived_at, packet, waits=True)
             return False

@@ -15,8 +15,8 @@ from streams.frame import MAX_BURST_FRAMES, SampleReason
 from streams.sampling import SCENE_CHANGE_GREY_LEVELS
 from streams.whole_gop import Output
 
-PEEK_PACKETS = 3
-"""So many packets behind a keyframe are decoded: with B-frames that is a P-frame and two of these."""
+PEEK_PACKETS = 2
+"""So many packets behind a keyframe are decoded: with B-frames that is a P-frame and one of these."""
 
 _MOST_PACKETS = MAX_BURST_FRAMES - 1
 """What is shown before the keyframe, as in open GOPs, does not count, up to here: else times would decide the cost."""
@@ -24,7 +24,7 @@ _MOST_PACKETS = MAX_BURST_FRAMES - 1
 _MOST_FRAMES = 2
 """So many stand for what is behind a keyframe."""
 
-_PATIENCE_SECONDS = 0.1
+_PATIENCE_SECONDS = 0.07
 """So long a keyframe waits to be decoded with those behind it. Few frames come meanwhile where there are few."""
 
 

@@ -7,6 +7,10 @@ _EARLY_SHARE = 0.25
 """So many instants are drawn from the whole of the gap: where only two keyframes fit into it, every second one would
 be passed over for ever, and whoever counts along knows which."""
 
+_LATE_SECONDS = 0.1
+"""So late a keyframe may come, for it travels through a network. One that is only just in time by the count would
+otherwise come too late, and the one before it would be looked at after a whole GOP."""
+
 
 class Slowing:
     """Spreads the looks at one stream so far apart that the gap between two is never longer than it may be.
@@ -49,7 +53,7 @@ class Slowing:
 
     def takes_keyframe(self, arrived_at: float, gop_seconds: float) -> bool:
         """Whether the keyframe that has come is looked at, where the next one is expected after `gop_seconds`."""
-        return self.is_due(arrived_at) or arrived_at + gop_seconds > self._ends_at
+        return self.is_due(arrived_at) or arrived_at + gop_seconds + _LATE_SECONDS > self._ends_at
 
     def must_look_back(self, arrived_at: float, keyframe_at: float, gop_seconds: float) -> bool:
         """Whether what was on screen before the packet that has come is looked at: no keyframe will do it in time.

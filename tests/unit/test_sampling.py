@@ -781,7 +781,7 @@ def test_slowed_stream_costs_few_keyframes_and_nothing_else(
 
 
 @pytest.mark.parametrize("mode", SamplingMode)
-@pytest.mark.parametrize(("gop", "one_in"), [(30, 7.0), (60, 3.7), (120, 1.8), (240, 1.0)])
+@pytest.mark.parametrize(("gop", "one_in"), [(30, 6.8), (60, 3.4), (120, 1.8), (240, 1.0)])
 def test_slowed_stream_passes_over_as_many_keyframes_as_it_may(mode: SamplingMode, gop: int, one_in: float) -> None:
     """With ten seconds and GOPs of two, one keyframe in four is decoded, and nothing between them, in every mode."""
     watched = Watched(replace(SLOWED, mode=mode)).play(gops(gop, 200))

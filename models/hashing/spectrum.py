@@ -31,9 +31,9 @@ _SIDE: Final = 16
 _BITS: Final = _SIDE * _SIDE
 
 _MIN_CARRIERS: Final = 75
-_MAX_NEAR: Final = 0.15
-_MAX_PARTICIPATION: Final = 60.0
-_MIN_TYPICAL: Final = 5.0
+_MOST_NEAR: Final = int(0.15 * _BITS)
+_MAX_PARTICIPATION: Final = np.float32(60)
+_MIN_TYPICAL: Final = np.float32(5)
 
 
 def spectrum_of(plane: Plane) -> NDArray[np.float32]:
@@ -116,18 +116,14 @@ def shape_gate(deviations: NDArray[np.float32], sizes: NDArray[np.float32] | Non
     """
     sizes = np.abs(deviations) if sizes is None else sizes
     ordered = np.sort(sizes, axis=1)
-    sums = np.cumsum(ordered, axis=1, dtype=np.float32)
-    total = sums[:, -1:]
-    # The smallest ones hold the last fifth; the others are the fewest that hold the rest.
-    carriers = _BITS - np.count_nonzero(sums <= np.float32(0.2) * total, axis=1)
-    near = np.count_nonzero(ordered < NEAR_MEDIAN, axis=1)
+    # 75 or more are needed for 80 % of the sum where all but the largest 74 hold more than a fifth of it.
+    carried = ordered[:, : _BITS - _MIN_CARRIERS + 1].sum(axis=1) > np.float32(0.2) * ordered.sum(axis=1)
+    is_clear = ordered[:, _MOST_NEAR] >= NEAR_MEDIAN
     squares = ordered * ordered
     energy = squares.sum(axis=1)
-    spread = energy * energy <= np.float32(_MAX_PARTICIPATION) * np.einsum("ij,ij->i", squares, squares)
-    typical = (ordered[:, _BITS // 2 - 1] + ordered[:, _BITS // 2]) / 2
-    return np.asarray(
-        (carriers >= _MIN_CARRIERS) & (near <= _MAX_NEAR * _BITS) & spread & (typical >= _MIN_TYPICAL), dtype=np.bool_
-    )
+    is_uneven = energy * energy <= _MAX_PARTICIPATION * np.einsum("ij,ij->i", squares, squares)
+    is_strong = ordered[:, _BITS // 2 - 1] + ordered[:, _BITS // 2] >= 2 * _MIN_TYPICAL
+    return np.asarray(carried & is_clear & is_uneven & is_strong, dtype=np.bool_)
 
 
 def _medians(flat: NDArray[np.float32]) -> NDArray[np.float32]:

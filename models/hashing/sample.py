@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import cv2
 import numpy as np
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 
 from models.hashing.algorithm import Plane, gradient_quality
 from models.hashing.linear_views import GRAY_SIDE, LinearViews
+from models.hashing.pdq import MEDIAN_RANK
 from models.hashing.spectrum import Spectra, spectra_of, spectrum_of
 from models.shapes.quadrilaterals import Quad, quadrilaterals
 from models.shapes.rectangles import Box, rectangles
 
-MOST_BOXES = 4
+MOST_BOXES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +65,12 @@ class Sample:
     def spectrum(self) -> NDArray[np.float32]:
         """The plane's (16, 16) coefficients."""
         return spectrum_of(self.plane)
+
+    @cached_property
+    def rough_value(self) -> bytes:
+        """The plane's hash but for ties, 32 bytes: to tell whether the picture changed, never to match it."""
+        flat = self.spectrum.ravel()[::-1]
+        return np.packbits(flat > np.partition(flat, MEDIAN_RANK)[MEDIAN_RANK]).tobytes()
 
     @cached_property
     def quality(self) -> int:

@@ -1,0 +1,86 @@
+"""From one frame to the batch of its views, within the budget, and an account of what they cost."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.hashing.algorithm import PLANE_SIDE, Plane
+from models.hashing.sample import Sample
+from models.hashing.scenes import Look
+from models.hashing.view_batch import ViewBatch
+from models.hashing.view_budget import ViewBudget
+from models.hashing.view_plan import EVERY_VIEW, view_batch
+from models.hashing.view_table import Tier
+
+OVERLAY_BYTES: Final = PLANE_SIDE * PLANE_SIDE // 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Viewed:
+    """The views of one frame. `left_out` counts those that were due but had no room; `seconds` is CPU time by tier."""
+
+    sample: Sample
+    batch: ViewBatch
+    left_out: int
+    seconds: dict[Tier, float] = field(default_factory=dict)
+
+
+class Viewer:
+    """Makes the views of frame after frame. For one thread.
+
+    Args:
+        budget: What the views of live frames may cost; without one everything that is due is run.
+        clock: CPU time of the process in seconds; the viewer keeps no clock of its own.
+    """
+
+    def __init__(self, budget: ViewBudget | None, clock: Callable[[], float]) -> None:
+        self.budget = budget
+        self._clock = clock
+
+    def view(
+        self, plane: Plane, picture: NDArray[np.uint8], width: int, height: int, look: Look | None = None
+    ) -> Viewed:
+        """Make the views of a frame: those that `look` says are due, or all of them without one.
+
+        `plane` is (64, 64) uint8 luma, `picture` (256, 256, 3) uint8 RGB, `width` x `height` the frame before that.
+        """
+        began = self._clock()
+        sample = Sample(plane, picture, width, height, _unpacked(look.overlay) if look else None)
+        seconds: dict[Tier, float] = {}
+        if look is None:
+            plan, left_out = EVERY_VIEW, 0
+        else:
+            budget = self.budget or _BOUNDLESS
+            plan, left_out = budget.plan(look, sample.rough_value)
+        seconds[Tier.EVERY_SAMPLE] = self._clock() - began
+        batch = view_batch(sample, plan, clock=self._clock, seconds=seconds)
+        return Viewed(sample, batch, left_out, seconds)
+
+    def spend(self, viewed: Viewed, match_seconds: float, *, is_live: bool = True) -> None:
+        """Add what looking the batch up took to what its tiers cost, by their shares of the views, and pay for it.
+
+        A single picture, not `is_live`, is nobody's budget.
+        """
+        rows = np.bincount(viewed.batch.tiers, minlength=len(Tier))
+        for tier in viewed.seconds:
+            viewed.seconds[tier] += match_seconds * float(rows[tier]) / len(viewed.batch)
+        if is_live and self.budget is not None:
+            self.budget.spend(viewed.seconds)
+
+
+_BOUNDLESS: Final = ViewBudget(1e9)
+
+
+def packed(mask: NDArray[np.bool_] | None) -> bytes:
+    """The 512 bytes of a (64, 64) mask; empty for None."""
+    return b"" if mask is None else np.packbits(mask).tobytes()
+
+
+def _unpacked(overlay: bytes) -> NDArray[np.bool_] | None:
+    if len(overlay) != OVERLAY_BYTES:
+        return None
+    bits = np.unpackbits(np.frombuffer(overlay, dtype=np.uint8))
+    return bits.reshape(PLANE_SIDE, PLANE_SIDE).astype(np.bool_)

@@ -30,6 +30,11 @@ CANARY_BANK: Final = "canary"
 """The folder of the bank that holds the self-test's one entry: no name that a user's bank can have, so no command
 lists or changes it and no config names it. It is loaded like any other."""
 
+INCIDENT_BANK: Final = "incidents"
+"""The folder of the bank that holds what was just cut, beside the canary's and reserved like it."""
+
+_RESERVED: Final = (CANARY_BANK, INCIDENT_BANK)
+
 _OPEN_ATTEMPTS: Final = 5
 
 
@@ -85,12 +90,18 @@ def check_bank_name(name: str) -> str:
     return name
 
 
-def bank_names(banks_dir: Path, *, with_canary: bool = False) -> list[str]:
-    """The users' banks that exist in a folder, sorted; none where there is no such folder."""
+def _check_writable(name: str) -> None:
+    """Users name banks through commands, which check the names themselves; the service writes the incident bank."""
+    if name != INCIDENT_BANK:
+        check_bank_name(name)
+
+
+def bank_names(banks_dir: Path, *, with_reserved: bool = False) -> list[str]:
+    """The users' banks that exist in a folder, sorted; none where there is no such folder. Reserved ones come first."""
     if not banks_dir.is_dir():
         return []
-    canary = [CANARY_BANK] if with_canary and (banks_dir / CANARY_BANK / POINTER).is_file() else []
-    return canary + sorted(
+    reserved = [name for name in _RESERVED if with_reserved and (banks_dir / name / POINTER).is_file()]
+    return reserved + sorted(
         folder.name for folder in banks_dir.iterdir() if _NAME.fullmatch(folder.name) and (folder / POINTER).is_file()
     )
 
@@ -108,7 +119,7 @@ def load_bank(bank_dir: Path) -> Bank:
 
 
 def open_bank(bank_dir: Path) -> Bank:
-    """As `load_bank`, for the canary's bank as well."""
+    """As `load_bank`, for the reserved banks as well."""
     for attempt in range(_OPEN_ATTEMPTS):
         pointer = read_pointer(bank_dir)
         if pointer is None:
@@ -145,7 +156,7 @@ def add_entries(
             name is empty, too long or unprintable.
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    check_bank_name(bank_dir.name)
+    _check_writable(bank_dir.name)
     known = hash_algorithms()
     if algorithm not in known:
         raise ValueError(f"there is no hash algorithm {algorithm!r}; known are {', '.join(known)}")
@@ -188,7 +199,7 @@ def remove_entry(bank_dir: Path, entry: str) -> int:
         BankMissing: There is no such bank.
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    check_bank_name(bank_dir.name)
+    _check_writable(bank_dir.name)
     if not (bank_dir / POINTER).is_file():
         raise BankMissing(bank_dir)
     with locked(bank_dir) as pointer:

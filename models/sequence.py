@@ -12,7 +12,7 @@ from itertools import combinations
 from math import comb
 from typing import Final
 
-from models.evidence import HashMatch, Opinion, SecondTest
+from models.evidence import HashMatch, Opinion
 from models.false_matches import HASH_BITS, SECOND_TEST_RATE, VIEWS_PER_FRAME, pair_rate
 
 FALSE_PER_FRAME: Final = 1e-6
@@ -185,7 +185,13 @@ def _vote_of(match: HashMatch, at_seconds: float, frame: int) -> Vote:
         row=match.row,
         position_seconds=None if match.position_ms is None else match.position_ms / 1000,
         distance=match.distance,
-        is_tested=match.second_test is not SecondTest.NONE,
+        is_tested=_passed(match),
+    )
+
+
+def _passed(match: HashMatch) -> bool:
+    return (
+        match.second_value is not None and match.second_limit is not None and match.second_value <= match.second_limit
     )
 
 

@@ -139,7 +139,7 @@ class _Worker:
         self._inspector.limits = _limits(bank_limits)
         folder = Path(self._setup.banks_folder)
         self._refused_banks.clear()
-        for name in {bank.name for bank in self._inspector.banks} | set(bank_names(folder, with_canary=True)):
+        for name in {bank.name for bank in self._inspector.banks} | set(bank_names(folder, with_reserved=True)):
             try:
                 self._inspector.reload_bank(name, folder / name)
             except (IndexCorrupt, OSError) as error:
@@ -162,7 +162,7 @@ class _Worker:
     def _load_banks(self) -> list[Bank]:
         folder = Path(self._setup.banks_folder)
         loaded = []
-        for name in bank_names(folder, with_canary=True):
+        for name in bank_names(folder, with_reserved=True):
             try:
                 loaded.append(open_bank(folder / name))
             except (BankMissing, IndexCorrupt, OSError) as error:

@@ -221,12 +221,23 @@ def test_the_radius_keeps_to_the_budget(*, rows: int, frames: int, distance: int
 
 def test_frames_that_passed_a_second_test_reach_further() -> None:
     """Of a million rows, frames at 60 bits count where the second test was held and passed: few strangers pass both."""
-    frames = [
-        (at, own, [replace(match, second_test=SecondTest.SHARE) for match in matches])
-        for at, own, matches in _play([1.0, 2.0], distance=60, rows=_LONG_LIST)
-    ]
-    ((_, found),) = _watch(frames)
+    passed, failed = (
+        [
+            (
+                at,
+                own,
+                [
+                    replace(match, second_test=SecondTest.SHARE, second_value=value, second_limit=0.17)
+                    for match in matches
+                ],
+            )
+            for at, own, matches in _play([1.0, 2.0], distance=60, rows=_LONG_LIST)
+        ]
+        for value in (0.16, 0.18)
+    )
+    ((_, found),) = _watch(passed)
     assert found.max_distance == 64
+    assert not _watch(failed)
 
 
 @settings(deadline=None)

@@ -16,6 +16,7 @@ from detector.events import Observation, Signal
 from detector.media_files import MEDIA_SUFFIXES, Medium, MediumUnreadable, reading
 from detector.policy import History, PolicySettings, Verdict, decide, for_pictures
 from models.evidence import Inspection
+from models.hashing.scenes import Look
 from streams.frame import MAX_TRACKS, Frame, SampleReason
 from streams.job import Job
 from streams.keeper import Keeper, Nursery, ReaderCrashed, ReaderFailed, ReaderStalled, SourceUnreachable
@@ -253,7 +254,9 @@ class _Look:
         if is_picture:
             self._policy = for_pictures(self._settings.policy)
         patience = self._settings.live_deadline_seconds if self._is_live and not is_picture else _PATIENCE_SECONDS
-        work = self._pool.inspect(frame, deadline_at=time.monotonic() + patience, every_tier=is_picture)
+        # Nothing is told of other frames: a second scan of the same medium looks at the same views.
+        look = None if is_picture else Look(turn=frame.sequence)
+        work = self._pool.inspect(frame, deadline_at=time.monotonic() + patience, look=look)
         self._waiting.append((frame, asyncio.create_task(work, name=f"scan.inspect[{frame.sequence}]")))
         if len(self._waiting) >= FRAMES_AT_ONCE:
             await self._judge_oldest()

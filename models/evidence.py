@@ -105,7 +105,9 @@ class Inspection:
     `failed_models` are models that gave no valid answer. `left_out_matches` counts matches beyond those in `matches`,
     `suppressed_matches` those that a negative entry at least as near took back.
     `second` is the frame's 512-bit second hash, 64 bytes, or empty. `views_run` views were looked up, `views_left_out`
-    more were due and had no room in the budget. Not `is_inspectable` is a frame of whose views none could have acted.
+    more were due and had no room in the budget; `tier_seconds` is the CPU time by tier of the views that were run, by
+    the numbers of `models.hashing.view_table.Tier`. Not `is_inspectable` is a frame of whose views none could have
+    acted.
     `cpu_seconds` is the CPU time of the process that looked, messages included; 0 where nobody measured it.
     """
 
@@ -124,3 +126,4 @@ class Inspection:
     views_left_out: int = 0
     is_inspectable: bool = True
     suppressed_matches: int = 0
+    tier_seconds: dict[int, float] = field(default_factory=dict)

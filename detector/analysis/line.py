@@ -5,6 +5,7 @@ import heapq
 from dataclasses import dataclass, field
 
 from models.evidence import Inspection
+from models.hashing.scenes import Look
 from streams.frame import Frame
 
 
@@ -16,7 +17,7 @@ class Waiting:
     number: int
     frame: Frame = field(compare=False)
     done: asyncio.Future[Inspection] = field(compare=False)
-    every_tier: bool = field(default=False, compare=False)
+    look: Look | None = field(default=None, compare=False)
     stream: str = field(default="", compare=False)
     risk: int = field(default=0, compare=False)
     is_canary: bool = field(default=False, compare=False)

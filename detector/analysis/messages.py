@@ -7,24 +7,27 @@ any other input before the service believes them.
 import json
 import math
 import struct
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum, unique
 from typing import Any
 
 from models.evidence import ClassScore, HashMatch, Inspection, Opinion, SecondTest, Strength
+from models.hashing.scenes import Look
+from models.hashing.view_table import Tier
+from models.hashing.viewing import OVERLAY_BYTES
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame
 
+FINGERPRINT_BYTES = 32
 HEADER = struct.Struct("<B3xI")
-_INSPECT = struct.Struct("<QIIB7x")
+_INSPECT = struct.Struct(f"<QIIIBBBB{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s")
 INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
 TEXT_LIMIT_BYTES = 1024 * 1024
-FINGERPRINT_BYTES = 32
 SECOND_HASH_BYTES = 64
 VIEWS_LIMIT = 1000
 """More views than ever are made of one frame."""
 _LARGEST_ROW = 1 << 40
 _LONGEST_POSITION_MS = (1 << 31) - 1
-_INSPECTION_FIELDS = tuple(field.name for field in fields(Inspection))
+_INSPECTION_FIELDS = tuple(each.name for each in fields(Inspection))
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What reading JSON of a wrong shape raises; the last one is for `Infinity` where a count should be."""
 
@@ -55,8 +58,32 @@ class ModelSetup:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewSetup:
+    """What the views of live frames may cost and which tiers of them may run at all (`models.hashing.view_table`)."""
+
+    seconds_per_sample: float
+    tiers: tuple[int, ...]
+
+
+_ALL_VIEWS = ViewSetup(seconds_per_sample=0.003, tiers=tuple(Tier))
+
+
+@dataclass(frozen=True, slots=True)
+class BankSetup:
+    """What an operator says of a bank; the fields are those of `models.banks.BankLimits`."""
+
+    min_quality: int = 50
+    is_negative: bool = False
+    disabled_until_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """All an analysis process needs to know. Paths are absolute; nothing in it is secret."""
+    """All an analysis process needs to know. Paths are absolute; nothing in it is secret.
+
+    `bank_limits` are distances in bits up to which a frame may act, for banks where the length of the list does not
+    decide; `banks` says what else the operator says of a bank. `bank_limits`, `views` and `banks` may change later.
+    """
 
     banks_folder: str
     bank_limits: dict[str, int]
@@ -64,16 +91,18 @@ class WorkerSetup:
     readable_paths: tuple[str, ...]
     sandbox: str
     memory_limit_bytes: int
+    views: ViewSetup = _ALL_VIEWS
+    banks: dict[str, BankSetup] = field(default_factory=dict)
 
 
-def pack_reload(bank_limits: dict[str, int]) -> bytes:
-    """Return the order to take up the banks as they are on disk, under these limits."""
-    return pack(Kind.RELOAD, json.dumps(bank_limits).encode())
+def pack_reload(setup: WorkerSetup) -> bytes:
+    """Return the order to take up the banks as they are on disk, and what of `setup` may change."""
+    return pack(Kind.RELOAD, json.dumps(asdict(setup)).encode())
 
 
-def parse_reload(body: memoryview) -> dict[str, int]:
-    """Return the limits of an order to take up the banks. It comes from the service, so it is not checked."""
-    return {str(name): int(distance) for name, distance in json.loads(bytes(body)).items()}
+def parse_reload(body: memoryview) -> WorkerSetup:
+    """Return what an order to take up the banks carries. It comes from the service, so only its shape is checked."""
+    return parse_setup(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +123,8 @@ class InspectRequest:
     number: int
     width: int
     height: int
-    every_tier: bool
+    look: Look | None
+    """What is known of the frame's stream; None for a single picture, which is looked at in every way."""
     plane: memoryview
     picture: memoryview
 
@@ -116,9 +146,16 @@ def parse_header(header: bytes) -> tuple[Kind, int]:
     return kind, length
 
 
-def pack_inspect(number: int, frame: Frame, *, every_tier: bool) -> bytes:
-    """Return the request to look at `frame`."""
-    head = _INSPECT.pack(number, frame.width, frame.height, every_tier)
+def pack_inspect(number: int, frame: Frame, look: Look | None) -> bytes:
+    """Return the request to look at `frame`, knowing what `look` says; None for a single picture."""
+    known = look or Look()
+    head = _INSPECT.pack(
+        *(number, frame.width, frame.height, known.turn),
+        look is not None,
+        sum(1 << tier for tier in known.rested),
+        *(bool(known.previous), bool(known.overlay)),
+        *(known.previous, known.overlay),
+    )
     return b"".join((HEADER.pack(Kind.INSPECT, INSPECT_BYTES), head, frame.plane, frame.picture))
 
 
@@ -126,9 +163,19 @@ def parse_inspect(body: memoryview) -> InspectRequest:
     """Return the request in `body`."""
     if len(body) != INSPECT_BYTES:
         raise AnalysisProtocolError("INSPECT of a wrong size")
-    number, width, height, every_tier = _INSPECT.unpack_from(body)
+    number, width, height, turn, is_live, rested, has_previous, has_overlay, previous, overlay = _INSPECT.unpack_from(
+        body
+    )
+    look = Look(
+        turn=turn,
+        previous=previous if has_previous else b"",
+        rested=frozenset(tier for tier in Tier if rested >> tier & 1),
+        overlay=overlay if has_overlay else b"",
+    )
     plane_end = _INSPECT.size + PLANE_BYTES
-    return InspectRequest(number, width, height, bool(every_tier), body[_INSPECT.size : plane_end], body[plane_end:])
+    return InspectRequest(
+        number, width, height, look if is_live else None, body[_INSPECT.size : plane_end], body[plane_end:]
+    )
 
 
 def pack_setup(setup: WorkerSetup) -> bytes:
@@ -141,6 +188,8 @@ def parse_setup(body: memoryview) -> WorkerSetup:
     raw = json.loads(bytes(body))
     raw["models"] = tuple(ModelSetup(**model) for model in raw["models"])
     raw["readable_paths"] = tuple(raw["readable_paths"])
+    raw["views"] = ViewSetup(raw["views"]["seconds_per_sample"], tuple(raw["views"]["tiers"]))
+    raw["banks"] = {name: BankSetup(**bank) for name, bank in raw["banks"].items()}
     return WorkerSetup(**raw)
 
 
@@ -193,6 +242,9 @@ def parse_result(body: bytes) -> tuple[int, Inspection]:
             views_left_out=_ranged(int(raw["views_left_out"]), 0, VIEWS_LIMIT),
             is_inspectable=bool(raw["is_inspectable"]),
             suppressed_matches=_counted(raw["suppressed_matches"]),
+            tier_seconds={
+                _ranged(int(tier), 0, max(Tier)): _amount(seconds) for tier, seconds in raw["tier_seconds"].items()
+            },
             stage_seconds={str(stage): _finite(seconds) for stage, seconds in raw["stage_seconds"].items()},
         )
         return int(number), inspection

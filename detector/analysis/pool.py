@@ -21,6 +21,7 @@ from detector.analysis.line import Line, Waiting
 from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
 from models.bank_store import CANARY_BANK
 from models.evidence import Inspection
+from models.hashing.scenes import Look
 from streams.frame import Frame
 from streams.nursery import Nursery, NurseryBroken
 
@@ -35,6 +36,9 @@ One publisher whose frames do that, however many they are, takes nothing from an
 _MAX_ATTEMPTS = 2
 """A frame whose process died may have been there by chance; that of a stream which did it before was not."""
 _STREAMS_REMEMBERED = 1024
+
+_UNKNOWN = Look()
+"""A frame of a stream of which nothing is known."""
 
 _START_TIMEOUT_SECONDS = 30.0
 _RESTART_PAUSE_SECONDS = 0.5
@@ -161,16 +165,16 @@ class AnalysisPool:
         return found
 
     def reconfigure(self, settings: PoolSettings) -> None:
-        """Go by other limits from the next frame on: of the queue, of a model's time, of the banks' distances.
+        """Go by other limits from the next frame on: of the queue, of a model's time, of distances, of views.
 
         Raises:
             ValueError: what only a start can change differs.
         """
         before, setup = self._settings, settings.setup
-        if replace(before.setup, bank_limits=setup.bank_limits) != setup:
+        if replace(before.setup, bank_limits=setup.bank_limits, views=setup.views, banks=setup.banks) != setup:
             raise ValueError("the processes are set up already")
         self._settings = settings
-        if setup.bank_limits != before.setup.bank_limits:
+        if setup != before.setup:
             self.reload_banks()
 
     def reload_banks(self) -> None:
@@ -180,14 +184,15 @@ class AnalysisPool:
             self._resting.pop().wake()
 
     async def inspect(
-        self, frame: Frame, *, deadline_at: float, every_tier: bool = False, stream: str = "", risk: int = 0
+        self, frame: Frame, *, deadline_at: float, look: Look | None = _UNKNOWN, stream: str = "", risk: int = 0
     ) -> Inspection:
         """Return what is in `frame`; raise `FrameDropped` if it could not be looked at by `deadline_at` (monotonic).
 
+        `look` is what its stream was looked at lately; None for a single picture, which is looked at in every way.
         `stream` says whose frame it is, for the blame if it ends its process; without one it stands for itself.
         Where too many wait, the frame of the lowest `risk` goes, the oldest of these first.
         """
-        entry = Waiting(deadline_at, self._number(), frame, self._promise(), every_tier, stream, risk)
+        entry = Waiting(deadline_at, self._number(), frame, self._promise(), look, stream, risk)
         self._queue.put(entry)
         while len(self._queue) > self._settings.queue_limit:  # by more than one where the limit was lowered
             self._drop(self._queue.take_least_wanted(), "overload")
@@ -203,7 +208,7 @@ class AnalysisPool:
         slot = self._slots[process]
         if slot.canary is not None:
             self._drop(slot.canary, "stale")
-        slot.canary = entry = Waiting(deadline_at, self._number(), frame, self._promise(), is_canary=True)
+        slot.canary = entry = Waiting(deadline_at, self._number(), frame, self._promise(), _UNKNOWN, is_canary=True)
         if slot.channel is not None:
             slot.channel.wake()
         try:
@@ -308,7 +313,7 @@ class AnalysisPool:
         entry.attempts += 1
         slot.stream = entry.stream
         try:
-            channel.send(messages.pack_inspect(entry.number, entry.frame, every_tier=entry.every_tier))
+            channel.send(messages.pack_inspect(entry.number, entry.frame, entry.look))
             number, inspection = messages.parse_result(await self._answer(slot, channel, Kind.RESULT))
             if number != entry.number:
                 raise AnalysisProtocolError("an answer to another frame")
@@ -333,7 +338,7 @@ class AnalysisPool:
 
     async def _reload(self, slot: _Slot, channel: Channel) -> None:
         slot.bank_generation = self._bank_generation
-        channel.send(messages.pack_reload(self._settings.setup.bank_limits))
+        channel.send(messages.pack_reload(self._settings.setup))
         slot.ready = messages.parse_ready(await self._answer(slot, channel, Kind.RELOADED))
 
     async def _answer(self, slot: _Slot, channel: Channel, wanted: Kind) -> bytes:

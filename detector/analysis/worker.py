@@ -16,11 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.analysis import messages
-from detector.analysis.messages import HEADER, INSPECT_BYTES, TEXT_LIMIT_BYTES, Kind, WorkerReady, WorkerSetup
+from detector.analysis.messages import (
+    HEADER,
+    INSPECT_BYTES,
+    TEXT_LIMIT_BYTES,
+    BankSetup,
+    Kind,
+    ViewSetup,
+    WorkerReady,
+    WorkerSetup,
+)
 from models.arrays import IndexCorrupt
 from models.bank_store import BankMissing, bank_names, open_bank
 from models.banks import Bank, BankLimits
 from models.classifier import Classifier, ModelError
+from models.hashing.view_budget import ViewBudget
+from models.hashing.view_table import Tier
+from models.hashing.viewing import Viewer
 from models.inspector import Inspector, Scorer
 from models.manifest import load_manifest
 from models.manifest_yaml import ManifestError
@@ -100,15 +112,18 @@ class _Worker:
         self._setup = setup
         self._refused: dict[str, str] = {}
         self._refused_banks: dict[str, str] = {}
+        self._viewer = Viewer(_budget(setup.views), time.process_time)
         classifiers = self._load_models()
         self._models = {classifier.name: classifier.sha256 for classifier in classifiers}
         self._inspector = Inspector(
             clock=time.perf_counter,
             banks=self._load_banks(),
-            limits=_limits(setup.bank_limits),
+            limits=_limits(setup),
             classifiers=classifiers,
+            viewer=self._viewer,
+            wall_clock=time.time,
         )
-        self._inspector.inspect(bytes(PLANE_BYTES), bytes(PICTURE_BYTES), 64, 64, every_tier=True)  # warms up
+        self._inspector.inspect(bytes(PLANE_BYTES), bytes(PICTURE_BYTES), 64, 64)  # warms up
         self._cage = self._enter_cage()
         self._told_cpu_seconds = 0.0
 
@@ -128,15 +143,18 @@ class _Worker:
     def _inspect(self, body: memoryview) -> None:
         request = messages.parse_inspect(body)
         inspection = self._inspector.inspect(
-            request.plane, request.picture, request.width, request.height, every_tier=request.every_tier
+            request.plane, request.picture, request.width, request.height, request.look
         )
         # From answer to answer: what a frame's messages and the collector of garbage took is counted too.
         before, self._told_cpu_seconds = self._told_cpu_seconds, time.process_time()
         inspection = replace(inspection, cpu_seconds=self._told_cpu_seconds - before)
         self._channel.send(messages.pack_result(request.number, inspection))
 
-    def _reload(self, bank_limits: dict[str, int]) -> None:
-        self._inspector.limits = _limits(bank_limits)
+    def _reload(self, setup: WorkerSetup) -> None:
+        self._inspector.limits = _limits(setup)
+        if setup.views != self._setup.views:
+            self._viewer.budget = _budget(setup.views)
+        self._setup = setup
         folder = Path(self._setup.banks_folder)
         self._refused_banks.clear()
         for name in {bank.name for bank in self._inspector.banks} | set(bank_names(folder, with_reserved=True)):
@@ -190,8 +208,21 @@ class _Worker:
         )
 
 
-def _limits(bank_limits: dict[str, int]) -> dict[str, BankLimits]:
-    return {name: BankLimits(max_distances={"pdq": distance}) for name, distance in bank_limits.items()}
+def _limits(setup: WorkerSetup) -> dict[str, BankLimits]:
+    found = {}
+    for name in setup.banks.keys() | setup.bank_limits.keys():
+        bank = setup.banks.get(name, BankSetup())
+        found[name] = BankLimits(
+            max_distances={"pdq": setup.bank_limits[name]} if name in setup.bank_limits else {},
+            min_quality=bank.min_quality,
+            is_negative=bank.is_negative,
+            disabled_until_seconds=bank.disabled_until_seconds,
+        )
+    return found
+
+
+def _budget(views: ViewSetup) -> ViewBudget:
+    return ViewBudget(views.seconds_per_sample, frozenset(Tier(tier) for tier in views.tiers))
 
 
 def _sentence(error: Exception) -> str:

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.analysis import messages
-from detector.analysis.messages import AnalysisProtocolError, Kind, ModelSetup, WorkerReady, WorkerSetup
+from detector.analysis.messages import AnalysisProtocolError, Kind, ModelSetup, ViewSetup, WorkerReady, WorkerSetup
 from models.evidence import ClassScore, HashMatch, Inspection, Opinion, SecondTest, Strength
+from models.hashing.scenes import Look
+from models.hashing.view_table import Tier
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 
 INSPECTION = Inspection(
@@ -44,6 +46,7 @@ INSPECTION = Inspection(
     views_left_out=2,
     is_inspectable=False,
     suppressed_matches=1,
+    tier_seconds={0: 0.0005, 3: 0.002},
 )
 
 
@@ -63,22 +66,25 @@ def test_an_inspection_arrives_as_it_was_sent() -> None:
 
 
 def test_a_frame_arrives_as_it_was_sent() -> None:
-    """Plane, picture, size and tier reach the process unchanged."""
+    """Plane, picture, size and what is known of the stream reach the process unchanged."""
     plane, picture = bytes(range(256)) * 16, b"\x07" * PICTURE_BYTES
     frame = Frame(1, 2.0, 2.5, None, SampleReason.KEYFRAME, False, 1920, 1080, plane, picture)
 
-    kind, body = body_of(messages.pack_inspect(99, frame, every_tier=True))
-    request = messages.parse_inspect(memoryview(body))
+    for look in (None, Look(), Look(7, bytes(range(32)), frozenset({Tier.EDGES, Tier.PER_SCENE}), b"\x0f" * 512)):
+        kind, body = body_of(messages.pack_inspect(99, frame, look))
+        request = messages.parse_inspect(memoryview(body))
 
-    assert kind is Kind.INSPECT
-    assert (request.number, request.width, request.height, request.every_tier) == (99, 1920, 1080, True)
-    assert (bytes(request.plane), bytes(request.picture)) == (plane, picture)
+        assert kind is Kind.INSPECT
+        assert (request.number, request.width, request.height, request.look) == (99, 1920, 1080, look)
+        assert (bytes(request.plane), bytes(request.picture)) == (plane, picture)
     assert len(plane) == PLANE_BYTES
 
 
 def test_setup_and_ready_arrive_as_they_were_sent() -> None:
     """What a process is told and what it says of itself survive the way."""
-    setup = WorkerSetup("/banks", {"A": 20}, (ModelSetup("m", "/m.yaml"),), ("/banks",), "prefer", 1 << 30)
+    setup = WorkerSetup(
+        "/banks", {"A": 20}, (ModelSetup("m", "/m.yaml"),), ("/banks",), "prefer", 1 << 30, ViewSetup(0.5, (0, 2))
+    )
     ready = WorkerReady({"m": "ab"}, {"n": "no file"}, {"A": 3}, {"B": "broken"}, ("seccomp",))
 
     assert messages.parse_setup(memoryview(body_of(messages.pack_setup(setup))[1])) == setup
@@ -114,6 +120,8 @@ def test_random_bytes_raise_nothing_but_the_protocol_error(noise: bytes) -> None
         ("second", "00"),
         ("views_run", -1),
         ("suppressed_matches", float("nan")),
+        ("tier_seconds", {"4": 0.1}),
+        ("tier_seconds", {"0": -0.1}),
     ],
 )
 def test_an_answer_out_of_range_is_refused(field: str, value: object) -> None:

@@ -56,18 +56,30 @@ def pair_rate(radius: int) -> float:
     return min(1.0, TAIL_RATE * float(10 ** ((radius - TAIL_RADIUS) / BITS_PER_DECADE)))
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way in which a frame may act: within `radius` bits, which a false pair does by the chance `rate`."""
+
+    radius: int
+    rate: float
+    test: str
+
+
+def ways(radii: Radii) -> tuple[Way, Way, Way]:
+    """The ways in which a frame may act, and the chance of each for a pair of strangers."""
+    return (
+        Way(radii.plain, pair_rate(radii.plain) * NEAR_RATE, "without a second test"),
+        Way(radii.share, pair_rate(radii.share) * SECOND_TEST_RATE, "by the weighted share"),
+        Way(radii.second, pair_rate(radii.second) * SECOND_HASH_RATE, "by the second hash"),
+    )
+
+
 def expected(radii: Radii, rows: int, *, views: float = VIEWS_PER_FRAME) -> float:
     """Matches that may act and are false, to expect in one frame against a list of so many rows.
 
-    Each of the three ways in which a frame may act counts for all rows: without a second test, by the weighted share,
-    by the second hash.
+    Each way in which a frame may act counts for all rows.
     """
-    chances = (
-        pair_rate(radii.plain) * NEAR_RATE,
-        pair_rate(radii.share) * SECOND_TEST_RATE,
-        pair_rate(radii.second) * SECOND_HASH_RATE,
-    )
-    return sum(chances) * views * rows
+    return sum(way.rate for way in ways(radii)) * views * rows
 
 
 def expected_per_day(radii: Radii, rows: int, traffic: Traffic) -> float:

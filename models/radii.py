@@ -68,6 +68,22 @@ def radii_for(rows: int) -> Radii:
     return next((radii for radii in TABLE if rows <= radii.rows), TABLE[-1])
 
 
+def chosen(radii: Radii, most_bits: int) -> Radii:
+    """The limits of a list for which an operator chose one.
+
+    Up to it a frame may act, its second test passed beyond what needs none; beyond it nothing is a match.
+    """
+    return Radii(
+        radii.rows,
+        plain=min(radii.plain, most_bits),
+        share=most_bits,
+        second=most_bits,
+        review=most_bits,
+        vote=most_bits,
+        votes_untested=radii.votes_untested,
+    )
+
+
 def counted_rows(rows: int, others: Iterable[int]) -> int:
     """How long a bank's list counts as, beside other banks with `others` rows of the same algorithm.
 

@@ -1,5 +1,6 @@
 """What every hash algorithm promises, and the fingerprint that it gives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
@@ -60,6 +61,33 @@ class MirroringAlgorithm(HashAlgorithm, Protocol):
 
     def hash_both_ways(self, plane: Plane) -> tuple[Fingerprint, Fingerprint]:
         """As `hash_plane` of the plane and of `plane[:, ::-1]`, bit for bit."""
+        ...
+
+
+class HashIndex(Protocol):
+    """A list of hashes that answers which of its rows lie within a distance of each query."""
+
+    def search_all(self, queries: Sequence[bytes], radius: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """For each query the numbers of the rows with distance <= radius and their distances, the nearest first."""
+        ...
+
+
+class MeasuringAlgorithm(HashAlgorithm, Protocol):
+    """An algorithm with a distance of its own, in place of the number of bits that differ.
+
+    Distances are whole numbers from 0 (for equal hashes) up to `bits`: scale them to fit.
+    """
+
+    def build_index(self, rows: NDArray[np.uint8], max_distance: int) -> HashIndex:
+        """Index (N, bits / 8) uint8 rows, which may be mapped from a file, for look-ups up to `max_distance`."""
+        ...
+
+
+class PictureAlgorithm(HashAlgorithm, Protocol):
+    """An algorithm that wants the picture and its colours in place of the grey plane; `hash_plane` is not called."""
+
+    def hash_picture(self, picture: NDArray[np.uint8]) -> Fingerprint:
+        """Fingerprint a (256, 256, 3) uint8 RGB picture, whatever shape the frame had; it cannot be written to."""
         ...
 
 

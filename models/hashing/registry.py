@@ -3,14 +3,12 @@
 Out of tree: an entry point in the group `stopframe.hashes` whose object is a `HashAlgorithm`.
 """
 
-import importlib.metadata
 from typing import Final
 
 from models.hashing.algorithm import HashAlgorithm
 from models.hashing.imagehashes import DHASH, PHASH, WHASH
 from models.hashing.pdq import Pdq
-
-ENTRY_POINT_GROUP: Final = "stopframe.hashes"
+from models.hashing.plugins import installed
 
 ALGORITHMS: Final[dict[str, HashAlgorithm]] = {
     "pdq": Pdq(),
@@ -22,20 +20,18 @@ ALGORITHMS: Final[dict[str, HashAlgorithm]] = {
 
 
 def hash_algorithms() -> dict[str, HashAlgorithm]:
-    """Every algorithm by signal type: what ships, and what is installed beside it.
+    """Every algorithm by signal type: what ships, and what is installed beside it and keeps its promises."""
+    return {**ALGORITHMS, **installed(frozenset(ALGORITHMS))[0]}
 
-    Raises:
-        TypeError: An entry point names something that is no hash algorithm.
-    """
-    found = dict(ALGORITHMS)
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name in found:
-            continue
-        algorithm = entry.load()
-        if not isinstance(algorithm, HashAlgorithm) or algorithm.bits % 64 != 0 or algorithm.name != entry.name:
-            raise TypeError(
-                f"the entry point {entry.name} = {entry.value} of {ENTRY_POINT_GROUP} is no hash algorithm of that name"
-                " with whole 64-bit words; uninstall its package or mend it",
-            )
-        found[entry.name] = algorithm
-    return found
+
+def refused_algorithms() -> list[str]:
+    """One sentence for each installed algorithm that is not in use."""
+    return list(installed(frozenset(ALGORITHMS))[1].values())
+
+
+def may_cut_alone(name: str) -> bool:
+    """Whether an algorithm's own word is that one match of it may cut; shorter and unknown hashes never may."""
+    if name == "pdq":
+        return True
+    plugin = installed(frozenset(ALGORITHMS))[0].get(name)
+    return plugin is not None and plugin.may_cut

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.hashing.algorithm import PLANE_SIDE, Fingerprint, HashAlgorithm, MirroringAlgorithm, Plane
+from models.hashing.plugins import Plugin
 from models.shapes.borders import may_have_borders, uniform_borders
 
 Picture = NDArray[np.uint8]
@@ -70,6 +71,21 @@ def fingerprints(algorithm: HashAlgorithm, looks: Sequence[View]) -> list[Finger
         elif not look.is_mirror:  # else it came with its original
             found.append(mirroring.hash_plane(look.plane))
     return found
+
+
+def named_fingerprints(
+    algorithm: HashAlgorithm, looks: Sequence[View], picture: Picture
+) -> list[tuple[str, Fingerprint]]:
+    """Hash each view, by its name. One that wants pictures is shown the frame's picture as it is, and mirrored.
+
+    Raises:
+        PluginFailed: An installed algorithm broke its promise.
+    """
+    if isinstance(algorithm, Plugin) and algorithm.hashes_pictures:
+        mirrored = np.ascontiguousarray(picture[:, ::-1])
+        return [("identity", algorithm.hash_picture(picture)), ("mirror", algorithm.hash_picture(mirrored))]
+    names = [look.name for look in looks]
+    return list(zip(names, fingerprints(algorithm, looks), strict=True))
 
 
 def _mirrored(plane: Plane, picture: Picture) -> Iterator[View]:

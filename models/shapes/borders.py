@@ -15,9 +15,6 @@ _MAX_STEP: Final = 8.0
 _MAX_SHARE: Final = 0.36
 """How much of a side may be peeled: upright video between bars on a 16:9 canvas has 34 % of it on either side."""
 
-_ROUNDS: Final = 2
-"""Bars above and below hide those at the sides from the first round."""
-
 
 def uniform_borders(gray: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     """Count the lines of uniform border of a gray picture: (top, bottom, left, right), each at most 36 % of the side.
@@ -28,12 +25,15 @@ def uniform_borders(gray: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     # Sums over any stretch of any line are differences of these.
     sums, squares = cv2.integral2(gray)
     height, width = gray.shape
-    top = bottom = left = right = 0
-    for _ in range(_ROUNDS):
+    top, bottom = _peel(sums[:, width], squares[:, width], width)
+    left, right = _across(sums, squares, top, height - bottom)
+    # Bars at the sides hide those above and below from this first look, and those again bars at the sides.
+    if left + right:
         last = width - right
-        top, bottom = _peel(sums[:, last] - sums[:, left], squares[:, last] - squares[:, left], last - left)
-        last = height - bottom
-        left, right = _peel(sums[last] - sums[top], squares[last] - squares[top], last - top)
+        again = _peel(sums[:, last] - sums[:, left], squares[:, last] - squares[:, left], last - left)
+        if again != (top, bottom):
+            top, bottom = again
+            left, right = _across(sums, squares, top, height - bottom)
     return top, bottom, left, right
 
 
@@ -46,6 +46,10 @@ def may_have_borders(picture: NDArray[np.uint8]) -> bool:
     gray = edges if edges.ndim == 2 else np.asarray(cv2.cvtColor(edges, cv2.COLOR_RGB2GRAY))
     levels = gray.astype(np.float64)
     return bool(np.any(_are_uniform(levels.sum(axis=1), np.einsum("ij,ij->i", levels, levels), levels.shape[1])))
+
+
+def _across(sums: NDArray[Any], squares: NDArray[Any], first: int, last: int) -> tuple[int, int]:
+    return _peel(sums[last] - sums[first], squares[last] - squares[first], last - first)
 
 
 def _peel(sums: NDArray[Any], squares: NDArray[Any], length: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import mmap  # noqa: F401 - numpy imports it with the first map it makes; a process in a cage could not then
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -56,8 +56,13 @@ def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping
     sync_folder(folder)
 
 
-def open_arrays(folder: Path, dtypes: Mapping[str, str]) -> ArrayFolder:
+def open_arrays(
+    folder: Path, dtypes: Mapping[str, str], *, optional: Collection[str] = (), is_verified: bool = True
+) -> ArrayFolder:
     """Open a folder that must hold exactly the arrays named in `dtypes`, each of its dtype and of its recorded bytes.
+
+    Those in `optional` may be absent: earlier releases did not write them. Not `is_verified`: the bytes are not read
+    and only their number is checked, for who adds to what others verify.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -67,9 +72,12 @@ def open_arrays(folder: Path, dtypes: Mapping[str, str]) -> ArrayFolder:
         raise FileNotFoundError(f"{folder} does not exist")
     manifest = _read_manifest(folder)
     files = manifest["files"]
-    if set(files) != set(dtypes):
+    if not set(dtypes) - set(optional) <= set(files) <= set(dtypes):
         raise IndexCorrupt(folder, f"its manifest lists {sorted(files)}, expected {sorted(dtypes)}")
-    arrays = {name: _open_array(folder, name, dtype, files[name]) for name, dtype in dtypes.items()}
+    arrays = {
+        name: _open_array(folder, name, dtypes[name], recorded, is_verified=is_verified)
+        for name, recorded in files.items()
+    }
     return ArrayFolder(facts=manifest["facts"], arrays=arrays)
 
 
@@ -105,12 +113,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _open_array(folder: Path, name: str, dtype: str, recorded: object) -> NDArray[Any]:
+def _open_array(folder: Path, name: str, dtype: str, recorded: object, *, is_verified: bool) -> NDArray[Any]:
     path = folder / f"{name}.npy"
     if not isinstance(recorded, dict) or not isinstance(recorded.get("sha256"), str):
         raise IndexCorrupt(folder, f"its {MANIFEST} has no sha256 of {path.name}")
     try:
-        if path.stat().st_size != recorded.get("bytes") or _sha256(path) != recorded["sha256"]:
+        if path.stat().st_size != recorded.get("bytes") or (is_verified and _sha256(path) != recorded["sha256"]):
             raise IndexCorrupt(folder, f"{path.name} is not the file that was written")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

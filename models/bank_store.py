@@ -1,25 +1,30 @@
 """Banks on disk: naming, opening, listing and changing them.
 
-A bank is the folder `<NAME>/` with `bank.json`, which names the generation in force, and `gen-<number>/<algorithm>/`
-folders of plain arrays (see `models.generations`). What is matched against a frame is `models.banks.Bank`.
+A bank is the folder `<NAME>/` with `bank.json`, which names the generation in force, and its folders of plain arrays
+(see `models.generations`). What is matched against a frame is `models.banks.Bank`.
 """
 
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from models.annotations import NO_NOTE, EntryNote, check_note, read_notes
 from models.arrays import IndexCorrupt
-from models.bank_rows import BankRows, merged
+from models.bank_changes import Change, counts_after, with_rows, without_entry
+from models.bank_rows import BankRows, EntryNames, name_keys
 from models.banks import Bank
 from models.evidence import Opinion
-from models.generations import POINTER, locked, open_shelf, present_rows, read_pointer, write_generation
+from models.generations import POINTER, Counts, NextGeneration, Pointer, locked, open_shelves, read_pointer
 from models.hashing.registry import hash_algorithms
+from models.shelves import Shelf
 from models.slot_tables import Rows
 
 _NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
@@ -54,6 +59,15 @@ class BankMissing(LookupError):
     def __init__(self, bank_dir: Path) -> None:
         super().__init__(
             f"there is no bank {bank_dir.name} in {bank_dir.parent}; create it with `stopframe hashes add` or `import`",
+        )
+
+
+class EntryMissing(LookupError):
+    """Raised where something was to be noted about an entry that a bank does not hold. Nothing was touched."""
+
+    def __init__(self, bank_dir: Path, entry: str) -> None:
+        super().__init__(
+            f"the bank {bank_dir.name} holds no entry {entry!r}; `stopframe hashes list` names its entries"
         )
 
 
@@ -119,36 +133,42 @@ def load_bank(bank_dir: Path) -> Bank:
 
 
 def open_bank(bank_dir: Path) -> Bank:
-    """As `load_bank`, for the reserved banks as well."""
+    """As `load_bank`, for the canary's bank as well."""
     for attempt in range(_OPEN_ATTEMPTS):
         pointer = read_pointer(bank_dir)
         if pointer is None:
             raise BankMissing(bank_dir)
-        generation = pointer["generation"]
         try:
-            shelves = {name: open_shelf(bank_dir / generation / name) for name in pointer["rows"]}
+            shelves = open_shelves(bank_dir, pointer)
+            noted = read_notes(bank_dir, pointer.notes)
         except (FileNotFoundError, IndexCorrupt):
             # Writers may have moved on twice and removed what the pointer named a moment ago.
             moved = read_pointer(bank_dir)
-            if moved is None or moved["generation"] == generation or attempt + 1 == _OPEN_ATTEMPTS:
+            if moved is None or moved.generation == pointer.generation or attempt + 1 == _OPEN_ATTEMPTS:
                 raise
             continue
-        return Bank(bank_dir, generation, shelves)
+        return Bank(bank_dir, pointer.generation, shelves, noted)
     raise AssertionError("unreachable")
 
 
-def add_entries(
+def add_entries(  # noqa: PLR0913 - one array per column, by name
     bank_dir: Path,
     rows: Rows,
     entries: Sequence[str],
     opinions: Opinion | Sequence[Opinion] = Opinion.POSITIVE,
     *,
     algorithm: str = "pdq",
+    seconds: NDArray[np.uint8] | None = None,
+    has_second: NDArray[np.bool_] | None = None,
+    positions_ms: NDArray[np.int32] | None = None,
+    is_window: NDArray[np.bool_] | None = None,
 ) -> str:
-    """Add hashes to a bank, which is created where there is none, and give the name of its new generation.
+    """Add hashes to a bank, which is created where there is none, and give the name of the generation in force then.
 
     `rows` is (N, bits / 8) uint8, `entries` names each row's entry. A hash that the entry has already takes the new
-    opinion. Nothing changes where N is 0 and the bank exists.
+    opinion; where every row says what the bank says already nothing changes. `seconds` (N, 64) uint8 are the second
+    hashes of the rows that `has_second` (N,) names, all without it; `positions_ms` (N,) int32 the places in a video, -1
+    being none; `is_window` (N,) the rows that show a part of their picture.
 
     Raises:
         BankNameError: The folder's name is none for a bank.
@@ -156,21 +176,44 @@ def add_entries(
             name is empty, too long or unprintable.
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    _check_writable(bank_dir.name)
+    check_bank_name(bank_dir.name)
     known = hash_algorithms()
     if algorithm not in known:
         raise ValueError(f"there is no hash algorithm {algorithm!r}; known are {', '.join(known)}")
     width = known[algorithm].bits // 8
     if rows.ndim != 2 or rows.shape[1] != width or rows.dtype != np.uint8:
         raise ValueError(f"{algorithm} rows are (N, {width}) uint8, got {rows.shape} {rows.dtype}")
-    added = BankRows.of(rows, entries, opinions)
+    added = BankRows.of(
+        rows, entries, opinions, seconds=seconds, has_second=has_second, positions_ms=positions_ms, is_window=is_window
+    )
     with locked(bank_dir) as pointer:
         if pointer is not None and len(rows) == 0:
-            return str(pointer["generation"])
-        shelves = present_rows(bank_dir, pointer)
-        present = shelves.get(algorithm)
-        shelves[algorithm] = added if present is None else merged(present, added)
-        return write_generation(bank_dir, pointer, shelves)
+            return pointer.generation
+        shelves = open_shelves(bank_dir, pointer, is_verified=False)
+        change = with_rows(shelves.get(algorithm), added, algorithm)
+        if pointer is not None and change.is_nothing and algorithm in shelves:
+            return pointer.generation
+        return _write(bank_dir, pointer, shelves, {algorithm: change})
+
+
+def _write(
+    bank_dir: Path,
+    pointer: Pointer | None,
+    shelves: Mapping[str, Shelf],
+    changes: Mapping[str, Change],
+    notes: Mapping[str, EntryNote] | None = None,
+) -> str:
+    """Write what changes and bring it into force; call under the lock."""
+    next_generation = NextGeneration.after(bank_dir, pointer)
+    for algorithm, change in changes.items():
+        if change.base is not None:
+            next_generation.put_base(algorithm, change.base)
+        else:
+            next_generation.put_overlay(algorithm, change.overlay)
+    if notes is not None:
+        next_generation.put_notes(notes)
+    before = Counts(pointer.rows, pointer.opinions, pointer.entries) if pointer is not None else None
+    return next_generation.bring_into_force(counts_after(shelves, changes, before))
 
 
 def put_canary(banks_dir: Path, fingerprint: bytes) -> bool:
@@ -181,35 +224,85 @@ def put_canary(banks_dir: Path, fingerprint: bytes) -> bool:
     """
     bank_dir = banks_dir / CANARY_BANK
     try:
-        present = open_bank(bank_dir).rows("pdq")
-        if present is not None and present.hashes.tobytes() == fingerprint:
+        present = open_bank(bank_dir).shelves["pdq"].live()
+        if present.hashes.tobytes() == fingerprint:
             return False
-    except (BankMissing, IndexCorrupt, OSError):
-        shutil.rmtree(bank_dir, ignore_errors=True)  # nothing in it is anybody's
+    except (BankMissing, IndexCorrupt, OSError, KeyError):
+        pass
+    shutil.rmtree(bank_dir, ignore_errors=True)  # nothing in it is anybody's
     row = np.frombuffer(fingerprint, np.uint8)[None]
     with locked(bank_dir) as pointer:
-        write_generation(bank_dir, pointer, {"pdq": BankRows.of(row, [CANARY_BANK], Opinion.POSITIVE)})
+        added = BankRows.of(row, [CANARY_BANK], Opinion.POSITIVE)
+        _write(bank_dir, pointer, {}, {"pdq": with_rows(None, added, "pdq")})
     return True
 
 
 def remove_entry(bank_dir: Path, entry: str) -> int:
-    """Remove an entry with all its hashes and give how many these were; with none nothing changes.
+    """Remove an entry with all its hashes and notes, and give how many hashes these were; with none nothing changes.
 
     Raises:
         BankMissing: There is no such bank.
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    _check_writable(bank_dir.name)
+    with _locked_bank(bank_dir) as pointer:
+        shelves = open_shelves(bank_dir, pointer, is_verified=False)
+        changes = {name: without_entry(shelf, entry, name) for name, shelf in shelves.items()} if entry else {}
+        changes = {name: change for name, change in changes.items() if not change.is_nothing}
+        if changes:
+            noted = read_notes(bank_dir, pointer.notes)
+            is_noted = noted.pop(entry, None) is not None
+            _write(bank_dir, pointer, shelves, changes, noted if is_noted else None)
+        return sum(len(change.went) for change in changes.values())
+
+
+def annotate(bank_dir: Path, entry: str, change: Callable[[EntryNote], EntryNote]) -> str:
+    """Change what is noted about an entry, and give the name of the generation in force then.
+
+    It acts as soon as an added hash does. A note that says nothing is not kept.
+
+    Raises:
+        BankMissing, EntryMissing: There is no such bank or entry.
+        ValueError: The note is none (see `models.annotations.check_note`).
+        IndexCorrupt: The bank's present files are not what was written; they stay as they are.
+    """
+    with _locked_bank(bank_dir) as pointer:
+        shelves = open_shelves(bank_dir, pointer, is_verified=False)
+        key = name_keys(EntryNames.of([entry])) if entry else np.zeros(0, np.uint64)
+        if not any(np.any(shelf.rows_of_entries(key)) for shelf in shelves.values()):
+            raise EntryMissing(bank_dir, entry)
+        noted = read_notes(bank_dir, pointer.notes)
+        before = noted.pop(entry, NO_NOTE)
+        after = check_note(change(before))
+        if after == before:
+            return pointer.generation
+        if after != NO_NOTE:
+            noted[entry] = after
+        return _write(bank_dir, pointer, shelves, {}, noted)
+
+
+def notes(bank_dir: Path) -> Mapping[str, EntryNote]:
+    """What is noted about a bank's entries, by entry.
+
+    Raises:
+        BankMissing: There is no such bank.
+        IndexCorrupt: Its files are not what was written.
+    """
+    check_bank_name(bank_dir.name)
+    pointer = read_pointer(bank_dir)
+    if pointer is None:
+        raise BankMissing(bank_dir)
+    return read_notes(bank_dir, pointer.notes)
+
+
+@contextmanager
+def _locked_bank(bank_dir: Path) -> Iterator[Pointer]:
+    check_bank_name(bank_dir.name)
     if not (bank_dir / POINTER).is_file():
         raise BankMissing(bank_dir)
     with locked(bank_dir) as pointer:
-        shelves = present_rows(bank_dir, pointer)
-        gone = {name: rows.names.find(entry) for name, rows in shelves.items()}
-        removed = sum(len(numbers) for numbers in gone.values())
-        if removed:
-            kept = {name: rows.without(gone[name]) for name, rows in shelves.items()}
-            write_generation(bank_dir, pointer, kept)
-        return removed
+        if pointer is None:
+            raise BankMissing(bank_dir)
+        yield pointer
 
 
 def list_entries(bank_dir: Path, limit: int = 1000) -> list[ListedEntry]:
@@ -242,13 +335,13 @@ def bank_stats(bank_dir: Path) -> BankStats:
     pointer = read_pointer(bank_dir)
     if pointer is None:
         raise BankMissing(bank_dir)
-    generation = bank_dir / str(pointer["generation"])
+    files = [path for name in pointer.names() for path in (bank_dir / name, *(bank_dir / name).rglob("*"))]
     return BankStats(
         name=bank_dir.name,
-        generation=generation.name,
-        rows=pointer["rows"],
-        opinions=pointer["opinions"],
-        entries=pointer["entries"],
-        size_bytes=sum(path.stat().st_size for path in generation.rglob("*") if path.is_file()),
+        generation=pointer.generation,
+        rows=pointer.rows,
+        opinions=pointer.opinions,
+        entries=pointer.entries,
+        size_bytes=sum(path.stat().st_size for path in files if path.is_file()),
         changed_at=(bank_dir / POINTER).stat().st_mtime,
     )

@@ -1,8 +1,9 @@
 """The files of a bank: generations of plain arrays, and the pointer that names the one in force.
 
-A change writes a new generation beside the old one and then replaces the pointer in one step: whoever dies in between
-leaves the old generation in force. Writers take turns by a lock; readers need none, since a generation never changes
-and stays mapped when its files are removed.
+A change writes what is new beside the old and then replaces the pointer in one step: whoever dies in between leaves the
+old generation in force. Writers take turns by a lock; readers need none, since no file that a pointer named is ever
+changed, and it stays mapped when it is removed. `gen-<number>/<algorithm>/` is a base, `over-<number>/<algorithm>/` an
+overlay (see `models.shelves`), `notes-<number>.json` what is noted about entries.
 """
 
 import fcntl
@@ -10,98 +11,133 @@ import json
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.arrays import IndexCorrupt, open_arrays, save_arrays, sync_folder, write_synced
-from models.bank_rows import OPINION_CODES, BankRows, EntryNames
+from models.annotations import EntryNote, write_notes
+from models.arrays import IndexCorrupt, sync_folder, write_synced
 from models.hashing.registry import hash_algorithms
-from models.index import HammingIndex
+from models.shelves import Base, Overlay, Shelf, open_shelf
 
 POINTER: Final = "bank.json"
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_FORMAT_BEFORE_LAYERS: Final = 1
 _LOCK: Final = "lock"
 _GENERATION: Final = re.compile(r"gen-[0-9]{8,}", re.ASCII)
+_OVERLAY: Final = re.compile(r"over-[0-9]{8,}", re.ASCII)
+_NOTES: Final = re.compile(r"notes-[0-9]{8,}\.json", re.ASCII)
 _UNFINISHED: Final = "unfinished-"
-_KEPT_GENERATIONS: Final = 2
-
-_DTYPES: Final = {
-    "rows": "|u1",
-    "ids": "<u4",
-    "starts": "<u4",
-    "entry_offsets": "<i8",
-    "entry_bytes": "|u1",
-    "opinions": "|u1",
-}
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """One algorithm's part of a generation: its index, and the entries and opinions of the same rows."""
+class Layers:
+    """The folders of one algorithm, and how many rows there are to fold."""
 
-    index: HammingIndex
-    rows: BankRows
+    base: str
+    overlay: str | None = None
+    pending: int = 0
 
 
-def read_pointer(bank_dir: Path) -> dict[str, Any] | None:
-    """Give `generation`, `rows` by algorithm, `opinions` by word and `entries`; None where there is no bank.
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What a bank's pointer says: the generation in force, its layers and rows by algorithm, and what it comes to."""
+
+    generation: str
+    layers: Mapping[str, Layers]
+    rows: Mapping[str, int] = field(default_factory=dict)
+    opinions: Mapping[str, int] = field(default_factory=dict)
+    entries: int = 0
+    notes: Mapping[str, Any] | None = None
+
+    @property
+    def number(self) -> int:
+        """That of the generation."""
+        return int(self.generation.removeprefix("gen-"))
+
+    def names(self) -> set[str]:
+        """The files and folders that it needs."""
+        layers = self.layers.values()
+        named = {one.base for one in layers} | {one.overlay for one in layers if one.overlay}
+        return named | ({str(self.notes["file"])} if self.notes else set())
+
+
+def read_pointer(bank_dir: Path) -> Pointer | None:
+    """Read a bank's pointer; None where there is no bank. Those of earlier releases are read too.
 
     Raises:
         IndexCorrupt: The pointer is not what was written.
     """
-    path = bank_dir / POINTER
     try:
-        pointer = json.loads(path.read_bytes())
+        raw = json.loads((bank_dir / POINTER).read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError):
         raise IndexCorrupt(bank_dir, f"{POINTER} is no JSON") from None
-    if not isinstance(pointer, dict) or pointer.get("format") != _FORMAT:
+    if not isinstance(raw, dict) or raw.get("format") not in (_FORMAT_BEFORE_LAYERS, _FORMAT):
         raise IndexCorrupt(bank_dir, f"{POINTER} is of another format than {_FORMAT}")
-    shapes = (("generation", str), ("rows", dict), ("opinions", dict), ("entries", int))
-    if not all(isinstance(pointer.get(key), kind) for key, kind in shapes):
-        raise IndexCorrupt(bank_dir, f"{POINTER} lacks one of {', '.join(key for key, _ in shapes)}")
-    # Both are joined to paths: no other folder may be reached through them.
-    if not _GENERATION.fullmatch(pointer["generation"]) or not all(name.isidentifier() for name in pointer["rows"]):
-        raise IndexCorrupt(bank_dir, f"{POINTER} names no generation or algorithm")
+    if raw["format"] == _FORMAT_BEFORE_LAYERS and isinstance(raw.get("rows"), dict):
+        raw["layers"] = {name: {"base": raw.get("generation")} for name in raw["rows"]}
+    try:
+        pointer = Pointer(
+            generation=_text(raw["generation"]),
+            layers={str(name): _layers(one) for name, one in raw["layers"].items()},
+            rows={str(name): int(count) for name, count in raw["rows"].items()},
+            opinions={str(word): int(count) for word, count in raw["opinions"].items()},
+            entries=int(raw["entries"]),
+            notes=_notes(raw.get("notes")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise IndexCorrupt(bank_dir, f"{POINTER} lacks what a pointer says") from None
+    _refuse_other_paths(bank_dir, pointer)
     return pointer
 
 
-def open_shelf(folder: Path) -> Shelf:
-    """Open one algorithm's folder of a generation, by memory map.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        IndexCorrupt: Its files are not what was written.
-    """
-    opened = open_arrays(folder, _DTYPES)
-    index = HammingIndex.from_folder(opened, folder)
-    arrays = opened.arrays
-    names = EntryNames(arrays["entry_offsets"], arrays["entry_bytes"])
-    opinions = arrays["opinions"]
-    if not names.is_sound(len(index)) or opinions.shape != (len(index),) or np.any(opinions >= len(OPINION_CODES)):
-        raise IndexCorrupt(folder, "its entries or opinions do not fit its rows")
-    return Shelf(index, BankRows(index.rows, names, opinions))
+def _layers(raw: Mapping[str, Any]) -> Layers:
+    overlay = raw.get("overlay")
+    return Layers(_text(raw["base"]), None if overlay is None else _text(overlay), int(raw.get("pending", 0)))
 
 
-def present_rows(bank_dir: Path, pointer: Mapping[str, Any] | None) -> dict[str, BankRows]:
-    """Give the rows in force by algorithm; none where there is no bank yet. Raises as `open_shelf` does."""
-    if pointer is None:
-        return {}
-    generation = bank_dir / str(pointer["generation"])
-    return {name: open_shelf(generation / name).rows for name in pointer["rows"]}
+def _notes(raw: Mapping[str, Any] | None) -> dict[str, str] | None:
+    return None if raw is None else {"file": _text(raw["file"]), "sha256": _text(raw["sha256"])}
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise TypeError("not a text")
+    return raw
+
+
+def _refuse_other_paths(bank_dir: Path, pointer: Pointer) -> None:
+    """All names are joined to paths: no other folder may be reached through them."""
+    layers = pointer.layers.values()
+    are_ours = (
+        all(_GENERATION.fullmatch(name) for name in (pointer.generation, *(one.base for one in layers)))
+        and all(one.overlay is None or _OVERLAY.fullmatch(one.overlay) for one in layers)
+        and all(name.isidentifier() for name in pointer.layers)
+        and pointer.layers.keys() == pointer.rows.keys()
+        and (pointer.notes is None or _NOTES.fullmatch(pointer.notes["file"]))
+    )
+    if not are_ours:
+        raise IndexCorrupt(bank_dir, f"{POINTER} names no generation or algorithm")
+
+
+def open_shelves(bank_dir: Path, pointer: Pointer | None, *, is_verified: bool = True) -> dict[str, Shelf]:
+    """Open what a pointer names, by algorithm; nothing where there is no bank yet. Raises as `open_shelf` does."""
+    layers = pointer.layers if pointer else {}
+    return {
+        name: open_shelf(
+            bank_dir / one.base / name, bank_dir / one.overlay / name if one.overlay else None, is_verified=is_verified
+        )
+        for name, one in layers.items()
+    }
 
 
 @contextmanager
-def locked(bank_dir: Path) -> Iterator[dict[str, Any] | None]:
+def locked(bank_dir: Path) -> Iterator[Pointer | None]:
     """Wait for the one writer's turn, making the folder where there is none, and give the pointer in force."""
     # The lock is the kernel's: it ends with the process that holds it, however that ends.
     bank_dir.mkdir(parents=True, exist_ok=True)
@@ -113,62 +149,104 @@ def locked(bank_dir: Path) -> Iterator[dict[str, Any] | None]:
         os.close(descriptor)
 
 
-def write_generation(bank_dir: Path, pointer: Mapping[str, Any] | None, shelves: Mapping[str, BankRows]) -> str:
-    """Write the generation that follows the pointer's and bring it into force; call under the lock. Gives its name."""
-    _remove_stale(bank_dir, pointer)
-    number = int(str(pointer["generation"]).removeprefix("gen-")) + 1 if pointer else 1
-    generation = f"gen-{number:08d}"
-    unfinished = bank_dir / f"{_UNFINISHED}{generation}"
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a generation comes to: rows by algorithm, rows by opinion, distinct entries."""
+
+    rows: Mapping[str, int]
+    opinions: Mapping[str, int]
+    entries: int
+
+
+@dataclass(slots=True)
+class NextGeneration:
+    """The generation that follows a pointer's, as it is put together. Use it under the lock."""
+
+    bank_dir: Path
+    before: Pointer | None
+    layers: dict[str, Layers]
+    notes: Mapping[str, Any] | None
+
+    @classmethod
+    def after(cls, bank_dir: Path, pointer: Pointer | None) -> "NextGeneration":
+        """Begin with what is in force."""
+        _remove_stale(bank_dir, pointer)
+        return cls(bank_dir, pointer, dict(pointer.layers) if pointer else {}, pointer.notes if pointer else None)
+
+    @property
+    def number(self) -> int:
+        """That of the new generation."""
+        return self.before.number + 1 if self.before else 1
+
+    def put_base(self, algorithm: str, base: Base) -> None:
+        """Write a base with nothing over it."""
+        base.save(self._unfinished("gen") / algorithm)
+        self.layers[algorithm] = Layers(f"gen-{self.number:08d}")
+
+    def put_finished_base(self, algorithm: str, folder: Path) -> None:
+        """Take in a base that was written elsewhere in the bank's folder."""
+        self._unfinished("gen").mkdir(exist_ok=True)
+        folder.rename(self._unfinished("gen") / algorithm)
+        self.layers[algorithm] = Layers(f"gen-{self.number:08d}")
+
+    def put_overlay(self, algorithm: str, overlay: Overlay | None) -> None:
+        """Write an overlay over the algorithm's base, or have none."""
+        base = self.layers[algorithm].base
+        if overlay is None:
+            self.layers[algorithm] = Layers(base)
+            return
+        overlay.save(self._unfinished("over") / algorithm)
+        self.layers[algorithm] = Layers(base, f"over-{self.number:08d}", overlay.pending)
+
+    def put_notes(self, notes: Mapping[str, EntryNote]) -> None:
+        """Write what is noted about entries."""
+        self.notes = write_notes(self.bank_dir, self.number, notes)
+
+    def bring_into_force(self, counts: Counts) -> str:
+        """Replace the pointer; give the generation's name."""
+        for kind in ("gen", "over"):
+            unfinished = self._unfinished(kind)
+            if unfinished.is_dir():
+                sync_folder(unfinished)
+                unfinished.rename(self.bank_dir / f"{kind}-{self.number:08d}")
+        sync_folder(self.bank_dir)
+        facts = {
+            "format": _FORMAT,
+            "generation": f"gen-{self.number:08d}",
+            "layers": {
+                name: {"base": one.base, "overlay": one.overlay, "pending": one.pending}
+                for name, one in self.layers.items()
+            },
+            "rows": dict(counts.rows),
+            "opinions": {word: count for word, count in counts.opinions.items() if count},
+            "entries": counts.entries,
+            "notes": self.notes,
+        }
+        draft = self.bank_dir / f"{_UNFINISHED}{POINTER}"
+        write_synced(draft, json.dumps(facts, indent=1).encode())
+        draft.replace(self.bank_dir / POINTER)
+        sync_folder(self.bank_dir)
+        sync_folder(self.bank_dir.parent)
+        return f"gen-{self.number:08d}"
+
+    def _unfinished(self, kind: str) -> Path:
+        return self.bank_dir / f"{_UNFINISHED}{kind}-{self.number:08d}"
+
+
+def own_radius(algorithm: str) -> int:
+    """How far look-ups of an algorithm's hashes are to be exact."""
     known = hash_algorithms()
-    for name, rows in shelves.items():
-        index = HammingIndex.build(rows.hashes, known[name].max_distance if name in known else 0)
-        arrays: dict[str, NDArray[Any]] = {**index.arrays(), **rows.entry_arrays()}
-        save_arrays(unfinished / name, arrays, index.facts())
-    unfinished.mkdir(exist_ok=True)
-    sync_folder(unfinished)
-    unfinished.rename(bank_dir / generation)
-    sync_folder(bank_dir)
-    draft = bank_dir / f"{_UNFINISHED}{POINTER}"
-    write_synced(draft, json.dumps(_facts(generation, shelves), indent=1).encode())
-    draft.replace(bank_dir / POINTER)
-    sync_folder(bank_dir)
-    sync_folder(bank_dir.parent)
-    return generation
+    return known[algorithm].max_distance if algorithm in known else 0
 
 
-def _facts(generation: str, shelves: Mapping[str, BankRows]) -> dict[str, Any]:
-    opinions: Counter[str] = Counter()
-    entries: set[str] = set()
-    for rows in shelves.values():
-        counts = np.bincount(rows.opinions, minlength=len(OPINION_CODES)).tolist()
-        opinions.update({opinion.value: count for opinion, count in zip(OPINION_CODES, counts, strict=True) if count})
-        entries.update(rows.names)
-    return {
-        "format": _FORMAT,
-        "generation": generation,
-        "rows": {name: len(rows.hashes) for name, rows in shelves.items()},
-        "opinions": dict(opinions),
-        "entries": len(entries),
-    }
-
-
-def _remove_stale(bank_dir: Path, pointer: Mapping[str, Any] | None) -> None:
-    # Called under the lock, so nothing unfinished is anyone's; the generation in force and the one before it stay.
-    for path in bank_dir.glob(f"{_UNFINISHED}*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    current = str(pointer["generation"]) if pointer else ""
-    finished = sorted((path for path in bank_dir.glob("gen-*") if _GENERATION.fullmatch(path.name)), key=_number_of)
-    for path in finished:
-        if _number_of(path) > (_number_of(bank_dir / current) if current else 0):
-            shutil.rmtree(path)  # finished, but its writer died before it came into force
-    older = [path for path in finished if current and _number_of(path) <= _number_of(bank_dir / current)]
-    # One of the kept ones is the generation about to be written.
-    for path in older[: -(_KEPT_GENERATIONS - 1)]:
-        shutil.rmtree(path)
-
-
-def _number_of(generation: Path) -> int:
-    return int(generation.name.removeprefix("gen-"))
+def _remove_stale(bank_dir: Path, pointer: Pointer | None) -> None:
+    # Called under the lock, so nothing unfinished is anyone's. What the pointer names stays; once it is replaced, that
+    # stays until the next change, for readers who have just read it. What nothing names had its writer die.
+    named = pointer.names() if pointer else set()
+    for path in bank_dir.iterdir():
+        is_ours = any(kind.fullmatch(path.name) for kind in (_GENERATION, _OVERLAY, _NOTES))
+        if path.name.startswith(_UNFINISHED) or (is_ours and path.name not in named):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -1,7 +1,7 @@
 """What a look-up of several queries at once found."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,3 +61,11 @@ class Hits:
             np.concatenate([part.distance for part in parts]),
             sum(part.cut for part in parts),
         )
+
+
+def is_among(numbers: _Numbers, ascending: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Tell which numbers are among some that ascend."""
+    if len(ascending) == 0:
+        return np.zeros(len(numbers), dtype=bool)
+    places = np.minimum(np.searchsorted(ascending, numbers), len(ascending) - 1)
+    return np.asarray(ascending[places] == numbers)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import ArrayFolder, IndexCorrupt, open_arrays, save_arrays
-from models.hits import Hits
+from models.hits import Hits, is_among
 from models.slot_tables import Rows, SlotTables, slots_for
 from models.soft_probes import DEFAULT_PATTERNS
 
@@ -157,6 +157,7 @@ class HammingIndex:
         *,
         exact: NDArray[np.bool_],
         patterns: int = DEFAULT_PATTERNS,
+        without: NDArray[np.int64] | None = None,
     ) -> Hits:
         """Look up all views of a sample at once, further than exact probes can: the likeliest keys of each slot.
 
@@ -164,7 +165,7 @@ class HammingIndex:
         in the order of `np.unpackbits(values, axis=1)`. Every hit lies within `radius`. Of the views flagged in `exact`
         all rows within the smaller of `radius` and `max_radius` are found, of the rest those that the probes meet
         (nearly all near ones; a list short enough to be scanned is searched exactly). `patterns` keys are probed per
-        slot. At most `hits.MOST_HITS` rows are given per view, the nearest.
+        slot. At most `hits.MOST_HITS` rows are given per view, the nearest. Rows `without`, ascending, do not count.
 
         Raises:
             ValueError: The arrays do not fit each other or the index.
@@ -175,7 +176,7 @@ class HammingIndex:
             raise ValueError(f"an index of {self.bits} bits was asked with arrays of the shapes {shapes}")
         words = np.ascontiguousarray(values).view("<u8")
         if self._tables is None:
-            return Hits.of(*self._scan_all(words, radius))
+            return Hits.of(*_without(self._scan_all(words, radius), without))
         found = self._tables.likely_candidates(words, deviations, patterns)
         hits = [self._compared(words, found.query, found.row, radius)]
         asked = np.flatnonzero(exact)
@@ -183,7 +184,15 @@ class HammingIndex:
             query, row, distance = self._exact(words[asked], min(radius, self.max_radius))
             hits.append((asked[query], row, distance))
         query, row, distance = (np.concatenate(parts) for parts in zip(*hits, strict=True))
-        return Hits.of(query, row, distance, found.cut)
+        return Hits.of(*_without((query, row, distance), without), found.cut)
+
+    def same(self, values: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Give the numbers of all rows that equal one of the (V, bits / 8) uint8 `values`, ascending."""
+        words = np.ascontiguousarray(values).view("<u8")
+        if self._tables is None:
+            return np.unique(self._scan_all(words, 0)[1])
+        found = self._tables.same_candidates(words)
+        return np.unique(self._compared(words, found.query, found.row, 0)[1])
 
     def _exact(self, words: NDArray[np.uint64], radius: int) -> _Met:
         """Every row within the radius of each query, with repeats."""
@@ -232,6 +241,13 @@ class HammingIndex:
             distances += np.bitwise_count(words[:, column : column + 1] ^ columns[column])
         query, row = np.nonzero(distances <= radius)
         return query, row + start, distances[query, row].astype(np.int64)
+
+
+def _without(met: _Met, rows: NDArray[np.int64] | None) -> _Met:
+    if rows is None or len(rows) == 0 or len(met[1]) == 0:
+        return met
+    kept = ~is_among(met[1], rows)
+    return met[0][kept], met[1][kept], met[2][kept]
 
 
 def _unique_rows(numbers: NDArray[np.int64], distances: NDArray[np.int64]) -> Found:

@@ -181,6 +181,16 @@ class SlotTables:
         counts[overfull] = 0
         return self._met(first, counts, probes.slot, overfull=overfull)
 
+    def same_candidates(self, words: NDArray[np.uint64]) -> Candidates:
+        """Give every row that equals a query, among others: by the slot in which fewest rows share its key."""
+        first, counts = self._runs(self.keys(words) + self._bases)
+        queries = np.arange(len(words))
+        slots = np.argmin(counts, axis=1)
+        fewest = counts[queries, slots]
+        shift = first[queries, slots] + slots * self.ids.shape[1] - (np.cumsum(fewest) - fewest)
+        rows = self._flat_ids.take(np.repeat(shift, fewest) + np.arange(int(fewest.sum())))
+        return Candidates(np.repeat(queries, fewest), rows, np.zeros(0, np.intp))
+
     def likely_candidates(
         self, words: NDArray[np.uint64], deviations: NDArray[np.float32], patterns: int
     ) -> Candidates:

@@ -1,0 +1,164 @@
+"""Changes of a bank's rows: what comes, what goes, and which layer takes it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bank_rows import OPINION_CODES, BankRows, EntryNames, merged, name_keys
+from models.generations import Counts, own_radius
+from models.hits import is_among
+from models.shelves import Base, EntryCounts, Numbers, Overlay, Shelf
+
+FOLDED_AT_ONCE: Final = 20_000
+"""A part of a bank with up to so many rows is written anew by each change: that takes some hundredths of a second."""
+
+_REBUILD_ROWS: Final = 4_096
+_REBUILD_SHARE: Final = 1 / 16
+"""An overlay with more rows than both of these is worth folding into its base."""
+
+_QUERIES: Final = 16_384
+_NOBODY: Final = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What one part of a bank becomes: `base` is new where it is not None, and then has nothing over it.
+
+    `came` and `went` are the rows by which the counts change; both are empty where nothing does.
+    """
+
+    base: Base | None
+    overlay: Overlay | None
+    came: BankRows
+    went: BankRows
+
+    @property
+    def is_nothing(self) -> bool:
+        """Tell whether all stays as it is."""
+        return len(self.came) == len(self.went) == 0
+
+
+def is_worth_rebuilding(pending: int, rows: int) -> bool:
+    """Tell whether so many rows of an overlay are worth folding into their base."""
+    return pending > max(_REBUILD_ROWS, rows * _REBUILD_SHARE)
+
+
+def with_rows(shelf: Shelf | None, added: BankRows, algorithm: str) -> Change:
+    """Add rows; a (hash, entry) pair that is there already takes the added opinion and second hash."""
+    radius = own_radius(algorithm)
+    if shelf is None:
+        return Change(Base.build(added, radius), None, added, added.taken(_NOBODY))
+    came, gone_old, gone_new = _news(shelf, added)
+    return _changed(shelf, came, gone_old, gone_new, radius)
+
+
+def without_entry(shelf: Shelf, entry: str, algorithm: str) -> Change:
+    """Remove an entry's rows."""
+    key = name_keys(EntryNames.of([entry]))
+    is_in_base = bool(shelf.base.counts.of_keys(key)[0])
+    gone_old = shelf.base.rows.names.find(entry) if is_in_base else _NOBODY
+    gone_new = _NOBODY
+    if shelf.overlay is not None:
+        gone_old = gone_old[~is_among(gone_old, shelf.overlay.gone)]
+        gone_new = shelf.overlay.rows.names.find(entry)
+    return _changed(shelf, shelf.base.rows.taken(_NOBODY), gone_old, gone_new, own_radius(algorithm))
+
+
+def _changed(shelf: Shelf, came: BankRows, gone_old: Numbers, gone_new: Numbers, radius: int) -> Change:
+    """Put the rows that came, and without those that went, into the layer that takes them."""
+    base, over = shelf.base, shelf.overlay
+    nothing = base.rows.taken(_NOBODY)
+    rows = over.rows if over is not None else nothing
+    went = base.rows.taken(gone_old).joined(rows.taken(gone_new))
+    kept = np.ones(len(rows), dtype=bool)
+    kept[gone_new] = False
+    gone = np.union1d(over.gone if over is not None else _NOBODY, gone_old)
+    rows = rows.taken(np.flatnonzero(kept)).joined(came)
+    if len(base) - len(gone) + len(rows) <= FOLDED_AT_ONCE or len(rows) > len(base):
+        live = base.rows.without(gone).joined(rows)
+        return Change(Base.build(live, radius), None, came, went)
+    if len(rows) == len(gone) == 0:
+        return Change(None, None, came, went)
+    first = over.next_serial if over is not None else 0
+    serials = np.concatenate([over.serials[kept] if over is not None else _NOBODY, np.arange(len(came)) + first])
+    return Change(None, Overlay.of(rows, serials, gone, first + len(came), radius), came, went)
+
+
+def counts_after(shelves: Mapping[str, Shelf], changes: Mapping[str, Change], before: Counts | None) -> Counts:
+    """Count what a bank comes to, from what it came to before and what changes."""
+    if before is None:
+        before = Counts({}, {}, 0)
+    rows = Counter(before.rows)
+    opinions = Counter(before.opinions)
+    for name, change in changes.items():
+        rows[name] += len(change.came) - len(change.went)
+        opinions.update(_by_opinion(change.came))
+        opinions.subtract(_by_opinion(change.went))
+    entries = before.entries + _new_entries(shelves, changes)
+    return Counts(rows, opinions, entries)
+
+
+def _new_entries(shelves: Mapping[str, Shelf], changes: Mapping[str, Change]) -> int:
+    touched = np.unique(
+        np.concatenate([name_keys(rows.names) for change in changes.values() for rows in (change.came, change.went)])
+    )
+    before = np.zeros(len(touched), dtype=np.int64)
+    for shelf in shelves.values():
+        before += shelf.rows_of_entries(touched)
+    after = before.copy()
+    for change in changes.values():
+        after += EntryCounts.of(name_keys(change.came.names)).of_keys(touched)
+        after -= EntryCounts.of(name_keys(change.went.names)).of_keys(touched)
+    return int(np.count_nonzero(after > 0)) - int(np.count_nonzero(before > 0))
+
+
+def _by_opinion(rows: BankRows) -> dict[str, int]:
+    counts = np.bincount(rows.opinions, minlength=len(OPINION_CODES)).tolist()
+    return {opinion.value: count for opinion, count in zip(OPINION_CODES, counts, strict=True)}
+
+
+def _news(shelf: Shelf, added: BankRows) -> tuple[BankRows, Numbers, Numbers]:
+    """Part added rows into what is new and what says nothing new.
+
+    Gives the rows to add, and the numbers of the rows of base and overlay that they stand in for.
+    """
+    gone = shelf.overlay.gone if shelf.overlay is not None else _NOBODY
+    came, replaced_old, is_new = _news_of_layer(shelf.base, added, gone)
+    replaced_new = _NOBODY
+    if shelf.overlay is not None:
+        changed, replaced_new, is_new_too = _news_of_layer(shelf.overlay, added, _NOBODY)
+        came, is_new = came.joined(changed), is_new & is_new_too
+    return added.taken(np.flatnonzero(is_new)).joined(came), replaced_old, replaced_new
+
+
+def _news_of_layer(
+    layer: Base | Overlay, added: BankRows, gone: Numbers
+) -> tuple[BankRows, Numbers, NDArray[np.bool_]]:
+    """The layer's rows that take something from an added one, as they become; their numbers; which added are new."""
+    places, numbers = _pairs(layer, added, gone)
+    is_new = np.ones(len(added), dtype=bool)
+    is_new[places] = False
+    gains_second = is_among(places, added.second_rows) & ~is_among(numbers, layer.rows.second_rows)
+    differ = (layer.rows.opinions[numbers] != added.opinions[places]) | gains_second
+    places, numbers = places[differ], numbers[differ]
+    return merged(layer.rows.taken(numbers), added.taken(places)), np.sort(numbers), is_new
+
+
+def _pairs(layer: Base | Overlay, added: BankRows, gone: Numbers) -> tuple[Numbers, Numbers]:
+    """Which added rows have the (hash, entry) of which rows of a layer, both (P,)."""
+    found: dict[tuple[bytes, str], int] = {}
+    hashes = np.unique(added.hashes, axis=0)
+    for start in range(0, len(hashes), _QUERIES):
+        same = layer.index.same(hashes[start : start + _QUERIES])
+        for number in same[~is_among(same, gone)].tolist():
+            found[layer.rows.hashes[number].tobytes(), layer.rows.names[number]] = number
+    if not found:
+        return _NOBODY, _NOBODY
+    numbers = [found.get((row.tobytes(), name), -1) for row, name in zip(added.hashes, added.names, strict=True)]
+    all_numbers = np.array(numbers, dtype=np.int64)
+    places = np.flatnonzero(all_numbers >= 0)
+    return places, all_numbers[places]

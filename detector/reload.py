@@ -95,6 +95,8 @@ LIVE: Final = frozenset(
         "banks.*.disable_until",
         "matching.false_matches_per_day",
         "matching.streams",
+        "matching.budget",
+        "matching.tiers",
         "votes.k",
         "votes.of",
         "enforcement.live",

@@ -1,10 +1,12 @@
 """What the analysis processes are told, from a config: models found and verified, banks, limits, the cage."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from detector.analysis.messages import ModelSetup, WorkerSetup
+from detector.analysis.messages import BankSetup, ModelSetup, ViewSetup, WorkerSetup
 from detector.analysis.pool import PoolSettings
+from detector.config.banks import BankKind
 from detector.config.config import Config
+from models.hashing.view_table import Tier
 from models.manifest import Manifest, load_manifest, read_model
 from models.manifest_yaml import ManifestError
 
@@ -41,16 +43,29 @@ def load_manifests(config: Config) -> tuple[Manifest, ...]:
     return tuple(found.values())
 
 
-def pool_settings(config: Config, manifests: Iterable[Manifest], *, workers: int | None = None) -> PoolSettings:
-    """Return what the pool and its processes go by; `workers` overrides the config's number."""
+def pool_settings(
+    config: Config, manifests: Iterable[Manifest], *, workers: int | None = None, held: Mapping[str, int] | None = None
+) -> PoolSettings:
+    """Return what the pool and its processes go by.
+
+    `workers` overrides the config's number; `held` are limits in bits for banks that have outgrown their budget.
+    """
     banks = config.state_dir / BANKS_FOLDER
+    limits = {name: one.max_distance for name, one in config.banks.items() if one.max_distance != "auto"}
+    for name, most_bits in (held or {}).items():
+        limits[name] = min(limits.get(name, most_bits), most_bits)
     setup = WorkerSetup(
         banks_folder=str(banks),
-        bank_limits={name: one.max_distance for name, one in config.banks.items() if one.max_distance != "auto"},
+        bank_limits=limits,
         models=tuple(ModelSetup(manifest.name, str(manifest.path)) for manifest in manifests),
         readable_paths=(str(banks),),
         sandbox=config.sandbox.value,
         memory_limit_bytes=_MEMORY_LIMIT_BYTES,
+        views=_views(config),
+        banks={
+            name: BankSetup(one.min_quality, one.kind is BankKind.NEGATIVE, one.disabled_until_seconds)
+            for name, one in config.banks.items()
+        },
     )
     return PoolSettings(
         workers=workers or config.analysis.worker_count,
@@ -58,6 +73,12 @@ def pool_settings(config: Config, manifests: Iterable[Manifest], *, workers: int
         model_timeout_seconds=config.analysis.model_timeout.seconds,
         setup=setup,
     )
+
+
+def _views(config: Config) -> ViewSetup:
+    chosen = {tier.value.upper() for tier in config.matching.tiers}
+    tiers = tuple(int(tier) for tier in Tier if tier is Tier.EVERY_SAMPLE or tier.name in chosen)
+    return ViewSetup(config.matching.budget.seconds, tiers)
 
 
 def refuse_unknown_classes(config: Config, manifests: Iterable[Manifest]) -> None:

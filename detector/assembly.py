@@ -117,6 +117,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
         )
     )
     ear.responder = service.responder
+            cut_made=service.cut_made,
     hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
     http = await stack.enter_async_context(
         HttpServer(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from detector.events import Decision, Signal, Step
+from models.bank_store import INCIDENT_BANK
 
 REFUSALS_KEPT = 1000
 """Refusals listed per source; beyond that the oldest are only counted."""
@@ -15,13 +16,15 @@ class BreakerSettings:
     """How much one source may cut.
 
     A source may cut as many streams in `window_seconds` as the larger of `cuts` and `share` (0-1) of the live streams.
-    Generations of a list younger than `young_seconds` are sources of their own, beside their entries.
+    Generations of a list younger than `young_seconds` are sources of their own, beside their entries. What was just cut
+    is streamed again by many: an entry of the incident bank may cut `incident_cuts` streams in all, and no more.
     """
 
     cuts: int = 5
     share: float = 0.02
     window_seconds: float = 60.0
     young_seconds: float = 24 * 3600.0
+    incident_cuts: int = 50
 
     def limit(self, live_streams: int) -> float:
         """How many streams one source may cut within the window."""
@@ -87,13 +90,12 @@ class Breaker:
         if decision.action is not Step.CUT or not decision.is_live:
             return decision
         self._forget_before(now - self._settings.window_seconds)
-        limit = self._settings.limit(live_streams)
         refusers: list[str] = []
         for signal in decision.signals:
             if signal.step is not Step.CUT:
                 continue
             sources = self._sources_of(signal, generation_age_seconds)
-            full = next((name for name in sources if not self._has_room(name, decision.stream_id, limit)), None)
+            full = next((name for name in sources if not self._has_room(name, decision.stream_id, live_streams)), None)
             if full is None:
                 for name in sources:
                     self._count(name, decision.stream_id, now)
@@ -117,6 +119,10 @@ class Breaker:
         self._sources[source] = _Source(approved=set(state.refused))
         return refusals
 
+    def forget(self, source: str) -> None:
+        """An entry is gone for good, and what it did with it."""
+        self._sources.pop(source, None)
+
     def tripped(self) -> tuple[Tripped, ...]:
         """Every source that is stopped now, the longest first, with what it was refused."""
         stopped = [
@@ -136,7 +142,8 @@ class Breaker:
             return (signal.source,)
         return signal.source, f"{signal.bank}@{signal.generation}"
 
-    def _has_room(self, name: str, stream_id: str, limit: float) -> bool:
+    def _has_room(self, name: str, stream_id: str, live_streams: int) -> bool:
+        limit = self._settings.incident_cuts if _is_incident(name) else self._settings.limit(live_streams)
         state = self._sources.get(name)
         if state is None:
             return limit >= 1
@@ -162,6 +169,8 @@ class Breaker:
 
     def _forget_before(self, earliest: float) -> None:
         for name, state in list(self._sources.items()):
+            if _is_incident(name):
+                continue
             old = deque[str]()
             for stream_id, cut_at in state.cut_at.items():
                 if cut_at > earliest:
@@ -171,3 +180,7 @@ class Breaker:
                 del state.cut_at[stream_id]
             if not state.cut_at and not state.approved and state.tripped_at is None:
                 del self._sources[name]
+
+
+def _is_incident(source: str) -> bool:
+    return source.startswith(f"{INCIDENT_BANK}/")

@@ -16,6 +16,7 @@ from detector.metric_words import DropCause
 from detector.metrics import Metrics
 from detector.policy import History, PolicySettings, decide
 from detector.sight import Sight
+from detector.trail import Trail
 from streams.frame import MAX_BURST_FRAMES, Frame, SampleReason
 
 log = structlog.get_logger()
@@ -47,6 +48,8 @@ class JudgeParts:
     """How much more than others the stream is worth looking at now, when there are too many frames for all."""
     analysed: Callable[[SampleReason, float], None] = lambda _reason, _cpu_seconds: None
     """Hears what the analysis of each frame cost."""
+    trail: Trail | None = None
+    """Remembers what the stream shows, and knows what the incident bank may do to it."""
 
 
 class Judge:
@@ -143,6 +146,8 @@ class Judge:
         metrics.inspection(inspection)
         self.cpu_seconds += inspection.cpu_seconds
         self._parts.analysed(frame.reason, inspection.cpu_seconds)
+        if self._parts.trail is not None:
+            inspection = self._parts.trail.bounded(inspection)
         return Observation(
             stream_id=self._stream_id,
             session=self._session,
@@ -164,6 +169,10 @@ class Judge:
         self.judged += 1
         self.decision_seconds = now - observation.arrived_at
         self._parts.metrics.frame_to_decision(self.decision_seconds)
+        if self._parts.trail is not None:
+            self._parts.trail.saw(observation.arrived_at, observation.inspection)
+            if verdict.is_at_cut:
+                self._parts.trail.hit(observation.arrived_at, frame, observation.inspection.fingerprint)
         if verdict.weak_hit:
             await self._parts.weak_hit()
         if not verdict.signals:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detector.events import CutState, Step
-from detector.metric_words import AlertState, CrashKind, DropCause, Refusal, RowsLost
+from detector.metric_words import AlertState, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
 from detector.publisher_times import TimeFault
 from streams.frame import SampleReason
 from streams.wire import EndCode
@@ -91,6 +91,12 @@ class MetricSeries:
             "rows_lost", "What the disk never took: accounts of sessions, incidents and ends of cuts.", "kind", RowsLost
         )
         self.breaker_refusals = self._counter("breaker_refusals", "Cuts that the breaker made reviews of.")
+        self.incident_frames = self._counter(
+            "incident_frames",
+            "Frames that hit in streams that were cut, by whether the incident bank took them.",
+            "state",
+            KeptFrame,
+        )
         self.alerts = self._counter("alerts", "Alerts by state reached.", "state", AlertState)
         self.cuts = self._counter("cuts", "Cuts by state reached.", "state", CutState)
         self.http_refusals = self._counter(
@@ -125,6 +131,9 @@ class MetricSeries:
             "config_last_reload_successful", "1 while the config file as it is on disk could be taken up, else 0."
         )
         self.health_problems = self._gauge("health_problems", "Problems that health names now; 0 is healthy.")
+        self.incidents_known = self._gauge(
+            "incidents_known", "Incidents whose re-streams are known by their frames now."
+        )
         self.outbox_pending = self._gauge("outbox_pending", "Alerts on disk and not delivered now.")
 
         self.selftest_success = self._gauge(

@@ -54,4 +54,15 @@ class RowsLost(StrEnum):
     INCIDENTS = "incidents"
 
 
+@unique
+class KeptFrame(StrEnum):
+    """What became of a frame that hit in a stream that was cut: whether the incident bank took it."""
+
+    STORED = "stored"
+    ANOTHERS = "anothers"
+    DULL = "dull"
+    NO_ROOM = "no_room"
+    FAILED = "failed"
+
+
 CoverageKind = Literal["seen", "skipped", "blind"]

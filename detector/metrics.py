@@ -16,7 +16,7 @@ from detector.events import CutState, Step
 from detector.ingest.hooks import HookOutcome
 from detector.log_output import LogOutput
 from detector.metric_series import MetricSeries
-from detector.metric_words import AlertState, CoverageKind, CrashKind, DropCause, Refusal, RowsLost
+from detector.metric_words import AlertState, CoverageKind, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
 from detector.publisher_times import TimeFault
 from models.evidence import Inspection
 from streams.frame import SampleReason
@@ -214,6 +214,14 @@ class Metrics:
     def breaker_refused(self) -> None:
         """The breaker made a review out of a cut."""
         self._series.breaker_refusals.inc()
+
+    def incident_frames(self, state: KeptFrame, count: int) -> None:
+        """`count` frames of a stream that was cut met that fate."""
+        self._series.incident_frames.labels(state.value).inc(count)
+
+    def set_incidents_known(self, count: int) -> None:
+        """Frames of so many incidents are in the incident bank."""
+        self._series.incidents_known.set(count)
 
     def alert(self, state: AlertState) -> None:
         """One alert reached `state`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from detector.events import Observation, Signal, Step
 from detector.rollout import place_of
+from models.bank_store import INCIDENT_BANK
 from models.evidence import ClassScore, HashMatch, Opinion
 from models.sequence import SequenceHistory, SequenceMatch, SequenceRules, observe
 
@@ -94,7 +95,8 @@ class Verdict:
     `signals` are strongest first; `action` is the strongest one's step, OFF without any. `votes` are (votes, of) of
     that signal: (1, 1) for a hash match, the distinct frames of a sequence. `is_live` is False where enforcement is
     off: then nothing is cut, whatever `action` says. `weak_hit`: something hit, but too weakly for what its rule would
-    do: look closer.
+    do: look closer. `is_at_cut`: the frame itself reached the threshold of a cut, quorum or not, and not by the
+    incident bank: what is only like something that was cut must not stand for it.
     """
 
     action: Step
@@ -103,6 +105,7 @@ class Verdict:
     votes: tuple[int, int]
     weak_hit: bool
     is_low_information: bool
+    is_at_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,8 @@ def decide(settings: PolicySettings, history: History, observation: Observation)
         # A weak hit beside a cut needs no closer look: the stream is about to be gone.
         weak_hit=action is not Step.CUT and any(one.is_weak for one in reached),
         is_low_information=inspection.is_low_information,
+        is_at_cut=any(one.step is Step.CUT and one.kind != "class" and one.bank != INCIDENT_BANK for one in signals)
+        or any(_votes_for_cut(settings, after, score) for score in _valid_scores(settings, observation)),
     )
     return after, verdict
 
@@ -242,6 +247,11 @@ def _judge_class(settings: PolicySettings, history: History, score: ClassScore) 
         model_sha256=score.model_sha256,
     )
     return _Reached(signal, is_weak, (counts[deciding], settings.votes_of))
+
+
+def _votes_for_cut(settings: PolicySettings, history: History, score: ClassScore) -> bool:
+    source = _class_name(score)
+    return settings.classes[source].step is Step.CUT and history.votes[source][-1] is Step.CUT
 
 
 def _valid_scores(settings: PolicySettings, observation: Observation) -> Iterator[ClassScore]:

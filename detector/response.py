@@ -107,6 +107,7 @@ class Responder:
         metrics: Metrics,
         settings: ResponseSettings,
         live_streams: Callable[[], int],
+        cut_made: Callable[[str, str], None] = lambda _incident_id, _session: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._delivery = delivery
@@ -116,6 +117,7 @@ class Responder:
         self._metrics = metrics
         self._settings = settings
         self._live_streams = live_streams
+        self._cut_made = cut_made
         self._clock = clock
         self._ids = RisingIds(_wall_ms)
         self._resumption = Resumption(incidents, self._resume, first_id=self._ids.next())
@@ -170,6 +172,8 @@ class Responder:
             self._metrics.signal(signal.kind, signal.step)
         known = self._known(decision)
         if known is not None and not known.is_news(decision):
+            if known.is_cutting and _must_cut(decision) and not _is_blind(decision):
+                self._cut_made(known.incident_id, decision.session)
             return
         judged = self._breaker.judge(
             decision,
@@ -219,6 +223,10 @@ class Responder:
             known.action = Step.CUT
             self._enforce(known, stream)
         return bool(refusals)
+
+    def forget(self, source: str) -> None:
+        """An entry of a list is gone for good: the breaker need not count it any more."""
+        self._breaker.forget(source)
 
     def attempted(self, notice: Notice, receipt: Receipt | None) -> None:
         """Count one attempt to deliver an alert, and the time from its frame to the first acceptance."""
@@ -317,6 +325,8 @@ class Responder:
     def _enforce(self, opened: _Open, stream: StreamFacts) -> None:
         if not opened.is_cutting:
             opened.is_cutting = True
+            if not all(source.startswith(_BLIND) for source in opened.sources):
+                self._cut_made(opened.incident_id, stream.session)
             target = _target(stream, opened.incident_id, opened.first_arrived_at)
             self._begin_cut(target, stream.last_packet_at, opened)
 

@@ -37,6 +37,7 @@ from detector.config_file import ConfigFile
 from detector.cpu_control import CpuControl
 from detector.credentials import stream_id
 from detector.hints import TooManyHints
+from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
 from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
@@ -53,6 +54,7 @@ from detector.settings import (
     cpu_limits,
     enforcer_settings,
     response_settings,
+    incident_bank_settings,
     session_settings,
     watched_sources,
 )
@@ -88,6 +90,14 @@ class Service:
         self.incident_store = Incidents(parts.database)
         self.bank_watch = BankWatch(config.state_dir / BANKS_FOLDER)
         self._moderation = describe_moderation(parts.manifests)
+        self._budget = BudgetWatch()
+        self.incident_bank = IncidentBank(
+            config.state_dir / BANKS_FOLDER,
+            reload=parts.pool.reload_banks,
+            metrics=parts.metrics,
+            settings=lambda: incident_bank_settings(self.config),
+            forget=self._forget_source,
+        )
         self._secret = parts.credentials.deployment
         self._sink = parts.sink
         self._enforcer = parts.enforcer
@@ -142,6 +152,7 @@ class Service:
             Work("supervisor", self.supervisor.run),
             Work("banks", self._watch_banks),
             Work("health", self._keep_health),
+            Work("incident_bank", self.incident_bank.run),
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
             Work("readers", self._renewal.run),
@@ -170,7 +181,7 @@ class Service:
     def health(self) -> Health:
         """As `ServiceView.health`."""
         problems = [*self.pool.problems(), *self.delivery.problems(), *self.responder.refused()]
-        problems += [*self._database.problems(), *self._accounts.problems()]
+        problems += [*self._database.problems(), *self._accounts.problems(), *self.incident_bank.problems()]
         problems += self.bank_watch.problems(self.config.banks)
         problems += self._works.problems()
         problems += self.selftest.problems()
@@ -228,6 +239,8 @@ class Service:
         found = pick(stream, self.supervisor.sessions, NoSuchStream)
         session = self.supervisor.sessions[found]
         incident_id, outcome = await self.responder.cut_by_hand(self._facts(session))
+        if session.trail is not None:
+            session.trail.is_cut = True  # nobody needs protection from looking like it
         time_to_cut = None
         with contextlib.suppress(IncidentNotFound, StoreUnavailable):
             time_to_cut = (await self.incident_store.get(incident_id)).time_to_cut_ms
@@ -255,6 +268,7 @@ class Service:
         except IngestUnavailable as error:
             raise ViewError(str(error)) from error
         is_first = await self._read(self.incident_store.mark_undone(record.incident_id, time.time_ns() // 1_000_000))
+        await self.incident_bank.withdraw(record.incident_id, record.stream_id)
         detail = "the key may publish again" if is_first else "it was taken back before; the key may publish"
         return UndoReport(record.incident_id, record.stream_id, is_restored=True, detail=detail)
 
@@ -308,7 +322,14 @@ class Service:
 
     def _open_session(self, watched: Watched) -> StreamSession:
         settings = session_settings(self.config, watched.key.path, watched.kind, watched.url)
-        parts = SessionParts(self.nursery, self.pool, self.metrics, self._respond, gate=self._cpu.admission)
+        parts = SessionParts(
+            self.nursery,
+            self.pool,
+            self.metrics,
+            self._respond,
+            gate=self._cpu.admission,
+            incidents=self.incident_bank,
+        )
         name = stream_id(self._secret, watched.key)
         record = self._blind_records.of(name)
         return StreamSession(name, watched.key, settings, parts, connection=watched.connection, record=record)
@@ -326,6 +347,15 @@ class Service:
         return replace(wanted, job=replace(session.settings.job, sampling=wanted.job.sampling))
 
     async def _respond(self, session: StreamSession, decision: Any) -> None:
+    def _forget_source(self, source: str) -> None:
+        self.responder.forget(source)
+
+    def cut_made(self, incident_id: str, session: str) -> None:
+        """A session is cut because of what it showed: remember that."""
+        found = next((one for one in self._all_sessions() if one.session == session), None)
+        if found is not None and found.trail is not None:
+            self.incident_bank.cut_made(incident_id, found.trail)
+
         await self.responder.respond(decision, self._facts(session))
 
     def _facts_of(self, stream: str) -> StreamFacts | None:
@@ -345,6 +375,8 @@ class Service:
     async def _session_ended(self, session: StreamSession) -> None:
         self.responder.session_ended(session.session)
         is_back = session.stream_id in self.supervisor.sessions
+        if session.trail is not None:
+            self.incident_bank.left(session.trail, session.session)
         self._accounts.close(session, is_back=is_back)  # waits for nothing: the next stream waits for this one's end
 
     def _sessions_in_use(self) -> list[str]:

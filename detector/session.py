@@ -21,6 +21,7 @@ from detector.blindness_telling import BlindnessTelling
 from detector.coverage import Cause, Coverage
 from detector.end_telling import EndTelling
 from detector.events import Decision, Step, StreamKey
+from detector.incident_bank import IncidentBank
 from detector.judging import Judge, JudgeParts
 from detector.metering import StreamMeter
 from detector.metrics import Metrics
@@ -65,6 +66,7 @@ class SessionParts:
     respond: Callable[["StreamSession", Decision], Awaitable[None]]
     clock: Callable[[], float] = time.monotonic
     gate: Gate = field(default_factory=OpenGate)
+    incidents: IncidentBank | None = None
 
 
 class StreamSession:
@@ -99,6 +101,7 @@ class StreamSession:
         self.orders = ReaderOrders(settings.job.sampling, parts.clock)
         self.risk = settings.rank.risk.tier
         """What frames are weighed by when there are too many for all, hints included."""
+        self.trail = parts.incidents.follow(stream_id, self.session) if parts.incidents else None
         self.judge = Judge(
             stream_id,
             self.session,
@@ -112,6 +115,7 @@ class StreamSession:
                 parts.clock,
                 lambda: self.risk,
                 self.meter.analysed,
+                self.trail,
             ),
         )
         self.readers = 0

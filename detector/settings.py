@@ -8,11 +8,13 @@ from detector.config.config import Config
 from detector.config.loading import config_digest
 from detector.cpu_control import CpuLimits
 from detector.enforcement import EnforcerSettings
-from detector.events import StreamKey
+from detector.events import Step, StreamKey
+from detector.incident_bank import IncidentBankSettings
 from detector.policy import BankRule, ClassRule, PolicySettings
 from detector.response import ResponseSettings
 from detector.session_settings import SessionSettings
 from detector.supervisor import Watched
+from models.bank_store import INCIDENT_BANK
 from streams.job import Job, SourceKind
 
 
@@ -27,7 +29,8 @@ def policy_settings(config: Config) -> PolicySettings:
                 ratio=bank.ratio.ratio,
             )
             for name, bank in config.banks.items()
-        },
+        }
+        | {INCIDENT_BANK: BankRule(step=config.enforcement.incident_bank.step)},
         classes={
             name: ClassRule(step=rule.step, review=rule.review, cut=rule.cut) for name, rule in config.classes.items()
         },
@@ -35,6 +38,12 @@ def policy_settings(config: Config) -> PolicySettings:
         votes_of=config.votes.of,
         live=config.enforcement.live,
     )
+
+
+def incident_bank_settings(config: Config) -> IncidentBankSettings:
+    """Whether what was cut is kept in mind, and how long."""
+    bank = config.enforcement.incident_bank
+    return IncidentBankSettings(is_on=bank.step is not Step.OFF, keep_seconds=bank.keep.seconds)
 
 
 def reader_job(config: Config, path: str, kind: SourceKind, url: str, *, live: bool = True) -> Job:
@@ -92,7 +101,9 @@ def response_settings(config: Config) -> ResponseSettings:
 def breaker_settings(config: Config) -> BreakerSettings:
     """How much one source may cut."""
     breaker = config.enforcement.breaker
-    return BreakerSettings(breaker.cuts, breaker.share.ratio, breaker.window.seconds)
+    return BreakerSettings(
+        breaker.cuts, breaker.share.ratio, breaker.window.seconds, incident_cuts=breaker.incident_cuts
+    )
 
 
 def enforcer_settings(config: Config) -> EnforcerSettings:

@@ -230,6 +230,17 @@ class BreakerSection(Section):
     """Share of the live streams that may be cut in `window`; the larger of the two counts."""
     window: Annotated[Duration, Between("1s", "24h")] = Duration.parse("60s")
     """The time over which cuts are counted."""
+    incident_cuts: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 50
+    """Cuts of re-streams that one incident may cause in all; `cuts`, `share` and `window` do not hold for them."""
+
+
+class IncidentBankSection(Section):
+    """What was just cut is known for a while, so that who streams it again is cut, too."""
+
+    step: LadderStep = Step.CUT
+    """The strongest step of its matches, on streams that began after the incident; `off`: no frame is kept."""
+    keep: Annotated[Duration, Between("1m", "30d")] = Duration.parse("24h")
+    """How long the frames of an incident are known."""
 
 
 class EnforcementSection(Section):
@@ -241,6 +252,8 @@ class EnforcementSection(Section):
     """How long a cut may take until its failure is an alert."""
     breaker: Annotated[BreakerSection, EmptyMeansDefault()] = BreakerSection()
     """The breaker."""
+    incident_bank: Annotated[IncidentBankSection, EmptyMeansDefault()] = IncidentBankSection()
+    """What was just cut."""
 
 
 class MqttSection(Section):

@@ -24,6 +24,7 @@ from detector.ingest.embedded import EmbeddedIngest
 from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
+from detector.match_budget import BudgetExceeded, refuse_excess
 from detector.metrics import Metrics
 from detector.parts import Addresses, Parts
 from detector.response import Responder
@@ -60,6 +61,7 @@ async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncI
             service = await _start(config, file, stack)
         except (
             BrokerUnavailable,
+            BudgetExceeded,
             CredentialsError,
             IngestUnavailable,
             ListenFailed,
@@ -68,7 +70,7 @@ async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncI
             RevocationStoreError,
             StoreUnavailable,
         ) as error:
-            raise ServiceRefused(str(error), may_pass=not isinstance(error, ModelRefused)) from error
+            raise ServiceRefused(str(error), may_pass=not isinstance(error, ModelRefused | BudgetExceeded)) from error
         yield service
         await service.drain()
 
@@ -76,6 +78,7 @@ async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncI
 async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack) -> Service:
     manifests = load_manifests(config)
     _make_state_dir(config.state_dir)
+    refuse_excess(config)
     stack.enter_context(exclusive(config.state_dir / "service.lock"))  # before anything in it is opened
     metrics = Metrics()
     # The two forkservers start before any secret is read: what they hold, every child holds.

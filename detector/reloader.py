@@ -20,6 +20,7 @@ from detector.config.faults import Fault, key_text
 from detector.config.loading import Reading
 from detector.config_file import ConfigFile
 from detector.logs import configure_logs
+from detector.match_budget import bank_sizes, excesses
 from detector.metrics import Metrics
 from detector.reload import Changes, difference
 from models.manifest import Manifest
@@ -128,16 +129,21 @@ class Reloader:
         if not reading.document.values:
             what = "holds no value: a reload takes no empty file, since one that is being written looks the same"
             return (self._fault(reading, (), f"{what}; write at least one key"),)
+        sizes = bank_sizes(self._in_force().state_dir)
+        over = tuple(
+            self._fault(reading, ("banks", name, "max_distance"), sentence)
+            for name, sentence in excesses(reading.config, sizes)
+        )
         if reading.config.models == self._in_force().models:
-            return tuple(
+            return over + tuple(
                 self._fault(reading, ("classes", name), sentence)
                 for name, sentence in unknown_classes(reading.config, self._manifests)
             )
         try:
             load_manifests(reading.config)
         except ModelRefused as error:
-            return (self._fault(reading, ("models",), str(error)),)
-        return ()
+            return (*over, self._fault(reading, ("models",), str(error)))
+        return over
 
     def _fault(self, reading: Reading, location: tuple[str, ...], sentence: str) -> Fault:
         return Fault(str(self.path), reading.line_of(location), key_text(location) or "(file)", sentence)

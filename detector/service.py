@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from detector.accounts import Accounts, coverage_words
-from detector.analysis.setup import BANKS_FOLDER, pool_settings
+from detector.analysis.setup import BANKS_FOLDER
 from detector.api.view import (
     PREFIX_LENGTH,
     CutReport,
@@ -39,6 +39,7 @@ from detector.credentials import stream_id
 from detector.hints import TooManyHints
 from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
+from detector.match_budget import BudgetWatch
 from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
 from detector.overview import incident_row, load_state, sandbox_state, stream_row, unseen_streams, versions
@@ -89,6 +90,7 @@ class Service:
         self.nursery = parts.nursery
         self.incident_store = Incidents(parts.database)
         self.bank_watch = BankWatch(config.state_dir / BANKS_FOLDER)
+        self._budget = BudgetWatch()
         self._moderation = describe_moderation(parts.manifests)
         self._budget = BudgetWatch()
         self.incident_bank = IncidentBank(
@@ -188,7 +190,7 @@ class Service:
         problems += self.ingest.problems()
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
-        notes = [*self.delivery.notes(), *exposure_notes(self.config)]
+        notes = [*self.delivery.notes(), *exposure_notes(self.config), *self._budget.notes()]
         unseen = unseen_streams(self.supervisor.sessions.values(), time.monotonic())
         for count, sentence in (*unseen, *self._cpu.shortages()):
             # One hostile publisher must not be able to turn the whole node red: it takes more than half of them.
@@ -308,7 +310,7 @@ class Service:
         now, are replaced in turn afterwards.
         """
         response, breaker, sources = response_settings(config), breaker_settings(config), list(watched_sources(config))
-        self.pool.reconfigure(pool_settings(config, self._manifests))  # the one that may refuse
+        self.pool.reconfigure(await self._budget.pool_settings(config, self._manifests))  # the one that may refuse
         self.config = config
         self._enforcer.reconfigure(enforcer_settings(config))
         self._sink.retain_ended(config.alerts.retain_ended.seconds)
@@ -387,6 +389,7 @@ class Service:
 
     async def _watch_banks(self) -> None:
         async for _ in self.bank_watch.changes():
+            self.pool.reconfigure(await self._budget.pool_settings(self.config, self._manifests))
             self.pool.reload_banks()
             log.info("banks.changed", banks=sorted(self.bank_watch.names()))
 

@@ -117,10 +117,10 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
             metrics=metrics,
             settings=response_settings(config),
             live_streams=lambda: len(service.supervisor.sessions),
+            cut_made=service.cut_made,
         )
     )
     ear.responder = service.responder
-            cut_made=service.cut_made,
     hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
     http = await stack.enter_async_context(
         HttpServer(

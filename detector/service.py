@@ -54,8 +54,8 @@ from detector.settings import (
     breaker_settings,
     cpu_limits,
     enforcer_settings,
-    response_settings,
     incident_bank_settings,
+    response_settings,
     session_settings,
     watched_sources,
 )
@@ -91,8 +91,6 @@ class Service:
         self.incident_store = Incidents(parts.database)
         self.bank_watch = BankWatch(config.state_dir / BANKS_FOLDER)
         self._budget = BudgetWatch()
-        self._moderation = describe_moderation(parts.manifests)
-        self._budget = BudgetWatch()
         self.incident_bank = IncidentBank(
             config.state_dir / BANKS_FOLDER,
             reload=parts.pool.reload_banks,
@@ -100,6 +98,7 @@ class Service:
             settings=lambda: incident_bank_settings(self.config),
             forget=self._forget_source,
         )
+        self._moderation = describe_moderation(parts.manifests)
         self._secret = parts.credentials.deployment
         self._sink = parts.sink
         self._enforcer = parts.enforcer
@@ -153,8 +152,8 @@ class Service:
         return (
             Work("supervisor", self.supervisor.run),
             Work("banks", self._watch_banks),
-            Work("health", self._keep_health),
             Work("incident_bank", self.incident_bank.run),
+            Work("health", self._keep_health),
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
             Work("readers", self._renewal.run),
@@ -240,9 +239,9 @@ class Service:
         """As `ServiceView.cut`."""
         found = pick(stream, self.supervisor.sessions, NoSuchStream)
         session = self.supervisor.sessions[found]
-        incident_id, outcome = await self.responder.cut_by_hand(self._facts(session))
         if session.trail is not None:
             session.trail.is_cut = True  # nobody needs protection from looking like it
+        incident_id, outcome = await self.responder.cut_by_hand(self._facts(session))
         time_to_cut = None
         with contextlib.suppress(IncidentNotFound, StoreUnavailable):
             time_to_cut = (await self.incident_store.get(incident_id)).time_to_cut_ms
@@ -269,8 +268,8 @@ class Service:
             await self._enforcer.undo(record.key, stream_id=record.stream_id, incident_id=record.incident_id)
         except IngestUnavailable as error:
             raise ViewError(str(error)) from error
-        is_first = await self._read(self.incident_store.mark_undone(record.incident_id, time.time_ns() // 1_000_000))
         await self.incident_bank.withdraw(record.incident_id, record.stream_id)
+        is_first = await self._read(self.incident_store.mark_undone(record.incident_id, time.time_ns() // 1_000_000))
         detail = "the key may publish again" if is_first else "it was taken back before; the key may publish"
         return UndoReport(record.incident_id, record.stream_id, is_restored=True, detail=detail)
 
@@ -348,7 +347,6 @@ class Service:
         wanted = self._wanted_settings(session)
         return replace(wanted, job=replace(session.settings.job, sampling=wanted.job.sampling))
 
-    async def _respond(self, session: StreamSession, decision: Any) -> None:
     def _forget_source(self, source: str) -> None:
         self.responder.forget(source)
 
@@ -358,6 +356,7 @@ class Service:
         if found is not None and found.trail is not None:
             self.incident_bank.cut_made(incident_id, found.trail)
 
+    async def _respond(self, session: StreamSession, decision: Any) -> None:
         await self.responder.respond(decision, self._facts(session))
 
     def _facts_of(self, stream: str) -> StreamFacts | None:
@@ -376,9 +375,9 @@ class Service:
 
     async def _session_ended(self, session: StreamSession) -> None:
         self.responder.session_ended(session.session)
-        is_back = session.stream_id in self.supervisor.sessions
         if session.trail is not None:
             self.incident_bank.left(session.trail, session.session)
+        is_back = session.stream_id in self.supervisor.sessions
         self._accounts.close(session, is_back=is_back)  # waits for nothing: the next stream waits for this one's end
 
     def _sessions_in_use(self) -> list[str]:

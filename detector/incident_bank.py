@@ -216,7 +216,7 @@ class IncidentBank:
         now = self._clock()
         others = _together([other.shown(now) for other in self._trails.values() if _is_another(other, trail, now)])
         async with self._writing:
-            counts = await self._on_disk(lambda: self._put(incident_id, hits, others))
+            counts = await self._on_disk(lambda: self._put(incident_id, known.first_frame_at, hits, others))
         if counts is None:
             self._metrics.incident_frames(KeptFrame.FAILED, len(hits))
             return
@@ -233,7 +233,9 @@ class IncidentBank:
             self._reload()
         self._tell()
 
-    def _put(self, incident_id: str, hits: Sequence[HitFrame], others: ShownRows) -> tuple[int, int, int]:
+    def _put(
+        self, incident_id: str, first_frame_at: float, hits: Sequence[HitFrame], others: ShownRows
+    ) -> tuple[int, int, int]:
         """Write what may be written; how many rows, frames that look like another's, frames too dull."""
         rows = alike = dull = 0
         for hit in hits:
@@ -246,7 +248,16 @@ class IncidentBank:
             if _resembles(found, others) or _resembles(turned, others):
                 alike += 1
                 continue
-            add_entries(self._bank_dir, found.hashes, [incident_id] * len(found))
+            place = max(0, round(1000 * (hit.at_seconds - first_frame_at)))
+            add_entries(
+                self._bank_dir,
+                found.hashes,
+                [incident_id] * len(found),
+                seconds=found.seconds,
+                has_second=np.ones(len(found), np.bool_),
+                positions_ms=np.full(len(found), place, np.int32),
+                is_window=found.is_window,
+            )
             rows += len(found)
         return rows, alike, dull
 

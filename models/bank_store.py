@@ -176,7 +176,7 @@ def add_entries(  # noqa: PLR0913 - one array per column, by name
             name is empty, too long or unprintable.
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    check_bank_name(bank_dir.name)
+    _check_writable(bank_dir.name)
     known = hash_algorithms()
     if algorithm not in known:
         raise ValueError(f"there is no hash algorithm {algorithm!r}; known are {', '.join(known)}")
@@ -287,7 +287,7 @@ def notes(bank_dir: Path) -> Mapping[str, EntryNote]:
         BankMissing: There is no such bank.
         IndexCorrupt: Its files are not what was written.
     """
-    check_bank_name(bank_dir.name)
+    _check_writable(bank_dir.name)
     pointer = read_pointer(bank_dir)
     if pointer is None:
         raise BankMissing(bank_dir)

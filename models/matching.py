@@ -1,0 +1,119 @@
+"""From rows that were met to what they may ask for: gates, limits by length of list, and second tests. Pure arithmetic.
+
+A row near a view is a copy or a coincidence. How likely each is depends on how far apart they are, how long the list
+is, whether the view has structure enough to be told from others, and on a second test of the pair. All hits of a frame
+are judged at once, as arrays.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.evidence import SecondTest
+from models.false_matches import SECOND_HASH_RATE, SECOND_TEST_RATE, pair_rate
+from models.hashing.second_tests import difference_hashes_of_views, second_distances, weighted_shares
+from models.hashing.view_batch import ViewBatch
+from models.hits import Hits
+from models.radii import EXACT, SECOND_LIMIT, SHARE_LIMIT, UNGATED, VOTE_SHARE_LIMIT, Radii
+
+TRUSTED_QUALITY: Final = 50
+"""PDQ quality (0-100) below which facebook/ThreatExchange advises not to trust a hash (pdq/README.md)."""
+
+PDQ: Final = "pdq"
+"""The one algorithm whose views come as a batch, and whose matches may ask for more than a review."""
+
+NOTHING: Final = -1
+"""The rank of a hit that may not even vote; others have `Strength.rank`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MetRows:
+    """What P hits met: `hashes` (P, 32) uint8, `seconds` (P, 64) uint8 where `has_second` (P,), `is_window` (P,)."""
+
+    hashes: NDArray[np.uint8]
+    seconds: NDArray[np.uint8]
+    has_second: NDArray[np.bool_]
+    is_window: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What P hits may ask for, (P,) each.
+
+    `ranks` are `Strength.rank` or `NOTHING`, `limits` the radius in force for that strength; of a hit that may ask for
+    nothing the one for a vote. `values` are the second test's, `has_second` says of which, `is_sure` whether it was
+    passed.
+    """
+
+    ranks: NDArray[np.int8]
+    limits: NDArray[np.int64]
+    values: NDArray[np.float64]
+    has_second: NDArray[np.bool_]
+    is_sure: NDArray[np.bool_]
+
+
+def trusted_views(batch: ViewBatch) -> NDArray[np.bool_]:
+    """Tell which views (V,) pass both gates, so that distances beyond `UNGATED` mean something."""
+    return np.asarray(batch.passes_shape & (batch.qualities >= TRUSTED_QUALITY))
+
+
+def noise_views(batch: ViewBatch, min_quality: int) -> NDArray[np.bool_]:
+    """Tell which views (V,) are not worth a look-up: neither is there much to see nor is the hash stable."""
+    return np.asarray((batch.qualities < min_quality) & ~batch.is_stable)
+
+
+def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii) -> Judged:
+    """Judge what was met; `hits.query` are rows of the batch.
+
+    * Within `radii.plain` bits a row may cut, as PDQ's authors advise; a window of a picture may only with its second
+      test passed, since each picture has a hundred of them.
+    * With the second test passed a row may cut within `radii.share` or `radii.second`, and ask for review within
+      `radii.review`. Within 31 bits every row but a window may ask for review.
+    * Any row may vote within `radii.vote`; in long lists beyond 31 bits only with the second test passed at its looser
+      limit.
+    * Nothing goes beyond `UNGATED` by a view that fails a gate.
+    """
+    reach = np.where(trusted_views(batch), radii.vote, min(UNGATED, radii.vote))[hits.query]
+    values = _second_values(batch, hits, met)
+    is_sure = values <= np.where(met.has_second, SECOND_LIMIT, SHARE_LIMIT)
+    may_vote = values <= np.where(met.has_second, SECOND_LIMIT, VOTE_SHARE_LIMIT)
+    untested = np.where(met.is_window, NOTHING, np.int64(EXACT))
+    cuts = np.where(is_sure, np.where(met.has_second, radii.second, radii.share), np.minimum(untested, radii.plain))
+    reviews = np.where(is_sure, radii.review, untested)
+    votes = np.where(may_vote | radii.votes_untested, radii.vote, EXACT)
+    ranks = np.full(len(hits), NOTHING, dtype=np.int8)
+    limits = np.minimum(votes, reach)
+    for rank, wanted in enumerate((votes, reviews, cuts)):  # in the order of `Strength`
+        limit = np.minimum(wanted, reach)
+        is_within = hits.distance <= limit
+        ranks[is_within] = rank
+        limits[is_within] = limit[is_within]
+    return Judged(ranks, limits, values, met.has_second, is_sure)
+
+
+def chance(distance: int, rows: int, views: int, test: SecondTest, *, is_sure: bool) -> float:
+    """How many strangers as near as this the views of one frame meet in a list that counts as so many rows.
+
+    By the measured tail (`models.false_matches`), pessimistically; a second test that was passed leaves few of them.
+    """
+    passed = {SecondTest.SHARE: SECOND_TEST_RATE, SecondTest.SECOND_HASH: SECOND_HASH_RATE}
+    return pair_rate(distance) * views * rows * (passed.get(test, 1.0) if is_sure else 1.0)
+
+
+def _second_values(batch: ViewBatch, hits: Hits, met: MetRows) -> NDArray[np.float64]:
+    values = np.zeros(len(hits), dtype=np.float64)
+    bare = ~met.has_second
+    if bare.any():
+        values[bare] = weighted_shares(batch.deviations, hits.query[bare], met.hashes[bare])
+    if met.has_second.any():
+        used, place = np.unique(hits.query[met.has_second], return_inverse=True)
+        seconds = difference_hashes_of_views(batch.deviations[used])
+        values[met.has_second] = second_distances(seconds, place, met.seconds[met.has_second])
+    return values
+
+
+def second_test_of(*, has_second: bool) -> tuple[SecondTest, float]:
+    """Which test a row is held to, and its limit."""
+    return (SecondTest.SECOND_HASH, float(SECOND_LIMIT)) if has_second else (SecondTest.SHARE, SHARE_LIMIT)

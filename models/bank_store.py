@@ -287,7 +287,7 @@ def notes(bank_dir: Path) -> Mapping[str, EntryNote]:
         BankMissing: There is no such bank.
         IndexCorrupt: Its files are not what was written.
     """
-    _check_writable(bank_dir.name)
+    check_bank_name(bank_dir.name)
     pointer = read_pointer(bank_dir)
     if pointer is None:
         raise BankMissing(bank_dir)
@@ -296,7 +296,7 @@ def notes(bank_dir: Path) -> Mapping[str, EntryNote]:
 
 @contextmanager
 def _locked_bank(bank_dir: Path) -> Iterator[Pointer]:
-    check_bank_name(bank_dir.name)
+    _check_writable(bank_dir.name)
     if not (bank_dir / POINTER).is_file():
         raise BankMissing(bank_dir)
     with locked(bank_dir) as pointer:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from detector.events import Observation, Signal, Step
 from detector.rollout import place_of
 from models.bank_store import INCIDENT_BANK
-from models.evidence import ClassScore, HashMatch, Opinion
+from models.evidence import ClassScore, HashMatch, Opinion, Strength
 from models.sequence import SequenceHistory, SequenceMatch, SequenceRules, observe
 
 MIN_QUALITY_TO_CUT = 50
@@ -206,7 +206,9 @@ def _may_vote(settings: PolicySettings, observation: Observation, match: HashMat
 def _judge_sequence(settings: PolicySettings, observation: Observation, sequence: SequenceMatch) -> _Reached:
     match = sequence.match
     rule = settings.bank_rule(match.bank, observation.stream_id)
-    step = rule.step if is_verified(rule, observation, match) else min(rule.step, Step.REVIEW)
+    # What one frame may do by its distance does not bound what several may.
+    is_sure = is_verified(rule, observation, replace(match, strength=Strength.CUT))
+    step = rule.step if is_sure else min(rule.step, Step.REVIEW)
     signal = Signal(
         kind="sequence",
         name=match.algorithm,

@@ -175,8 +175,10 @@ class Naming:
         hits, judged, asked = met.hits, met.judged, met.asked
         view, row, distance = int(hits.query[place]), int(hits.row[place]), int(hits.distance[place])
         opinion = met.rows.opinion(place)
+        if opinion is Opinion.POSITIVE and self._bank.is_quarantined(entry):
+            opinion = Opinion.DISPUTED  # votes as well: several frames of it must not cut either
         strength = _STRENGTHS[judged.ranks[place]]
-        if strength is Strength.CUT and (opinion is not Opinion.POSITIVE or self._bank.is_quarantined(entry)):
+        if strength is Strength.CUT and opinion is not Opinion.POSITIVE:
             strength = Strength.REVIEW
         test, value, limit, expected_false = SecondTest.NONE, None, None, 0.0
         if asked.algorithm == PDQ:

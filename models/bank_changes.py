@@ -81,8 +81,7 @@ def _changed(shelf: Shelf, came: BankRows, gone_old: Numbers, gone_new: Numbers,
     if len(base) - len(gone) + len(rows) <= FOLDED_AT_ONCE or len(rows) > len(base):
         live = base.rows.without(gone).joined(rows)
         return Change(Base.build(live, radius), None, came, went)
-    if len(rows) == len(gone) == 0:
-        return Change(None, None, came, went)
+    # An overlay that has become empty stays: a rebuild on its way must not take its next row for an earlier one.
     first = over.next_serial if over is not None else 0
     serials = np.concatenate([over.serials[kept] if over is not None else _NOBODY, np.arange(len(came)) + first])
     return Change(None, Overlay.of(rows, serials, gone, first + len(came), radius), came, went)
@@ -103,9 +102,8 @@ def counts_after(shelves: Mapping[str, Shelf], changes: Mapping[str, Change], be
 
 
 def _new_entries(shelves: Mapping[str, Shelf], changes: Mapping[str, Change]) -> int:
-    touched = np.unique(
-        np.concatenate([name_keys(rows.names) for change in changes.values() for rows in (change.came, change.went)])
-    )
+    changed = [name_keys(rows.names) for change in changes.values() for rows in (change.came, change.went)]
+    touched = np.unique(np.concatenate([np.zeros(0, np.uint64), *changed]))
     before = np.zeros(len(touched), dtype=np.int64)
     for shelf in shelves.values():
         before += shelf.rows_of_entries(touched)

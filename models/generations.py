@@ -24,6 +24,9 @@ from models.shelves import Base, Overlay, Shelf, open_shelf
 
 POINTER: Final = "bank.json"
 
+REBUILDING: Final = "rebuilding"
+"""The folder in which a rebuild writes; only who rebuilds removes it."""
+
 _FORMAT: Final = 2
 _FORMAT_BEFORE_LAYERS: Final = 1
 _LOCK: Final = "lock"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from detector.analysis.looks import TrackLooks
 from detector.analysis.pool import AnalysisPool, FrameDropped
 from detector.coverage import Cause
 from detector.events import Decision, Observation
@@ -66,6 +67,7 @@ class Judge:
         self._session = session
         self._parts = parts
         self._histories: dict[int, History] = {}
+        self._looks: dict[int, TrackLooks] = {}
         self._line: deque[Frame] = deque()
         self._has_work = asyncio.Event()
         self._is_idle = asyncio.Event()
@@ -134,14 +136,20 @@ class Judge:
         clock, metrics = self._parts.clock, self._parts.metrics
         metrics.stage("decode", frame.decoded_at - frame.arrived_at)
         queued_at = clock()
+        looks = self._looks.setdefault(frame.track, TrackLooks())
         try:
             inspection = await self._parts.pool.inspect(
-                frame, deadline_at=deadline_at, stream=self._stream_id, risk=self._parts.risk()
+                frame,
+                deadline_at=deadline_at,
+                look=looks.look(frame),
+                stream=self._stream_id,
+                risk=self._parts.risk(),
             )
         except FrameDropped as drop:
             metrics.dropped(_DROP_CAUSES[drop.cause])
             self._parts.sight.note(_COVERAGE_CAUSES[drop.cause], clock())
             return None
+        looks.heard(inspection)
         metrics.stage("analysis", clock() - queued_at)
         metrics.inspection(inspection)
         self.cpu_seconds += inspection.cpu_seconds

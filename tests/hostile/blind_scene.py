@@ -19,6 +19,7 @@ from detector.policy import PolicySettings
 from detector.session import SessionParts, StreamSession
 from detector.session_settings import SessionSettings
 from models.evidence import Inspection
+from models.hashing.scenes import Look
 from streams.frame import Frame
 from streams.job import Job, SandboxMode, SourceKind
 from streams.nursery import Nursery
@@ -32,7 +33,9 @@ Chunk = tuple[float, bytes]
 class Looks:
     """Analysis that looks at every frame and finds nothing."""
 
-    async def inspect(self, _frame: Frame, *, deadline_at: float, stream: str, risk: int) -> Inspection:
+    async def inspect(
+        self, _frame: Frame, *, deadline_at: float, look: Look | None, stream: str, risk: int
+    ) -> Inspection:
         return Inspection(90, is_stable=True, is_low_information=False, fingerprint=bytes(32))
 
 

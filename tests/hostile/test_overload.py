@@ -21,6 +21,7 @@ from detector.rationing import Rank, Risk
 from detector.session import SessionParts, StreamSession
 from detector.session_settings import SessionSettings
 from models.evidence import Inspection
+from models.hashing.scenes import Look
 from streams.frame import Frame
 from streams.job import Job, SandboxMode, SourceKind
 from streams.nursery import Nursery
@@ -42,7 +43,9 @@ class Dear:
     def __init__(self) -> None:
         self.taken: dict[str, list[float]] = {}
 
-    async def inspect(self, frame: Frame, *, deadline_at: float, stream: str, risk: int) -> Inspection:
+    async def inspect(
+        self, frame: Frame, *, deadline_at: float, look: Look | None, stream: str, risk: int
+    ) -> Inspection:
         self.taken.setdefault(stream, []).append(frame.arrived_at)
         return Inspection(90, True, False, bytes(32), cpu_seconds=CPU_OF_A_FRAME)
 

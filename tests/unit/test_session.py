@@ -24,6 +24,7 @@ from detector.policy import ClassRule, PolicySettings
 from detector.session import LAST_WORDS_SECONDS, SessionParts, StreamSession
 from detector.session_settings import SessionSettings
 from models.evidence import ClassScore, Inspection
+from models.hashing.scenes import Look
 from streams.address import SourceUnreachable
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
@@ -96,7 +97,9 @@ class FakePool:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def inspect(self, seen: Frame, *, deadline_at: float, stream: str, risk: int) -> Inspection:
+    async def inspect(
+        self, seen: Frame, *, deadline_at: float, look: Look | None, stream: str, risk: int
+    ) -> Inspection:
         await self.gate.wait()
         self.seen.append(seen.sequence)
         score = self.answer(seen)

@@ -1,0 +1,33 @@
+"""What each track of a stream was looked at lately, and what lies over its picture: told with its next frame."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from models.evidence import Inspection
+from models.hashing.algorithm import PLANE_SIDE
+from models.hashing.scenes import Look, SceneWatch
+from models.hashing.view_table import Tier
+from models.hashing.viewing import packed
+from models.shapes.overlay import OverlayMask
+from streams.frame import Frame, SampleReason
+
+_OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
+
+
+class TrackLooks:
+    """Follows one track of one stream; a few kilobytes."""
+
+    def __init__(self) -> None:
+        self._scenes = SceneWatch()
+        self._overlay = OverlayMask()
+
+    def look(self, frame: Frame) -> Look:
+        """What the analysis of this frame is to know. Call it once for each, in their order."""
+        if frame.reason not in _OF_BURSTS:  # frames a few milliseconds apart would make a still picture of anything
+            self._overlay.seen(np.frombuffer(frame.plane, dtype=np.uint8).reshape(PLANE_SIDE, PLANE_SIDE))
+        return replace(self._scenes.look(), overlay=packed(self._overlay.mask()))
+
+    def heard(self, inspection: Inspection) -> None:
+        """Take in what the analysis of a frame found."""
+        self._scenes.heard(inspection.fingerprint, (Tier(tier) for tier in inspection.tier_seconds))

@@ -75,7 +75,7 @@ def difference_hashes(spectra: NDArray[np.float32]) -> Seconds:
 def difference_hashes_of_views(deviations: NDArray[np.float32]) -> Seconds:
     """The second hashes (V, 64) of views of which only `ViewBatch.deviations` (V, 256) are at hand.
 
-    The median that is missing from them is small beside the low coefficients: 3 bits of 512 on average, 18 at most seen.
+    The median that is missing from them is small beside the low coefficients: 3 bits of 512 on average, 18 at most.
     """
     return difference_hashes(np.ascontiguousarray(deviations[:, ::-1]).reshape(-1, _SIDE, _SIDE))
 

@@ -202,9 +202,8 @@ class Bank:
                 met = _met_by_batch(batch, shelf, limits, len(shelf) if counted_rows is None else counted_rows)
             else:
                 hashes = [item for item in others if item.algorithm == algorithm and not _is_noise(item, limits)]
-                met = (
-                    _met_by_hashes(hashes, self._near[algorithm], self.own_reach(algorithm, limits)) if hashes else None
-                )
+                reach = self.own_reach(algorithm, limits)
+                met = _met_by_hashes(hashes, self._near[algorithm], reach, len(shelf)) if hashes else None
             if met is not None:
                 yield met
 
@@ -263,10 +262,11 @@ def _met_by_batch(batch: ViewBatch, shelf: Shelf, limits: BankLimits, counted_ro
     if len(hits) == 0:
         return None
     rows = shelf.rows_at(hits.row)
-    return Met(AskedViews.of_batch(batch), hits, rows, judge(batch, hits, met_rows(rows), radii), counted_rows)
+    judged = judge(batch, hits, met_rows(rows), radii)
+    return Met(AskedViews.of_batch(batch), hits, rows, judged, len(shelf), counted_rows)
 
 
-def _met_by_hashes(hashes: Sequence[ViewHash], near: NearRows, radius: int) -> Met | None:
+def _met_by_hashes(hashes: Sequence[ViewHash], near: NearRows, radius: int, list_rows: int) -> Met | None:
     asked = AskedViews.of_hashes(hashes)
     try:
         answers = near.search_all([item.fingerprint.value for item in hashes], radius)
@@ -289,7 +289,7 @@ def _met_by_hashes(hashes: Sequence[ViewHash], near: NearRows, radius: int) -> M
         has_second=np.zeros(count, dtype=bool),
         is_sure=np.zeros(count, dtype=bool),
     )
-    return Met(asked, hits, near.rows_at(hits.row), judged)
+    return Met(asked, hits, near.rows_at(hits.row), judged, list_rows)
 
 
 def _near(algorithm: HashAlgorithm | None, shelf: Shelf) -> NearRows:

@@ -81,7 +81,7 @@ class AskedViews:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Met:
-    """The hits of one algorithm's look-up, their rows, and what they may ask for.
+    """The hits of one algorithm's look-up in a list of `list_rows`, their rows, and what they may ask for.
 
     `counted_rows` is how long a PDQ list counts as, else 0.
     """
@@ -90,6 +90,7 @@ class Met:
     hits: Hits
     rows: BankRows
     judged: Judged
+    list_rows: int
     counted_rows: int = 0
 
 
@@ -150,7 +151,9 @@ class Naming:
             else:
                 self._take(met, place, entry)
         seen = np.unique(hits.row[order[:read]])
-        self._unread += hits.cut + len(np.setdiff1d(hits.row[order[read:]], seen))
+        # A look-up that met too much counts a row again for each way in which it met it.
+        unread = hits.cut + len(np.setdiff1d(hits.row[order[read:]], seen))
+        self._unread += min(unread, met.list_rows - len(seen))
 
     def matches(self) -> BankMatches:
         """What was found, the strongest and nearest first."""

@@ -1,0 +1,402 @@
+"""What near rows of a bank may ask for: by distance, length of the list, gates, second tests and what is noted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models.annotations import EntryNote
+from models.bank_rows import BankRows
+from models.banks import Bank, BankLimits, Beside, Negatives
+from models.evidence import HashMatch, Opinion, SecondTest, Strength
+from models.explaining import Reason, ViewVerdict
+from models.hashing.algorithm import Fingerprint
+from models.hashing.second_tests import difference_hashes_of_views
+from models.hashing.view_batch import ViewBatch
+from models.naming import ViewHash
+from models.radii import Radii, chosen, radii_for
+from models.shelves import Base, Shelf
+
+NOW = 1_000_000.0
+NAMES = ("identity", "mirror", "zoom_3", "trim")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a made-up bank."""
+
+    value: NDArray[np.uint8]
+    entry: str
+    opinion: Opinion = Opinion.POSITIVE
+    second: NDArray[np.uint8] | None = None
+    is_window: bool = False
+
+
+def batch_of(count: int = 1, seed: int = 0) -> ViewBatch:
+    """Views of nothing, that pass every gate; no two coefficients weigh the same."""
+    chance = np.random.default_rng(seed)
+    deviations = (chance.choice((-1, 1), (count, 256)) * chance.lognormal(3, 0.8, (count, 256))).astype(np.float32)
+    yes = np.ones(count, np.bool_)
+    qualities, tiers = np.full(count, 90, np.int16), np.arange(count, dtype=np.int8)
+    return ViewBatch(NAMES[:count], np.packbits(deviations > 0, axis=1), deviations, qualities, yes, yes, tiers)
+
+
+def near(batch: ViewBatch, view: int, bits: int, *, heavy: int = 0) -> NDArray[np.uint8]:
+    """A hash so many bits from a view's: those of the smallest coefficients, as in a copy, and some of the largest."""
+    order, heavy = np.argsort(np.abs(batch.deviations[view])), min(heavy, bits)
+    flips = np.zeros(256, np.uint8)
+    flips[order[: bits - heavy]] = 1
+    flips[order[256 - heavy :]] = 1
+    return np.asarray(batch.values[view] ^ np.packbits(flips))
+
+
+def second_near(batch: ViewBatch, view: int, bits: int) -> NDArray[np.uint8]:
+    """A second hash so many bits from a view's."""
+    flips = np.zeros(512, np.uint8)
+    flips[:bits] = 1
+    return np.asarray(difference_hashes_of_views(batch.deviations[view : view + 1])[0] ^ np.packbits(flips))
+
+
+def bank_of(rows: Sequence[Row], name: str = "CARDS", notes: Mapping[str, EntryNote] | None = None) -> Bank:
+    """A bank in memory."""
+    seconds = np.stack([np.zeros(64, np.uint8) if row.second is None else row.second for row in rows])
+    packed = BankRows.of(
+        np.stack([row.value for row in rows]),
+        [row.entry for row in rows],
+        [row.opinion for row in rows],
+        seconds=seconds,
+        has_second=np.array([row.second is not None for row in rows]),
+        is_window=np.array([row.is_window for row in rows]),
+        positions_ms=np.arange(len(rows), dtype=np.int32) * 500,
+    )
+    return Bank(Path(f"/banks/{name}"), "gen-00000001", {"pdq": Shelf(Base.build(packed, 31))}, notes)
+
+
+def only(matches: Sequence[HashMatch]) -> HashMatch:
+    (match,) = matches
+    return match
+
+
+# --- against a reference that is written down rule by rule ---------------------------------------------------------
+
+
+def _share(batch: ViewBatch, view: int, value: NDArray[np.uint8]) -> float:
+    sizes = [abs(float(one)) for one in batch.deviations[view]]
+    middle = sorted(sizes)
+    weights = [min(size, 1.5 * (middle[127] + middle[128])) for size in sizes]
+    ours, theirs = np.unpackbits(batch.values[view]), np.unpackbits(value)
+    return sum(weight for weight, a, b in zip(weights, ours, theirs, strict=True) if a != b) / sum(weights)
+
+
+def _bits(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    return int(np.unpackbits(one ^ other).sum())
+
+
+def _asks(batch: ViewBatch, view: int, row: Row, radii: Radii) -> Strength | None:
+    distance = _bits(batch.values[view], row.value)
+    gate = bool(batch.passes_shape[view]) and batch.qualities[view] >= 50
+    if distance > radii.vote or (not gate and distance > 40):
+        return None
+    if row.second is not None:
+        value = _bits(difference_hashes_of_views(batch.deviations[view : view + 1])[0], row.second)
+        is_sure, may_vote, tested = value <= 160, value <= 160, radii.second
+    else:
+        share = _share(batch, view, row.value)
+        is_sure, may_vote, tested = share <= 0.17, share <= 0.19, radii.share
+    if (is_sure and distance <= tested) or (not row.is_window and distance <= radii.plain):
+        return Strength.CUT
+    if (is_sure and distance <= radii.review) or (not row.is_window and distance <= 31):
+        return Strength.REVIEW
+    return Strength.VOTE if may_vote or radii.votes_untested or distance <= 31 else None
+
+
+def _reference(
+    batch: ViewBatch, rows: Sequence[Row], negatives: Sequence[Row], notes: Mapping[str, EntryNote], radii: Radii
+) -> dict[str, tuple[Strength, int]]:
+    """The strongest and nearest match of each entry."""
+    found: dict[str, tuple[Strength, int]] = {}
+    acting = [row for row in rows if not notes.get(row.entry, EntryNote()).is_disabled(NOW)]
+    back = [row for row in acting if row.opinion is Opinion.NEGATIVE]
+    back += [row for row in negatives if row.opinion in (Opinion.POSITIVE, Opinion.SEED)]
+    for view in range(len(batch)):
+        if batch.qualities[view] < 50 and not batch.is_stable[view]:
+            continue
+        for row in acting:
+            strength, distance = _asks(batch, view, row, radii), _bits(batch.values[view], row.value)
+            is_taken_back = any(_bits(batch.values[view], other.value) <= distance for other in back)
+            if strength is None or row.opinion is Opinion.NEGATIVE or is_taken_back:
+                continue
+            is_held = row.opinion is not Opinion.POSITIVE or notes.get(row.entry, EntryNote()).quarantined
+            strength = Strength.REVIEW if is_held and strength is Strength.CUT else strength
+            known = found.get(row.entry)
+            if known is None or (-strength.rank, distance) < (-known[0].rank, known[1]):
+                found[row.entry] = (strength, distance)
+    return found
+
+
+@st.composite
+def _scenes(draw: st.DrawFn) -> tuple[ViewBatch, list[Row], list[Row], dict[str, EntryNote]]:
+    count = draw(st.integers(1, 4))
+    batch = batch_of(count, draw(st.integers(0, 99)))
+    gates = [draw(st.tuples(st.sampled_from([30, 49, 50, 90]), st.booleans(), st.booleans())) for _ in range(count)]
+    batch = replace(
+        batch,
+        qualities=np.array([quality for quality, _, _ in gates], np.int16),
+        is_stable=np.array([stable for _, stable, _ in gates]),
+        passes_shape=np.array([shape for _, _, shape in gates]),
+    )
+    row = st.builds(
+        lambda view, bits, heavy, second, entry, opinion, is_window: Row(
+            near(batch, view % count, bits, heavy=heavy),
+            f"entry-{entry}",
+            opinion,
+            None if second is None else second_near(batch, view % count, second),
+            is_window and second is not None,
+        ),
+        st.integers(0, 3),
+        st.one_of(st.integers(0, 76), st.sampled_from([0, 31, 32, 40, 41, 48, 56, 57, 64, 72, 73])),
+        st.sampled_from([0, 0, 9, 11, 12, 13, 14, 15, 16, 18, 99]),
+        st.one_of(st.none(), st.sampled_from([0, 146, 160, 161, 182])),
+        st.integers(0, 5),
+        st.sampled_from([*[Opinion.POSITIVE] * 5, *Opinion]),
+        st.booleans(),
+    )
+    rows = draw(st.lists(row, min_size=1, max_size=14))
+    negatives = draw(st.lists(row, max_size=2))
+    noted = draw(st.dictionaries(st.sampled_from(["entry-0", "entry-1"]), st.booleans()))
+    notes = {
+        entry: EntryNote(quarantined=True) if held else EntryNote(disabled_until_seconds=NOW + 1)
+        for entry, held in noted.items()
+    }
+    return batch, rows, negatives, notes
+
+
+@given(_scenes(), st.sampled_from([10, 3_000, 40_000, 400_000, 3_000_000, 9_000_000, 10**8]), st.data())
+@settings(max_examples=250, deadline=None)
+def test_matches_are_those_of_the_rules_taken_one_by_one(
+    scene: tuple[ViewBatch, list[Row], list[Row], dict[str, EntryNote]], counted: int, data: st.DataObject
+) -> None:
+    """For any rows, views, gates, notes, negative entries and lengths of list: as comparing all with all gives."""
+    batch, rows, negatives, notes = scene
+    most = data.draw(st.sampled_from([None, None, 12, 31, 50]))
+    limits = BankLimits({} if most is None else {"pdq": most})
+    radii = radii_for(counted) if most is None else chosen(radii_for(counted), most)
+    # A hash that an entry has twice is one row with the last opinion; the reference is not to judge the first.
+    rows = list({(row.value.tobytes(), row.entry): row for row in rows if row.second is None}.values()) + list(
+        {(row.value.tobytes(), row.entry): row for row in rows if row.second is not None}.values()
+    )
+    rows = list({(row.value.tobytes(), row.entry): row for row in rows}.values())
+    bank = bank_of(rows, notes=notes)
+    others = Negatives([bank_of(negatives, "HARMLESS")] if negatives else [], NOW)
+    beside = Beside(counted, others)
+    found = bank.match(batch, (), limits, now_seconds=NOW, beside=beside)
+    expected = _reference(batch, rows, negatives, notes, radii)
+
+    assert {match.entry: (match.strength, match.distance) for match in found.matches} == expected
+    assert found.left_out == 0
+    weights = [(-match.strength.rank, match.distance) for match in found.matches]
+    assert weights == sorted(weights)
+    for match in found.matches:
+        assert match.distance <= match.max_distance <= radii.vote
+    _agrees(bank.explain(batch, (), limits, now_seconds=NOW, beside=beside), found.matches)
+
+
+def _agrees(verdicts: Sequence[ViewVerdict], matches: Sequence[HashMatch]) -> None:
+    """Each view is explained, and the strongest explanation is the strongest match."""
+    assert len(verdicts) == len({verdict.view for verdict in verdicts})
+    asked = [verdict.strength.rank for verdict in verdicts if verdict.strength is not None]
+    assert max(asked, default=-1) == max((match.strength.rank for match in matches), default=-1)
+    assert all((verdict.reason is Reason.MATCH) == (verdict.strength is not None) for verdict in verdicts)
+
+
+# --- what a match tells --------------------------------------------------------------------------------------------
+
+
+def test_a_match_tells_all_that_decided() -> None:
+    """View, distance, radius in force, second test and its limit, gates, place in the video, and the chance of it."""
+    batch = batch_of(2)
+    bank = bank_of([Row(near(batch, 0, 128), "other"), Row(near(batch, 1, 45), "film")])
+    match = only(bank.match(batch, beside=Beside(10_000)).matches)
+
+    assert (match.bank, match.entry, match.algorithm, match.bits) == ("CARDS", "film", "pdq", 256)
+    assert (match.view, match.distance, match.max_distance, match.strength) == ("mirror", 45, 48, Strength.CUT)
+    assert (match.second_test, match.second_limit) == (SecondTest.SHARE, 0.17)
+    assert match.second_value == pytest.approx(_share(batch, 1, near(batch, 1, 45)), abs=1e-4)
+    assert (match.quality, match.is_stable, match.passes_shape, match.tier) == (90, True, True, 1)
+    assert (match.row, match.position_ms, match.bank_rows) == (1, 500, 10_000)
+    assert match.view_hash == batch.values[1].tobytes()
+    assert match.expected_false == pytest.approx(5e-9 * 10 ** (-11 / 8) * 2 * 10_000 * 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("counted", "bits", "strength", "limit"),
+    [
+        (400, 60, Strength.CUT, 64),
+        (400, 66, Strength.VOTE, 72),
+        (4_000, 60, Strength.REVIEW, 64),
+        (40_000, 48, Strength.CUT, 48),
+        (40_000, 49, Strength.REVIEW, 64),
+        (1_000_000, 31, Strength.CUT, 31),
+        (1_000_000, 40, Strength.REVIEW, 56),
+        (1_000_000, 60, Strength.VOTE, 72),
+        (50_000_000, 31, Strength.CUT, 31),
+        (50_000_000, 32, Strength.REVIEW, 48),
+        (50_000_000, 50, Strength.VOTE, 64),
+        (400, 73, None, 0),
+        (50_000_000, 65, None, 0),
+    ],
+)
+def test_longer_lists_ask_for_less(counted: int, bits: int, strength: Strength | None, limit: int) -> None:
+    """The same copy of the same hash: the longer the list, the nearer it must be to cut on one frame."""
+    batch = batch_of()
+    found = bank_of([Row(near(batch, 0, bits), "one")]).match(batch, beside=Beside(counted)).matches
+    assert [(match.strength, match.max_distance) for match in found] == ([(strength, limit)] if strength else [])
+
+
+def test_a_failed_second_test_leaves_what_needs_none() -> None:
+    """Heavy bits that differ are no copy's: beyond 31 bits such a row only votes, and in long lists not even that."""
+    batch = batch_of()
+    heavy = bank_of([Row(near(batch, 0, 40, heavy=40), "one")])
+    assert only(heavy.match(batch).matches).strength is Strength.VOTE
+    assert heavy.match(batch, beside=Beside(100_000)).matches == ()
+    close = bank_of([Row(near(batch, 0, 31, heavy=31), "one")])
+    assert only(close.match(batch, beside=Beside(100_000)).matches).strength is Strength.CUT
+    assert only(close.match(batch, beside=Beside(10**8)).matches).strength is Strength.REVIEW
+
+
+@pytest.mark.parametrize(("second", "strength"), [(160, Strength.CUT), (161, Strength.VOTE)])
+def test_a_window_needs_its_second_hash_at_any_distance(second: int, strength: Strength) -> None:
+    """Each picture has a hundred windows: one that is near by PDQ alone is one vote and no more."""
+    batch = batch_of()
+    row = Row(near(batch, 0, 3), "one", second=second_near(batch, 0, second), is_window=True)
+    match = only(bank_of([row]).match(batch).matches)
+    assert (match.strength, match.second_test, match.second_value) == (strength, SecondTest.SECOND_HASH, second)
+    whole = only(bank_of([replace(row, is_window=False)]).match(batch).matches)
+    assert whole.strength is Strength.CUT
+
+
+def test_views_that_fail_a_gate_reach_40_bits() -> None:
+    """Chessboards and flat pictures come near each other: by such views nothing counts beyond 40 bits."""
+    for change in ({"passes_shape": np.zeros(1, np.bool_)}, {"qualities": np.full(1, 49, np.int16)}):
+        batch = replace(batch_of(), **change)
+        assert only(bank_of([Row(near(batch, 0, 40), "one")]).match(batch).matches).max_distance == 40
+        assert bank_of([Row(near(batch, 0, 41), "one")]).match(batch).matches == ()
+
+
+def test_noise_is_not_looked_up() -> None:
+    """A view that fails both gates matches nothing; how low is too low is the operator's to say."""
+    noise = replace(batch_of(), qualities=np.full(1, 49, np.int16), is_stable=np.zeros(1, np.bool_))
+    bank = bank_of([Row(noise.values[0], "one")])
+    assert bank.match(noise).matches == ()
+    assert len(bank.match(noise, (), BankLimits(min_quality=10)).matches) == 1
+    assert [verdict.reason for verdict in bank.explain(noise)] == [Reason.NOISE]
+
+
+def test_the_nearest_view_of_each_entry_is_named_once() -> None:
+    """One match per entry with its best view, the closest entry first, and a count of those left out."""
+    batch = batch_of(2)
+    rows = [Row(near(batch, number % 2, number), f"entry-{number:02}") for number in range(20)]
+    rows += [Row(near(batch, 1, 0), "entry-00")]
+    found = bank_of(rows).match(batch, most=4)
+
+    assert [match.distance for match in found.matches] == [0, 1, 2, 3]
+    assert [match.view for match in found.matches] == ["identity", "mirror", "identity", "mirror"]
+    assert found.left_out == 16
+
+
+def test_a_list_of_one_hash_repeated_answers_with_few_names() -> None:
+    """A hostile list cannot make one frame name thousands of matches; the rest are counted."""
+    batch = batch_of(2)
+    found = bank_of([Row(batch.values[0], f"e{number}") for number in range(5000)]).match(batch)
+    assert (len(found.matches), found.left_out) == (16, 5000 - 16)
+
+
+def test_a_negative_entry_takes_back_only_what_is_no_nearer() -> None:
+    """On the same view alone, as near or nearer, and counted; a disabled one takes nothing back."""
+    batch = batch_of(2)
+    harmless = Row(near(batch, 0, 20), "harmless", Opinion.NEGATIVE)
+    rows = [Row(near(batch, 0, 20), "same"), Row(near(batch, 0, 19), "nearer"), Row(near(batch, 1, 30), "elsewhere")]
+    found = bank_of([*rows, harmless]).match(batch)
+    assert [match.entry for match in found.matches] == ["nearer", "elsewhere"]
+    assert (found.suppressed, found.left_out) == (1, 0)
+
+    other = Beside(None, Negatives([bank_of([replace(harmless, opinion=Opinion.POSITIVE)], "HARMLESS")]))
+    beside = bank_of(rows).match(batch, beside=other)
+    assert ([match.entry for match in beside.matches], beside.suppressed) == (["nearer", "elsewhere"], 1)
+    off = {"harmless": EntryNote(disabled_until_seconds=NOW)}
+    assert bank_of([*rows, harmless], notes=off).match(batch, now_seconds=NOW - 1).suppressed == 0
+
+
+def test_negative_and_disabled_banks_match_nothing() -> None:
+    """A negative bank has no matches of its own; a disabled one none until its time has come."""
+    batch = batch_of()
+    bank = bank_of([Row(batch.values[0], "one")])
+    off = BankLimits(disabled_until_seconds=NOW)
+    assert bank.match(batch, (), BankLimits(is_negative=True)).matches == ()
+    assert bank.match(batch, (), off, now_seconds=NOW - 1).matches == ()
+    assert len(bank.match(batch, (), off, now_seconds=NOW).matches) == 1
+
+
+def test_other_hashes_ask_for_review_at_most() -> None:
+    """However near, a hash that is not PDQ is for people to look at; an explicit limit replaces the algorithm's."""
+    values = np.arange(8, dtype=np.uint8)[None]
+    packed = BankRows.of(values, ["short"], Opinion.POSITIVE)
+    bank = Bank(Path("/banks/SHORT"), "gen-1", {"phash": Shelf(Base.build(packed, 4))})
+    asked = values[0].copy()
+    asked[0] ^= 0b11111
+    exact, far = (ViewHash("mirror", "phash", Fingerprint(one.tobytes(), 80, True)) for one in (values[0], asked))
+
+    match = only(bank.match(batch_of(), [exact]).matches)
+    assert (match.strength, match.bits, match.max_distance, match.view) == (Strength.REVIEW, 64, 4, "mirror")
+    assert (match.second_test, match.expected_false) == (SecondTest.NONE, 0.0)
+    assert bank.match(batch_of(), [far]).matches == ()
+    assert len(bank.match(batch_of(), [far], BankLimits({"phash": 5})).matches) == 1
+    assert bank.match(batch_of(), [replace(exact, algorithm="dhash")]).matches == ()
+    (verdict,) = bank.explain(batch_of(), [far])
+    assert (verdict.distance, verdict.limit, verdict.reason) == (5, 4, Reason.TOO_FAR)
+    noise = ViewHash("identity", "phash", Fingerprint(values[0].tobytes(), 10, False))
+    assert bank.match(batch_of(), [noise]).matches == ()
+
+
+# --- why a view did not match --------------------------------------------------------------------------------------
+
+
+_PLAIN = {"heavy": 0, "shape": True, "note": EntryNote(), "limits": BankLimits(), "negative": None}
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "setting", "reason", "told"),
+    [
+        (20, {}, {}, Reason.MATCH, "may cut: within 31 bits with its second test passed"),
+        (20, {"opinion": Opinion.SEED}, {}, Reason.MATCH, "asks for a review: its opinion is seed"),
+        (20, {}, {"note": EntryNote(quarantined=True)}, Reason.MATCH, "quarantined"),
+        (50, {}, {}, Reason.MATCH, "beyond 31, the limit for a cut by one frame in a list of 1000000 rows"),
+        (90, {}, {}, Reason.TOO_FAR, "beyond 72 bits, the widest limit of a list of 1000000 rows"),
+        (60, {}, {"shape": False}, Reason.GATE, "beyond 40 bits"),
+        (60, {}, {"heavy": 60}, Reason.SECOND_TEST, "of the view's weight differs, 0.17 would do"),
+        (9, {"opinion": Opinion.NEGATIVE}, {}, Reason.OPINION, "opinion is negative"),
+        (9, {}, {"note": EntryNote(disabled_until_seconds=NOW + 1)}, Reason.DISABLED, "entry is disabled"),
+        (9, {}, {"limits": BankLimits(disabled_until_seconds=NOW + 1)}, Reason.DISABLED, "bank is disabled"),
+        (9, {}, {"limits": BankLimits(is_negative=True)}, Reason.OPINION, "bank is negative"),
+        (9, {}, {"negative": 9}, Reason.TAKEN_BACK, "a negative entry is 9 bits from the same view"),
+        (20, {}, {"limits": BankLimits({"pdq": 12})}, Reason.TOO_FAR, "beyond 12 bits"),
+    ],
+)
+def test_each_reason_is_told(
+    bits: int, row: dict[str, Any], setting: dict[str, object], reason: Reason, told: str
+) -> None:
+    """One sentence for each view says what decided, with the figures."""
+    wanted = SimpleNamespace(**(_PLAIN | setting))
+    batch = replace(batch_of(), passes_shape=np.array([wanted.shape]))
+    bank = bank_of([Row(near(batch, 0, bits, heavy=wanted.heavy), "one", **row)], notes={"one": wanted.note})
+    negatives = Negatives([] if wanted.negative is None else [bank_of([Row(near(batch, 0, wanted.negative), "no")])])
+    (verdict,) = bank.explain(batch, (), wanted.limits, now_seconds=NOW, beside=Beside(1_000_000, negatives))
+    assert (verdict.reason, verdict.distance, verdict.entry) == (reason, bits, "one")
+    assert told in verdict.told

@@ -71,7 +71,7 @@ class SceneWatch:
             self._since[tier] = _NEVER if moved > most else self._since[tier] + 1
         if moved > STILL_BITS:
             self._still_turns = 0
-        for tier in tiers:
+        for tier in self._since.keys() & set(tiers):
             self._since[tier] = 0
             if tier is Tier.IN_TURN:
                 self._turn += 1

@@ -1,22 +1,176 @@
-"""What was laid over a moving picture: the pixels that stay as they are while most of the others change."""
+"""What was laid over a moving picture: the pixels that stay as they are while most of the others change.
 
+A caption, a chat box or a logo moves a picture's hash; painted over smoothly, it moves it far less. Where it lies shows
+only over time, and only while the picture below it moves. So a sample counts as evidence only where the *pattern* of at
+least half of the frame's blocks is another one than at the last sample that counted: a cut, a pan, a scene in motion.
+A person who moves before a fixed camera, a still, a flicker or a fade of one scene changes too few blocks, or changes
+their brightness but not their pattern, and teaches nothing; else the background would be taken for an overlay.
+
+A pixel belongs to the overlay where its level stayed constant through the evidence (opaque boxes), or where the edges
+through it stayed (letters and logos that are finer than the 64 pixels of a plane mix with what is below them; their
+edges remain).
+"""
+
+from typing import Any, Final
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.hashing.algorithm import PLANE_SIDE
+
+MAX_SHARE: Final = 0.45
+"""Of the area: a larger mask would leave too little of the picture, and rather shows bars or a picture in a picture."""
+
+_LEAST_PIXELS: Final = 12
+_LEAST_EVIDENCE: Final = 5
+"""Distinct pictures after which a mask is told: fewer agree by chance in too many places."""
+
+_MEMORY: Final = 12
+"""Evidence weighs as an average over about so many; an overlay that came or went is learned within them."""
+
+_RENEWED: Final = 2
+"""The mask is made anew after so many more pieces of evidence."""
+
+_PIXELS: Final = PLANE_SIDE * PLANE_SIDE
+_BLOCKS: Final = 8
+_MIN_MOVED: Final = 0.5
+"""Share of the 8x8 blocks whose pattern must have changed, and of those along the frame's edges."""
+
+_MAX_LIKENESS: Final = 0.6
+"""Correlation of a block's pattern with its former one, up to which it counts as another."""
+
+_NOISE: Final = 4.0
+"""Mean square of a block's pattern, in squared grey levels, up to which there is none but an encoder's noise."""
+
+_CONSTANT: Final = 4.0
+"""Mean deviation, in grey levels, up to which a pixel stayed constant."""
+
+_MIN_EDGE: Final = 8.0
+_MAX_EDGE_SPREAD: Final = 0.6
+"""An edge stayed if it is at least so many grey levels high and deviates from that by at most this share of it."""
+
+_BAR_SPREAD: Final = 10
+"""In grey levels: constant lines at the frame's edge that vary less are bars, which trimming takes off."""
+
+_CAPTION: Final = 0.3
+"""Share of the lines behind a bar that belongs to the mask where the bar is a caption's."""
+
 
 class OverlayMask:
-    """Learns the overlay of one track of one stream from its samples; a few kilobytes, tens of microseconds a sample.
+    """Learns the overlay of one track of one stream from its samples; 70 kB, tens of microseconds a sample.
 
     The streamer decides which pixels move, so a mask is only ever one more view of a frame, never a replacement.
     """
 
+    __slots__ = (
+        "_edge_spread",
+        "_evidence",
+        "_found_at",
+        "_learned",
+        "_mask",
+        "_mean",
+        "_pattern",
+        "_power",
+        "_rests",
+        "_spread",
+    )
+
     def __init__(self) -> None:
-        self._last: NDArray[np.uint8] | None = None
+        self._evidence = 0
+        self._learned = self._found_at = 0
+        self._rests = False
+        self._mask: NDArray[np.bool_] | None = None
+        # Flat, since lines of 64 cost numpy as much as the whole plane; steps across the planes' sides mean nothing.
+        self._mean = np.zeros(_PIXELS, dtype=np.float32)
+        self._spread = np.zeros(_PIXELS, dtype=np.float32)
+        self._edge_spread = np.zeros(_PIXELS, dtype=np.float32)
+        self._pattern = np.zeros((PLANE_SIDE, PLANE_SIDE), dtype=np.float32)
+        self._power = np.zeros((_BLOCKS, _BLOCKS), dtype=np.float32)
 
     def seen(self, plane: NDArray[np.uint8]) -> None:
-        """Take in the (64, 64) uint8 luma of the next sample; it is not kept by reference."""
-        self._last = plane.copy()
+        """Take in the (64, 64) uint8 luma of the next sample, some tenths of a second or more after the last."""
+        self._rests = self._evidence >= _MEMORY and not self._rests
+        if self._rests:  # what was learned is looked after at half the price
+            return
+        pattern = cv2.subtract(plane, cv2.blur(plane, (5, 5)), dtype=cv2.CV_32F)
+        power = _in_blocks(cv2.multiply(pattern, pattern))
+        if self._evidence and not self._has_moved(pattern, power):
+            return
+        self._pattern, self._power = np.asarray(pattern, dtype=np.float32), power
+        self._learn(plane.astype(np.float32).ravel())
 
     def mask(self) -> NDArray[np.bool_] | None:
         """The (64, 64) pixels of the overlay, True where it lies; None where nothing, or too much, is constant."""
+        if self._evidence >= _LEAST_EVIDENCE and self._learned - self._found_at >= _RENEWED:
+            self._found_at = self._learned
+            self._mask = self._found()
+        return self._mask
+
+    def _has_moved(self, pattern: NDArray[Any], power: NDArray[np.float32]) -> bool:
+        common = _in_blocks(cv2.multiply(pattern, self._pattern))
+        is_other = common <= _MAX_LIKENESS * np.sqrt(power * self._power)
+        moved = is_other & (np.maximum(power, self._power) > _NOISE)
+        # Who moves before a camera leaves most of the blocks at the frame's edges alone.
+        inner = np.count_nonzero(moved[1:-1, 1:-1])
+        outer = np.count_nonzero(moved) - inner
+        return bool(inner + outer >= _MIN_MOVED * _BLOCKS**2 and outer >= _MIN_MOVED * 4 * (_BLOCKS - 1))
+
+    def _learn(self, levels: NDArray[np.float32]) -> None:
+        self._learned += 1
+        self._evidence = min(self._evidence + 1, _MEMORY)
+        weight = 1 / self._evidence
+        away = levels - self._mean
+        if self._evidence > 1:
+            cv2.accumulateWeighted(np.abs(away), self._spread, weight)
+            cv2.accumulateWeighted(_edges(away), self._edge_spread, weight)
+        cv2.accumulateWeighted(levels, self._mean, weight)
+
+    def _found(self) -> NDArray[np.bool_] | None:
+        is_constant = self._spread <= _CONSTANT
+        edges = _edges(self._mean)
+        stayed = (edges >= _MIN_EDGE) & (self._edge_spread <= _MAX_EDGE_SPREAD * edges)
+        for kept in (stayed | is_constant, stayed):
+            mask = _closed(kept.reshape(PLANE_SIDE, PLANE_SIDE))
+            self._drop_bars(mask, is_constant.reshape(PLANE_SIDE, PLANE_SIDE))
+            if _LEAST_PIXELS <= np.count_nonzero(mask) <= MAX_SHARE * mask.size:
+                return mask
         return None
+
+    def _drop_bars(self, mask: NDArray[np.bool_], is_constant: NDArray[np.bool_]) -> None:
+        mean = self._mean.reshape(PLANE_SIDE, PLANE_SIDE)
+        for inner, lines, means in ((mask, is_constant, mean), (mask.T, is_constant.T, mean.T)):
+            if not (lines[0].all() or lines[-1].all()):
+                continue
+            is_bar = lines.all(axis=1) & (np.ptp(means, axis=1) < _BAR_SPREAD)
+            for order in (slice(None), slice(None, None, -1)):
+                count = int(np.argmin(is_bar[order]))
+                # What follows within a line or two of a caption's bar is the caption.
+                if not inner[order][count + 1 : count + 4].mean() > _CAPTION:
+                    inner[order][: count + 1 if count else 0] = False
+
+
+def _edges(levels: NDArray[np.float32]) -> NDArray[np.float32]:
+    # How much neighbours on either side of a pixel differ, across and down.
+    edges = np.zeros_like(levels)
+    across = np.abs(levels[2:] - levels[:-2])
+    edges[1:-1] = across
+    edges[PLANE_SIDE:-PLANE_SIDE] += np.abs(levels[2 * PLANE_SIDE :] - levels[: -2 * PLANE_SIDE])
+    return edges
+
+
+def _in_blocks(values: NDArray[Any]) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(values, (_BLOCKS, _BLOCKS), interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def _closed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    # Specks go, letters grow together to their line, and the seam with what moves is covered.
+    pixels = mask.view(np.uint8)
+    near = cv2.blur(pixels * np.uint8(90), (3, 3))  # 10 for each of the nine
+    kept = np.bitwise_and(pixels, (np.asarray(near) >= 30).view(np.uint8))
+    joined = cv2.morphologyEx(kept, cv2.MORPH_CLOSE, _JOINING, borderValue=0)
+    return np.asarray(cv2.dilate(joined, _SEAM), dtype=np.uint8).view(np.bool_)
+
+
+_JOINING: Final = np.ones((3, 5), dtype=np.uint8)
+_SEAM: Final = np.ones((3, 3), dtype=np.uint8)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.arrays import ArrayFolder, IndexCorrupt, open_arrays, save_arrays
 from models.hits import Hits, is_among
 from models.slot_tables import Rows, SlotTables, slots_for
-from models.soft_probes import DEFAULT_PATTERNS
+from models.soft_probes import patterns_for
 
 Found = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Row numbers and their distances."""
@@ -24,14 +24,14 @@ _Met = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 FORMAT: Final = 1
 
-LINEAR_ROWS: Final = 20_000
+LINEAR_ROWS: Final = 3_000
 """Below this many rows a scan of them all is as fast as probing, and needs no tables."""
 
-_CHUNK_ROWS: Final = 32_768
-"""A scan's working set per chunk stays within a core's second-level cache."""
-
-_BATCH_CHUNK: Final = 16_384
+_SCANNED_AT_ONCE: Final = 65_536
 """Distances computed at once where several queries scan: they stay within a core's second-level cache."""
+
+_HITS_WAITING: Final = 262_144
+"""Hits of a scan held before they are cut down to the nearest."""
 
 _DTYPES: Final = {"rows": "|u1", "ids": "<u4", "starts": "<u4"}
 
@@ -156,7 +156,7 @@ class HammingIndex:
         radius: int,
         *,
         exact: NDArray[np.bool_],
-        patterns: int = DEFAULT_PATTERNS,
+        patterns: int | None = None,
         without: NDArray[np.int64] | None = None,
     ) -> Hits:
         """Look up all views of a sample at once, further than exact probes can: the likeliest keys of each slot.
@@ -165,7 +165,8 @@ class HammingIndex:
         in the order of `np.unpackbits(values, axis=1)`. Every hit lies within `radius`. Of the views flagged in `exact`
         all rows within the smaller of `radius` and `max_radius` are found, of the rest those that the probes meet
         (nearly all near ones; a list short enough to be scanned is searched exactly). `patterns` keys are probed per
-        slot. At most `hits.MOST_HITS` rows are given per view, the nearest. Rows `without`, ascending, do not count.
+        slot, by the list's length without it. At most `hits.MOST_HITS` rows are given per view, the nearest. Rows
+        `without`, ascending, do not count.
 
         Raises:
             ValueError: The arrays do not fit each other or the index.
@@ -176,15 +177,16 @@ class HammingIndex:
             raise ValueError(f"an index of {self.bits} bits was asked with arrays of the shapes {shapes}")
         words = np.ascontiguousarray(values).view("<u8")
         if self._tables is None:
-            return Hits.of(*_without(self._scan_all(words, radius), without))
-        found = self._tables.likely_candidates(words, deviations, patterns)
+            return Hits.of(*_without(self._scan_all(words, radius), without))  # short, so the hits are few
+        found = self._tables.likely_candidates(words, deviations, patterns or patterns_for(len(self)))
         hits = [self._compared(words, found.query, found.row, radius)]
-        asked = np.flatnonzero(exact)
+        asked, cut = np.flatnonzero(exact), found.cut
         if len(asked):
-            query, row, distance = self._exact(words[asked], min(radius, self.max_radius))
-            hits.append((asked[query], row, distance))
+            exactly = self._exact_nearest(words[asked], min(radius, self.max_radius))
+            hits.append((asked[exactly.query], exactly.row, exactly.distance))
+            cut += exactly.cut
         query, row, distance = (np.concatenate(parts) for parts in zip(*hits, strict=True))
-        return Hits.of(*_without((query, row, distance), without), found.cut)
+        return Hits.of(*_without((query, row, distance), without), cut)
 
     def same(self, values: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Give the numbers of all rows that equal one of the (V, bits / 8) uint8 `values`, ascending."""
@@ -193,6 +195,17 @@ class HammingIndex:
             return np.unique(self._scan_all(words, 0)[1])
         found = self._tables.same_candidates(words)
         return np.unique(self._compared(words, found.query, found.row, 0)[1])
+
+    def _exact_nearest(self, words: NDArray[np.uint64], radius: int) -> Hits:
+        """The rows within the radius of each query, which is at most `max_radius`: all, or the nearest `MOST_HITS`."""
+        if self._tables is None:
+            return self._scan_nearest(words, radius)
+        found = self._tables.candidates(words, radius, most=len(self._rows) // 4)
+        met = Hits(*self._compared(words, found.query, found.row, radius))
+        if len(found.overfull) == 0:
+            return met
+        scanned = self._scan_nearest(words[found.overfull], radius)
+        return Hits.joined([met, Hits(found.overfull[scanned.query], scanned.row, scanned.distance, scanned.cut)])
 
     def _exact(self, words: NDArray[np.uint64], radius: int) -> _Met:
         """Every row within the radius of each query, with repeats."""
@@ -222,17 +235,27 @@ class HammingIndex:
 
     def _scan_all(self, words: NDArray[np.uint64], radius: int) -> _Met:
         """Compare every row with every query."""
-        parts = [self._scan_chunk(words, start, radius) for start in range(0, len(self._words), self._chunk(words))]
         nothing = np.zeros(0, np.int64)
-        query, row, distance = (
-            (np.concatenate([nothing, *part]) for part in zip(*parts, strict=True))
-            if parts
-            else (nothing, nothing, nothing)
-        )
+        parts: list[_Met] = [(nothing, nothing, nothing)]
+        parts += (self._scan_chunk(words, start, radius) for start in range(0, len(self._words), self._chunk(words)))
+        query, row, distance = (np.concatenate(part) for part in zip(*parts, strict=True))
         return query, row, distance
 
+    def _scan_nearest(self, words: NDArray[np.uint64], radius: int) -> Hits:
+        """As `_scan_all`, of hits beyond `MOST_HITS` a query the nearest alone, however many there are."""
+        found = Hits.none()
+        parts: list[Hits] = []
+        waiting = 0
+        for start in range(0, len(self._words), self._chunk(words)):
+            met = self._scan_chunk(words, start, radius)
+            waiting += len(met[0])
+            parts.append(Hits(*met))
+            if waiting > _HITS_WAITING:
+                found, parts, waiting = Hits.joined([found, *parts]), [], 0
+        return Hits.joined([found, *parts])
+
     def _chunk(self, words: NDArray[np.uint64]) -> int:
-        return max(256, _BATCH_CHUNK // max(len(words), 1))
+        return max(256, _SCANNED_AT_ONCE // max(len(words), 1))
 
     def _scan_chunk(self, words: NDArray[np.uint64], start: int, radius: int) -> _Met:
         columns = np.ascontiguousarray(self._words[start : start + self._chunk(words)].T)

@@ -20,7 +20,6 @@ from models.bank_rows import BankRows, name_keys
 from models.evidence import Opinion
 from models.hits import Hits, is_among
 from models.index import Found, HammingIndex
-from models.soft_probes import DEFAULT_PATTERNS
 
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -162,7 +161,7 @@ class Shelf:
         radius: int,
         *,
         exact: NDArray[np.bool_],
-        patterns: int = DEFAULT_PATTERNS,
+        patterns: int | None = None,
     ) -> Hits:
         """As `HammingIndex.search_soft`, through both layers."""
         overlay = self.overlay

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import ArrayFolder, IndexCorrupt
-from models.soft_probes import flip_masks
+from models.soft_probes import DEFAULT_PATTERNS, flip_masks
 
 Rows = NDArray[np.uint8]
 """(N, bits / 8) uint8: one hash a row, most significant bit first."""
@@ -26,6 +26,12 @@ _MOST_PER_KEY: Final = 2048
 
 _MOST_PER_QUERY: Final = 32_768
 """Rows compared per query by likely probes. Random lists meet about 700."""
+
+_LONG_BITS: Final = 128
+"""Hashes of so many bits are searched by likely keys too."""
+
+_CANDIDATES: Final = 750
+"""Rows that likely probes of a query may meet. Measured, a probe costs some 20 ns and a candidate some 30."""
 
 _CANDIDATE_COST: Final = 2.0
 """A candidate costs about so many probes: it is fetched by number and then compared in full."""
@@ -46,15 +52,24 @@ class Slots:
 
 
 def slots_for(row_count: int, bits: int, radius: int) -> Slots:
-    """Choose the slots for a list: as many as make probes and candidates together cheapest.
+    """Choose the slots for a list.
 
-    For random rows that comes to about `bits / log2(rows)` slots. A slot is never wider than the list can fill (tables
-    would outgrow the rows) nor wider than 26 bits.
+    Short hashes are only searched exactly: as many slots as make probes and candidates together cheapest. Long ones are
+    searched by likely keys far more often, and the narrower the slots, the likelier a copy shares a probed key: as many
+    as keep the candidates few. For random rows both come to about `bits / log2(rows)`. A slot is never wider than the
+    list can fill (tables would outgrow the rows) nor wider than 26 bits.
     """
     widest = min(26, max(8, math.ceil(math.log2(max(row_count, 2))) + 1))
     fewest = max(1, math.ceil(bits / widest))
-    choices = (_even_slots(count, bits) for count in range(fewest, max(fewest, bits // 8) + 1))
-    return min(choices, key=lambda slots: _cost(slots, row_count, radius))
+    choices = [_even_slots(count, bits) for count in range(fewest, max(fewest, bits // 8) + 1)]
+    if bits < _LONG_BITS:
+        return min(choices, key=lambda slots: _cost(slots, row_count, radius))
+    return max(choices, key=lambda slots: (-max(_likely_candidates(slots, row_count), _CANDIDATES), len(slots.widths)))
+
+
+def _likely_candidates(slots: Slots, row_count: int) -> float:
+    """How many rows likely probes meet in a list of random rows."""
+    return sum(DEFAULT_PATTERNS * row_count / (1 << width) for width in slots.widths)
 
 
 def _even_slots(count: int, bits: int) -> Slots:
@@ -135,7 +150,10 @@ class SlotTables:
         starts: list[NDArray[np.uint32]] = []
         for number, (offset, width) in enumerate(zip(slots.offsets, slots.widths, strict=True)):
             keys = _keys(words, offset, width)
-            ids[number] = np.argsort(keys, kind="stable")
+            # Keys and row numbers in one word: numpy sorts words several times faster than it finds an order.
+            sorted_words = keys.astype(np.uint64) << np.uint64(32) | np.arange(len(rows), dtype=np.uint64)
+            sorted_words.sort()
+            ids[number] = sorted_words.astype(np.uint32)
             table = np.empty((1 << width) + 1, dtype="<u4")
             table[0] = 0
             np.cumsum(np.bincount(keys, minlength=1 << width), out=table[1:])

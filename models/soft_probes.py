@@ -15,13 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_PATTERNS: Final = 32
-"""Keys probed per slot."""
+"""Keys probed per slot ..."""
+
+_LONG_LIST_ROWS: Final = 200_000
+_LONG_LIST_PATTERNS: Final = 64
+"""... and in long lists, whose wide slots are less likely to be free of flips."""
 
 _RANKS: Final = 12
 """Only so many of a slot's weakest bits are flipped ..."""
 
 _MOST_FLIPS: Final = 4
 """... and at most so many of them at once."""
+
+
+def patterns_for(row_count: int) -> int:
+    """How many keys to probe per slot in a list of so many rows."""
+    return DEFAULT_PATTERNS if row_count < _LONG_LIST_ROWS else _LONG_LIST_PATTERNS
 
 
 @lru_cache(maxsize=32)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.arrays import IndexCorrupt
+from models.hits import MOST_HITS, Hits
 from models.index import HammingIndex
 from models.slot_tables import Slots, SlotTables, slots_for
 
@@ -57,7 +59,7 @@ def _list_of_every_kind(seed: int, count: int, row_bytes: int) -> Rows:
     return rows
 
 
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 120), slot_count=st.integers(11, 16))
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 120), slot_count=st.integers(14, 24))
 @settings(max_examples=25, deadline=None)
 def test_search_equals_brute_force_at_every_distance(seed: int, count: int, slot_count: int) -> None:
     """256-bit look-ups find what brute force finds with the planted row at each distance 0..33, and nothing else."""
@@ -120,7 +122,7 @@ def test_queries_asked_together_are_answered_as_asked_alone(seed: int, count: in
     asked += [_flipped(rows[generator.integers(0, count)], [number, 99]) for number in range(queries)]
     generator.shuffle(asked)
 
-    for index in (_with_tables(rows, 31, 12), HammingIndex.build(rows, 31)):
+    for index in (_with_tables(rows, 31, 16), HammingIndex.build(rows, 31)):
         answers = index.search_all(asked, 31)
         assert [list(zip(d.tolist(), n.tolist(), strict=True)) for n, d in answers] == [
             _brute_force(rows, query, 31) for query in asked
@@ -133,6 +135,104 @@ def test_search_stays_exact_when_one_hash_fills_the_list() -> None:
     index = HammingIndex.build(rows, 31)
 
     assert len(index.search(rows[0].tobytes(), 0)[0]) == 30_000
+
+
+def _soft(index: HammingIndex, rows: list[bytes], radius: int, exact: list[bool]) -> tuple[Hits, NDArray[np.float32]]:
+    values = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+    weights = np.random.default_rng(7).random((len(rows), index.bits), dtype=np.float32)
+    return index.search_soft(values, weights, radius, exact=np.array(exact)), weights
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 120), slot_count=st.integers(14, 24))
+@settings(max_examples=25, deadline=None)
+def test_soft_hits_are_exact_where_asked_and_true_everywhere(seed: int, count: int, slot_count: int) -> None:
+    """At each planted distance 0..33: exact views find all within 31, no hit is untrue, a short list misses none."""
+    generator = np.random.default_rng(seed)
+    rows = _list_of_every_kind(seed, count, 32) if count else np.zeros((0, 32), np.uint8)
+    asked = [generator.bytes(32)]
+    for distance in range(34 if count else 0):
+        row = rows[generator.integers(0, count)]
+        asked.append(_flipped(row, generator.choice(256, distance, replace=False).tolist()))
+    exact = [number % 2 == 0 for number in range(len(asked))]
+    probed, scanned = _with_tables(rows, 31, slot_count), HammingIndex.build(rows, 31)
+    for radius in (31, 33, 72):
+        soft, _ = _soft(probed, asked, radius, exact)
+        whole, _ = _soft(scanned, asked, radius, exact)
+        for number, query in enumerate(asked):
+            truth = _brute_force(rows, query, radius)
+            found = _of_query(soft, number)
+            assert _of_query(whole, number) == truth
+            assert found == [hit for hit in truth if hit in set(found)]
+            if exact[number]:
+                assert [hit for hit in found if hit[0] <= 31] == [hit for hit in truth if hit[0] <= 31]
+
+
+def _of_query(hits: Hits, number: int) -> list[tuple[int, int]]:
+    own = hits.query == number
+    return list(zip(hits.distance[own].tolist(), hits.row[own].tolist(), strict=True))
+
+
+def test_soft_probes_meet_copies_beyond_the_exact_radius() -> None:
+    """Copies whose coefficients moved a little are met: all at up to 40 bits, nearly all at up to 56."""
+    generator = np.random.default_rng(5)
+    rows = _list_of_every_kind(5, 30_000, 32)
+    index = HammingIndex.build(rows, 31)
+    met: dict[int, list[bool]] = {40: [], 56: []}
+    for _ in range(12):
+        picked = generator.integers(0, len(rows), 32)
+        signs = np.where(np.unpackbits(rows[picked], axis=1), 1.0, -1.0)
+        moved = signs * np.abs(generator.standard_normal(signs.shape))
+        moved += generator.uniform(0.4, 0.8) * generator.standard_normal(signs.shape)
+        values = np.packbits(moved > 0, axis=1)
+        hits = index.search_soft(values, moved.astype(np.float32), 56, exact=np.zeros(32, bool))
+        distances = np.bitwise_count(values ^ rows[picked]).sum(axis=1)
+        found = set(zip(hits.query.tolist(), hits.row.tolist(), strict=True))
+        for number, distance in enumerate(distances.tolist()):
+            if 31 < distance <= 56:
+                met[40 if distance <= 40 else 56].append((number, int(picked[number])) in found)
+    assert len(met[40]) > 50
+    assert len(met[56]) > 50
+    assert np.mean(met[40]) == 1
+    assert np.mean(met[56]) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["one hash", "one key"])
+def test_a_hostile_list_costs_bounded_work(kind: str) -> None:
+    """Where one key holds most rows, what is looked at and given is bounded and counted, and near rows are found."""
+    generator = np.random.default_rng(11)
+    rows = generator.integers(0, 256, (120_000, 32), dtype=np.uint8)
+    rows[:90_000, : 32 if kind == "one hash" else 12] = 7
+    index = HammingIndex.build(rows, 31)
+    target = 100_000
+    asked = [rows[0].tobytes()] * 24 + [_flipped(rows[target], [1, 70, 200])]
+    began = time.process_time()
+    hits, _ = _soft(index, asked, 72, [True] + [False] * 23 + [True])
+
+    assert time.process_time() - began < 2
+    assert hits.cut > 0
+    assert int(np.bincount(hits.query).max()) <= MOST_HITS
+    assert _of_query(hits, 0)[0] == (0, 0)
+    assert _of_query(hits, 24)[0] == (3, target)
+
+
+def test_a_soft_look_up_of_the_wrong_shape_is_refused() -> None:
+    """Values, deviations and flags that do not fit each other or the index are no question."""
+    index = HammingIndex.build(_list_of_every_kind(1, 20, 32), 31)
+    for width, bits, flags in ((8, 256, 1), (32, 64, 1), (32, 256, 2)):
+        with pytest.raises(ValueError, match="of the shapes"):
+            index.search_soft(
+                np.zeros((1, width), np.uint8), np.zeros((1, bits), np.float32), 40, exact=np.zeros(flags, bool)
+            )
+
+
+def test_same_rows_are_found_whatever_the_list() -> None:
+    """Rows that equal a value are found in lists with and without tables, one hash over and over too."""
+    for count in (200, 8_000):
+        rows = _list_of_every_kind(count, count, 32)
+        rows[: count // 2] = rows[0]
+        asked = rows[[0, count - 1]]
+        expected = np.flatnonzero((rows[:, None] == asked).all(axis=2).any(axis=1))
+        assert HammingIndex.build(rows, 31).same(asked).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("count", [20_000, 100_000, 1_000_000, 10_000_000])

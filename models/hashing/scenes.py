@@ -72,7 +72,7 @@ class SceneWatch:
         if moved > STILL_BITS:
             self._still_turns = 0
         for tier in self._since.keys() & set(tiers):
-            self._since[tier] = 0
+            self._since[tier] = 1  # at the next sample
             if tier is Tier.IN_TURN:
                 self._turn += 1
                 self._still_turns += 1

@@ -82,7 +82,7 @@ async def read_all(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a file: its second hash (64 bytes) or nothing, its place in a video or -1, and whether it is a part."""
+    """One row of a file: its second hash (64 bytes or none), its place in a video or -1, whether it is a part."""
 
     second: bytes
     position_ms: int
@@ -145,9 +145,7 @@ class FileHashes:
         is_due = frame.arrived_at - at >= 0.9 * FRAME_SECONDS
         return moved > _CUT_BITS or (is_due and moved > _SAME_BITS)
 
-    def _rows_of(
-        self, frame: Frame, own: Fingerprint, position_ms: int, *, is_video: bool
-    ) -> list[tuple[bytes, Row]]:
+    def _rows_of(self, frame: Frame, own: Fingerprint, position_ms: int, *, is_video: bool) -> list[tuple[bytes, Row]]:
         if self.algorithm.name != _WINDOWED or self.is_bare:
             return [(own.value, Row(b"", position_ms, is_window=False))] if own.quality >= MIN_QUALITY else []
         rows = picture_rows(plane_of(frame), picture_of(frame), frame.width, frame.height, is_video=is_video)

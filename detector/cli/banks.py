@@ -1,0 +1,131 @@
+"""What the commands about banks share: folders, names, the words for counts, and faults as sentences."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from detector.cli.output import CommandFailed, note, progress, run_async
+from detector.config.config import Config
+from models.arrays import IndexCorrupt
+from models.bank_store import BankMissing, BankNameError, EntryMissing, check_bank_name
+from models.hashing.plugins import PluginFailed
+from models.hashing.registry import hash_algorithms, refused_algorithms
+from models.lists.contents import ListFormat, ListTooLong
+from models.lists.registry import list_formats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from models.hashing.algorithm import HashAlgorithm
+    from streams.job import Job
+    from streams.keeper import Nursery
+
+_Answer = TypeVar("_Answer")
+
+BankArgument = Annotated[str, typer.Argument(metavar="BANK", help="Capitals, digits and _, such as KNOWN_CARDS.")]
+EntryArgument = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's whole name.")]
+SignalOption = Annotated[str, typer.Option("--signal", help="The hash: pdq, phash, dhash, whash or an installed one.")]
+FormatOption = Annotated[str, typer.Option("--format", help="The list's format: plain.")]
+
+
+def in_cage(settings: Config, work: "Callable[[Nursery, Job], Coroutine[Any, Any, _Answer]]", what: str) -> _Answer:
+    """Run `work` with a nursery of caged readers and the job that says how they read."""
+    from detector.settings import reader_job
+    from streams.job import SourceKind
+    from streams.keeper import Nursery, NurseryBroken
+
+    job = reader_job(settings, "", SourceKind.FILE, "", live=False)
+
+    async def in_nursery() -> _Answer:
+        async with Nursery("streams.reader:main", silences_children=True) as nursery:
+            return await work(nursery, job)
+
+    try:
+        with progress(what, None):
+            return run_async(in_nursery())
+    except NurseryBroken as error:
+        raise CommandFailed(str(error)) from None
+
+
+@contextlib.contextmanager
+def bank_faults() -> Iterator[None]:
+    """Turn what banks raise into one sentence and exit 2."""
+    try:
+        yield
+    except (
+        BankNameError,
+        BankMissing,
+        EntryMissing,
+        IndexCorrupt,
+        ListTooLong,
+        PluginFailed,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise CommandFailed(str(error)) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise CommandFailed(f"{where}{error.strerror}; name a file or a state_dir that this user may use") from None
+
+
+def algorithm_of(signal: str) -> "HashAlgorithm":
+    """The hash of that name, or a sentence with those that there are."""
+    known = hash_algorithms()
+    if signal not in known:
+        refused = [sentence for sentence in refused_algorithms() if f"hash plug-in {signal} " in sentence]
+        raise CommandFailed(
+            refused[0] if refused else f"there is no hash called {signal!r}; write one of {', '.join(known)}"
+        )
+    return known[signal]
+
+
+def format_of(name: str) -> ListFormat:
+    """The list format of that name, or a sentence with those that there are."""
+    known = list_formats()
+    if name not in known:
+        raise CommandFailed(f"there is no list format called {name!r}; write one of {', '.join(known)}")
+    return known[name]
+
+
+def banks_folder(settings: Config) -> Path:
+    """Where the banks lie."""
+    from detector.analysis.setup import BANKS_FOLDER
+
+    return settings.state_dir / BANKS_FOLDER
+
+
+def bank_folder(settings: Config, bank: str) -> Path:
+    """Where one bank lies. Raises `BankNameError`."""
+    return banks_folder(settings) / check_bank_name(bank)
+
+
+def tell_excess(settings: Config, bank: str) -> None:
+    """Say where a list has become too long for its limits: the service holds it to what the budget allows."""
+    from detector.match_budget import bank_load, bank_sizes
+
+    load = bank_load(settings, bank, bank_sizes(settings.state_dir))
+    if load.is_over:
+        bits = max(load.most_bits or 0, 0)
+        note(
+            f"bank {bank} is too long for its limits: {load.arithmetic()}, and {load.budget_per_day:g} are bearable; a "
+            f"running service holds it to {bits} bits and a start is refused, so {load.remedy()}"
+        )
+
+
+def counts(found: Any) -> str:
+    """Counts by name in words."""
+    return ", ".join(f"{name} {count}" for name, count in found.items()) or "0"
+
+
+def many(count: int, one: str, several: str) -> str:
+    """A number with its noun."""
+    return f"{count} {one if count == 1 else several}"
+
+
+def moment(unix_seconds: float) -> str:
+    """A time in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_seconds))

@@ -1,0 +1,195 @@
+"""`stopframe hashes add, import, export, remove`: what comes into a bank and what leaves it."""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from detector.cli.banks import (
+    BankArgument,
+    EntryArgument,
+    FormatOption,
+    SignalOption,
+    algorithm_of,
+    bank_faults,
+    bank_folder,
+    format_of,
+    in_cage,
+    many,
+    tell_excess,
+)
+from detector.cli.options import ConfigFile, read_config_quietly
+from detector.cli.output import CommandFailed, note, progress
+from detector.config.config import Config
+from models.bank_store import add_entries, bank_names, load_bank, remove_entry
+from models.lists.contents import DEFAULT_SIGNAL
+
+if TYPE_CHECKING:
+    from detector.bank_files import Added, FileHashes
+    from detector.media_files import Medium
+    from streams.job import Job
+    from streams.keeper import Nursery
+
+
+def add(
+    bank: BankArgument,
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Pictures, videos, folders of them.")],
+    config: ConfigFile = None,
+    entry: Annotated[
+        str | None,
+        typer.Option("--entry", help="The name of the one entry for all; else each file's name without its ending."),
+    ] = None,
+    signal: SignalOption = DEFAULT_SIGNAL,
+    is_bare: Annotated[
+        bool, typer.Option("--bare", help="The hash of each frame alone, without the windows that find crops of it.")
+    ] = False,
+) -> None:
+    """Hash pictures and videos into a bank.
+
+    It is created if it is new. What is added to an entry that is there joins its hashes. Of a video frames half a
+    second apart are kept, with their places in it. Beside each hash stand those of about a hundred windows of its
+    picture, so that crops are found, and a second, longer one, so that chance hits are told from copies.
+    """
+    from detector.bank_files import add_files
+    from detector.media_files import NO_FILE, find_media
+
+    settings = read_config_quietly(config)
+    algorithm = algorithm_of(signal)
+    with bank_faults():
+        bank_dir = bank_folder(settings, bank)
+        is_new = bank not in bank_names(bank_dir.parent)
+        media = find_media(files)
+
+        async def work(nursery: "Nursery", job: "Job") -> "Added":
+            return await add_files(
+                media,
+                entry=entry,
+                bank_dir=bank_dir,
+                algorithm=algorithm,
+                nursery=nursery,
+                job=job,
+                at_once=settings.analysis.worker_count,
+                is_bare=is_bare,
+            )
+
+        added = in_cage(settings, work, "hash")
+    _tell_left_out(media, added.files)
+    if added.rows:
+        entries = len({one.entry for one in added.files if one.rows})
+        windows = sum(row.is_window for one in added.files for row in one.rows.values())
+        hashes = many(added.rows - windows, "hash", "hashes")
+        more = f", and those of {many(windows, 'window', 'windows')} in them" if windows else ""
+        note(f"bank {bank}: {hashes} of {many(entries, 'entry', 'entries')} added{more}")
+        _tell_new(bank, settings, is_new=is_new)
+        tell_excess(settings, bank)
+    if added.faults:
+        raise CommandFailed("\n".join(added.faults))
+    if not media:
+        raise CommandFailed(NO_FILE)
+    if not added.rows:
+        raise CommandFailed(
+            f"bank {bank} is unchanged: no file gave a hash of sufficient quality; add clearer pictures"
+        )
+
+
+def import_list(
+    bank: BankArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The list.")],
+    config: ConfigFile = None,
+    form: FormatOption = "plain",
+    signal: SignalOption = DEFAULT_SIGNAL,
+) -> None:
+    """Take the hashes of a list into a bank.
+
+    It is created if it is new. Bad rows are counted and passed over. Entries are called after the file and the place
+    in it, such as list:1.
+    """
+    settings = read_config_quietly(config)
+    reader, algorithm = format_of(form), algorithm_of(signal)
+    with bank_faults():
+        if file.is_char_device() or file.is_block_device():
+            raise CommandFailed(f"{file} is a device; name the file of a list")
+        bank_dir = bank_folder(settings, bank)
+        is_new = bank not in bank_names(bank_dir.parent)
+        with progress(f"read {file.name}", None):
+            contents = reader.read(file, signal=algorithm.name)
+        bad = contents.bad
+        if bad.count:
+            note(
+                f"{file}: {bad.count} bad rows were passed over, the first in line {bad.first_line_number}: "
+                f"{bad.first_reason}"
+            )
+        if not len(contents):
+            raise CommandFailed(
+                f"{file} holds no valid hash, so bank {bank} is unchanged; name a list of format {form}"
+            )
+        bank_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with progress(f"write {bank}", None):
+            for name, rows in contents.rows.items():
+                add_entries(bank_dir, rows.hashes, list(rows.entry_names(_stem(file))), algorithm=name)
+    note(f"bank {bank}: {many(len(contents), 'hash', 'hashes')} added")
+    _tell_new(bank, settings, is_new=is_new)
+    tell_excess(settings, bank)
+
+
+def export(
+    bank: BankArgument,
+    config: ConfigFile = None,
+    form: FormatOption = "plain",
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Else stdout.")] = None,
+) -> None:
+    """Write a bank's hashes as a list.
+
+    The format plain holds the hashes alone, neither entries nor opinions: to back a bank up, copy its folder.
+    """
+    settings, writer = read_config_quietly(config), format_of(form)
+    with bank_faults():
+        found = load_bank(bank_folder(settings, bank))
+        with contextlib.ExitStack() as stack:
+            file = sys.stdout.buffer if output is None else stack.enter_context(output.open("wb"))
+            for name in found.algorithms:
+                rows = found.rows(name)
+                if rows is not None:
+                    writer.write(file, name, rows.hashes)
+            file.flush()
+
+
+def remove(
+    bank: BankArgument,
+    entry: EntryArgument,
+    config: ConfigFile = None,
+) -> None:
+    """Remove an entry and all its hashes from a bank."""
+    settings = read_config_quietly(config)
+    with bank_faults():
+        count = remove_entry(bank_folder(settings, bank), entry)
+    if not count:
+        raise CommandFailed(f"bank {bank} has no entry of this name; 'stopframe hashes list {bank}' shows them")
+    note(f"bank {bank}: {many(count, 'hash', 'hashes')} removed")
+
+
+def _tell_left_out(media: "Sequence[Medium]", hashes: "Sequence[FileHashes]") -> None:
+    from detector.bank_files import MIN_QUALITY
+
+    for medium, one in zip(media, hashes, strict=True):
+        if one.left_out:
+            note(
+                f"{medium.name}: {one.left_out} frames were left out for a quality below {MIN_QUALITY} "
+                f"(best: {one.best_quality}); such hashes match what they should not"
+            )
+
+
+def _tell_new(bank: str, settings: Config, *, is_new: bool) -> None:
+    if is_new and bank not in settings.banks:
+        note(
+            f"bank {bank} is new and at step review; to let it cut, write in the config: "
+            f"banks: {{{bank}: {{step: cut}}}}"
+        )
+
+
+def _stem(file: Path) -> str:
+    """A list's name as its rows' entries begin with it: printable and short."""
+    return "".join(char if char.isprintable() else "?" for char in file.stem)[:40]

@@ -21,6 +21,7 @@ BENCHMARKS: Final = {
     "lookup": "benchmarks.lookup",
     "neighbours": "benchmarks.neighbours",
     "recovery": "benchmarks.recovery",
+    "restreams": "benchmarks.restreams",
     "scale": "benchmarks.scale",
     "soak": "benchmarks.soak",
     "throughput": "benchmarks.throughput",

@@ -237,28 +237,31 @@ class IncidentBank:
         self, incident_id: str, first_frame_at: float, hits: Sequence[HitFrame], others: ShownRows
     ) -> tuple[int, int, int]:
         """Write what may be written; how many rows, frames that look like another's, frames too dull."""
-        rows = alike = dull = 0
+        kept: list[tuple[PictureRows, int]] = []
+        alike = dull = 0
         for hit in hits:
             plane, picture = _pixels(hit)
-            found = picture_rows(plane, picture, hit.frame.width, hit.frame.height)
+            size = hit.frame.width, hit.frame.height
+            found = picture_rows(plane, picture, *size)
             if not len(found):
                 dull += 1
-                continue
-            turned = picture_rows(plane[:, ::-1].copy(), picture[:, ::-1].copy(), hit.frame.width, hit.frame.height)
-            if _resembles(found, others) or _resembles(turned, others):
+            elif _resembles(found, others) or _resembles(
+                picture_rows(plane[:, ::-1].copy(), picture[:, ::-1].copy(), *size), others
+            ):
                 alike += 1
-                continue
-            place = max(0, round(1000 * (hit.at_seconds - first_frame_at)))
+            else:
+                kept.append((found, max(0, round(1000 * (hit.at_seconds - first_frame_at)))))
+        rows = sum(len(found) for found, _ in kept)
+        if rows:
             add_entries(
                 self._bank_dir,
-                found.hashes,
-                [incident_id] * len(found),
-                seconds=found.seconds,
-                has_second=np.ones(len(found), np.bool_),
-                positions_ms=np.full(len(found), place, np.int32),
-                is_window=found.is_window,
+                np.concatenate([found.hashes for found, _ in kept]),
+                [incident_id] * rows,
+                seconds=np.concatenate([found.seconds for found, _ in kept]),
+                has_second=np.ones(rows, np.bool_),
+                positions_ms=np.concatenate([np.full(len(found), place, np.int32) for found, place in kept]),
+                is_window=np.concatenate([found.is_window for found, _ in kept]),
             )
-            rows += len(found)
         return rows, alike, dull
 
     async def _expire(self) -> None:

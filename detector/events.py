@@ -65,12 +65,22 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondTestResult:
+    """A second question asked about a match: `kind` is `share` or `second_hash`, it is passed up to `limit`."""
+
+    kind: str
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """One reason to act. `kind`: hash (a match), sequence (several frames of one item), class (a score) or blind.
 
     `name` is the algorithm, the class (`model/label`) or the cause of blindness. `distance` is set for hashes and
-    sequences (the farthest frame's), `frames` for sequences, `score` for classes. `source` is what the breaker counts
-    by: `BANK/entry`, `model/label` or `blind/cause`.
+    sequences (the farthest frame's), `frames` for sequences, `score` for classes. `threshold` is the limit in force.
+    `expected_false` is how many strangers as near as this one frame meets by chance in a list of that length, None
+    where the chance is not known. `source` is what the breaker counts by: `BANK/entry`, `model/label` or `blind/cause`.
     """
 
     kind: str
@@ -85,6 +95,8 @@ class Signal:
     frames: int | None = None
     view: str | None = None
     quality: int | None = None
+    second_test: SecondTestResult | None = None
+    expected_false: float | None = None
     generation: str | None = None
     model_sha256: str | None = None
 

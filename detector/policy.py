@@ -6,10 +6,10 @@ No clock, no network, no state but the `History` that goes in and comes out.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from detector.events import Observation, Signal, Step
+from detector.events import Observation, SecondTestResult, Signal, Step
 from detector.rollout import place_of
 from models.bank_store import INCIDENT_BANK
-from models.evidence import ClassScore, HashMatch, Opinion, Strength
+from models.evidence import ClassScore, HashMatch, Opinion, SecondTest, Strength
 from models.sequence import SequenceHistory, SequenceMatch, SequenceRules, observe
 
 MIN_QUALITY_TO_CUT = 50
@@ -17,6 +17,11 @@ MIN_QUALITY_TO_CUT = 50
 
 BITS_TO_CUT = 256
 """Shorter perceptual hashes collide by chance too often to act on alone."""
+
+CHANCE_WORTH_A_LOOK = 1e-3
+"""A hit that chance brings to more frames than one in so many is no reason to look closer: looking costs a burst."""
+
+_OWN_HASH = "pdq"
 
 _KINDS = ("hash", "sequence", "class")
 """What names a frame best first."""
@@ -27,12 +32,14 @@ class BankRule:
     """How far a bank's matches may go. `max_distance` in bits narrows the bank's own limit; None leaves it.
 
     `ratio` (0-1) is the part of the streams on which the bank may do what its step says; on the others it is a shadow.
+    `plugins_may_cut` lets hashes of other packages act alone, as far as their matches may at all.
     """
 
     step: Step = Step.REVIEW
     max_distance: int | None = None
     min_quality: int = MIN_QUALITY_TO_CUT
     ratio: float = 1.0
+    plugins_may_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +167,14 @@ def for_pictures(settings: PolicySettings) -> PolicySettings:
 
 def is_verified(rule: BankRule, observation: Observation, match: HashMatch) -> bool:
     """Whether one frame's match is good enough to act on alone, provided that it lies within the limit."""
-    inspection = observation.inspection
     return (
-        match.opinion is Opinion.POSITIVE
+        match.strength is Strength.CUT
+        and match.opinion is Opinion.POSITIVE
         and match.bits >= BITS_TO_CUT
+        and (match.algorithm == _OWN_HASH or rule.plugins_may_cut)
         and match.quality >= max(rule.min_quality, MIN_QUALITY_TO_CUT)
-        and inspection.is_stable
-        and not inspection.is_low_information
+        and match.is_stable
+        and not observation.inspection.is_low_information
         and not observation.is_corrupt
     )
 
@@ -176,8 +184,8 @@ def _judge_match(settings: PolicySettings, observation: Observation, match: Hash
     if rule.step is Step.OFF or match.opinion is Opinion.NEGATIVE:
         return _Reached(None, is_weak=False)
     limit = match.max_distance if rule.max_distance is None else min(rule.max_distance, match.max_distance)
-    may_act = rule.step >= Step.REVIEW
-    if match.distance > limit:
+    may_act = rule.step >= Step.REVIEW and match.expected_false <= CHANCE_WORTH_A_LOOK
+    if match.distance > limit or match.strength is Strength.VOTE:
         return _Reached(None, is_weak=may_act)
     step = rule.step if is_verified(rule, observation, match) else min(rule.step, Step.REVIEW)
     signal = Signal(
@@ -192,8 +200,16 @@ def _judge_match(settings: PolicySettings, observation: Observation, match: Hash
         view=match.view,
         quality=match.quality,
         generation=match.generation,
+        second_test=_second_test(match),
+        expected_false=match.expected_false if match.expected_false > 0 else None,
     )
     return _Reached(signal, is_weak=may_act and step < rule.step)
+
+
+def _second_test(match: HashMatch) -> SecondTestResult | None:
+    if match.second_test is SecondTest.NONE or match.second_value is None or match.second_limit is None:
+        return None
+    return SecondTestResult(match.second_test.value, match.second_value, match.second_limit)
 
 
 def _may_vote(settings: PolicySettings, observation: Observation, match: HashMatch) -> bool:

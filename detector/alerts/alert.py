@@ -199,11 +199,21 @@ def _signal(signal: Signal) -> dict[str, Any]:
         "entry": _text(signal.entry),
         "score": _number(signal.score),
         "distance": signal.distance,
+        "frames": signal.frames,
         "threshold": _number(signal.threshold),
         "view": _text(signal.view),
         "quality": signal.quality,
+        "second_test": _second_test(signal),
+        "expected_false": _significant(signal.expected_false),
     }
     return told | {name: value for name, value in optional.items() if value is not None}
+
+
+def _second_test(signal: Signal) -> dict[str, Any] | None:
+    test = signal.second_test
+    if test is None:
+        return None
+    return {"kind": test.kind, "value": _number(test.value), "limit": _number(test.limit)}
 
 
 def _times(facts: AlertFacts, anchor: WallAnchor, queued_at: float) -> dict[str, str]:
@@ -262,6 +272,11 @@ def _provenance(facts: AlertFacts) -> dict[str, Any]:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 6)
+
+
+def _significant(value: float | None) -> float | None:
+    """Three digits: chances are small numbers, whose order is all that matters."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.3g}")
 
 
 def _text(value: str | None) -> str | None:

@@ -20,7 +20,7 @@ from detector.alerts.alert import (
     rfc3339,
     uuid7,
 )
-from detector.events import Decision, Observation, Signal, Step
+from detector.events import Decision, Observation, SecondTestResult, Signal, Step
 from models.evidence import Inspection
 
 _VALIDATOR = jsonschema.Draft202012Validator(alert_schema())
@@ -77,6 +77,8 @@ def _signal(**changes: Any) -> Signal:
         "distance": 4,
         "view": "mirror",
         "quality": 88,
+        "second_test": SecondTestResult("share", 0.0312345678, 0.17),
+        "expected_false": 1.23456e-9,
         "generation": "gen-7",
     }
     return Signal(**(values | changes))
@@ -119,6 +121,8 @@ def test_payload_tells_everything_of_a_hash_match() -> None:
                 "threshold": 31,
                 "view": "mirror",
                 "quality": 88,
+                "second_test": {"kind": "share", "value": 0.031235, "limit": 0.17},
+                "expected_false": 1.23e-9,
             }
         ],
         "signals_left_out": 0,
@@ -194,11 +198,22 @@ def test_schema_refuses_what_was_not_promised() -> None:
     for spoiled in (
         payload | {"key": "live/secret"},
         payload | {"signals": [payload["signals"][0] | {"pixels": "AAAA"}]},
+        payload | {"signals": [payload["signals"][0] | {"second_test": {"kind": "luck", "value": 1, "limit": 2}}]},
+        payload | {"signals": [payload["signals"][0] | {"expected_false": -1}]},
         payload | {"times": payload["times"] | {"pts": 1}},
         payload | {"provenance": payload["provenance"] | {"path": "/x"}},
     ):
         with pytest.raises(jsonschema.ValidationError):
             _VALIDATOR.validate(spoiled)
+
+
+def test_a_sequence_tells_its_frames() -> None:
+    """Several frames of one video: how many, the farthest of them, and the limit that so many have."""
+    sequence = _signal(kind="sequence", distance=63, threshold=64, frames=2, second_test=None, expected_false=2e-8)
+    (told,) = _payload(_facts(signals=(sequence,), votes=(2, 2)))["signals"]
+    assert (told["frames"], told["distance"], told["threshold"]) == (2, 63, 64)
+    assert told["expected_false"] == 2e-8
+    assert "second_test" not in told
 
 
 def test_strongest_signals_survive_and_the_rest_is_counted() -> None:

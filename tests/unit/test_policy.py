@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.events import Observation, Signal, Step
+from detector.events import Observation, SecondTestResult, Signal, Step
 from detector.policy import BankRule, ClassRule, History, PolicySettings, Verdict, decide, for_pictures
-from models.evidence import ClassScore, HashMatch, Inspection, Opinion, Strength
+from models.evidence import ClassScore, HashMatch, Inspection, Opinion, SecondTest, Strength
 
 MATCH = HashMatch(
     bank="CARDS",
@@ -67,16 +67,51 @@ def test_a_verified_match_cuts_on_one_frame() -> None:
         _observation(replace(MATCH, opinion=Opinion.DISPUTED)),
         _observation(replace(MATCH, opinion=Opinion.SEED)),
         _observation(replace(MATCH, quality=49)),
-        _observation(MATCH, is_stable=False),
+        _observation(replace(MATCH, is_stable=False)),
+        _observation(replace(MATCH, strength=Strength.REVIEW, distance=45, max_distance=56, expected_false=1e-5)),
         _observation(MATCH, is_low_information=True),
         _observation(MATCH, is_corrupt=True),
     ],
-    ids=["64-bit", "disputed", "seed", "low-quality", "unstable", "low-information", "corrupt"],
+    ids=["64-bit", "disputed", "seed", "low-quality", "unstable", "far", "low-information", "corrupt"],
 )
 def test_a_match_that_is_not_sure_only_asks_for_review(observation: Observation) -> None:
     """Whatever makes a match doubtful caps it at review, and asks for a closer look."""
     verdict = _one(CUTTING, observation)
     assert (verdict.action, verdict.weak_hit) == (Step.REVIEW, True)
+
+
+def test_the_view_that_matched_must_be_stable() -> None:
+    """A picture in flat surroundings is found by the view that shows it alone; that one's stability decides."""
+    assert _one(CUTTING, _observation(MATCH, is_stable=False)).action is Step.CUT
+
+
+@pytest.mark.parametrize(("chance", "looks_closer"), [(1e-6, True), (1e-3, True), (2e-3, False), (5.0, False)])
+def test_what_chance_often_brings_is_no_reason_to_look_closer(chance: float, looks_closer: object) -> None:
+    """A hit that may only vote raises no signal; it asks for a closer look where strangers seldom come so near."""
+    vote = replace(MATCH, strength=Strength.VOTE, distance=70, max_distance=72, expected_false=chance)
+    for step in (Step.REVIEW, Step.CUT):
+        verdict = _one(PolicySettings(banks={"CARDS": BankRule(step)}), _observation(vote))
+        assert (verdict.action, verdict.signals, verdict.weak_hit) == (Step.OFF, (), looks_closer)
+    review = replace(vote, strength=Strength.REVIEW)
+    verdict = _one(CUTTING, _observation(review))
+    assert (verdict.action, verdict.weak_hit) == (Step.REVIEW, looks_closer)
+
+
+def test_a_signal_tells_what_decided() -> None:
+    """The limit in force, the second test with its limit, and the chance of such a hit go with the signal."""
+    tested = replace(
+        MATCH,
+        distance=44,
+        max_distance=48,
+        second_test=SecondTest.SHARE,
+        second_value=0.05,
+        second_limit=0.17,
+        expected_false=1e-7,
+    )
+    (signal,) = _one(CUTTING, _observation(tested)).signals
+    assert (signal.step, signal.threshold, signal.expected_false) == (Step.CUT, 48, 1e-7)
+    assert signal.second_test == SecondTestResult("share", 0.05, 0.17)
+    assert _one(CUTTING, _observation(MATCH)).signals[0].second_test is None
 
 
 def test_no_rule_lowers_the_quality_that_a_cut_needs() -> None:
@@ -252,8 +287,10 @@ def test_adding_doubt_never_raises_the_action(step: Step, data: st.DataObject) -
         lambda o, m: (o, replace(m, opinion=Opinion.DISPUTED)),
         lambda o, m: (replace(o, is_corrupt=True), m),
         lambda o, m: (o, replace(m, distance=40)),
+        lambda o, m: (o, replace(m, strength=min(m.strength, Strength.REVIEW, key=lambda s: s.rank))),
+        lambda o, m: (o, replace(m, strength=Strength.VOTE)),
     ]
-    chosen = data.draw(st.sampled_from([c for n in range(6) for c in combinations(doubts, n)]))
+    chosen = data.draw(st.sampled_from([c for n in range(8) for c in combinations(doubts, n)]))
     settings = PolicySettings(banks={"CARDS": BankRule(step)})
     observation, match = _observation(), MATCH
     last = _one(settings, _observation(MATCH)).action
@@ -293,7 +330,7 @@ def test_a_sequence_takes_its_banks_step() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"match": {"opinion": Opinion.DISPUTED}}, {"match": {"quality": 49}}, {"is_stable": False}],
+    [{"match": {"opinion": Opinion.DISPUTED}}, {"match": {"quality": 49}}, {"match": {"is_stable": False}}],
     ids=["disputed", "low-quality", "unstable"],
 )
 def test_a_sequence_that_is_not_sure_asks_for_review(change: dict[str, Any]) -> None:

@@ -7,8 +7,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from detector.events import CutState, Step
 from detector.metric_words import AlertState, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
 from detector.publisher_times import TimeFault
+from models.hashing.view_table import Tier
 from streams.frame import SampleReason
 from streams.wire import EndCode
+
+VIEW_TIERS = tuple(tier.name.lower() for tier in Tier)
 
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _WAY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
@@ -45,6 +48,14 @@ class MetricSeries:
     def _make_counters(self) -> None:
         self.samples = self._counter("samples", "Sampled frames received.", "reason", SampleReason)
         self.drops = self._counter("dropped_frames", "Sampled frames never analysed.", "cause", DropCause)
+        self.not_inspectable = self._counter(
+            "not_inspectable_frames", "Frames of which no view's hash was good enough to act on."
+        )
+        self.views = self._counter("views", "Views of frames looked up in the banks.")
+        self.views_left_out = self._counter("views_left_out", "Views that were due and had no room in the CPU budget.")
+        self.view_cpu = self._counter(
+            "view_cpu_seconds", "CPU time for making, hashing and looking up views.", "tier", VIEW_TIERS
+        )
         self.low_information = self._counter("low_information_frames", "Frames not shown to any model.")
         self.model_failures = self._counter("model_failures", "Answers that a model failed to give.", "model")
         self.coverage = Counter(

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from detector.events import CutState, Step
 from detector.ingest.hooks import HookOutcome
 from detector.log_output import LogOutput
-from detector.metric_series import MetricSeries
+from detector.metric_series import VIEW_TIERS, MetricSeries
 from detector.metric_words import AlertState, CoverageKind, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
 from detector.publisher_times import TimeFault
 from models.evidence import Inspection
@@ -67,6 +67,7 @@ class Metrics:
         self._stages, self._models, self._causes = _Words(), _Words(), _Words(DropCause)
         # What each frame moves, looked up once: the library takes as long to find a series as to add to it.
         self._of_stage: dict[str, Histogram] = {}
+        self._of_tier = [self._series.view_cpu.labels(tier) for tier in VIEW_TIERS]
         self._of_reason = {reason: self._series.samples.labels(reason.value) for reason in SampleReason}
         self._signal_kinds, self._blind_causes = _Words(("hash", "sequence", "class", "blind")), _Words()
 
@@ -91,10 +92,16 @@ class Metrics:
         series.observe(max(0.0, seconds))
 
     def inspection(self, inspection: Inspection) -> None:
-        """One frame was analysed: its times, its low information, the models that failed on it."""
+        """One frame was analysed: its times, its views, its low information, the models that failed on it."""
         self._series.analysis_cpu.inc(inspection.cpu_seconds)
         for stage, seconds in inspection.stage_seconds.items():
             self.stage(stage, seconds)
+        self._series.views.inc(inspection.views_run)
+        self._series.views_left_out.inc(inspection.views_left_out)
+        for tier, seconds in inspection.tier_seconds.items():
+            self._of_tier[tier].inc(seconds)
+        if not inspection.is_inspectable:
+            self._series.not_inspectable.inc()
         if inspection.is_low_information:
             self._series.low_information.inc()
         for model in inspection.failed_models:

@@ -79,15 +79,21 @@ def test_gauges_hold_the_last_word() -> None:
 
 
 def test_an_inspection_brings_its_stages_and_failures() -> None:
-    """One call counts an analysed frame: stage times, low information, failed models."""
+    """One call counts an analysed frame: stage times, views, low information, failed models."""
     metrics = Metrics()
     metrics.inspection(_inspection(stage_seconds={"hash": 0.001, "match": 0.002}, failed_models=("a", "b")))
-    metrics.inspection(_inspection(is_low_information=True))
+    metrics.inspection(_inspection(is_low_information=True, is_inspectable=False))
+    metrics.inspection(_inspection(views_run=17, views_left_out=7, tier_seconds={0: 0.5, 2: 0.25}))
 
     assert metrics.value("stopframe_stage_seconds_count", stage="hash") == 1
     assert metrics.value("stopframe_stage_seconds_sum", stage="match") == pytest.approx(0.002)
     assert metrics.value("stopframe_model_failures_total", model="b") == 1
     assert metrics.value("stopframe_low_information_frames_total") == 1
+    assert metrics.value("stopframe_not_inspectable_frames_total") == 1
+    assert metrics.value("stopframe_views_total") == 17
+    assert metrics.value("stopframe_views_left_out_total") == 7
+    assert metrics.value("stopframe_view_cpu_seconds_total", tier="every_sample") == 0.5
+    assert metrics.value("stopframe_view_cpu_seconds_total", tier="in_turn") == 0.25
 
 
 def test_the_three_ways_are_histograms_of_seconds() -> None:
@@ -152,5 +158,5 @@ def test_the_text_is_prometheus_and_names_no_stream() -> None:
     assert content_type.startswith("text/plain")
     assert {"stopframe_samples", "stopframe_stage_seconds", "process_cpu_seconds"} <= {one.name for one in families}
     assert not re.search(r"_created\b", body.decode())
-    words = {"reason", "cause", "code", "process", "kind", "step", "action", "state", "model", "stage", "part", "le"}
+    words = {"reason", "cause", "code", "process", "kind", "step", "action", "state", "model", "stage", "part", "tier", "le"}
     assert labels <= words

@@ -27,6 +27,7 @@ def policy_settings(config: Config) -> PolicySettings:
                 max_distance=None if bank.max_distance == "auto" else bank.max_distance,
                 min_quality=bank.min_quality,
                 ratio=bank.ratio.ratio,
+                plugins_may_cut=bank.plugins_may_cut,
             )
             for name, bank in config.banks.items()
         }

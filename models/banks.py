@@ -16,7 +16,7 @@ from models.evidence import Opinion, Strength
 from models.explaining import ViewVerdict, explain
 from models.hashing.algorithm import HashAlgorithm
 from models.hashing.plugins import Plugin, PluginFailed
-from models.hashing.registry import hash_algorithms
+from models.hashing.registry import hash_algorithms, may_cut_alone
 from models.hashing.view_batch import ViewBatch
 from models.hits import Hits
 from models.matching import NOTHING, PDQ, Judged, judge, noise_views
@@ -282,8 +282,9 @@ def _met_by_hashes(hashes: Sequence[ViewHash], near: NearRows, radius: int, list
     if len(hits) == 0:
         return None
     count = len(hits)
+    strength = Strength.CUT if may_cut_alone(asked.algorithm) else Strength.REVIEW
     judged = Judged(
-        ranks=np.full(count, Strength.REVIEW.rank, dtype=np.int8),
+        ranks=np.full(count, strength.rank, dtype=np.int8),
         limits=np.full(count, radius, dtype=np.int64),
         values=np.zeros(count),
         has_second=np.zeros(count, dtype=bool),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.bank_rows import BankRows
 from models.evidence import Opinion, SecondTest, Strength
+from models.hashing.registry import may_cut_alone
 from models.hashing.view_batch import ViewBatch
 from models.hits import Hits
 from models.matching import NOTHING, PDQ, Judged, chance, judge, noise_views, second_test_of, trusted_views
@@ -146,7 +147,8 @@ class _Explainer:
         hits = _nearest(rows, asked.values)
         radius = self._bank.own_reach(asked.algorithm, self._limits)
         count = len(hits)
-        ranks = np.where(hits.distance <= radius, Strength.REVIEW.rank, NOTHING).astype(np.int8)
+        strength = Strength.CUT if may_cut_alone(asked.algorithm) else Strength.REVIEW
+        ranks = np.where(hits.distance <= radius, strength.rank, NOTHING).astype(np.int8)
         nothing = np.zeros(count, dtype=np.bool_)
         near = _Near(
             asked,
@@ -256,7 +258,8 @@ class _Explainer:
         """What holds a match to its strength."""
         distance, limit = int(near.hits.distance[place]), int(near.judged.limits[place])
         if near.radii is None:
-            return f"within {limit} bits; hashes of {near.asked.algorithm} ask for no more"
+            more = "vouch for themselves" if may_cut_alone(near.asked.algorithm) else "ask for no more"
+            return f"within {limit} bits; hashes of {near.asked.algorithm} {more}"
         strength = _STRENGTHS[near.judged.ranks[place]]
         if strength is Strength.CUT:
             tested = " with its second test passed" if near.judged.is_sure[place] else ""

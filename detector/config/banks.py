@@ -8,7 +8,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.sections import Section
 from detector.config.units import Moment, Share
-from detector.config.values import LadderStep
+from detector.config.values import LadderStep, Switch
 from detector.config.wording import shown
 from detector.events import Step
 from models.radii import WIDEST
@@ -50,6 +50,8 @@ class BankSection(Section):
     """Below this quality of the frame a match may only ask for a review."""
     ratio: Share = Share.parse("100%")
     """Part of the streams on which the bank may act, always the same ones; on the others it is at step shadow."""
+    plugins_may_cut: Switch = False
+    """Whether installed hashes that vouch for their matches may act as `step` says; else they ask for reviews."""
     disable_until: Moment | None = None
     """Until this time nothing of the bank matches."""
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from detector.events import Observation, Step
+from detector.policy import BankRule, History, PolicySettings, decide
 from models.bank_store import add_entries, load_bank
-from models.banks import ViewHash
 from models.evidence import Strength
 from models.hashing import plugins
 from models.hashing.plugins import Plugin
 from models.hashing.registry import ALGORITHMS, hash_algorithms, may_cut_alone, refused_algorithms
-from models.hashing.views import EVERY_TIER, named_fingerprints, views
 from models.inspector import Inspector
 
 # Like PhotoDNA: a vector of 144 numbers, Euclidean distance, taken from the picture. It is none: benign and simple.
@@ -134,13 +134,11 @@ def _bank(tmp_path: Path, plugin: Plugin, *seeds: int) -> Path:
 def test_it_hashes_pictures_and_measures_by_itself(install: Install, tmp_path: Path) -> None:
     """Its bank is stored, opened and matched by its own vector and distance; a re-encoded, mirrored copy is found."""
     plugin = _vector(install)
-    bank = load_bank(_bank(tmp_path, plugin, 1, 2, 3))
+    inspector = Inspector(clock=lambda: 0.0, banks=[load_bank(_bank(tmp_path, plugin, 1, 2, 3))])
     jpeg = cv2.imencode(".jpg", _picture(2), [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
     copy = np.ascontiguousarray(np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), dtype=np.uint8)[:, ::-1])
 
-    looks = views(_plane(copy), copy, EVERY_TIER)
-    hashes = [ViewHash(view, plugin.name, found) for view, found in named_fingerprints(plugin, looks, copy)]
-    (match,) = bank.match(hashes).matches
+    (match,) = inspector.inspect(_plane(copy).tobytes(), copy.tobytes(), 640, 360).matches
 
     assert (match.entry, match.view, match.algorithm, match.bits) == ("picture-2", "mirror", "vector144", 1152)
     assert 0 < match.distance <= match.max_distance == 120
@@ -160,15 +158,40 @@ def test_the_inspector_matches_it_beside_pdq(install: Install, tmp_path: Path) -
     assert not may_cut_alone("vector144")
 
 
-def test_it_may_cut_only_where_it_declares_so(install: Install, tmp_path: Path) -> None:
-    """A package that vouches for its matches gets them as far as the operator lets it."""
-    plugin = _vector(install, "may_cut = True")
+@pytest.mark.parametrize(
+    ("declares", "allows", "step"),
+    [(True, True, Step.CUT), (True, False, Step.REVIEW), (False, True, Step.REVIEW), (False, False, Step.REVIEW)],
+)
+def test_it_may_cut_only_where_it_declares_so_and_the_operator_allows(
+    install: Install,
+    tmp_path: Path,
+    *,
+    declares: bool,
+    allows: bool,
+    step: Step,
+) -> None:
+    """A package that vouches for its matches gets them as far as the operator lets it, and no other."""
+    plugin = _vector(install, f"may_cut = {declares}")
     inspector = Inspector(clock=lambda: 0.0, banks=[load_bank(_bank(tmp_path, plugin, 1))])
-
     seen = inspector.inspect(_plane(_picture(1)).tobytes(), _picture(1).tobytes(), 640, 360)
+    observation = Observation(
+        stream_id="s",
+        session="1",
+        sequence=0,
+        reason="keyframe",
+        arrived_at=0.0,
+        decoded_at=0.0,
+        scored_at=0.0,
+        pts_seconds=None,
+        is_corrupt=False,
+        inspection=seen,
+    )
 
-    assert may_cut_alone("vector144")
-    assert [match.strength for match in seen.matches] == [Strength.CUT]
+    rules = {"CLOSED": BankRule(Step.CUT, plugins_may_cut=allows)}
+    _, verdict = decide(PolicySettings(banks=rules), History(), observation)
+
+    assert may_cut_alone("vector144") is declares
+    assert verdict.action is step
 
 
 @pytest.mark.parametrize(
@@ -211,7 +234,7 @@ def test_a_plug_in_that_breaks_later_costs_its_own_matches_alone(install: Instal
     pdq = ALGORITHMS["pdq"].hash_plane(_plane(_picture(1))).value
     add_entries(bank_dir, np.frombuffer(pdq, np.uint8)[None], ["plain"])
     inspector = Inspector(clock=lambda: 0.0, banks=[load_bank(bank_dir)])
-    sys.modules["vector_hash"].Vector.hash_picture = lambda self, picture: 1 / 0  # type: ignore[attr-defined]
+    sys.modules["vector_hash"].Vector.hash_picture = lambda self, picture: 1 / 0
 
     seen = inspector.inspect(_plane(_picture(1)).tobytes(), _picture(1).tobytes(), 640, 360)
 

@@ -1,4 +1,4 @@
-"""Notices when banks change on disk: what a command added is in force in the running service within a second."""
+"""Notices when banks change on disk: what a command added acts on its running streams within a second."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -7,7 +7,8 @@ from pathlib import Path
 from models.bank_store import bank_names
 from models.generations import POINTER
 
-_LOOK_EVERY_SECONDS = 0.5
+_LOOK_EVERY_SECONDS = 0.2
+"""A look is a listing and a `stat` of each pointer: a thousandth of a core."""
 
 
 class BankWatch:

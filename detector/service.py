@@ -44,6 +44,7 @@ from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
 from detector.overview import incident_row, load_state, sandbox_state, stream_row, unseen_streams, versions
 from detector.parts import Addresses, Parts
+from detector.rebuilding import Rebuilds
 from detector.reloader import Reloader
 from detector.renewal import Renewal
 from detector.response import Responder, StreamFacts
@@ -152,6 +153,7 @@ class Service:
         return (
             Work("supervisor", self.supervisor.run),
             Work("banks", self._watch_banks),
+            Work("rebuilds", Rebuilds(self.config.state_dir / BANKS_FOLDER).run),
             Work("incident_bank", self.incident_bank.run),
             Work("health", self._keep_health),
             Work("coverage", self._keep_accounts),

@@ -261,13 +261,16 @@ class _Column:
         return self._get(numbers)
 
 
-_open_bases: "WeakValueDictionary[tuple[str, int, int], Base]" = WeakValueDictionary()
+_Key = tuple[str, int, int]
+
+_open_bases: "WeakValueDictionary[_Key, Base]" = WeakValueDictionary()
+_open_overlays: "WeakValueDictionary[_Key, Overlay]" = WeakValueDictionary()
 
 
 def open_shelf(base_folder: Path, overlay_folder: Path | None, *, is_verified: bool = True) -> Shelf:
-    """Open one algorithm's layers by memory map. A base that is open in this process is not read again.
+    """Open one algorithm's layers by memory map. A layer that is open in this process is not read again.
 
-    Not `is_verified`: nothing is read but what is asked for, for who adds to what others verify.
+    Not `is_verified`: of the base nothing is read but what is asked for, for who adds to what others verify.
 
     Raises:
         FileNotFoundError: A folder is gone.
@@ -276,21 +279,32 @@ def open_shelf(base_folder: Path, overlay_folder: Path | None, *, is_verified: b
     base = _open_base(base_folder, is_verified=is_verified)
     if overlay_folder is None:
         return Shelf(base)
-    return Shelf(base, _open_overlay(overlay_folder, base))
+    key = _key(overlay_folder)
+    overlay = _open_overlays.get(key)
+    if overlay is None:
+        overlay = _open_overlays[key] = _open_overlay(overlay_folder, base)
+    return Shelf(base, overlay)
 
 
-def _open_base(folder: Path, *, is_verified: bool) -> Base:
-    if not is_verified:
-        return _base_of(open_arrays(folder, _BASE_DTYPES, optional=_SINCE_LAYERS, is_verified=False), folder)
+def _key(folder: Path) -> _Key:
+    """What tells a folder from another that once had its name: files are never changed, but banks are made anew."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} does not exist")
     try:
         status = (folder / MANIFEST).stat()
     except FileNotFoundError:
-        open_arrays(folder, _BASE_DTYPES, optional=_SINCE_LAYERS)  # says what is missing
-        raise
-    key = (str(folder.resolve()), status.st_ino, status.st_mtime_ns)
+        raise IndexCorrupt(folder, f"its {MANIFEST} is missing") from None
+    return str(folder.resolve()), status.st_ino, status.st_mtime_ns
+
+
+def _open_base(folder: Path, *, is_verified: bool) -> Base:
+    key = _key(folder)
     base = _open_bases.get(key)
-    if base is None:
-        base = _base_of(open_arrays(folder, _BASE_DTYPES, optional=_SINCE_LAYERS), folder)
+    if base is not None:
+        return base
+    opened = open_arrays(folder, _BASE_DTYPES, optional=_SINCE_LAYERS, is_verified=is_verified)
+    base = _base_of(opened, folder)
+    if is_verified:
         if not base.rows.is_sound():
             raise IndexCorrupt(folder, "its entries or opinions do not fit its rows")
         _open_bases[key] = base

@@ -1,0 +1,228 @@
+"""The pictures and clips of the accuracy benchmark: those fetched, a folder's own, or drawn ones where there are none.
+
+Pictures are taken by rule, never by hand: no transparency, 240 pixels or more on the shorter side, something to see
+(PDQ quality 50 or more), and more than 80 bits from every other, so that a match on a wrong entry is false. They are
+kept smaller from run to run. Of clips, frames are counted that differ from all others by more than 24 bits.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.accuracy_packages import CLIPS, KNOWN, PACKAGES, UNRELATED, cache_folder, unpacked_folder
+from models.hashing.pdq import Pdq
+
+Frame = NDArray[np.uint8]
+"""(height, width, 3) uint8 BGR, as OpenCV has it."""
+
+DISTINCT_BITS: Final = 24
+_APART_BITS: Final = 80
+_SHORTEST_SIDE: Final = 240
+_LONGEST: Final = {KNOWN: 1280, UNRELATED: 640}
+_PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_VIDEOS: Final = frozenset({".mp4", ".avi", ".webm", ".ogv", ".mkv", ".mov"})
+_FORMAT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is measured on. `said` tells what it is and how many, for the report."""
+
+    known: Sequence[Path]
+    unrelated: Sequence[Path]
+    clips: Sequence[Path]
+    said: dict[str, object] = field(default_factory=dict)
+
+
+def load(pictures: Path | None = None, clips: Path | None = None) -> Material:
+    """Take the folders named; else what `benchmarks.accuracy_packages` fetched; else drawn pictures."""
+    if pictures is None and clips is None and not any(unpacked_folder(package).is_dir() for package in PACKAGES):
+        return _drawn()
+    if pictures is not None:
+        kept = _prepared(cache_folder() / "own", {KNOWN: _files(pictures, _PICTURES)}, split=True)
+        said: dict[str, object] = {"material": "a folder of pictures named on the command line"}
+    else:
+        kept = _prepared(cache_folder() / "prepared", _package_files(), split=False)
+        said = {"material": f"pictures of {sum(p.use != CLIPS for p in PACKAGES)} packages, none of them tuned on"}
+    videos = _files(clips, _VIDEOS) if clips is not None else _package_clips()
+    said |= {"known": len(kept[KNOWN]), "unrelated": len(kept[UNRELATED]), "clips": [path.name for path in videos]}
+    return Material(kept[KNOWN], kept[UNRELATED], videos, said)
+
+
+def read_picture(path: Path) -> Frame:
+    """A picture as it was kept."""
+    found = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if found is None:
+        raise FileNotFoundError(path)
+    return np.asarray(found, dtype=np.uint8)
+
+
+def clip_frames(path: Path, height: int = 360, *, every_seconds: float = 0.0) -> Iterator[tuple[float, Frame]]:
+    """The frames of a clip, `height` lines high, with their times in seconds from 0 on."""
+    due = 0.0
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        rate = float(stream.average_rate or 25)
+        for number, frame in enumerate(container.decode(stream)):
+            at = number / min(rate, 60.0)  # some of these files say nonsense about their times
+            if at + 1e-6 < due:
+                continue
+            due = at + every_seconds
+            width = round(height * frame.width / frame.height / 2) * 2
+            shown = frame.reformat(width, height, "bgr24", interpolation="AREA")
+            yield at, np.asarray(shown.to_ndarray(), dtype=np.uint8)
+
+
+def pan(picture: Frame, rng: np.random.Generator, seconds: float, step: float, height: int = 360) -> list[Frame]:
+    """A camera that wanders over a picture: a made clip, of frames `step` seconds apart."""
+    width = round(height * 16 / 9 / 2) * 2
+    count = round(seconds / step)
+    side = np.linspace(rng.uniform(0.45, 0.6), rng.uniform(0.45, 0.75), count)
+    start, end = rng.uniform(0, 1, (2, 2))
+    lines, columns = picture.shape[:2]
+    whole = min(columns, lines * 16 / 9)
+    frames: list[Frame] = []
+    for place in range(count):
+        x, y = start + (end - start) * place / max(count - 1, 1)
+        w = whole * side[place]
+        h = min(w * 9 / 16, lines)
+        left, top = round((columns - w) * x), round((lines - h) * y)
+        inner = picture[top : top + round(h), left : left + round(w)]
+        frames.append(np.asarray(cv2.resize(inner, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8))
+    return frames
+
+
+def gray_plane(frame: Frame) -> Frame:
+    """The (64, 64) luma that is hashed."""
+    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    return np.asarray(cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def distinct(hashes: Sequence[bytes], bits: int = DISTINCT_BITS) -> list[int]:
+    """Which of some hashes differ from every one taken before them by more than so many bits."""
+    taken = np.zeros((len(hashes), 4), dtype=np.uint64)
+    places: list[int] = []
+    for place, value in enumerate(hashes):
+        words = np.frombuffer(value, dtype=np.uint64)
+        apart = np.bitwise_count(taken[: len(places)] ^ words).sum(axis=1)
+        if len(places) == 0 or int(apart.min()) > bits:
+            taken[len(places)] = words
+            places.append(place)
+    return places
+
+
+def _package_files() -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {KNOWN: [], UNRELATED: []}
+    for package in PACKAGES:
+        if package.use != CLIPS:
+            files = _files(unpacked_folder(package), _PICTURES)
+            found[package.use] += [
+                path for path in files if not package.paths or any(part in str(path) for part in package.paths)
+            ]
+    return found
+
+
+def _package_clips() -> list[Path]:
+    # Of clips that come twice, or damaged on purpose, one is taken.
+    twins = ("_bugy", "muted_", "python3-mecavideo/video")
+    found: list[Path] = []
+    for package in PACKAGES:
+        if package.use == CLIPS or package.name == "opencv-doc":
+            files = _files(unpacked_folder(package), _VIDEOS)
+            wanted = (path for path in files if not package.paths or any(part in str(path) for part in package.paths))
+            found += [path for path in wanted if not any(twin in str(path) for twin in twins)]
+    return found
+
+
+def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes and path.is_file() and not path.is_symlink()
+    )
+
+
+def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> dict[str, list[Path]]:
+    """Select and shrink once; `split` takes every second picture of the known ones as unrelated."""
+    listing = folder / "listing.json"
+    count = sum(len(paths) for paths in files.values())
+    if listing.is_file() and (found := json.loads(listing.read_text())).get("of") == [_FORMAT, count]:
+        return {use: [folder / name for name in found[use]] for use in (KNOWN, UNRELATED)}
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    wanted = [(path, folder / f"{use}-{n:05}.jpg", _LONGEST[use]) for use in files for n, path in enumerate(files[use])]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        hashed = list(pool.map(_shrunk, wanted, chunksize=16))
+    made = [(target, value) for (_, target, _), value in zip(wanted, hashed, strict=True) if value is not None]
+    kept = {made[place][0].name for place in distinct([value for _, value in made], _APART_BITS)}
+    for target, _ in made:
+        if target.name not in kept:
+            target.unlink()
+    names = sorted(kept)
+    sides = {use: [name for name in names if name.startswith(use)] for use in (KNOWN, UNRELATED)}
+    if split:
+        sides = {KNOWN: names[::2], UNRELATED: names[1::2]}
+    listing.write_text(json.dumps({"of": [_FORMAT, count], **sides}))
+    return {use: [folder / name for name in sides[use]] for use in sides}
+
+
+def _shrunk(wanted: tuple[Path, Path, int]) -> bytes | None:
+    """Write a picture that counts smaller, and give its hash."""
+    source, target, longest = wanted
+    picture = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.ndim != 3 or min(picture.shape[:2]) < _SHORTEST_SIDE:
+        return None
+    if picture.dtype == np.uint16:
+        picture = (picture // 256).astype(np.uint8)
+    if picture.dtype != np.uint8 or (picture.shape[2] == 4 and int(picture[:, :, 3].min()) < 255):
+        return None  # cut-outs have something unintended under their transparent parts
+    scale = min(1.0, longest / max(picture.shape[:2]))
+    smaller = cv2.resize(picture[:, :, :3], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    fingerprint = Pdq().hash_plane(gray_plane(np.asarray(smaller, dtype=np.uint8)))
+    if fingerprint.quality < 50:
+        return None
+    cv2.imwrite(str(target), smaller, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return fingerprint.value
+
+
+def _drawn(count: int = 240) -> Material:
+    """Drawn pictures: soft noise of every scale with shapes and words on it."""
+    folder = cache_folder() / "drawn"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:04}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        if not path.exists():
+            cv2.imwrite(str(path), drawn_picture(np.random.default_rng(number)))
+    said = {
+        "material": "drawn pictures alone: nothing was fetched (python -m benchmarks.accuracy_packages)",
+        "known": count // 2,
+        "unrelated": count // 2,
+        "clips": [],
+    }
+    return Material(paths[::2], paths[1::2], [], said)
+
+
+def drawn_picture(rng: np.random.Generator, width: int = 640, height: int = 360) -> Frame:
+    """One drawn picture, the same for the same generator."""
+    levels = np.zeros((height, width, 3), dtype=np.float32)
+    for octave in range(1, 7):
+        grid = rng.normal(0, 1, (2**octave, round(2**octave * width / height), 3)).astype(np.float32)
+        levels += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * 0.62**octave
+    spread = max(float(levels.std()), 1e-3)
+    picture = np.clip(128 + 52 * levels / spread, 0, 255).astype(np.uint8)
+    for _ in range(int(rng.integers(3, 9))):
+        centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
+        axes = (int(rng.integers(15, width // 5)), int(rng.integers(15, height // 4)))
+        colour = tuple(int(level) for level in rng.integers(0, 256, 3))
+        cv2.ellipse(picture, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
+    return np.asarray(picture, dtype=np.uint8)

@@ -9,6 +9,7 @@ that the 16x16 PDQ coefficients describe (a difference hash, D. Wong 2013, `Imag
 from typing import Final
 
 import numpy as np
+import numpy.ma  # np.median reads it from disk at its first call, which is too late inside a cage
 from numpy.typing import NDArray
 
 SECOND_BITS: Final = 512

@@ -1,7 +1,9 @@
 """The inspector ties everything together and survives every model."""
 
 import math
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,10 +12,15 @@ import pytest
 from numpy.typing import NDArray
 
 from models.arrays import IndexCorrupt
-from models.bank_store import add_entries, load_bank
+from models.bank_store import add_entries, load_bank, open_bank, put_canary
 from models.banks import BankLimits
+from models.hashing.algorithm import Fingerprint
 from models.hashing.imagehashes import PHASH
 from models.hashing.pdq import Pdq
+from models.hashing.plugins import PluginFailed
+from models.hashing.scenes import Look
+from models.hashing.second_tests import difference_hash
+from models.hashing.spectrum import spectrum_of
 from models.inspector import Inspector
 
 _WEIGHTS = "ab" * 32
@@ -199,3 +206,71 @@ def test_pixels_of_another_size_are_refused() -> None:
     """Bytes that are no frame are refused, not guessed at."""
     with pytest.raises(ValueError, match="reshape"):
         _inspector().inspect(bytes(10), bytes(256 * 256 * 3), 640, 360)
+
+
+def test_an_inspection_tells_how_the_frame_was_looked_at(tmp_path: Path) -> None:
+    """How many views were run, the frame's second hash, and whether any view could have acted."""
+    frame, black = _frame(), (bytes(64 * 64), bytes(256 * 256 * 3))
+    inspector = _inspector()
+    single, live = inspector.inspect(*frame, 640, 360), inspector.inspect(*frame, 640, 360, Look())
+    luma = np.frombuffer(frame[0], np.uint8).reshape(64, 64)
+
+    assert single.views_run > live.views_run > 2
+    assert single.second == difference_hash(spectrum_of(luma))
+    assert single.is_inspectable
+    assert not inspector.inspect(*black, 640, 360).is_inspectable
+
+
+def test_a_negative_bank_takes_matches_of_others_back(tmp_path: Path) -> None:
+    """What is known to be harmless matches nothing and is counted, until its bank is disabled or removed."""
+    for bank in ("CARDS", "HARMLESS"):
+        add_entries(tmp_path / bank, _hash(_frame()), ["card"])
+    banks = [load_bank(tmp_path / bank) for bank in ("CARDS", "HARMLESS")]
+    negative = BankLimits(is_negative=True)
+    inspector = _inspector(banks=banks, limits={"HARMLESS": negative}, wall_clock=lambda: 100.0)
+    taken_back = inspector.inspect(*_frame(), 640, 360)
+    assert (taken_back.matches, taken_back.suppressed_matches) == ((), 1)
+
+    inspector.limits = {"HARMLESS": replace(negative, disabled_until_seconds=101.0)}
+    assert [match.bank for match in inspector.inspect(*_frame(), 640, 360).matches] == ["CARDS"]
+    inspector.limits = {"HARMLESS": replace(negative, disabled_until_seconds=100.0)}
+    assert inspector.inspect(*_frame(), 640, 360).matches == ()
+    shutil.rmtree(tmp_path / "HARMLESS")
+    assert not inspector.reload_bank("HARMLESS")
+    assert len(inspector.inspect(*_frame(), 640, 360).matches) == 1
+
+
+def test_lists_count_together(tmp_path: Path) -> None:
+    """A bank's limits go by its rows and those of other banks, each of which counts as long as it at most."""
+    rows = np.random.default_rng(5).integers(0, 256, (30, 32), dtype=np.uint8)
+    for bank, count in (("SMALL", 2), ("LARGE", 30), ("HARMLESS", 30), ("canary", 1)):
+        if bank == "canary":
+            put_canary(tmp_path, rows[0].tobytes())
+        else:
+            add_entries(tmp_path / bank, rows[:count], [f"e{number}" for number in range(count)])
+    banks = [open_bank(tmp_path / name) for name in ("SMALL", "LARGE", "HARMLESS", "canary")]
+    inspector = _inspector(banks=banks, limits={"HARMLESS": BankLimits(is_negative=True)})
+    assert inspector.counted_rows == {"SMALL": 4, "LARGE": 32}
+
+    add_entries(tmp_path / "SMALL", rows[2:5], ["more"] * 3)
+    inspector.reload_bank("SMALL")
+    assert inspector.counted_rows == {"SMALL": 10, "LARGE": 35}
+
+
+def test_an_algorithm_that_breaks_costs_only_its_own_matches(tmp_path: Path) -> None:
+    """An installed algorithm that raises is named among what failed; PDQ's matches stand."""
+
+    class Broken(FakeModel):
+        bits = 64
+        max_distance = 4
+
+        def hash_plane(self, plane: NDArray[np.uint8]) -> Fingerprint:
+            raise PluginFailed("the hash phash raised KeyError in hash_plane")
+
+    add_entries(tmp_path / "CARDS", _hash(_frame()), ["card"])
+    add_entries(tmp_path / "CARDS", np.zeros((1, 8), np.uint8), ["card"], algorithm="phash")
+    algorithms = {"phash": Broken("phash", {})}
+    inspection = _inspector(banks=[load_bank(tmp_path / "CARDS")], algorithms=algorithms).inspect(*_frame(), 640, 360)
+
+    assert inspection.failed_models == ("phash",)
+    assert [match.algorithm for match in inspection.matches] == ["pdq"]

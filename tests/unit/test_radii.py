@@ -1,12 +1,24 @@
 """How near is near enough, by the length of the list."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.false_matches import expected
-from models.radii import EXACT, TABLE, UNGATED, WIDEST, counted_rows, radii_for
+from models.false_matches import SECOND_HASH_RATE, SECOND_TEST_RATE, VIEWS_PER_FRAME, pair_rate
+from models.radii import (
+    EXACT,
+    SECOND_LIMIT,
+    SHARE_LIMIT,
+    TABLE,
+    UNGATED,
+    VOTE_SHARE_LIMIT,
+    WIDEST,
+    counted_rows,
+    radii_for,
+)
 
 
 def test_longer_lists_never_have_wider_limits() -> None:
@@ -24,7 +36,19 @@ def test_longer_lists_never_have_wider_limits() -> None:
 def test_the_limits_of_bare_hashes_keep_to_one_false_cut_in_a_million_frames() -> None:
     """By the measured tail, second test passed, a frame of forty views meets 1e-6 strangers at most."""
     for radii in TABLE[:-1]:
-        assert expected(radii.share, radii.rows, second_test=True) <= 1.1e-6, radii
+        assert pair_rate(radii.share) * SECOND_TEST_RATE * VIEWS_PER_FRAME * radii.rows <= 1.1e-6, radii
+
+
+def test_the_limits_of_second_hashes_keep_to_the_same() -> None:
+    """The longer hash is the better test, so that its limits are wider at the same rate."""
+    for radii in TABLE[:-1]:
+        assert pair_rate(radii.second) * SECOND_HASH_RATE * VIEWS_PER_FRAME * radii.rows <= 4e-6, radii
+
+
+def test_chance_asks_for_a_review_in_few_frames_of_ten_thousand() -> None:
+    """By the same tail, which is pessimistic."""
+    for radii in TABLE:
+        assert pair_rate(radii.review) * SECOND_TEST_RATE * VIEWS_PER_FRAME * radii.rows <= 5e-4, radii
 
 
 def test_the_limits_of_a_length_are_those_of_the_first_row_that_holds_it() -> None:
@@ -50,3 +74,14 @@ def test_all_banks_together_stay_near_the_budget_of_one(banks: list[int]) -> Non
 def test_a_list_that_is_cut_into_equal_banks_counts_as_before(rows: int, banks: int) -> None:
     """Cutting a list up gains no wider limits."""
     assert counted_rows(rows, [rows] * (banks - 1)) == rows * banks
+
+
+def test_the_manual_has_the_same_table() -> None:
+    """docs/concepts.md gives operators the limits that hold."""
+    manual = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text("utf-8")
+    for one in TABLE:
+        assert f"| {one.rows:,} | {one.plain} | {one.share} | {one.second} | {one.review} | {one.vote} |" in manual
+    untested = max(one.rows for one in TABLE if one.votes_untested)
+    assert f"lists of more than {untested:,} rows" in manual
+    for figure in (SHARE_LIMIT, VOTE_SHARE_LIMIT, SECOND_LIMIT, UNGATED):
+        assert re.search(rf"[ (]{figure}\b", manual)

@@ -102,6 +102,9 @@ class MetricSeries:
             "rows_lost", "What the disk never took: accounts of sessions, incidents and ends of cuts.", "kind", RowsLost
         )
         self.breaker_refusals = self._counter("breaker_refusals", "Cuts that the breaker made reviews of.")
+        self.quarantined_entries = self._counter(
+            "quarantined_entries", "Entries put into quarantine since they matched many streams at once."
+        )
         self.incident_frames = self._counter(
             "incident_frames",
             "Frames that hit in streams that were cut, by whether the incident bank took them.",

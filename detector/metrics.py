@@ -218,6 +218,10 @@ class Metrics:
         """An ingest server asked and was answered after `seconds`."""
         self._series.hooks.labels(outcome.value).observe(seconds)
 
+    def quarantined(self) -> None:
+        """An entry matched many streams at once and may only ask for reviews now."""
+        self._series.quarantined_entries.inc()
+
     def breaker_refused(self) -> None:
         """The breaker made a review out of a cut."""
         self._series.breaker_refusals.inc()

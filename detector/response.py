@@ -180,7 +180,7 @@ class Responder:
             now=self._clock(),
             live_streams=self._live_streams(),
         )
-        if judged.refused_by is not None:
+        if judged.refused_by is not None and decision.refused_by is None:
             if known is not None and not known.is_news(judged):
                 return
             self._metrics.breaker_refused()

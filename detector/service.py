@@ -44,6 +44,7 @@ from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
 from detector.overview import incident_row, load_state, sandbox_state, stream_row, unseen_streams, versions
 from detector.parts import Addresses, Parts
+from detector.quarantine import Quarantine
 from detector.rebuilding import Rebuilds
 from detector.reloader import Reloader
 from detector.renewal import Renewal
@@ -55,6 +56,7 @@ from detector.settings import (
     breaker_settings,
     cpu_limits,
     enforcer_settings,
+    flood_settings,
     incident_bank_settings,
     response_settings,
     session_settings,
@@ -67,6 +69,7 @@ from detector.store.retention import InUse
 from detector.supervisor import Supervisor, Watched
 from detector.upkeep import Upkeep
 from detector.works import Work, Works
+from models.hashing.registry import refused_algorithms
 from models.manifest import describe_moderation
 
 log = structlog.get_logger()
@@ -92,6 +95,9 @@ class Service:
         self.incident_store = Incidents(parts.database)
         self.bank_watch = BankWatch(config.state_dir / BANKS_FOLDER)
         self._budget = BudgetWatch()
+        self.quarantine = Quarantine(
+            config.state_dir / BANKS_FOLDER, parts.metrics, lambda: flood_settings(self.config)
+        )
         self.incident_bank = IncidentBank(
             config.state_dir / BANKS_FOLDER,
             reload=parts.pool.reload_banks,
@@ -155,6 +161,7 @@ class Service:
             Work("banks", self._watch_banks),
             Work("rebuilds", Rebuilds(self.config.state_dir / BANKS_FOLDER).run),
             Work("incident_bank", self.incident_bank.run),
+            Work("quarantine", self.quarantine.run),
             Work("health", self._keep_health),
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
@@ -185,7 +192,7 @@ class Service:
         """As `ServiceView.health`."""
         problems = [*self.pool.problems(), *self.delivery.problems(), *self.responder.refused()]
         problems += [*self._database.problems(), *self._accounts.problems(), *self.incident_bank.problems()]
-        problems += self.bank_watch.problems(self.config.banks)
+        problems += [*self.bank_watch.problems(self.config.banks), *self.quarantine.problems(), *refused_algorithms()]
         problems += self._works.problems()
         problems += self.selftest.problems()
         problems += self.ingest.problems()
@@ -277,7 +284,8 @@ class Service:
 
     async def release(self, source: str) -> bool:
         """As `ServiceView.release`."""
-        return await self.responder.release(source, self._facts_of)
+        is_out = await self.quarantine.release(source)
+        return await self.responder.release(source, self._facts_of) or is_out
 
     async def reload(self, file: str | None = None) -> ReloadReport:
         """As `ServiceView.reload`."""
@@ -359,7 +367,9 @@ class Service:
             self.incident_bank.cut_made(incident_id, found.trail)
 
     async def _respond(self, session: StreamSession, decision: Any) -> None:
-        await self.responder.respond(decision, self._facts(session))
+        live_streams = len(self.supervisor.sessions)
+        judged = self.quarantine.judge(decision, now=time.monotonic(), live_streams=live_streams)
+        await self.responder.respond(judged, self._facts(session))
 
     def _facts_of(self, stream: str) -> StreamFacts | None:
         session = self.supervisor.sessions.get(stream)
@@ -392,6 +402,7 @@ class Service:
         async for _ in self.bank_watch.changes():
             self.pool.reconfigure(await self._budget.pool_settings(self.config, self._manifests))
             self.pool.reload_banks()
+            await self.quarantine.look()
             log.info("banks.changed", banks=sorted(self.bank_watch.names()))
 
     async def _keep_health(self) -> None:

@@ -9,6 +9,7 @@ from detector.config.loading import config_digest
 from detector.cpu_control import CpuLimits
 from detector.enforcement import EnforcerSettings
 from detector.events import Step, StreamKey
+from detector.flood import FloodSettings
 from detector.incident_bank import IncidentBankSettings
 from detector.policy import BankRule, ClassRule, PolicySettings
 from detector.response import ResponseSettings
@@ -105,6 +106,12 @@ def breaker_settings(config: Config) -> BreakerSettings:
     return BreakerSettings(
         breaker.cuts, breaker.share.ratio, breaker.window.seconds, incident_cuts=breaker.incident_cuts
     )
+
+
+def flood_settings(config: Config) -> FloodSettings:
+    """How many streams one entry may match."""
+    flood = config.enforcement.flood
+    return FloodSettings(flood.streams, flood.share.ratio, flood.window.seconds)
 
 
 def enforcer_settings(config: Config) -> EnforcerSettings:

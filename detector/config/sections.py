@@ -234,6 +234,17 @@ class BreakerSection(Section):
     """Cuts of re-streams that one incident may cause in all; `cuts`, `share` and `window` do not hold for them."""
 
 
+class FloodSection(Section):
+    """How many streams one entry of a bank may match before people are asked."""
+
+    streams: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 20
+    """Streams in `window` that one entry may always match."""
+    share: Share = Share.parse("5%")
+    """Share of the live streams that it may match in `window`; the larger of the two counts."""
+    window: Annotated[Duration, Between("1s", "24h")] = Duration.parse("10m")
+    """The time over which streams are counted."""
+
+
 class IncidentBankSection(Section):
     """What was just cut is known for a while, so that who streams it again is cut, too."""
 
@@ -252,6 +263,8 @@ class EnforcementSection(Section):
     """How long a cut may take until its failure is an alert."""
     breaker: Annotated[BreakerSection, EmptyMeansDefault()] = BreakerSection()
     """The breaker."""
+    flood: Annotated[FloodSection, EmptyMeansDefault()] = FloodSection()
+    """The quarantine of entries that match many streams at once."""
     incident_bank: Annotated[IncidentBankSection, EmptyMeansDefault()] = IncidentBankSection()
     """What was just cut."""
 

@@ -73,7 +73,10 @@ class EntryMissing(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class BankStats:
-    """What a bank holds: rows by algorithm, rows by opinion, distinct entries; `changed_at` is Unix seconds."""
+    """What a bank holds: rows by algorithm, rows by opinion, distinct entries; `changed_at` is Unix seconds.
+
+    `pending` rows came or went since its bases were built.
+    """
 
     name: str
     generation: str
@@ -82,6 +85,7 @@ class BankStats:
     entries: int
     size_bytes: int
     changed_at: float
+    pending: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,4 +348,5 @@ def bank_stats(bank_dir: Path) -> BankStats:
         entries=pointer.entries,
         size_bytes=sum(path.stat().st_size for path in files if path.is_file()),
         changed_at=(bank_dir / POINTER).stat().st_mtime,
+        pending=sum(layers.pending for layers in pointer.layers.values()),
     )

@@ -112,7 +112,7 @@ def _show_stats(settings: Config, *, as_json: bool) -> None:
             line(_stats_row(one, settings) | {"quarantined": quarantined[one.name]} | limits)
         return
     headings = (
-        "bank", "step", "entries", "hashes", "waiting", "opinions", "quarantine", "limits", "false/day", "MiB",
+        "bank", "step", "entries", "hashes", "overlay", "opinions", "quarantine", "limits", "false/day", "MiB",
         "generation", "changed",
     )  # fmt: skip
     rows = []
@@ -127,7 +127,7 @@ def _show_stats(settings: Config, *, as_json: bool) -> None:
                 row["step"],
                 one.entries,
                 counts(one.rows),
-                row["waiting"],
+                row["overlay"],
                 counts(one.opinions),
                 quarantined[one.name] or None,
                 in_force,
@@ -162,7 +162,7 @@ def _stats_row(one: BankStats, settings: Config) -> dict[str, Any]:
         "step": bank.step.word,
         "entries": one.entries,
         "hashes": dict(one.rows),
-        "waiting": getattr(one, "pending", 0),
+        "overlay": one.pending,
         "opinions": dict(one.opinions),
         "size_bytes": one.size_bytes,
         "generation": one.generation,

@@ -6,11 +6,12 @@ A bank is kept on disk in generations (`models.bank_store`, `models.generations`
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.annotations import NO_NOTE, EntryNote
 from models.bank_rows import OPINION_CODES, BankRows
 from models.evidence import Opinion, Strength
 from models.explaining import ViewVerdict, explain
@@ -58,31 +59,17 @@ class BankLimits:
         return by_length if most is None else chosen(by_length, most)
 
 
-class Noted(Protocol):
-    """What a bank knows of an entry beyond its hashes."""
-
-    @property
-    def disabled_until_seconds(self) -> float | None:
-        """Unix time until which the entry does not count."""
-        ...
-
-    @property
-    def quarantined(self) -> bool:
-        """Whether its matches may only ask for review."""
-        ...
-
-
 class Bank:
     """One generation of a bank, memory-mapped and unchanging. `load_bank` makes it."""
 
     def __init__(
-        self, folder: Path, generation: str, shelves: Mapping[str, Shelf], notes: Mapping[str, Noted] | None = None
+        self, folder: Path, generation: str, shelves: Mapping[str, Shelf], notes: Mapping[str, EntryNote] | None = None
     ) -> None:
         self.folder: Final = folder
         self.name: Final = folder.name
         self.generation: Final = generation
         self.shelves: Final[Mapping[str, Shelf]] = dict(shelves)
-        self.notes: Final[Mapping[str, Noted]] = dict(notes or {})
+        self.notes: Final[Mapping[str, EntryNote]] = dict(notes or {})
         known = hash_algorithms()
         self._distances = {name: known[name].max_distance for name in shelves if name in known}
         self._near: dict[str, NearRows] = {name: _near(known.get(name), shelf) for name, shelf in shelves.items()}
@@ -112,9 +99,9 @@ class Bank:
         """Look up all views of a frame at once; give at most `most` entries.
 
         Views in `others` of algorithms that the bank does not hold are passed over; their matches ask for review at
-        most, and so do those of entries that are quarantined, disputed or seeds. Entries of negative opinion match
-        nothing and take back what is no nearer to the same view; so do negative banks `beside` this one. `now_seconds`
-        is Unix time, for entries that are disabled for a while.
+        most, unless the algorithm's package vouches for them. So do those of entries that are quarantined, disputed or
+        seeds. Entries of negative opinion match nothing and take back what is no nearer to the same view; so do
+        negative banks `beside` this one. `now_seconds` is Unix time, for entries that are disabled for a while.
         """
         beside = beside or Beside()
         limits = limits or BankLimits()
@@ -162,14 +149,11 @@ class Bank:
 
     def is_disabled(self, entry: str, now_seconds: float) -> bool:
         """Whether an entry does not count at this Unix time."""
-        note = self.notes.get(entry)
-        until = note.disabled_until_seconds if note is not None else None
-        return until is not None and now_seconds < until
+        return self.notes.get(entry, NO_NOTE).is_disabled(now_seconds)
 
     def is_quarantined(self, entry: str) -> bool:
         """Whether an entry may only ask for review, until an operator says otherwise."""
-        note = self.notes.get(entry)
-        return note is not None and note.quarantined
+        return self.notes.get(entry, NO_NOTE).quarantined
 
     def entries(self) -> Iterator[tuple[str, str, Opinion]]:
         """Every row's (entry, algorithm, opinion)."""

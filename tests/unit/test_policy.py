@@ -147,7 +147,7 @@ def test_a_bank_that_nobody_named_is_reviewed() -> None:
 
 
 def test_a_negative_entry_is_ignored() -> None:
-    """An entry that its list calls harmless says nothing and suppresses nothing."""
+    """An entry that its list calls harmless says nothing; what it takes back is gone before."""
     harmless = replace(MATCH, entry="harmless", opinion=Opinion.NEGATIVE, distance=0)
     assert _one(CUTTING, _observation(harmless)).signals == ()
     assert _one(CUTTING, _observation(harmless, MATCH)).action is Step.CUT

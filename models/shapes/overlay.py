@@ -2,9 +2,10 @@
 
 A caption, a chat box or a logo moves a picture's hash; painted over smoothly, it moves it far less. Where it lies shows
 only over time, and only while the picture below it moves. So a sample counts as evidence only where the *pattern* of at
-least half of the frame's blocks is another one than at the last sample that counted: a cut, a pan, a scene in motion.
-A person who moves before a fixed camera, a still, a flicker or a fade of one scene changes too few blocks, or changes
-their brightness but not their pattern, and teaches nothing; else the background would be taken for an overlay.
+least half of the frame's blocks is another one than at the last sample that counted, and where it is none of the last
+few pictures that counted: a cut, a pan, a scene in motion. A person who moves before a fixed camera, a still, a flicker
+or a fade of one scene changes too few blocks, or changes their brightness but not their pattern, and two cameras that
+take turns show nothing new. They teach nothing; else the background would be taken for an overlay.
 
 A pixel belongs to the overlay where its level stayed constant through the evidence (opaque boxes), or where the edges
 through it stayed (letters and logos that are finer than the 64 pixels of a plane mix with what is below them; their
@@ -35,7 +36,17 @@ _RENEWED: Final = 2
 _PIXELS: Final = PLANE_SIDE * PLANE_SIDE
 _BLOCKS: Final = 8
 _MIN_MOVED: Final = 0.5
-"""Share of the 8x8 blocks whose pattern must have changed, and of those along the frame's edges."""
+"""Share of the 8x8 blocks with a pattern in which it must have changed."""
+
+_LEAST_MOVED: Final = 16
+_LEAST_ON_A_SIDE: Final = 2
+"""So many blocks at least must have moved, in all and along each of two opposite edges: else it may be a person."""
+
+_REMEMBERED: Final = 8
+_SKETCH: Final = 16
+_SKETCH_STEP: Final = 6
+_LEAST_NEW: Final = 0.25
+"""Share of the cells of a 16x16 sketch that differ by more than six grey levels in a picture that is new."""
 
 _MAX_LIKENESS: Final = 0.6
 """Correlation of a block's pattern with its former one, up to which it counts as another."""
@@ -58,7 +69,7 @@ _CAPTION: Final = 0.3
 
 
 class OverlayMask:
-    """Learns the overlay of one track of one stream from its samples; 70 kB, tens of microseconds a sample.
+    """Learns the overlay of one track of one stream from its samples; 76 kB, tens of microseconds a sample.
 
     The streamer decides which pixels move, so a mask is only ever one more view of a frame, never a replacement.
     """
@@ -73,6 +84,7 @@ class OverlayMask:
         "_pattern",
         "_power",
         "_rests",
+        "_sketches",
         "_spread",
     )
 
@@ -87,6 +99,7 @@ class OverlayMask:
         self._edge_spread = np.zeros(_PIXELS, dtype=np.float32)
         self._pattern = np.zeros((PLANE_SIDE, PLANE_SIDE), dtype=np.float32)
         self._power = np.zeros((_BLOCKS, _BLOCKS), dtype=np.float32)
+        self._sketches = np.full((_REMEMBERED, _SKETCH * _SKETCH), -256, dtype=np.int16)
 
     def seen(self, plane: NDArray[np.uint8]) -> None:
         """Take in the (64, 64) uint8 luma of the next sample, some tenths of a second or more after the last."""
@@ -97,6 +110,11 @@ class OverlayMask:
         power = _in_blocks(cv2.multiply(pattern, pattern))
         if self._evidence and not self._has_moved(pattern, power):
             return
+        sketch = cv2.resize(plane, (_SKETCH, _SKETCH), interpolation=cv2.INTER_AREA).ravel().astype(np.int16)
+        is_other = np.abs(self._sketches - sketch) > _SKETCH_STEP
+        if np.count_nonzero(is_other, axis=1).min() < _LEAST_NEW * sketch.size:
+            return
+        self._sketches[self._learned % _REMEMBERED] = sketch
         self._pattern, self._power = np.asarray(pattern, dtype=np.float32), power
         self._learn(plane.astype(np.float32).ravel())
 
@@ -110,11 +128,15 @@ class OverlayMask:
     def _has_moved(self, pattern: NDArray[Any], power: NDArray[np.float32]) -> bool:
         common = _in_blocks(cv2.multiply(pattern, self._pattern))
         is_other = common <= _MAX_LIKENESS * np.sqrt(power * self._power)
-        moved = is_other & (np.maximum(power, self._power) > _NOISE)
+        has_pattern = np.maximum(power, self._power) > _NOISE
+        moved = is_other & has_pattern
         # Who moves before a camera leaves most of the blocks at the frame's edges alone.
-        inner = np.count_nonzero(moved[1:-1, 1:-1])
-        outer = np.count_nonzero(moved) - inner
-        return bool(inner + outer >= _MIN_MOVED * _BLOCKS**2 and outer >= _MIN_MOVED * 4 * (_BLOCKS - 1))
+        in_all = np.count_nonzero(moved)
+        if in_all < _LEAST_MOVED or in_all < _MIN_MOVED * np.count_nonzero(has_pattern):
+            return False
+        along = _along_edges(moved)
+        top, bottom, left, right = (along >= _LEAST_ON_A_SIDE) & (along >= _MIN_MOVED * _along_edges(has_pattern))
+        return bool((top and bottom) or (left and right))
 
     def _learn(self, levels: NDArray[np.float32]) -> None:
         self._learned += 1
@@ -148,6 +170,11 @@ class OverlayMask:
                 # What follows within a line or two of a caption's bar is the caption.
                 if not inner[order][count + 1 : count + 4].mean() > _CAPTION:
                     inner[order][: count + 1 if count else 0] = False
+
+
+def _along_edges(blocks: NDArray[np.bool_]) -> NDArray[np.intp]:
+    # How many at the top, the bottom, the left and the right.
+    return np.asarray([np.count_nonzero(edge) for edge in (blocks[0], blocks[-1], blocks[:, 0], blocks[:, -1])])
 
 
 def _edges(levels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -110,6 +110,7 @@ class Decoder:
         self._extradata = stream.codec_context.extradata
         self._alone: VideoCodecContext = stream.codec_context
         self._through: VideoCodecContext | None = None
+        self._spare: VideoCodecContext | None = None  # as good as new, and has the memory that pictures need
         self._rotation_degrees = 0
         self._track_aspect = stream.sample_aspect_ratio
         self._errors = 0
@@ -132,9 +133,10 @@ class Decoder:
         FLV sends them beside the packets, once; a decoder that skipped that packet could read nothing after it.
         """
         try:
-            if packet.has_sidedata("new_extradata"):
+            # Nearly every packet has no side data at all; to be asked for one kind by name costs ten times as much.
+            if next(packet.iter_sidedata(), None) is not None and packet.has_sidedata("new_extradata"):
                 self._extradata = bytes(packet.get_sidedata("new_extradata"))
-                self._alone = self._new_context()
+                self._alone, self._spare = self._new_context(), None
         except BROKEN:
             self._errors += 1
 
@@ -152,9 +154,9 @@ class Decoder:
 
     def decode_through(self, packet: AnyPacket) -> list[VideoFrame]:
         """Return the frames that come out when `packet` goes in; starts decoding through if it does not go on."""
-        if self._through is None:
-            self._through = self._new_context()
         with self.costs.of(Purpose.THROUGH):
+            if self._through is None:
+                self._through, self._spare = self._spare or self._new_context(), None
             return self._feed(self._through, packet)
 
     def finish_through(self) -> list[VideoFrame]:
@@ -163,7 +165,10 @@ class Decoder:
         if context is None:
             return []
         with self.costs.of(Purpose.THROUGH):
-            return self._drain(context)
+            frames = self._drain(context)
+            context.flush_buffers()
+        self._spare = context
+        return frames
 
     def is_shown_from(self, packet: AnyPacket, frame: VideoFrame) -> bool:
         """Say whether `frame` is the one in `packet`, or is shown after it; without times it counts as such."""

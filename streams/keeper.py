@@ -12,11 +12,12 @@ from typing import Self
 
 from streams import wire
 from streams.address import SourceUnreachable, resolve
+from streams.conversation import Conversation, Report, listen
 from streams.frame import Frame
-from streams.heartbeat_faults import heartbeat_fault
 from streams.job import Job
-from streams.messages import Adjust, Burst, Ended, Heartbeat, LookCloser, Opened, Order
+from streams.messages import Adjust, Burst, Ended, Heartbeat, LookCloser, Order
 from streams.nursery import Child, Nursery, NurseryBroken
+from streams.report_checks import Checker, ReaderFailed, ReaderMisbehaved
 from streams.sampling import SamplingSettings
 from streams.wire import WireError
 
@@ -33,36 +34,19 @@ __all__ = [
     "resolve",
 ]
 
-Report = Opened | Frame | Burst | Heartbeat | Ended
-"""What a reader may say."""
-
 START_SECONDS = 5.0
 """How long a new reader may take to its first message."""
 
-SILENCE_SECONDS = 2.0
-"""How long a reader may be silent; it sends a heartbeat each half second, whatever its decoder does."""
+SILENCE_SECONDS = 2.5
+"""How long a reader may be silent; it sends a heartbeat each second, whatever its decoder does."""
 
 WORK_SECONDS = 5.0
 """How long a reader may work on what it has got."""
-
-CLOCK_SLACK_SECONDS = 1.0
-OLDEST_SECONDS = 60.0
-"""What a live reader says may lie this far in the future, and this far in the past."""
-
-HEARTBEATS_PER_SECOND = 10
-FRAMES_PER_SECOND = 120
-FRAMES_PER_SECOND_AND_MORE_TRACK = 40
-FLOOD_CREDIT_SECONDS = 10
-"""More than this many messages a second, beyond the credit, are a flood. Frames of files are taken as they come."""
 
 MAX_BURSTS_WAITING = 2
 """So many bursts wait for a consumer that falls behind; the next ones are left out, and their frames counted."""
 
 _EXIT_SECONDS = 1.0
-
-
-class ReaderFailed(Exception):
-    """A reader ended without its last word; it is dead, and what it said before was delivered."""
 
 
 class ReaderCrashed(ReaderFailed):
@@ -76,10 +60,6 @@ class ReaderCrashed(ReaderFailed):
 
 class ReaderStalled(ReaderFailed):
     """Raised by `Keeper.messages`: the reader was silent, or worked on one thing, for too long, and was killed."""
-
-
-class ReaderMisbehaved(ReaderFailed):
-    """Raised by `Keeper.messages`: the reader said what no reader says, and was killed. Nothing of it was used."""
 
 
 class Keeper:
@@ -98,27 +78,27 @@ class Keeper:
         self._job = job
         self._media_fd = media_fd
         self._child: Child | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._conversation: Conversation | None = None
         self._waiting: dict[object, Report] = {}  # oldest first
-        self._changed = asyncio.Condition()
+        self._waiter: asyncio.Future[None] | None = None
         self._failure: ReaderFailed | None = None
-        self._checker = _Checker(job, started_at=time.monotonic())
+        self._checker = Checker(job, started_at=time.monotonic())
         self._resumed_at = 0.0
         self._is_over = False
+        self._has_ended = False
 
     async def __aenter__(self) -> Self:
         """Start the reader and tell it its job; raises `NurseryBroken`."""
         self._child = await self._nursery.spawn(self._media_fd)
         try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # dead already: messages() will say so
+            # A reader that is dead, or does not read, is what messages() will tell of.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
                 async with asyncio.timeout(START_SECONDS):
                     await asyncio.get_running_loop().sock_sendall(self._child.socket, wire.pack(self._job))
-        except TimeoutError:  # it does not read: messages() will say so
-            pass
+            self._conversation = await listen(self._child, self, START_SECONDS, SILENCE_SECONDS)
         except BaseException:
             self._child.release()
             raise
-        self._reading = asyncio.create_task(self._read(self._child), name=f"keeper[{self._child.pid}].read")
         return self
 
     async def __aexit__(
@@ -126,15 +106,10 @@ class Keeper:
     ) -> None:
         """Kill the reader and release everything."""
         assert self._child is not None
-        assert self._reading is not None
-        self._child.kill()
-        self._reading.cancel()
-        try:
-            await asyncio.wait([self._reading])
-        finally:
-            await self._child.close()
-        if not self._reading.cancelled():
-            self._reading.result()
+        assert self._conversation is not None
+        self._conversation.close()
+        self._is_over = True
+        await self._child.close()
 
     @property
     def pid(self) -> int:
@@ -149,14 +124,14 @@ class Keeper:
         before was delivered. Frames come in the order in which they were sampled unless some were replaced.
         """
         while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._waiting or self._is_over)
-                if not self._waiting:
-                    if self._failure is not None:
-                        raise self._failure
-                    return
-                message = self._waiting.pop(next(iter(self._waiting)))
-                self._changed.notify_all()
+            while not self._waiting and not self._is_over:
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+            if not self._waiting:
+                await self._fail_without_last_word()
+                return
+            message = self._waiting.pop(next(iter(self._waiting)))
+            self._make_room()
             yield message
             if isinstance(message, Ended):
                 return
@@ -183,56 +158,83 @@ class Keeper:
             return False
         return True
 
-    async def _read(self, child: Child) -> None:
-        try:
-            await self._read_all(child)
-        except ReaderFailed as failure:
-            child.kill()
-            self._failure = failure
-        finally:
-            async with self._changed:
-                self._is_over = True
-                self._changed.notify_all()
+    # What the conversation tells
 
-    async def _read_all(self, child: Child) -> None:
-        seconds = START_SECONDS
-        while True:
-            message = await _receive(child, _Patience(seconds))
-            if message is None:
-                raise await _verdict(child)
-            self._checker.check(message, time.monotonic())
-            await self._offer(message)
-            if isinstance(message, Ended):
-                child.kill()
-                return
-            if isinstance(message, Heartbeat):
-                self._check_progress(message)
-            seconds = SILENCE_SECONDS
-            await asyncio.sleep(0)  # a reader that floods gets no more turns than the others
+    def heard(self, message: Report) -> bool:
+        """As `Listener`."""
+        assert self._child is not None
+        self._checker.check(message, time.monotonic())
+        self._offer(message)
+        if isinstance(message, Heartbeat):
+            self.last_heartbeat = message
+            self._check_progress(message)
+        self._has_ended = isinstance(message, Ended)
+        if self._has_ended:
+            self._child.kill()
+        return not self._has_ended
 
-    async def _offer(self, message: Report) -> None:
-        """Put `message` where `messages()` finds it; wait for room if nothing may be lost."""
+    def ended(self, error: Exception | None) -> None:
+        """As `Listener`."""
+        if isinstance(error, WireError):
+            self._failure = ReaderMisbehaved(f"the reader broke the protocol: {error}")
+        elif isinstance(error, ReaderFailed):
+            self._failure = error
+        elif error is not None:
+            raise error
+        self._stop()
+
+    def silent(self, seconds: float) -> None:
+        """As `Listener`."""
+        assert self._conversation is not None
+        self._failure = ReaderStalled(f"the reader was silent for {seconds:g} s")
+        self._conversation.close()
+        self._stop()
+
+    def _stop(self) -> None:
+        assert self._child is not None
+        if self._failure is not None:
+            self._child.kill()
+        self._is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _fail_without_last_word(self) -> None:
+        """Raise what ended the reader, unless that was its last word."""
+        if self._has_ended:
+            return
+        assert self._child is not None
+        if self._failure is None:
+            self._failure = await _verdict(self._child)
+            self._child.kill()
+        raise self._failure
+
+    def _offer(self, message: Report) -> None:
+        """Put `message` where `messages()` finds it; read no more until there is room if nothing may be lost."""
         slot: object = type(message)
-        async with self._changed:
-            if isinstance(message, Frame):
-                slot = message.track, message.reason
-                if not self._job.live:
-                    await self._wait_for_room()
-                elif slot in self._waiting:
-                    self.replaced_frames += 1
-            elif isinstance(message, Burst):
-                slot = object()
-                if sum(isinstance(each, Burst) for each in self._waiting.values()) >= MAX_BURSTS_WAITING:
-                    self.replaced_frames += len(message.frames)
-                    return
-            elif isinstance(message, Heartbeat):
-                self.last_heartbeat = message
-            self._waiting[slot] = message
-            self._changed.notify_all()
+        if isinstance(message, Frame):
+            slot = message.track, message.reason
+            if not self._job.live:
+                slot = message.sequence
+                assert self._conversation is not None
+                self._conversation.pause()
+            elif slot in self._waiting:
+                self.replaced_frames += 1
+        elif isinstance(message, Burst):
+            slot = object()
+            if sum(isinstance(each, Burst) for each in self._waiting.values()) >= MAX_BURSTS_WAITING:
+                self.replaced_frames += len(message.frames)
+                return
+        self._waiting[slot] = message
+        self._wake()
 
-    async def _wait_for_room(self) -> None:
-        if any(isinstance(message, Frame) for message in self._waiting.values()):
-            await self._changed.wait_for(lambda: not any(isinstance(m, Frame) for m in self._waiting.values()))
+    def _make_room(self) -> None:
+        if self._job.live or any(isinstance(message, Frame) for message in self._waiting.values()):
+            return
+        assert self._conversation is not None
+        if self._conversation.resume():
             self._resumed_at = time.monotonic()
 
     def _check_progress(self, heartbeat: Heartbeat) -> None:
@@ -242,151 +244,6 @@ class Keeper:
         seconds = time.monotonic() - max(heartbeat.working_since, self._resumed_at)
         if seconds > WORK_SECONDS:
             raise ReaderStalled(f"the reader worked on one thing for {seconds:.1f} s")
-
-
-class _Checker:
-    """Whether what a reader says can be: the order of its messages, and its times on the shared monotonic clock."""
-
-    def __init__(self, job: Job, *, started_at: float) -> None:
-        self._is_live = job.live
-        self._speed = job.speed
-        self._started_at = started_at
-        self._is_open = False
-        self._tracks = 1
-        self._last_sequence = -1
-        self._beat: Heartbeat | None = None
-        self._heartbeats = 0
-        self._frames = 0
-
-    def check(self, message: Report, now: float) -> None:
-        """Raise `ReaderMisbehaved` if it cannot."""
-        self._count(message, now)
-        match message:
-            case Opened():
-                if self._is_open:
-                    raise ReaderMisbehaved("the reader opened its source twice")
-                self._is_open = True
-                self._tracks = message.video_tracks
-            case Frame():
-                self._check_frame(message, now)
-            case Burst():
-                if not self._is_live:
-                    raise ReaderMisbehaved("the reader of a file that is scanned sent a burst")
-                for frame in message.frames:
-                    self._check_frame(frame, now)
-            case Heartbeat():
-                self._check_moment(message.sent_at, now)
-                if message.last_packet_at > now + CLOCK_SLACK_SECONDS:
-                    raise ReaderMisbehaved("the reader has seen a packet from the future")
-                if fault := heartbeat_fault(self._beat, message, (now - self._started_at) * self._speed):
-                    raise ReaderMisbehaved(f"the reader's heartbeat tells of {fault}")
-                self._beat = message
-
-    def _count(self, message: Report, now: float) -> None:
-        """A reader may catch up after a pause, but not take the service's time from the others."""
-        seconds = (FLOOD_CREDIT_SECONDS + now - self._started_at) * self._speed
-        self._heartbeats += isinstance(message, Heartbeat)
-        if self._is_live:
-            self._frames += len(message.frames) if isinstance(message, Burst) else isinstance(message, Frame)
-        frames_per_second = FRAMES_PER_SECOND + (self._tracks - 1) * FRAMES_PER_SECOND_AND_MORE_TRACK
-        if self._heartbeats > HEARTBEATS_PER_SECOND * seconds or self._frames > frames_per_second * seconds:
-            raise ReaderMisbehaved("the reader floods the service with messages")
-
-    def _check_frame(self, frame: Frame, now: float) -> None:
-        if not self._is_open:
-            raise ReaderMisbehaved("the reader sent a frame before it opened its source")
-        if frame.sequence <= self._last_sequence:
-            raise ReaderMisbehaved("the reader sent frames out of order")
-        if frame.track >= self._tracks:
-            raise ReaderMisbehaved("the reader sent a frame of a track that its source does not have")
-        self._last_sequence = frame.sequence
-        self._check_moment(frame.decoded_at, now)
-        if self._is_live:
-            self._check_moment(frame.arrived_at, now)
-            if frame.arrived_at > frame.decoded_at:
-                raise ReaderMisbehaved("the reader decoded a frame before it arrived")
-
-    def _check_moment(self, moment: float, now: float) -> None:
-        if moment > now + CLOCK_SLACK_SECONDS or (self._is_live and moment < now - OLDEST_SECONDS):
-            raise ReaderMisbehaved(f"the reader's clock is {moment - now:+.1f} s off")
-
-
-class _Patience:
-    """Time for one message, and as much again if bytes came late: then it may have been the service that slept."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.ends_at = asyncio.get_running_loop().time() + seconds
-        self._is_extended = False
-
-    def is_over(self) -> bool:
-        """Say whether the reader had its time."""
-        return asyncio.get_running_loop().time() >= self.ends_at
-
-    def extend(self) -> None:
-        """Grant the second helping, once."""
-        if not self._is_extended and self.is_over():
-            self._is_extended = True
-            self.ends_at = asyncio.get_running_loop().time() + self.seconds
-
-
-async def _receive(child: Child, patience: _Patience) -> Report | None:
-    """Return the next message, or None at the end of the socket."""
-    header = bytearray(wire.HEADER.size)
-    if not await _fill(child, header, patience):
-        return None
-    try:
-        kind, length = wire.parse_header(bytes(header))
-        body = bytearray(length)
-        if not await _fill(child, body, patience):
-            return None
-        message = wire.parse_body(kind, bytes(body))
-    except WireError as error:
-        raise ReaderMisbehaved(f"the reader broke the protocol: {error}") from error
-    if isinstance(message, Job | LookCloser | Adjust):
-        raise ReaderMisbehaved("the reader gave orders")
-    return message
-
-
-async def _fill(child: Child, buffer: bytearray, patience: _Patience) -> bool:
-    """Fill `buffer` from the child's socket; return False at its end; raise `ReaderStalled` when patience is over."""
-    rest = memoryview(buffer)
-    while rest:
-        try:
-            count = child.socket.recv_into(rest)
-        except BlockingIOError:
-            if patience.is_over():
-                raise ReaderStalled(f"the reader was silent for {patience.seconds:.0f} s") from None
-            await _readable_or_late(child.socket.fileno(), patience.ends_at)
-            continue
-        except ConnectionResetError:
-            return False
-        if count == 0:
-            return False
-        patience.extend()
-        rest = rest[count:]
-    return True
-
-
-async def _readable_or_late(descriptor: int, loop_time: float) -> None:
-    """Return when `descriptor` can be read, at `loop_time` at the latest; what arrived is seen by the next turn.
-
-    Every message of every reader comes through here: an event and a timeout would cost twice what the waiting does.
-    """
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def end() -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    loop.add_reader(descriptor, end)
-    timer = loop.call_at(loop_time, end)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
-        loop.remove_reader(descriptor)
 
 
 async def _verdict(child: Child) -> ReaderFailed:

@@ -51,7 +51,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent every half second, by a thread of its own, whatever the decoder does.
+    """Sent every second, every half second while something is wrong, by a thread of its own, whatever the decoder does.
 
     Times are on the shared monotonic clock; `last_packet_at` is NaN before the first packet and `working_since` is
     NaN while the reader waits for bytes. Counters count from the reader's start, over all tracks. `tracks_heard` has

@@ -1,5 +1,6 @@
 """The caged child: reads one source, sends sampled frames. Ties source, sampler, decoder and sender together."""
 
+import gc
 import io
 import math
 import os
@@ -51,6 +52,7 @@ def main(fd: int = 3) -> None:
     if not isinstance(job, Job):
         return
     warm_up()
+    gc.freeze()  # what was there before the stream is never garbage: nobody has to look through it again
     os.nice(NICENESS)
     memory = OpeningMemory(job)
     counters = Counters()
@@ -90,6 +92,8 @@ class _Orders:
             self._latest[type(order)] = order
 
     def take(self) -> list[Order]:
+        if not self._latest:  # as nearly always: asked for each packet
+            return []
         with self._lock:
             latest, self._latest = list(self._latest.values()), {}
         return latest

@@ -18,7 +18,11 @@ from streams.job import UNPACED
 from streams.messages import Adjust, Burst, EndCode, Ended, Heartbeat, LookCloser, Message, Order
 from streams.wire import HEADER, Kind, WireError, pack, parse_body, parse_header
 
-HEARTBEAT_SECONDS = 0.5
+HEARTBEAT_SECONDS = 1.0
+"""How often a heartbeat is sent while all goes well; each costs both sides as much as a dozen packets do."""
+
+HASTY_HEARTBEAT_SECONDS = 0.5
+"""How often while packets stay away, or there is something to tell that is no mere progress."""
 
 MAX_BURSTS_WAITING = 2
 """So many bursts wait for a service that takes nothing; the next ones are not sent, and counted."""
@@ -78,6 +82,19 @@ class Counters:
 _TOLD = [field.name for field in fields(Counters) if field.name not in ("overdue_at", "waited_seconds")]
 _TELL = attrgetter(*_TOLD)
 
+_NEWS = attrgetter(
+    "keyframes_without_picture",
+    "decode_errors",
+    "replaced_samples",
+    "ring_overflows",
+    "overdue_at",
+    "tracks_heard",
+    "throttled_seconds",
+    "spikes_blind",
+    "time_jumps",
+)
+"""What changes when something goes wrong, or well again."""
+
 
 class Sender:
     """Sends from a thread of its own, so that heartbeats go on whatever the decoder does.
@@ -86,6 +103,8 @@ class Sender:
     yet, counted in `counters.replaced_samples`; nothing replaces a burst. Without, `put` waits until the sample before
     was sent. `obey` is called with each order, in the sending thread. At a `speed` so many heartbeats more are sent;
     `UNPACED`, whoever reads asks for them with `beat`.
+
+    A heartbeat is due each `HASTY_HEARTBEAT_SECONDS`; every other one is left out while all goes well.
     """
 
     def __init__(
@@ -96,8 +115,10 @@ class Sender:
         self._counters = counters
         self._obey = obey
         self._drops = drops
-        self._heartbeat_seconds = HEARTBEAT_SECONDS / (1.0 if speed == UNPACED else speed)
+        self._speed = 1.0 if speed == UNPACED else speed
+        self._heartbeat_at = -math.inf
         self._next_heartbeat_at = 0.0
+        self._told: object = None
         self._changed = threading.Condition()
         self._notes: list[Message] = []
         self._samples: dict[object, Frame | Burst] = {}  # oldest first
@@ -129,7 +150,7 @@ class Sender:
 
     def beat(self) -> None:
         """Send a heartbeat now."""
-        self._next_heartbeat_at = 0.0
+        self._heartbeat_at = self._next_heartbeat_at = -math.inf
         self._wake()
 
     def put(self, sample: Frame | Burst) -> None:
@@ -172,8 +193,7 @@ class Sender:
         while True:
             now = time.monotonic()
             if now >= self._next_heartbeat_at:
-                self._next_heartbeat_at = now + self._heartbeat_seconds
-                self._send(self._heartbeat(now))
+                self._beat_or_wait(now)
             message = self._next()
             if message is not None:
                 if isinstance(message, Ended):  # the last counts belong to the last word
@@ -186,6 +206,18 @@ class Sender:
                 return
             else:
                 self._wait(select.POLLIN, max(0.0, self._next_heartbeat_at - time.monotonic()))
+
+    def _beat_or_wait(self, now: float) -> None:
+        """Send the heartbeat that is due, unless it can wait until the next one is."""
+        again_at = self._heartbeat_at + HEARTBEAT_SECONDS / self._speed
+        news = _NEWS(self._counters)
+        is_quiet = not self._counters.last_packet_at > now - HASTY_HEARTBEAT_SECONDS
+        if now < again_at and news == self._told and not is_quiet:
+            self._next_heartbeat_at = again_at
+            return
+        self._told = news
+        self._heartbeat_at, self._next_heartbeat_at = now, now + HASTY_HEARTBEAT_SECONDS / self._speed
+        self._send(self._heartbeat(now))
 
     def _next(self) -> Message | None:
         with self._changed:
@@ -205,7 +237,7 @@ class Sender:
             try:
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:
-                self._wait(select.POLLIN | select.POLLOUT, HEARTBEAT_SECONDS)
+                self._wait(select.POLLIN | select.POLLOUT, HASTY_HEARTBEAT_SECONDS)
 
     def _wait(self, events: int, seconds: float) -> None:
         poll = select.poll()

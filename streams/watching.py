@@ -25,7 +25,7 @@ from streams.source import AnyPacket, Source, VideoTrack, check_total
 from streams.times import TrackTimes
 from streams.whole_gop import Output
 
-_BUDGET_SECONDS = 0.02
+_BUDGET_SECONDS = 0.1
 """How often the CPU time used is looked at."""
 
 _HEARD = frozenset({SourceKind.HLS, SourceKind.RTSP})
@@ -35,7 +35,7 @@ Elsewhere sound alone proves, while video pauses, that the source lives; while v
 most of the packets.
 """
 
-_COUNT_SECONDS = 0.2
+_COUNT_SECONDS = 0.4
 """How often what heartbeats tell is counted together: more often than they are sent."""
 
 _LONGEST_REST_SECONDS = 0.25

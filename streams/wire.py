@@ -59,6 +59,9 @@ __all__ = [
     "printable",
 ]
 
+Bytes = bytes | bytearray | memoryview
+"""What is parsed; nothing of it is kept."""
+
 HEADER = struct.Struct("<4sB3xI")
 MAGIC = b"SFR1"
 
@@ -117,7 +120,7 @@ _FIXED_BYTES = {
 }
 
 
-def parse_header(header: bytes) -> tuple[Kind, int]:
+def parse_header(header: Bytes) -> tuple[Kind, int]:
     """Return the kind and the body's length in bytes of the message that follows; raise `WireError`."""
     try:
         magic, number, length = HEADER.unpack(header)
@@ -131,7 +134,7 @@ def parse_header(header: bytes) -> tuple[Kind, int]:
     return kind, length
 
 
-def parse_body(kind: Kind, body: bytes) -> Message:
+def parse_body(kind: Kind, body: Bytes) -> Message:
     """Return the message in `body`; raise `WireError` if any field is not what its type promises."""
     if not _may_be_long(kind, len(body)):
         raise WireError(f"{kind.name} of {len(body)} bytes")
@@ -209,7 +212,7 @@ def _text(raw: bytes) -> str:
     return printable(raw.rstrip(b"\0").decode("ascii", "replace"), len(raw))
 
 
-def _parse_opened(body: bytes) -> Opened:
+def _parse_opened(body: Bytes) -> Opened:
     codec, width, height, tracks, abi, seccomp, network, seconds = _OPENED.unpack(body)
     return Opened(
         _text(codec),
@@ -223,9 +226,9 @@ def _parse_opened(body: bytes) -> Opened:
     )
 
 
-def _parse_frame(body: bytes) -> Frame:
+def _parse_frame(body: Bytes) -> Frame:
     sequence, arrived_at, decoded_at, pts, reason, corrupt, track, width, height = _FRAME.unpack_from(body)
-    plane_end = _FRAME.size + PLANE_BYTES
+    pixels = memoryview(body)[_FRAME.size :]
     return Frame(
         sequence=sequence,
         arrived_at=_finite(arrived_at),
@@ -235,14 +238,15 @@ def _parse_frame(body: bytes) -> Frame:
         is_corrupt=_flag(corrupt),
         width=_side(width),
         height=_side(height),
-        plane=body[_FRAME.size : plane_end],
-        picture=body[plane_end:],
+        plane=bytes(pixels[:PLANE_BYTES]),
+        picture=bytes(pixels[PLANE_BYTES:]),
         track=_tracks(track + 1) - 1,
     )
 
 
-def _parse_burst(body: bytes) -> Burst:
-    frames = tuple(_parse_frame(body[start : start + _FRAME_BYTES]) for start in range(0, len(body), _FRAME_BYTES))
+def _parse_burst(body: Bytes) -> Burst:
+    whole = memoryview(body)
+    frames = tuple(_parse_frame(whole[start : start + _FRAME_BYTES]) for start in range(0, len(body), _FRAME_BYTES))
     first = frames[0]
     if first.reason not in (SampleReason.BURST, SampleReason.SPIKE):
         raise ValueError("no reason for a burst")
@@ -251,7 +255,7 @@ def _parse_burst(body: bytes) -> Burst:
     return Burst(frames)
 
 
-def _parse_heartbeat(body: bytes) -> Heartbeat:
+def _parse_heartbeat(body: Bytes) -> Heartbeat:
     values = _HEARTBEAT.unpack(body)
     sent_at, last_packet_at, working_since, *_ = values
     _finite(sent_at), _finite_or_nan(last_packet_at), _finite_or_nan(working_since)
@@ -264,17 +268,17 @@ def _parse_heartbeat(body: bytes) -> Heartbeat:
     return beat
 
 
-def _parse_ended(body: bytes) -> Ended:
+def _parse_ended(body: Bytes) -> Ended:
     code, media_end, detail = _ENDED.unpack(body)
     return Ended(_END_CODES[code], _finite_or_nan(media_end), _text(detail))
 
 
-def _parse_closer(body: bytes) -> LookCloser:
+def _parse_closer(body: Bytes) -> LookCloser:
     interval, until = _CLOSER.unpack(body)
     return LookCloser(_finite(interval), _finite(until))
 
 
-def _parse_adjust(body: bytes) -> Adjust:
+def _parse_adjust(body: Bytes) -> Adjust:
     detect_within, interval, mode, spikes, share, slowed_to = _ADJUST.unpack(body)
     return Adjust(
         SamplingSettings(
@@ -288,8 +292,8 @@ def _parse_adjust(body: bytes) -> Adjust:
     )
 
 
-def _parse_job(body: bytes) -> Job:
-    raw = json.loads(body)
+def _parse_job(body: Bytes) -> Job:
+    raw = json.loads(bytes(body))
     sampling = raw.pop("sampling")
     sampling["mode"] = SamplingMode(sampling["mode"])
     return Job(
@@ -357,7 +361,7 @@ def _pack_job(message: Job) -> tuple[Kind, bytes]:
     return Kind.JOB, json.dumps(asdict(message)).encode()
 
 
-_PARSERS: dict[Kind, Callable[[bytes], Message]] = {
+_PARSERS: dict[Kind, Callable[[Bytes], Message]] = {
     Kind.OPENED: _parse_opened,
     Kind.FRAME: _parse_frame,
     Kind.BURST: _parse_burst,

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from detector.events import CutState, Step
 from detector.metric_words import AlertState, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
 from detector.publisher_times import TimeFault
+from models.evidence import Strength
 from models.hashing.view_table import Tier
 from streams.frame import SampleReason
 from streams.wire import EndCode
@@ -51,6 +52,10 @@ class MetricSeries:
         self.not_inspectable = self._counter(
             "not_inspectable_frames", "Frames of which no view's hash was good enough to act on."
         )
+        self.matches = self._counter(
+            "matches", "Known entries near a frame, by what one may ask for.", "strength", Strength
+        )
+        self.suppressed = self._counter("suppressed_matches", "Matches taken back by negative entries as near.")
         self.views = self._counter("views", "Views of frames looked up in the banks.")
         self.views_left_out = self._counter("views_left_out", "Views that were due and had no room in the CPU budget.")
         self.view_cpu = self._counter(

@@ -100,6 +100,9 @@ class Metrics:
         self._series.views_left_out.inc(inspection.views_left_out)
         for tier, seconds in inspection.tier_seconds.items():
             self._of_tier[tier].inc(seconds)
+        for match in inspection.matches:
+            self._series.matches.labels(match.strength).inc()
+        self._series.suppressed.inc(inspection.suppressed_matches)
         if not inspection.is_inspectable:
             self._series.not_inspectable.inc()
         if inspection.is_low_information:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from detector.events import CutState, Step
 from detector.metric_words import AlertState, CrashKind, DropCause
 from detector.metrics import LABEL_LIMIT, Metrics
-from models.evidence import Inspection
+from models.evidence import HashMatch, Inspection, Opinion, Strength
 from streams.frame import SampleReason
 from streams.wire import EndCode
 
@@ -85,6 +85,14 @@ def test_an_inspection_brings_its_stages_and_failures() -> None:
     metrics.inspection(_inspection(is_low_information=True, is_inspectable=False))
     metrics.inspection(_inspection(views_run=17, views_left_out=7, tier_seconds={0: 0.5, 2: 0.25}))
 
+    near = HashMatch(
+        "CARDS", "one", "pdq", 256, 60, 72, "mirror", 90, Opinion.POSITIVE, "gen-1", strength=Strength.VOTE
+    )
+    metrics.inspection(_inspection(matches=(near, near), suppressed_matches=3))
+
+    assert metrics.value("stopframe_matches_total", strength="vote") == 2
+    assert metrics.value("stopframe_matches_total", strength="cut") == 0
+    assert metrics.value("stopframe_suppressed_matches_total") == 3
     assert metrics.value("stopframe_stage_seconds_count", stage="hash") == 1
     assert metrics.value("stopframe_stage_seconds_sum", stage="match") == pytest.approx(0.002)
     assert metrics.value("stopframe_model_failures_total", model="b") == 1
@@ -158,5 +166,19 @@ def test_the_text_is_prometheus_and_names_no_stream() -> None:
     assert content_type.startswith("text/plain")
     assert {"stopframe_samples", "stopframe_stage_seconds", "process_cpu_seconds"} <= {one.name for one in families}
     assert not re.search(r"_created\b", body.decode())
-    words = {"reason", "cause", "code", "process", "kind", "step", "action", "state", "model", "stage", "part", "tier", "le"}
+    words = {
+        "reason",
+        "cause",
+        "code",
+        "process",
+        "kind",
+        "step",
+        "action",
+        "state",
+        "model",
+        "stage",
+        "part",
+        "tier",
+        "le",
+    }
     assert labels <= words

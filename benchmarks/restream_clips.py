@@ -26,7 +26,7 @@ FPS: Final = 15
 MARK: Final = "bad"
 """What the first bytes of the scene in question are marked with in a clip."""
 
-_ROOM: Final = 1.25
+_ROOM: Final = 1.15
 _GOP: Final = 2 * FPS
 
 
@@ -34,7 +34,7 @@ def scene(seed: int, seconds: float) -> list[Picture]:
     """Frames of one scene, (HEIGHT, WIDTH, 3) RGB: a camera drifts over a card, a ball moves before it."""
     world = synthetic_card(seed, round(WIDTH * _ROOM), round(HEIGHT * _ROOM))
     draw = np.random.default_rng(seed)
-    start, pace = draw.uniform(0, 2 * np.pi, 2), draw.uniform(0.10, 0.16, 2)
+    start, pace = draw.uniform(0, 2 * np.pi, 2), draw.uniform(0.02, 0.04, 2)
     frames = []
     for number in range(round(seconds * FPS)):
         at = number / FPS
@@ -62,8 +62,8 @@ def restreamed(frames: Sequence[Picture], draw: random.Random) -> list[Picture]:
 
 
 def beside_card(frames: Sequence[Picture], card: Picture, draw: random.Random) -> list[Picture]:
-    """A rival's picture, with a card of 45 to 55 % of its sides in one corner."""
-    share = draw.uniform(0.45, 0.55)
+    """A rival's picture, with a card of half to 60 % of its sides in one corner."""
+    share = draw.uniform(0.5, 0.6)
     wide, high = round(WIDTH * share), round(HEIGHT * share)
     small = cv2.resize(card, (wide, high), interpolation=cv2.INTER_AREA)
     x, y = draw.choice((0, WIDTH - wide)), draw.choice((0, HEIGHT - high))

@@ -1,7 +1,7 @@
 """Is what was just cut cut again wherever it is streamed again, and nobody who only looks like it?
 
-First somebody streams a scene of which a list knows one frame, and is cut; the frame is taken off the list, so that
-nothing but the incident bank knows the scene; then others stream it again, mirrored, cropped and encoded anew. Second,
+First somebody streams a video that a list knows, and is cut; the video is taken off the list, so that nothing but the
+incident bank knows what was cut; then others stream it again, mirrored, cropped and encoded anew. Second,
 rivals stream scenes of their own while others show the rivals' pictures with a known card in a corner: the known card
 gets those cut, and the rivals must go on, also when they connect again. The real service with the shipped settings, its
 embedded ingest and all its processes; publishers replay encoded clips over sockets at their pace.
@@ -111,7 +111,8 @@ async def _restreams(plan: Plan, folder: Path, draw: random.Random, outcome: Out
     shown = await asyncio.to_thread(decoded, original)
     again = [await asyncio.to_thread(_again, shown, draw) for _ in range(plan.restreams)]
     service = _service(folder)
-    _fill_bank(service.state_dir, {_ENTRY: shown[_bad_frame() + FPS]})
+    known = shown[_bad_frame() :: FPS // 2]
+    _fill_bank(service.state_dir, [(_ENTRY, picture) for picture in known], every_seconds=(FPS // 2) / FPS)
     async with service, PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
         first = publishers.start("live/first", original, rounds=1)
         await publishers.wait("live/first")
@@ -139,13 +140,13 @@ async def _rivals(plan: Plan, folder: Path, draw: random.Random, outcome: Outcom
         await asyncio.to_thread(_imitator, clip, card, draw) for clip, card in zip(rivals, cards.values(), strict=True)
     ]
     service = _service(folder)
-    _fill_bank(service.state_dir, cards)
+    _fill_bank(service.state_dir, list(cards.items()))
     async with service, PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
         first = [publishers.start(f"live/rival{n}", clip, delay_seconds=0.1 * n) for n, clip in enumerate(rivals)]
         await asyncio.sleep(0.1 * plan.rivals + 3.0)
         step = plan.spread_seconds / plan.rivals
         for number, clip in enumerate(imitators):
-            publishers.start(f"live/imitator{number}", clip, delay_seconds=number * step, rounds=1)
+            publishers.start(f"live/imitator{number}", clip, delay_seconds=number * step, rounds=2)
         ended = [await publishers.wait(f"live/imitator{n}") for n in range(plan.rivals)]
         outcome.imitators_cut = sum(one.closed_at is not None for one in ended)
         outcome.rivals_cut = sum(one.closed_at is not None for one in first)
@@ -165,18 +166,18 @@ def _original() -> Clip:
 
 
 def _again(shown: Sequence[Picture], draw: random.Random) -> Clip:
-    """One who streams it again, from somewhere in the first half of the clean part."""
-    late = draw.randrange(0, FPS)
+    """One who streams it again, from somewhere in the clean part."""
+    late = draw.randrange(0, _bad_frame())
     return encoded(restreamed(shown, draw)[late:], kilobits=draw.choice(_KILOBITS), marked=_bad_frame() - late)
 
 
 def _rival(number: int) -> Clip:
-    return encoded(scene(_FIRST_RIVAL + number, _RIVAL_SECONDS), kilobits=600, marked=0)
+    return encoded(scene(_FIRST_RIVAL + number, _RIVAL_SECONDS), kilobits=600)
 
 
 def _imitator(rival: Clip, card: Picture, draw: random.Random) -> Clip:
     shown = decoded(rival)[: round(_SCENE_SECONDS * FPS)]
-    return encoded(beside_card(shown, card, draw), kilobits=600, marked=0)
+    return encoded(beside_card(shown, card, draw), kilobits=600)
 
 
 def _bad_frame() -> int:
@@ -188,14 +189,16 @@ def _service(folder: Path) -> RunningService:
     return RunningService(folder, f"banks: {{{_BANK}: {{step: cut}}}}\nenforcement: {{live: true}}\n{broker}")
 
 
-def _fill_bank(state_dir: Path, pictures: dict[str, Picture]) -> None:
-    """Put bare hashes into the bank, hashed as the reader would see the pictures."""
+def _fill_bank(state_dir: Path, pictures: Sequence[tuple[str, Picture]], every_seconds: float | None = None) -> None:
+    """Put bare hashes into the bank, hashed as the reader would see the pictures; those of a video in their places."""
     pixels, rows = PixelReader(), []
-    for picture in pictures.values():
+    for _, picture in pictures:
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
         rows.append(np.frombuffer(ALGORITHMS["pdq"].hash_plane(pixels.plane(frame)).value, np.uint8))
     (state_dir / "banks").mkdir(mode=0o700, parents=True)
-    add_entries(state_dir / "banks" / _BANK, np.stack(rows), list(pictures))
+    places = [-1 if every_seconds is None else round(1000 * every_seconds * place) for place in range(len(rows))]
+    names = [name for name, _ in pictures]
+    add_entries(state_dir / "banks" / _BANK, np.stack(rows), names, positions_ms=np.array(places, np.int32))
 
 
 def _cut_after(publication: Publication) -> float | None:

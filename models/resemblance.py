@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from models.radii import EXACT, SECOND_LIMIT
 
-RADIUS: Final = 64
+RADIUS: Final = 72
 """Copies lie within it; beyond `EXACT` only with a second hash that agrees, as chance reaches so far as well."""
 
-_SLACK: Final = 16
-"""Copies have second hashes within `SECOND_LIMIT` less 14 bits, strangers beyond it by 22: doubt counts as likeness."""
+_SLACK: Final = 24
+"""Copies have second hashes within `SECOND_LIMIT` less 14 bits, the nearest stranger had 182: doubt is likeness."""
 
 _AT_ONCE: Final = 2048
 

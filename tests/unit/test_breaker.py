@@ -151,3 +151,24 @@ def test_no_source_ever_cuts_more_than_its_limit(
             assert len(recent) + 1 <= settings.limit(live)
             allowed[entry][stream] = now
     assert {t.source for t in breaker.tripped()} == {f"CARDS/{entry}" for entry in stopped}
+
+
+def test_one_incident_may_cut_many_who_stream_it_again_but_not_for_ever() -> None:
+    """Entries of the incident bank have their own limit, which no window forgets and no share widens."""
+    breaker = Breaker(BreakerSettings(incident_cuts=8))
+    again = _signal("incidents/one")
+    refused = [_is_refused(_judge(breaker, _cut(n, again), now=100.0 * n, live=10_000)) for n in range(10)]
+    assert refused == [False] * 8 + [True] * 2
+    assert not _is_refused(_judge(breaker, _cut("x", _signal("incidents/other")), now=1000.0))
+    assert [refusal.stream_id for refusal in breaker.release("incidents/one")] == ["stream-8", "stream-9"]
+
+
+def test_what_an_entry_that_is_gone_did_is_forgotten() -> None:
+    """An incident that was taken back counts no more, and is not listed as stopped."""
+    breaker = Breaker(BreakerSettings(incident_cuts=1))
+    for number in range(3):
+        _judge(breaker, _cut(number, "incidents/one"))
+    breaker.forget("incidents/one")
+    breaker.forget("incidents/never")
+    assert breaker.tripped() == ()
+    assert not _is_refused(_judge(breaker, _cut("later", "incidents/one")))

@@ -42,7 +42,7 @@ def test_near_pictures_are_found_in_any_crowd(
         np.concatenate((seconds, _rows([_flipped(its_second, second, 64)], 64))),
         np.array([True] * crowd + [has_second]),
     )
-    expected = distance <= 31 or (distance <= RADIUS and (not has_second or second <= 176))
+    expected = distance <= 31 or (distance <= RADIUS and (not has_second or second <= 184))
     assert found.tolist() == [expected, False]
 
 

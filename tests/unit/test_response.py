@@ -98,6 +98,7 @@ class Scene:
         self.enforcer = FakeEnforcer(self.journal)
         self.incidents = FakeIncidents()
         self.metrics = Metrics()
+        self.cuts_made: list[tuple[str, str]] = []
         self.responder = Responder(
             delivery=self.delivery,  # type: ignore[arg-type]
             incidents=self.incidents,  # type: ignore[arg-type]
@@ -106,6 +107,7 @@ class Scene:
             metrics=self.metrics,
             settings=ResponseSettings(600_000, "digest", is_live=live),
             live_streams=lambda: live_streams,
+            cut_made=lambda incident, session: self.cuts_made.append((incident, session)),
             clock=lambda: 11.0,
         )
 
@@ -455,3 +457,20 @@ async def test_a_blind_stream_may_be_cut_as_any_other() -> None:
     assert await scene.responder.release("blind/codec", lambda stream: facts(stream, stream))
     await scene.settle()
     assert [target.stream_id for target in scene.enforcer.targets] == ["S1", "S2", "S3"]
+
+
+async def test_whoever_keeps_what_was_cut_hears_of_the_cut_and_of_every_hit_until_it_is_done() -> None:
+    """A cut tells its incident and session, and so do the frames that go on hitting; a shadow tells none."""
+    scene = Scene()
+    async with scene.responder as responder:
+        await responder.respond(decision(Step.REVIEW), facts())
+        assert scene.cuts_made == []
+        await responder.respond(decision(Step.CUT), facts())
+        await responder.respond(decision(Step.CUT), facts())
+        await scene.settle()
+    incident = scene.delivery.sent[0][1].incident_id
+    assert scene.cuts_made == [(incident, "s1")] * 2
+    dry = Scene()
+    async with dry.responder as responder:
+        await responder.respond(decision(Step.CUT, live=False), facts())
+    assert dry.cuts_made == []

@@ -175,6 +175,7 @@ def test_the_text_is_prometheus_and_names_no_stream() -> None:
         "step",
         "action",
         "state",
+        "strength",
         "model",
         "stage",
         "part",

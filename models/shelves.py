@@ -175,16 +175,6 @@ class Shelf:
         new = overlay.index.search_soft(values, deviations, radius, exact=exact, patterns=patterns)
         return Hits.joined([old, Hits(new.query, new.row + len(self.base), new.distance, new.cut)])
 
-    @property
-    def index(self) -> "Shelf":
-        """Its look-ups."""
-        return self
-
-    @property
-    def rows(self) -> "LayeredRows":
-        """Its rows by number."""
-        return LayeredRows(self)
-
     def entry(self, number: int) -> str:
         """The name of a row's entry."""
         rows, place = self._layer(number)
@@ -233,32 +223,6 @@ class Shelf:
         if self.overlay is None:
             raise IndexError(number)
         return self.overlay.rows, number - len(self.base)
-
-
-class LayeredRows:
-    """The rows of a shelf by number."""
-
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-        self.names: Final = _Column(shelf.entry)
-        self.opinions: Final = _Column(lambda numbers: shelf.rows_at(numbers).opinions)
-        self.hashes: Final = _Column(lambda numbers: shelf.rows_at(numbers).hashes)
-
-    def opinion(self, number: int) -> Opinion:
-        """What is thought of a row."""
-        return self._shelf.opinion(number)
-
-    def taken(self, numbers: Numbers) -> BankRows:
-        """Some rows."""
-        return self._shelf.rows_at(numbers)
-
-
-class _Column:
-    def __init__(self, get: Any) -> None:
-        self._get = get
-
-    def __getitem__(self, numbers: Any) -> Any:
-        return self._get(numbers)
 
 
 _Key = tuple[str, int, int]

@@ -26,6 +26,7 @@ from detector.cli.output import CommandFailed, note, progress
 from detector.config.config import Config
 from models.bank_store import add_entries, bank_names, load_bank, remove_entry
 from models.lists.contents import DEFAULT_SIGNAL
+from models.rebuild import is_due
 
 if TYPE_CHECKING:
     from detector.bank_files import Added, FileHashes
@@ -76,6 +77,7 @@ def add(
             )
 
         added = in_cage(settings, work, "hash")
+        _fold(bank_dir)
     _tell_left_out(media, added.files)
     if added.rows:
         entries = len({one.entry for one in added.files if one.rows})
@@ -130,6 +132,7 @@ def import_list(
         with progress(f"write {bank}", None):
             for name, rows in contents.rows.items():
                 add_entries(bank_dir, rows.hashes, list(rows.entry_names(_stem(file))), algorithm=name)
+        _fold(bank_dir)
     note(f"bank {bank}: {many(len(contents), 'hash', 'hashes')} added")
     _tell_new(bank, settings, is_new=is_new)
     tell_excess(settings, bank)
@@ -166,9 +169,19 @@ def remove(
     settings = read_config_quietly(config)
     with bank_faults():
         count = remove_entry(bank_folder(settings, bank), entry)
+        _fold(bank_folder(settings, bank))
     if not count:
         raise CommandFailed(f"bank {bank} has no entry of this name; 'stopframe hashes list {bank}' shows them")
     note(f"bank {bank}: {many(count, 'hash', 'hashes')} removed")
+
+
+def _fold(bank_dir: Path) -> None:
+    """Write a bank anew that much has come into since it last was, where no service runs that will; all is in force."""
+    from detector.rebuilding import rebuild_unless_served
+
+    if is_due(bank_dir):
+        with progress(f"fold {bank_dir.name}", None):
+            rebuild_unless_served(bank_dir)
 
 
 def _tell_left_out(media: "Sequence[Medium]", hashes: "Sequence[FileHashes]") -> None:

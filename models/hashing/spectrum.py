@@ -20,7 +20,7 @@ from models.hashing.pdq import (
     MIRRORED,
     NEAR_MEDIAN,
     TIE_MARGIN,
-    coefficients_in_reference_order,
+    in_reference_order,
 )
 from models.hashing.view_batch import ViewBatch
 
@@ -90,10 +90,14 @@ def batch_of(
     is_stable = np.count_nonzero(sizes < NEAR_MEDIAN, axis=1) <= MAX_NEAR_SHARE * _BITS
     if plane is not None:
         for name, levels in (("identity", plane), ("mirror", plane[:, ::-1])):
-            row = names.index(name) if name in names else -1
-            if row >= 0 and np.count_nonzero(sizes[row] < TIE_MARGIN) > 1:
-                exact = coefficients_in_reference_order(levels.astype(np.float32))[None, ::-1]
-                deviations[row] = (exact - _medians(exact))[0]
+            if name not in names:
+                continue
+            row = names.index(name)
+            near = np.flatnonzero(sizes[row] < TIE_MARGIN)
+            if len(near) > 1:
+                exact = flat[row].copy()
+                exact[near] = in_reference_order(levels.astype(np.float32), _BITS - 1 - near)
+                deviations[row] = exact - _medians(exact[None])[0]
     return ViewBatch(
         names=tuple(names),
         values=np.packbits(deviations > 0, axis=1),

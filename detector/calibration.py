@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from detector.analysis.looks import TrackLooks
 from detector.analysis.pool import AnalysisPool, FrameDropped
 from detector.cores import usable_cores
 from detector.costs import CostTable, VideoCosts
@@ -147,11 +148,13 @@ def _beside(watched: _Watched) -> float:
 async def _analysis_seconds(frames: Sequence[Frame], pool: AnalysisPool) -> float:
     """CPU time for one frame by the configured banks and models. The first warms up."""
     spent: list[float] = []
+    looks = TrackLooks()  # what a stream's frames were looked at before makes the next one cheaper
     for frame in list(frames[:_MANY_FRAMES]):
         try:
-            inspection = await pool.inspect(frame, deadline_at=time.monotonic() + 30.0)
+            inspection = await pool.inspect(frame, deadline_at=time.monotonic() + 30.0, look=looks.look(frame))
         except FrameDropped:
             continue
+        looks.heard(inspection)
         spent.append(inspection.cpu_seconds)
     measured = sorted(spent[1:])
     if not measured:

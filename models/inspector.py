@@ -149,9 +149,8 @@ class Inspector:
             broken: list[str] = []
             others = self._other_hashes(luma, colours, broken, is_live=look is not None)
             second = difference_hash(viewed.sample.spectrum)
-        with self._timed("match", seconds):
+        with self._timed("match", seconds), self._viewer.paying(viewed, is_live=look is not None):
             found = self._match(viewed, others)
-        self._viewer.spend(viewed, seconds["match"], is_live=look is not None)
         scores, failed = ((), ()) if is_low else self._score(colours, width, height, seconds)
         batch = viewed.batch
         return Inspection(

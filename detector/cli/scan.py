@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from detector.analysis.pool import AnalysisPool
 
 
+_NO_HURRY_SECONDS = 3600.0
+"""CPU time for the views of a sample: more than any takes."""
+
+
 def scan(
     media: Annotated[list[str], typer.Argument(metavar="MEDIA", help="Files, folders and URLs.")],
     config: ConfigFile = None,
@@ -89,6 +93,9 @@ def analysis_pool(config: Config, frames: int) -> "AnalysisPool":
         settings = pool_settings(config, load_manifests(config))
     except ModelRefused as error:
         raise CommandFailed(str(error)) from None
+    # Nobody waits for the next frame: what a live stream might leave out for want of CPU time is looked at, too.
+    views = replace(settings.setup.views, seconds_per_sample=_NO_HURRY_SECONDS)
+    settings = replace(settings, setup=replace(settings.setup, views=views))
     if not Path(settings.setup.banks_folder).is_dir():  # nothing was ever added: there is nothing to let the cage read
         settings = replace(settings, setup=replace(settings.setup, readable_paths=()))
     return AnalysisPool(replace(settings, queue_limit=max(settings.queue_limit, frames)))

@@ -1,6 +1,7 @@
 """From one frame to the batch of its views, within the budget, and an account of what they cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -59,14 +60,18 @@ class Viewer:
         batch = view_batch(sample, plan, clock=self._clock, seconds=seconds)
         return Viewed(sample, batch, left_out, seconds)
 
-    def spend(self, viewed: Viewed, match_seconds: float, *, is_live: bool = True) -> None:
-        """Add what looking the batch up took to what its tiers cost, by their shares of the views, and pay for it.
+    @contextmanager
+    def paying(self, viewed: Viewed, *, is_live: bool) -> Iterator[None]:
+        """Look the batch up within this block: the time goes to its tiers by their shares of the views, and is paid.
 
-        A single picture, not `is_live`, is nobody's budget.
+        A single picture, not `is_live`, is at nobody's expense.
         """
-        rows = np.bincount(viewed.batch.tiers, minlength=len(Tier))
+        began = self._clock()
+        yield
+        each = (self._clock() - began) / len(viewed.batch)
+        rows = np.bincount(viewed.batch.tiers, minlength=len(Tier)).tolist()
         for tier in viewed.seconds:
-            viewed.seconds[tier] += match_seconds * float(rows[tier]) / len(viewed.batch)
+            viewed.seconds[tier] += each * rows[tier]
         if is_live and self.budget is not None:
             self.budget.spend(viewed.seconds)
 

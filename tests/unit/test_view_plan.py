@@ -210,12 +210,14 @@ def test_a_viewer_accounts_for_every_tier_that_it_ran() -> None:
     sample = _sample(_picture(2))
     viewed = viewer.view(sample.plane, sample.picture, _WIDTH, _HEIGHT, Look(turn=6, overlay=packed(np.eye(64) > 0)))
     before = sum(viewed.seconds.values())
-    viewer.spend(viewed, 10.0)
+    with viewer.paying(viewed, is_live=True):
+        next(ticks)
 
     assert set(viewed.seconds) == set(Tier)
-    assert sum(viewed.seconds.values()) == pytest.approx(before + 10)
+    assert sum(viewed.seconds.values()) == pytest.approx(before + 2)
     assert viewed.left_out == 0
     assert {"overlay", *TURNS[2]} & set(viewed.batch.names) >= {"overlay", "fill_top_left", "extend_left"}
     picture = viewer.view(sample.plane, sample.picture, _WIDTH, _HEIGHT)
-    viewer.spend(picture, 10.0, is_live=False)
+    with viewer.paying(picture, is_live=False):
+        pass
     assert len(picture.batch) > len(viewed.batch)

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from models.hashing.algorithm import PLANE_SIDE
-from models.hashing.linear_views import box_matrix
-from models.hashing.pdq import DCT, Pdq
+from models.hashing.pdq import MEDIAN_RANK, Pdq
 from models.hashing.second_tests import difference_hashes
-from models.hashing.spectrum import Spectra, shape_gate, spectrum_of
+from models.hashing.spectrum import Spectra, shape_gate, spectra_of, spectrum_of
 
 MIN_QUALITY: Final = 50
 """PDQ quality (0-100) below which facebook/ThreatExchange advises not to put a hash on a list."""
@@ -28,8 +28,6 @@ MIN_WINDOW_QUALITY: Final = 65
 
 _MIN_TYPICAL: Final = 8.0
 """The typical deviation from the median, in PDQ's units, that a window's coefficients must have."""
-
-_GRAY_SIDE: Final = 256
 
 _PICTURE_GRID: Final = ((0.94, 2), (0.88, 4), (0.82, 5), (0.76, 6), (0.70, 7))
 """Sides of windows in shares of the picture's, and how many stand beside each other in either direction."""
@@ -89,51 +87,48 @@ def picture_rows(
     )
 
 
-Interval = tuple[float, float]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Grid:
-    """Windows of one size at every pair of places; matrices (k * 16, 256) per direction, and their pixels' places."""
+    """Windows of one size: planes at every pair of `tops` and `lefts` of the picture scaled to `size` (width, height).
 
-    rows: NDArray[np.float32]
-    columns: NDArray[np.float32]
+    The places are whole pixels there, at most half a pixel of a plane from where they would stand evenly.
+    """
+
     size: tuple[int, int]
-    """(width, height) of the whole picture at which a window is a plane."""
     tops: NDArray[np.intp]
     lefts: NDArray[np.intp]
 
 
-def _grid(tops: Sequence[float], height: float, lefts: Sequence[float], width: float) -> _Grid:
-    size = (round(PLANE_SIDE / width), round(PLANE_SIDE / height))
+def _grid(rows: tuple[float, int], columns: tuple[float, int]) -> _Grid:
+    # Of each direction a window's share of the side, and how many stand beside each other.
+    height, width = (round(PLANE_SIDE / share) for share, _ in (rows, columns))
     return _Grid(
-        rows=np.concatenate([DCT @ box_matrix(_GRAY_SIDE, top, top + height) for top in tops]),
-        columns=np.concatenate([DCT @ box_matrix(_GRAY_SIDE, left, left + width) for left in lefts]),
-        size=size,
-        tops=np.array([min(round(top * size[1]), size[1] - PLANE_SIDE) for top in tops], dtype=np.intp),
-        lefts=np.array([min(round(left * size[0]), size[0] - PLANE_SIDE) for left in lefts], dtype=np.intp),
+        size=(width, height),
+        tops=np.linspace(0, height - PLANE_SIDE, rows[1]).round().astype(np.intp),
+        lefts=np.linspace(0, width - PLANE_SIDE, columns[1]).round().astype(np.intp),
     )
 
 
 def _shape(width: int, height: int) -> float:
-    # In steps of a hundredth of the longer side, so that a bank of many sizes needs few plans.
-    return round(100 * width / height) / 100 if width <= height else 100 / max(1, round(100 * height / width))
+    # In steps of a hundredth, so that a bank of many sizes needs few plans.
+    return min(max(round(width / height, 2), _NARROWEST), 1 / _NARROWEST)
+
+
+_NARROWEST: Final = 0.1
+"""Width to height, or height to width, of the narrowest picture that still has cuts of its own."""
 
 
 @lru_cache(maxsize=64)
 def _plan(shape: float, *, is_video: bool) -> tuple[_Grid, ...]:
-    grids = []
-    for side, count in _VIDEO_GRID if is_video else _PICTURE_GRID:
-        places = _places(side, count)
-        grids.append(_grid(places, side, places, side))
+    grids = [_grid(square, square) for square in (_VIDEO_GRID if is_video else _PICTURE_GRID)]
+    step = _VIDEO_CUT_STEP if is_video else _CUT_STEP
     for cut in _VIDEO_CUTS if is_video else _PICTURE_CUTS:
-        step = _VIDEO_CUT_STEP if is_video else _CUT_STEP
         share = cut / shape  # of the width of a wide picture
         if _LEAST_CUT <= share <= _MOST_CUT:
-            grids.append(_grid((0.0,), 1.0, _places(share, _count(share, step)), share))
+            grids.append(_grid((1.0, 1), (share, _count(share, step))))
         share = cut * shape  # of the height of an upright one
         if _LEAST_CUT <= share <= _MOST_CUT:
-            grids.append(_grid(_places(share, _count(share, step)), share, (0.0,), 1.0))
+            grids.append(_grid((share, _count(share, step)), (1.0, 1)))
     return tuple(grids)
 
 
@@ -141,36 +136,31 @@ _LEAST_CUT: Final = 0.25
 _MOST_CUT: Final = 0.9
 
 
-def _places(share: float, count: int) -> list[float]:
-    return [(1 - share) * number / (count - 1) for number in range(count)]
-
-
 def _count(share: float, step: float) -> int:
     return max(2, 1 + round((1 - share) / (share * step)))
 
 
 def _windows(gray: NDArray[np.uint8], grids: Sequence[_Grid]) -> tuple[Spectra, NDArray[np.int64]]:
-    levels = gray.astype(np.float32)
     spectra, qualities = [], []
     for grid in grids:
-        both = grid.rows @ levels @ grid.columns.T
-        apart = both.reshape(len(grid.tops), 16, len(grid.lefts), 16).transpose(0, 2, 1, 3)
-        spectra.append(apart.reshape(-1, 16, 16))
-        qualities.append(_qualities(gray, grid))
+        whole = np.asarray(cv2.resize(gray, grid.size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        planes = sliding_window_view(whole, (PLANE_SIDE, PLANE_SIDE))[grid.tops][:, grid.lefts]
+        # One small product each: a large one would wake threads of the numerics library that cost more than they do.
+        spectra.append(spectra_of(planes.reshape(-1, PLANE_SIDE, PLANE_SIDE).astype(np.float32)))
+        qualities.append(_qualities(whole, grid))
     return np.concatenate(spectra), np.concatenate(qualities)
 
 
-def _qualities(gray: NDArray[np.uint8], grid: _Grid) -> NDArray[np.int64]:
-    # PDQ's metric of every window from one resized picture: its planes lie in it to half a pixel.
-    whole = cv2.resize(gray, grid.size, interpolation=cv2.INTER_AREA)
-    total = np.zeros((len(grid.tops), len(grid.lefts)))
+def _qualities(whole: NDArray[np.uint8], grid: _Grid) -> NDArray[np.int64]:
+    # PDQ's metric of all windows at once, by sums over the steps of the picture that they are cut from.
+    total = np.zeros((len(grid.tops), len(grid.lefts)), dtype=np.int64)
     for down, right in ((1, 0), (0, 1)):
         steps = cv2.absdiff(whole[down:, right:], whole[: len(whole) - down, : grid.size[0] - right])
         sums: NDArray[Any] = cv2.integral(cv2.LUT(steps, _HUNDREDTHS))
         bottoms, rights = grid.tops + PLANE_SIDE - down, grid.lefts + PLANE_SIDE - right
         total += sums[bottoms][:, rights] - sums[grid.tops][:, rights]
         total += sums[grid.tops][:, grid.lefts] - sums[bottoms][:, grid.lefts]
-    return np.minimum(total.ravel() // 90, 100).astype(np.int64)
+    return np.minimum(total.ravel() // 90, 100)
 
 
 _HUNDREDTHS: Final = (np.arange(256) * 100 // 255).astype(np.uint8)
@@ -178,6 +168,6 @@ _HUNDREDTHS: Final = (np.arange(256) * 100 // 255).astype(np.uint8)
 
 def _gated(spectra: Spectra) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     flat = spectra.reshape(len(spectra), -1)[:, ::-1]
-    deviations = flat - np.partition(flat, 127, axis=1)[:, 127:128]
+    deviations = flat - np.partition(flat, MEDIAN_RANK, axis=1)[:, MEDIAN_RANK : MEDIAN_RANK + 1]
     is_fit = shape_gate(deviations) & (np.median(np.abs(deviations), axis=1) >= _MIN_TYPICAL)
     return np.packbits(deviations > 0, axis=1), is_fit

@@ -30,8 +30,8 @@ _LEAST_EVIDENCE: Final = 5
 _MEMORY: Final = 12
 """Evidence weighs as an average over about so many; an overlay that came or went is learned within them."""
 
-_RENEWED: Final = 2
-"""The mask is made anew after so many more pieces of evidence."""
+_RENEWED: Final = 1 / 3
+"""The mask is made anew after so much more evidence, in shares of what there is."""
 
 _PIXELS: Final = PLANE_SIDE * PLANE_SIDE
 _BLOCKS: Final = 8
@@ -120,7 +120,7 @@ class OverlayMask:
 
     def mask(self) -> NDArray[np.bool_] | None:
         """The (64, 64) pixels of the overlay, True where it lies; None where nothing, or too much, is constant."""
-        if self._evidence >= _LEAST_EVIDENCE and self._learned - self._found_at >= _RENEWED:
+        if self._evidence >= _LEAST_EVIDENCE and self._learned - self._found_at >= _RENEWED * self._evidence:
             self._found_at = self._learned
             self._mask = self._found()
         return self._mask

@@ -30,9 +30,13 @@ _ROOM: Final = 1.15
 _GOP: Final = 2 * FPS
 
 
-def scene(seed: int, seconds: float) -> list[Picture]:
-    """Frames of one scene, (HEIGHT, WIDTH, 3) RGB: a camera drifts over a card, a ball moves before it."""
-    world = synthetic_card(seed, round(WIDTH * _ROOM), round(HEIGHT * _ROOM))
+def scene(seed: int, seconds: float, *, is_landscape: bool = False) -> list[Picture]:
+    """Frames of one scene, (HEIGHT, WIDTH, 3) RGB: a camera drifts over a card or a landscape, a ball moves before it.
+
+    A landscape has the spectrum of photographs and no straight lines.
+    """
+    size = round(WIDTH * _ROOM), round(HEIGHT * _ROOM)
+    world = _landscape(seed, *size) if is_landscape else synthetic_card(seed, *size)
     draw = np.random.default_rng(seed)
     start, pace = draw.uniform(0, 2 * np.pi, 2), draw.uniform(0.02, 0.04, 2)
     frames = []
@@ -45,6 +49,15 @@ def scene(seed: int, seconds: float) -> list[Picture]:
         noise = draw.integers(-4, 5, frame.shape, np.int16)
         frames.append(np.clip(frame + noise, 0, 255).astype(np.uint8))
     return frames
+
+
+def _landscape(seed: int, width: int, height: int) -> Picture:
+    spectrum = np.fft.rfft2(np.random.default_rng(seed).standard_normal((3, height, width)))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height / width, np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = np.inf
+    planes = np.fft.irfft2(spectrum / frequency**1.4, s=(height, width))
+    grey, tint = planes[0] / planes[0].std(), planes / planes.std(axis=(1, 2), keepdims=True)
+    return np.asarray(np.clip(128 + 45 * grey + 15 * tint, 0, 255).transpose(1, 2, 0), np.uint8)
 
 
 def restreamed(frames: Sequence[Picture], draw: random.Random) -> list[Picture]:

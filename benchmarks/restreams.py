@@ -45,8 +45,8 @@ _BANK: Final = "KNOWN_SCENES"
 _ENTRY: Final = "scene"
 _SCENE, _CLEAN, _FIRST_RIVAL, _FIRST_CARD = 501, 502, 600, 700
 _CLEAN_SECONDS: Final = 2.0
-_SCENE_SECONDS: Final = 10.0
-_RIVAL_SECONDS: Final = 30.0
+_SCENE_SECONDS: Final = 8.0
+_RIVAL_SECONDS: Final = 12.0
 _KILOBITS: Final = (300, 450, 600)
 _LIMIT_SECONDS: Final = 5.0
 _PATIENCE_SECONDS: Final = 20.0
@@ -54,12 +54,16 @@ _PATIENCE_SECONDS: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many stream it again, how many rivals there are, and how far apart they begin."""
+    """How many stream it again, how many rivals there are, and within what time they begin.
+
+    Rivals are watched for `watch_seconds` after they connected again.
+    """
 
     restreams: int
     rivals: int
     spread_seconds: float
     seed: int = 1
+    watch_seconds: float = 6.0
 
 
 @dataclass(slots=True)
@@ -153,7 +157,7 @@ async def _rivals(plan: Plan, folder: Path, draw: random.Random, outcome: Outcom
         for number in range(plan.rivals):  # whoever connects again must not be taken for somebody new
             await publishers.stop(f"live/rival{number}")
         second = [publishers.start(f"live/rival{n}", clip, delay_seconds=0.1 * n) for n, clip in enumerate(rivals)]
-        await asyncio.sleep(0.1 * plan.rivals + 6.0)
+        await asyncio.sleep(0.1 * plan.rivals + plan.watch_seconds)
         outcome.rivals_cut += sum(one.closed_at is not None for one in second)
         reviewed = [row for row in await service.incidents() if f"{INCIDENT_BANK}/" in row.signals]
         outcome.rivals_reviewed = len(reviewed)
@@ -172,7 +176,7 @@ def _again(shown: Sequence[Picture], draw: random.Random) -> Clip:
 
 
 def _rival(number: int) -> Clip:
-    return encoded(scene(_FIRST_RIVAL + number, _RIVAL_SECONDS), kilobits=600)
+    return encoded(scene(_FIRST_RIVAL + number, _RIVAL_SECONDS, is_landscape=True), kilobits=600)
 
 
 def _imitator(rival: Clip, card: Picture, draw: random.Random) -> Clip:

@@ -7,7 +7,7 @@ from pathlib import Path
 from models.bank_store import bank_names
 from models.generations import POINTER
 
-_LOOK_EVERY_SECONDS = 0.2
+_LOOK_EVERY_SECONDS = 0.5
 """A look is a listing and a `stat` of each pointer: a thousandth of a core."""
 
 

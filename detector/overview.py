@@ -1,6 +1,7 @@
 """What the service shows of itself: rows for the control socket, the cage and the versions for health."""
 
 import contextlib
+import functools
 import platform
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -143,8 +144,9 @@ def load_state(cpu: CpuControl, pool: AnalysisPool) -> dict[str, float]:
     }
 
 
+@functools.cache
 def versions() -> dict[str, Any]:
-    """What runs here, for health."""
+    """What runs here, for health: looked for once, as that reads files."""
     found: dict[str, Any] = {"python": platform.python_version()}
     for name in ("stopframe", "av", "onnxruntime", "numpy"):
         with contextlib.suppress(PackageNotFoundError):

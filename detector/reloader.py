@@ -27,7 +27,7 @@ from models.manifest import Manifest
 
 log = structlog.get_logger()
 
-LOOK_EVERY_SECONDS = 0.25
+LOOK_EVERY_SECONDS = 0.5
 _OUR_FAULT = "could not be taken up by a fault of stopframe's; restart it, and report what its log says"
 
 

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 from av.video.frame import VideoFrame
@@ -54,28 +53,29 @@ def counted_packets(
     source: Source,
     job: Job,
     counters: Counters,
-    waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    begin_wait: Callable[[], object] = int,
+    end_wait: Callable[[], object] = int,
 ) -> Iterator[AnyPacket]:
     """Yield what the source gives; count it, and mark the time between two packets as work.
 
     Waiting is watched here as well as by the binding, whose timer starts anew with every packet that libav reads, also
     with those that it keeps for itself. What is done after the last packet is work, too, and has no time limit here.
     """
-    packets = source.packets(waiting)
+    packets = source.packets(begin_wait, end_wait)
+    longest_seconds = math.inf if job.kind is SourceKind.FILE else job.read_timeout_seconds + _READING_SLACK_SECONDS
     while True:
         counters.working_since = math.nan
         asked_at = time.monotonic()
-        if job.kind is not SourceKind.FILE:
-            counters.overdue_at = asked_at + job.read_timeout_seconds + _READING_SLACK_SECONDS
+        counters.overdue_at = asked_at + longest_seconds
         try:
             packet = next(packets, None)
         finally:
             counters.overdue_at = math.inf
-            counters.working_since = time.monotonic()
-        counters.waited_seconds += counters.working_since - asked_at
+            counters.working_since = came_at = time.monotonic()
+        counters.waited_seconds += came_at - asked_at
         if packet is None:
             return
-        counters.last_packet_at = counters.working_since
+        counters.last_packet_at = came_at
         counters.packets += 1
         counters.received_bytes += packet.size
         yield packet

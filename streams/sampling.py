@@ -181,10 +181,10 @@ class Sampler:
         """Note that a packet arrived. The promise counts from the first one."""
         if self._analysed_at == -math.inf:
             self.analysed(arrived_at)
-        if self._is_looking_closer and arrived_at >= self._closer_until:
+        if arrived_at >= self._closer_until > -math.inf:
             self._closer_until, self._closer_interval = -math.inf, math.inf
             self._interval = self._usual_interval
-        self._is_overdue = arrived_at >= self._deadline
+        self._is_overdue = arrived_at >= self._analysed_at + self._settings.detect_within_seconds
 
     def hear(self, size: int, pts: int | None, *, is_keyframe: bool) -> bool:
         """Note a packet's size in bytes and its presentation time; whether it shows a change of scene."""
@@ -200,7 +200,7 @@ class Sampler:
         A keyframe that was passed over and has not yet been tried is looked at instead, if that is late enough.
         """
         if not self._slowing.is_on:
-            return arrived_at > self._deadline and self.keeps_promise
+            return arrived_at > self._analysed_at + self._settings.detect_within_seconds and self.keeps_promise
         if not self.keeps_promise and self._passed_keyframe_at <= self._analysed_at:
             return False
         keyframe_at = -math.inf if self._keyframe_at is None else self._keyframe_at

@@ -27,6 +27,8 @@ class Silence:
     own work. Heartbeats go on meanwhile, with `working_since` as for any other work, and the time limit for reading
     waits. Nothing is read any more once `is_over`. What any call raises is raised in `check`.
 
+    `has_looked` says whether anything was called so far: before, there is nothing to check.
+
     A pause is `PAUSE_SECONDS`, or `pause_seconds` or the limit if that is less.
     """
 
@@ -41,6 +43,7 @@ class Silence:
     ) -> None:
         self.pause_seconds = PAUSE_SECONDS
         self.is_over = False
+        self.has_looked = False
         self._counters = counters
         self._steps = (look, give_up) if stir is None else (stir, look, give_up)
         self._limit_seconds = limit_seconds
@@ -69,7 +72,7 @@ class Silence:
         return self._waiting
 
     def begin_wait(self) -> None:
-        """Do what `waiting` does when it is entered."""
+        """Do what `waiting` does when it is entered: for those who do it for each packet."""
         self._done = 0
         self._since = time.monotonic()
         self._lock.release()
@@ -119,6 +122,7 @@ class Silence:
         step = self._steps[self._done]
         self._done += 1
         self.is_over = self._done == len(self._steps)
+        self.has_looked = True
         counters = self._counters
         overdue_at, counters.overdue_at = counters.overdue_at, math.inf
         counters.working_since = time.monotonic()

@@ -4,7 +4,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -80,19 +79,24 @@ class Source:
         self.tracks = tracks
         self.facts = facts
 
-    def packets(self, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> Iterator[AnyPacket]:
+    def packets(
+        self, begin_wait: Callable[[], object] = int, end_wait: Callable[[], object] = int
+    ) -> Iterator[AnyPacket]:
         """Yield the packets of all tracks until the source ends by itself; raise `SourceError` if it ends otherwise.
 
         It ends with `TRACKS_CHANGED` when video comes on a track that was not there at the start: the binding drops
-        such packets without a word. `waiting` is entered whenever libav may wait for the network.
+        such packets without a word. Between `begin_wait` and `end_wait` libav may wait for the network.
         """
         layout = self.layout()
         looked_at = time.monotonic()
         try:
             demuxed = self._container.demux()
             while True:
-                with waiting():
+                begin_wait()
+                try:
                     packet = next(demuxed, None)
+                finally:
+                    end_wait()
                 if packet is None:
                     break
                 if packet.size:  # the last one of each track is an empty mark

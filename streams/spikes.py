@@ -105,26 +105,27 @@ class Spikes:
             if self._forward.count < _ENOUGH:
                 return False
             usual = self._forward.median
+        if suspect < _BLIND_BELOW * usual:  # as nearly always
+            return False
         return any(rule.holds(suspect, usual, self._keyframe) for rule in _FORWARD_RULES)
 
 
 class _Usual:
-    """The median of the last sizes."""
+    """The `median` of the last sizes, and their `count`."""
 
     def __init__(self, remembered: int) -> None:
+        self.count = 0
+        self.median = 0
+        self._remembered = remembered
         self._latest: deque[int] = deque(maxlen=remembered)
         self._ordered: list[int] = []
 
-    @property
-    def count(self) -> int:
-        return len(self._latest)
-
-    @property
-    def median(self) -> int:
-        return self._ordered[len(self._ordered) // 2]
-
     def add(self, size: int) -> None:
-        if len(self._latest) == self._latest.maxlen:
-            del self._ordered[bisect_left(self._ordered, self._latest[0])]
+        ordered = self._ordered
+        if self.count == self._remembered:
+            del ordered[bisect_left(ordered, self._latest[0])]
+        else:
+            self.count += 1
         self._latest.append(size)
-        insort(self._ordered, size)
+        insort(ordered, size)
+        self.median = ordered[self.count // 2]

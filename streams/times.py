@@ -25,6 +25,8 @@ _BACKWARD_SECONDS = 1.0
 _WRAPS = (2**33 / 90_000, 2**32 / 1_000)
 """After so many seconds the times of MPEG-TS (ISO/IEC 13818-1, 2.4.3.7) and of FLV begin anew."""
 
+_SHORTEST_WRAP_SECONDS = min(_WRAPS) / 2
+
 
 class TrackTimes:
     """Follows one track's times, in the order in which its packets arrive.
@@ -48,21 +50,25 @@ class TrackTimes:
         """Note a packet: when it arrived (monotonic), and when it is to be shown by the publisher's clock."""
         if math.isnan(self._started_at):
             self._started_at = self._arrived_at = arrived_at
+        elapsed = arrived_at - self._arrived_at
         if time_seconds is not None and math.isfinite(time_seconds):
-            self._unrolled += self._step(time_seconds, arrived_at - self._arrived_at)
+            step = time_seconds - self._raw
+            # As nearly every packet; no call is made for it, as this is asked of each packet of each stream.
+            is_usual = -_BACKWARD_SECONDS <= step <= elapsed + _FORWARD_SECONDS < _SHORTEST_WRAP_SECONDS
+            self._unrolled += step if is_usual else self._step(step, elapsed)
             self._raw = time_seconds
-        lead = self._unrolled - (arrived_at - self._started_at)
-        if arrived_at - self._started_at <= _ANCHOR_SECONDS:
+        lived = arrived_at - self._started_at
+        lead = self._unrolled - lived
+        if lived <= _ANCHOR_SECONDS:
             self._anchor = max(self._anchor, lead)
-        self._forget(arrived_at - self._arrived_at)
+        self._forget(elapsed)
         self._arrived_at = arrived_at
         self.skew_seconds = self._latest_lead(arrived_at, lead) - self._anchor
 
-    def _step(self, time_seconds: float, elapsed_seconds: float) -> float:
+    def _step(self, step: float, elapsed_seconds: float) -> float:
         """How far the times went on since the packet before; a jump counts as what went by until it came."""
-        if math.isnan(self._raw):
+        if math.isnan(step):  # nothing came before
             return 0.0
-        step = time_seconds - self._raw
         for wrap in _WRAPS:
             if abs(abs(step) - wrap) < _FORWARD_SECONDS + elapsed_seconds:
                 step -= math.copysign(wrap, step)
@@ -81,5 +87,5 @@ class TrackTimes:
         return self._leads[0][1]
 
     def _forget(self, elapsed_seconds: float) -> None:
-        off = self.skew_seconds
-        self._anchor += math.copysign(min(_LEAK * elapsed_seconds, abs(off)), off)
+        off, most = self.skew_seconds, _LEAK * elapsed_seconds
+        self._anchor += off if -most <= off <= most else math.copysign(most, off)

@@ -85,10 +85,12 @@ class Watch:
 
     def _take_all(self) -> tuple[EndCode, str]:
         try:
-            for packet in counted_packets(self._source, self._job, self._counters, self._silence.waiting):
-                self._silence.check()
-                if self._silence.is_over:  # what was held back was looked at: what comes now cannot be decoded
-                    return EndCode.TIMEOUT, TOO_LATE
+            waits = self._silence.begin_wait, self._silence.end_wait
+            for packet in counted_packets(self._source, self._job, self._counters, *waits):
+                if self._silence.has_looked:
+                    self._silence.check()
+                    if self._silence.is_over:  # what was held back was looked at: what comes now cannot be decoded
+                        return EndCode.TIMEOUT, TOO_LATE
                 self._take(packet)
         except SourceError as error:
             return error.code, error.detail
@@ -211,7 +213,7 @@ class _LiveTrack(LookedAt):
 
     def take(self, packet: AnyPacket, now: float, *, is_throttled: bool) -> None:
         self._heard_at, self._is_pausing = now, False
-        self.times.hear(now, self.seconds(packet.dts if packet.pts is None else packet.pts))
+        self.times.hear(now, self._track.seconds(packet.dts if packet.pts is None else packet.pts))
         if is_throttled:
             self.look.skim(packet, now)
         else:

@@ -29,8 +29,9 @@ FRAME_SECONDS = 0.5
 _SAME_BITS = 8
 """Bits of 256 up to which a frame shows what the last one that was kept shows: encoders move so many."""
 
-_CUT_BITS = 64
-"""Bits of 256 from which a frame shows another scene, which is kept however soon it comes."""
+_CUT_BITS = 100
+"""Bits of 256 beyond which a frame shows another scene, kept once half of `FRAME_SECONDS` has passed: strangers lie 128
+bits apart, give or take 8."""
 
 _WINDOWED = "pdq"
 """The hash that has windows and a second, longer hash beside it."""
@@ -141,9 +142,9 @@ class FileHashes:
         at, before = kept
         bits = len(value) * 8
         moved = (int.from_bytes(value) ^ int.from_bytes(before)).bit_count() * 256 / bits
-        # A frame of a file may lie a little before its half second.
-        is_due = frame.arrived_at - at >= 0.9 * FRAME_SECONDS
-        return moved > _CUT_BITS or (is_due and moved > _SAME_BITS)
+        # A frame of a file may lie a little before its time.
+        since = (frame.arrived_at - at) / (0.9 * FRAME_SECONDS)
+        return moved > (_SAME_BITS if since >= 1.0 else _CUT_BITS) and since >= 0.5
 
     def _rows_of(self, frame: Frame, own: Fingerprint, position_ms: int, *, is_video: bool) -> list[tuple[bytes, Row]]:
         if self.algorithm.name != _WINDOWED or self.is_bare:

@@ -135,9 +135,13 @@ class FileMatches:
                 self._best[bank.name] = (weight, self._later(bank, batch, others, frame.arrived_at, gate))
 
     def explained(self) -> list[Explained]:
-        """One for each bank that holds anything to compare with, matches first, then the nearest."""
+        """One for each bank that holds anything within reach to compare with, matches first, then the nearest."""
         found = [make() for _, make in self._best.values()]
         return sorted((one for one in found if one.views), key=lambda one: (not one.is_match, one.best.distance))
+
+    def out_of_reach(self, explained: Sequence[Explained]) -> list[str]:
+        """The banks that hold nothing to compare a file with: empty ones, and hashes that only measure what is near."""
+        return [name for name in self._best if name not in {one.bank for one in explained}]
 
     def _later(
         self, bank: Bank, batch: ViewBatch, others: Sequence[ViewHash], at: float, gate: str | None

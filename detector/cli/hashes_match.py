@@ -8,11 +8,11 @@ import typer
 
 from detector.cli.banks import bank_faults, banks_folder, in_cage
 from detector.cli.options import AsJson, ConfigFile, read_config_quietly
-from detector.cli.output import CommandFailed, line, table
+from detector.cli.output import CommandFailed, line, note, table
 from models.bank_store import BankMissing, EntryMissing, bank_names, check_bank_name, load_bank
 
 if TYPE_CHECKING:
-    from detector.bank_matches import Explained
+    from detector.bank_matches import Explained, FileMatches
     from models.explaining import ViewVerdict
     from streams.job import Job
     from streams.keeper import Nursery
@@ -55,7 +55,7 @@ def match(
             return await read_all(inputs, nursery, job, settings.analysis.worker_count)
 
         answers = in_cage(settings, work, "match")
-        explained = [(medium.name, one) for medium, look in zip(media, looks, strict=True) for one in look.explained()]
+        explained = [pair for medium, look in zip(media, looks, strict=True) for pair in _explained(medium.name, look)]
     if as_json:
         for name, one in explained:
             line(_summary(name, one) | {"views": [_view(verdict) for verdict in one.views]})
@@ -68,6 +68,13 @@ def match(
     faults = [f"{medium.name}: {why}" for medium, why in zip(media, answers, strict=True) if why is not None]
     if faults:
         raise CommandFailed("\n".join(faults))
+
+
+def _explained(name: str, look: "FileMatches") -> "list[tuple[str, Explained]]":
+    found = look.explained()
+    for bank in look.out_of_reach(found):
+        note(f"{name}: bank {bank} holds nothing within reach of it")
+    return [(name, one) for one in found]
 
 
 def _summary(name: str, one: "Explained") -> dict[str, Any]:

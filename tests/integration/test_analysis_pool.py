@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import psutil
 import pytest
 
 from detector.analysis.channel import Channel
-from detector.analysis.messages import Kind, ModelSetup, WorkerSetup
+from detector.analysis.looks import TrackLooks
+from detector.analysis.messages import Kind, ModelSetup, ViewSetup, WorkerSetup
 from detector.analysis.pool import AnalysisPool, FrameDropped, PoolSettings
 from detector.cards import synthetic_card
 from models.bank_store import CANARY_BANK, add_entries, put_canary
 from models.hashing.registry import hash_algorithms
+from models.hashing.view_table import Tier
 from models.manifest import load_manifest
 from streams.frame import Frame, SampleReason
 
@@ -48,7 +51,13 @@ def put_on_bank(banks: Path, seed: int, entry: str) -> None:
 
 @asynccontextmanager
 async def pool_of(
-    tmp_path: Path, *, workers: int = 1, queue: int = 64, model_timeout: float = 5.0, models: tuple[str, ...] = ()
+    tmp_path: Path,
+    *,
+    workers: int = 1,
+    queue: int = 64,
+    model_timeout: float = 5.0,
+    models: tuple[str, ...] = (),
+    views: ViewSetup | None = None,
 ) -> AsyncIterator[AnalysisPool]:
     banks = tmp_path / "banks"
     banks.mkdir(exist_ok=True)
@@ -59,6 +68,7 @@ async def pool_of(
         readable_paths=(str(banks),),
         sandbox="prefer",
         memory_limit_bytes=8 << 30,
+        views=views or ViewSetup(0.003, tuple(Tier)),
     )
     async with AnalysisPool(PoolSettings(workers, queue, model_timeout, setup)) as pool:
         yield pool
@@ -97,6 +107,61 @@ async def test_a_new_entry_is_in_force_after_a_reload(tmp_path: Path) -> None:
     assert before.matches == ()
     assert [match.entry for match in after.matches] == ["three"]
     assert pool.restarts == 0
+
+
+def shown(content: np.ndarray, number: int = 1) -> Frame:
+    """A frame with these (256, 256, 3) pixels, as a reader would scale it."""
+    gray = content.astype(float) @ (0.299, 0.587, 0.114)
+    plane = gray.reshape(64, 4, 64, 4).mean(axis=(1, 3)).astype(np.uint8)
+    now = time.monotonic()
+    return Frame(number, now, now, None, SampleReason.KEYFRAME, False, 1280, 720, plane.tobytes(), content.tobytes())
+
+
+def turned(seed: int) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(picture(seed)))
+
+
+async def test_a_stream_is_looked_at_in_every_way_once_a_scene_and_in_turn(tmp_path: Path) -> None:
+    """What a track was looked at lately goes with its frames: a still scene's dear views are not run again."""
+    put_on_bank(tmp_path / "banks", 7, "seven")
+    looks, found = TrackLooks(), []
+
+    async with pool_of(tmp_path, views=ViewSetup(1.0, tuple(Tier))) as pool:
+        for number in range(6):
+            frame = shown(turned(7), number)
+            found.append(await pool.inspect(frame, deadline_at=time.monotonic() + 10, look=looks.look(frame)))
+            looks.heard(found[-1])
+
+    assert [(match.entry, match.view) for match in found[0].matches] == [("seven", "turn_right")]
+    assert found[0].matches[0].tier == Tier.PER_SCENE
+    assert [set(one.tier_seconds) for one in found] == [
+        set(Tier),
+        *[{Tier.EVERY_SAMPLE, Tier.IN_TURN}] * 3,
+        {Tier.EVERY_SAMPLE, Tier.EDGES},
+        {Tier.EVERY_SAMPLE},
+    ]
+    assert all(one.matches == () for one in found[1:])
+    assert found[0].views_run > 30 > found[1].views_run > found[5].views_run == 2
+    assert sum(one.views_left_out for one in found) == 0
+
+
+async def test_a_budget_that_is_too_short_leaves_views_out_and_says_so(tmp_path: Path) -> None:
+    """Identity and mirror are always run; a longer budget is taken up by the processes that run."""
+    put_on_bank(tmp_path / "banks", 7, "seven")
+
+    async with pool_of(tmp_path, views=ViewSetup(1e-6, tuple(Tier))) as pool:
+        short = [await pool.inspect(frame_of(seed), deadline_at=time.monotonic() + 10) for seed in (1, 2, 3, 4, 7)]
+        setup = replace(pool._settings.setup, views=ViewSetup(1.0, tuple(Tier)))
+        pool.reconfigure(replace(pool._settings, setup=setup))
+        long = await pool.inspect(shown(turned(7)), deadline_at=time.monotonic() + 10)
+        picture_of = await pool.inspect(shown(turned(7)), deadline_at=time.monotonic() + 10, look=None)
+
+    assert [one.views_run for one in short[1:]] == [2] * 4
+    assert all(one.views_left_out > 30 for one in short[1:])
+    assert [match.entry for match in short[4].matches] == ["seven"]
+    assert [match.entry for match in long.matches] == [match.entry for match in picture_of.matches] == ["seven"]
+    assert long.views_left_out == picture_of.views_left_out == 0
+    assert picture_of.views_run > long.views_run
 
 
 @pytest.mark.parametrize("workers", [1, 2])

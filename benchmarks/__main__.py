@@ -26,6 +26,7 @@ BENCHMARKS: Final = {
     "soak": "benchmarks.soak",
     "throughput": "benchmarks.throughput",
     "upkeep": "benchmarks.upkeep",
+    "views": "benchmarks.views",
 }
 """Each names a module with `measure(options: Options) -> Report`.
 

@@ -59,8 +59,8 @@ TABLE: Final = (
     Radii(6_500_000, plain=31, share=31, second=48, review=48, vote=64),
     Radii(20_000_000, plain=24, share=31, second=40, review=48, vote=64),
 )
-"""Shortest lists first; the last row holds for all that are longer. A picture at hand brings up to 135 rows (its
-windows), so 150,000 are about a thousand pictures."""
+"""Shortest lists first; the last row holds for all that are longer. A picture at hand brings up to 190 rows (itself and
+its windows), so 150,000 are 800 pictures or more."""
 
 
 def radii_for(rows: int) -> Radii:

@@ -165,11 +165,15 @@ class IncidentBank:
 
         Where the disk refuses, the entries count no more all the same.
         """
+        self.exempt(stream_id)
+        if self._known.pop(incident_id, None) is not None:
+            await self._remove([incident_id])
+
+    def exempt(self, stream_id: str) -> None:
+        """A cut of this stream was taken back, now or in an earlier run: the bank cuts it no more."""
         self._exempt[stream_id] = None
         if len(self._exempt) > _TRAILS_KEPT:
             del self._exempt[next(iter(self._exempt))]
-        if self._known.pop(incident_id, None) is not None:
-            await self._remove([incident_id])
 
     def problems(self) -> list[str]:
         """One sentence where the bank cannot be read or written."""

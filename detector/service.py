@@ -75,6 +75,8 @@ from models.manifest import describe_moderation
 log = structlog.get_logger()
 
 _HEALTH_SECONDS = 1.0
+_UNDONE_LOOKED_FOR = 1000
+"""Incidents of earlier runs that are looked through for those that were taken back."""
 _DRAIN_SECONDS = 3.0
 
 
@@ -149,6 +151,10 @@ class Service:
         if self._moderation is not None:
             log.warning("models.no_moderation", note=self._moderation)
         warn_of_exposure(self.config)
+        with contextlib.suppress(StoreUnavailable):  # then it is in health, and such a stream asks for another undo
+            for record in await self.incident_store.newest(_UNDONE_LOOKED_FOR):
+                if record.undone_at_ms is not None:
+                    self.incident_bank.exempt(record.stream_id)
         await self.selftest.start()  # a failure is told in health; the service starts, since part of it may still work
         async with Works(self._long_lived()) as self._works:
             yield

@@ -14,6 +14,7 @@ from typing import Final
 
 from models.evidence import HashMatch, Opinion
 from models.false_matches import HASH_BITS, SECOND_TEST_RATE, VIEWS_PER_FRAME, pair_rate
+from models.matching import PDQ
 
 FALSE_PER_FRAME: Final = 1e-6
 """False sequences of one bank to expect in one frame, at most: the radii of long lists are narrowed to it."""
@@ -164,11 +165,11 @@ def radius_in_force(
 
 
 def _nearest_by_item(rules: SequenceRules, matches: Sequence[HashMatch]) -> dict[ItemKey, HashMatch]:
-    """One match for each item, the nearest; no more items than are remembered."""
+    """One match for each item, the nearest; no more items than are remembered. The curve of chance is PDQ's alone."""
     farthest = max(quorum.distance for quorum in rules.quorums)
     nearest: dict[ItemKey, HashMatch] = {}
     for match in sorted(matches, key=lambda match: match.distance):
-        if match.bits != HASH_BITS or match.distance > farthest or match.opinion is Opinion.NEGATIVE:
+        if match.algorithm != PDQ or match.distance > farthest or match.opinion is Opinion.NEGATIVE:
             continue
         nearest.setdefault((match.bank, match.entry, match.algorithm), match)
         if len(nearest) == rules.most_items:

@@ -186,7 +186,7 @@ def test_a_known_picture_takes_two_scenes() -> None:
     assert (at, found.frames) == (1.0, 2)
 
 
-@pytest.mark.parametrize("change", [{"bits": 64}, {"opinion": Opinion.NEGATIVE}])
+@pytest.mark.parametrize("change", [{"algorithm": "phash", "bits": 64}, {"opinion": Opinion.NEGATIVE}])
 def test_what_cannot_vote_does_not(change: dict[str, Any]) -> None:
     """Short hashes and entries that say what is harmless make no sequence."""
     frames = [(float(n), _hash((n, "frame")), [_match(float(n), **change)]) for n in range(5)]

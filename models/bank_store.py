@@ -190,7 +190,7 @@ def add_entries(  # noqa: PLR0913 - one array per column, by name
     added = BankRows.of(
         rows, entries, opinions, seconds=seconds, has_second=has_second, positions_ms=positions_ms, is_window=is_window
     )
-    with locked(bank_dir) as pointer:
+    with locked(bank_dir) as pointer, _reading_unverified(bank_dir):
         if pointer is not None and len(rows) == 0:
             return pointer.generation
         shelves = open_shelves(bank_dir, pointer, is_verified=False)
@@ -208,6 +208,8 @@ def _write(
     notes: Mapping[str, EntryNote] | None = None,
 ) -> str:
     """Write what changes and bring it into force; call under the lock."""
+    if any(change.base is not None for change in changes.values()) and shelves:
+        open_shelves(bank_dir, pointer)  # damaged files would be written anew with sound checksums
     next_generation = NextGeneration.after(bank_dir, pointer)
     for algorithm, change in changes.items():
         if change.base is not None:
@@ -248,7 +250,7 @@ def remove_entry(bank_dir: Path, entry: str) -> int:
         BankMissing: There is no such bank.
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    with _locked_bank(bank_dir) as pointer:
+    with _locked_bank(bank_dir) as pointer, _reading_unverified(bank_dir):
         shelves = open_shelves(bank_dir, pointer, is_verified=False)
         changes = {name: without_entry(shelf, entry, name) for name, shelf in shelves.items()} if entry else {}
         changes = {name: change for name, change in changes.items() if not change.is_nothing}
@@ -269,7 +271,7 @@ def annotate(bank_dir: Path, entry: str, change: Callable[[EntryNote], EntryNote
         ValueError: The note is none (see `models.annotations.check_note`).
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    with _locked_bank(bank_dir) as pointer:
+    with _locked_bank(bank_dir) as pointer, _reading_unverified(bank_dir):
         shelves = open_shelves(bank_dir, pointer, is_verified=False)
         key = name_keys(EntryNames.of([entry])) if entry else np.zeros(0, np.uint64)
         if not any(np.any(shelf.rows_of_entries(key)) for shelf in shelves.values()):
@@ -296,6 +298,15 @@ def notes(bank_dir: Path) -> Mapping[str, EntryNote]:
     if pointer is None:
         raise BankMissing(bank_dir)
     return read_notes(bank_dir, pointer.notes)
+
+
+@contextmanager
+def _reading_unverified(bank_dir: Path) -> Iterator[None]:
+    """Whoever changes a long bank reads a few rows of it, not all to verify them: numbers there may lead nowhere."""
+    try:
+        yield
+    except (IndexError, ValueError, MemoryError):
+        raise IndexCorrupt(bank_dir, "its files are not what was written") from None
 
 
 @contextmanager

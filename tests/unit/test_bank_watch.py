@@ -10,7 +10,8 @@ import pytest
 
 from detector import bank_watch
 from detector.bank_watch import BankWatch
-from models.bank_store import add_entries, bank_names
+from models.bank_store import add_entries, bank_names, load_bank
+from models.inspector import Inspector
 
 
 def add(folder: Path, name: str, seed: int) -> None:
@@ -31,6 +32,30 @@ async def test_a_new_bank_and_a_new_entry_are_each_one_change(tmp_path: Path) ->
     add(tmp_path, "CARDS", 2)
     async with asyncio.timeout(5):
         await anext(changes)
+
+
+async def test_one_hash_more_in_a_long_bank_acts_within_a_second(tmp_path: Path) -> None:
+    """From the command's start to a process that has the long bank open and finds the new hash: less than a second."""
+    rows = np.random.default_rng(1).integers(0, 256, (200_000, 32), dtype=np.uint8)
+    add_entries(tmp_path / "LIST", rows, [f"entry-{number}" for number in range(len(rows))])
+    inspector = Inspector(clock=time.perf_counter, banks=[load_bank(tmp_path / "LIST")])
+    held = inspector.banks[0].shelves["pdq"]
+    changes = BankWatch(tmp_path).changes()
+    new = rows[:1] ^ np.uint8(0x5A)
+    waiting = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)
+    began = time.monotonic()
+
+    await asyncio.to_thread(add_entries, tmp_path / "LIST", new, ["new"])
+    await waiting
+    inspector.reload_bank("LIST")
+
+    took = time.monotonic() - began
+    shelf = inspector.banks[0].shelves["pdq"]
+    found = shelf.search_all([new.tobytes()], 31)[0][0].tolist()
+    assert [shelf.entry(number) for number in found] == ["new"]
+    assert shelf.base is held.base
+    assert took < 1
 
 
 async def test_nothing_changes_while_nothing_is_written(tmp_path: Path) -> None:

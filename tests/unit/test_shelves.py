@@ -1,5 +1,6 @@
 """Banks in layers: whatever comes, goes and is folded, look-ups answer as brute force over what is there does."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def _rows(count: int, seed: int = 0, width: int = 32) -> Rows:
     return np.random.default_rng(seed).integers(0, 256, (count, width), dtype=np.uint8)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _small_layers(folded: int = 4, linear: int = 30) -> Iterator[None]:
     """Layers and tables for lists of a few dozen rows."""
     with pytest.MonkeyPatch.context() as patch:
@@ -151,6 +151,33 @@ def test_a_row_more_leaves_the_base_as_it_is(tmp_path: Path) -> None:
     assert after.base is before.base
     assert (len(before), len(after)) == (60, 60)
     assert after.search_all([rows[7].tobytes()], 0)[0][0].tolist() == []
+
+
+def test_a_bank_of_short_hashes_has_layers_too(tmp_path: Path) -> None:
+    """64-bit hashes come, go and are folded beside PDQ's, each distance 0..12 answered as brute force does."""
+    bank_dir, rows = tmp_path / "CARDS", _rows(90, width=8)
+    generator = np.random.default_rng(3)
+    with _small_layers():
+        add_entries(bank_dir, _rows(50), ["pdq"] * 50)
+        for start in (0, 50, 70):
+            names = [f"entry-{number}" for number in range(start, start + 50)][: 90 - start]
+            add_entries(bank_dir, rows[start : start + 50], names, algorithm="phash")
+        for fold in (False, True):
+            if fold:
+                remove_entry(bank_dir, "entry-60")
+                rebuild(bank_dir, is_forced=True)
+            shelf = load_bank(bank_dir).shelves["phash"]
+            for distance in range(13):
+                mask = np.zeros(64, dtype=np.uint8)
+                mask[generator.choice(64, distance, replace=False)] = 1
+                query = rows[60 if distance % 2 else distance] ^ np.packbits(mask)
+                far = np.bitwise_count(rows ^ query).sum(axis=1)
+                expected = {f"entry-{number}" for number in np.flatnonzero(far <= distance)} - (
+                    {"entry-60"} if fold else set()
+                )
+                numbers = shelf.search_all([query.tobytes()], distance)[0][0].tolist()
+                assert {shelf.entry(number) for number in numbers} == expected
+    assert bank_stats(bank_dir).rows == {"pdq": 50, "phash": 89}
 
 
 def test_the_same_list_again_changes_nothing(tmp_path: Path) -> None:
@@ -314,6 +341,28 @@ def test_a_damaged_overlay_is_said(tmp_path: Path) -> None:
         load_bank(bank_dir)
 
 
+@pytest.mark.parametrize("name", ["ids", "rows", "entry_offsets"])
+def test_a_damaged_base_is_never_written_anew(tmp_path: Path, name: str) -> None:
+    """Whoever changes a bank with a damaged base is told, or leaves the base as it is; its checksum stays wrong."""
+    bank_dir, rows = tmp_path / "CARDS", _rows(120)
+    names = [f"entry-{number}" for number in range(120)]
+    with _small_layers():
+        add_entries(bank_dir, rows[:40], names[:40])
+        path = bank_dir / "gen-00000001" / "pdq" / f"{name}.npy"
+        content = bytearray(path.read_bytes())
+        content[128:] = bytes(byte ^ 0x5A for byte in content[128:])
+        path.write_bytes(content)
+        for added in (slice(40, 41), slice(0, 3), slice(0, 120)):
+            with contextlib.suppress(IndexCorrupt):
+                add_entries(bank_dir, rows[added], names[added])
+        with contextlib.suppress(IndexCorrupt):
+            remove_entry(bank_dir, "entry-3")
+        with pytest.raises(IndexCorrupt, match="is not the file that was written"):
+            rebuild(bank_dir, is_forced=True)
+    with pytest.raises(IndexCorrupt, match=f"{name}.npy is not the file that was written"):
+        load_bank(bank_dir)
+
+
 def test_notes_act_as_a_generation_and_go_with_their_entry(tmp_path: Path) -> None:
     """A note is in force with the next load; one that says nothing, and that of a removed entry, is gone."""
     bank_dir = tmp_path / "CARDS"
@@ -370,7 +419,7 @@ for number in itertools.count(first):
 """
 
 
-@contextmanager
+@contextlib.contextmanager
 def _working(task: str, bank_dir: Path, first: int) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
         [sys.executable, "-c", _WORKER, task, str(bank_dir), str(first)],

@@ -271,7 +271,7 @@ def annotate(bank_dir: Path, entry: str, change: Callable[[EntryNote], EntryNote
         ValueError: The note is none (see `models.annotations.check_note`).
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    with _locked_bank(bank_dir) as pointer, _reading_unverified(bank_dir):
+    with _locked_bank(bank_dir) as pointer:
         shelves = open_shelves(bank_dir, pointer, is_verified=False)
         key = name_keys(EntryNames.of([entry])) if entry else np.zeros(0, np.uint64)
         if not any(np.any(shelf.rows_of_entries(key)) for shelf in shelves.values()):

@@ -85,7 +85,7 @@ def decoded(frames: list[card_pictures.Picture], size: tuple[int, int]) -> list[
     stream.seek(0)
     with av.open(stream, "r") as source:
         return [
-            np.asarray(frame.reformat(_SQUARE, _SQUARE, "rgb24", interpolation="BILINEAR").to_ndarray(), np.uint8)
+            np.asarray(frame.reformat(_SQUARE, _SQUARE, "rgb24", interpolation="AREA").to_ndarray(), np.uint8)
             for frame in source.decode(video=0)
         ]
 

@@ -22,7 +22,8 @@ from streams.source import AnyPacket, is_too_large
 PLANE_INTERPOLATION = Interpolation.AREA
 """Every pixel of the frame counts in the hash plane; point sampling would let fine patterns choose what is hashed."""
 
-PICTURE_INTERPOLATION = Interpolation.BILINEAR
+PICTURE_INTERPOLATION = Interpolation.AREA
+"""As near to the hash of what a view shows as bilinear scaling is, and scores alike, for two thirds of its CPU time."""
 
 _WIDEST_PIXELS = 4.0
 """Nobody shows pixels that are wider or higher than that; H.264 names 160:99 as its widest but for 2:1 (table E-1)."""

@@ -86,7 +86,8 @@ class EntryNames(Sequence[str]):
 
     def taken(self, numbers: NDArray[np.int64]) -> "EntryNames":
         """The names of some rows, in that order."""
-        lengths = np.diff(self.offsets)[numbers]
+        # A difference of all offsets would read the whole of a long list.
+        lengths = self.offsets[numbers + 1] - self.offsets[numbers]
         offsets = np.zeros(len(numbers) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         places = np.repeat(self.offsets[numbers] - offsets[:-1], lengths) + np.arange(offsets[-1])

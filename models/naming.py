@@ -150,10 +150,11 @@ class Naming:
                 self._suppressed.add((entry, met.asked.algorithm))
             else:
                 self._take(met, place, entry)
-        seen = np.unique(hits.row[order[:read]])
-        # A look-up that met too much counts a row again for each way in which it met it.
-        unread = hits.cut + len(np.setdiff1d(hits.row[order[read:]], seen))
-        self._unread += min(unread, met.list_rows - len(seen))
+        if hits.cut or read < len(order):
+            seen = np.unique(hits.row[order[:read]])
+            # A look-up that met too much counts a row again for each way in which it met it.
+            unread = hits.cut + len(np.setdiff1d(hits.row[order[read:]], seen))
+            self._unread += min(unread, met.list_rows - len(seen))
 
     def matches(self) -> BankMatches:
         """What was found, the strongest and nearest first."""

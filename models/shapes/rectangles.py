@@ -22,12 +22,12 @@ _SIDE: Final = 128
 _MIN_STEP: Final = 6
 """In grey levels at half size. Less is noise of the encoder."""
 
-_MOST_LINES: Final = 9
+_MOST_LINES: Final = 14
 _LINE_DISTANCE: Final = 2
 _MIN_LINE: Final = 0.45
 """A column takes part where this share of a stretch of `MIN_SIDE` are steps; texture reaches 0.3."""
 
-_FAIR_SUPPORT: Final = 0.5
+_FAIR_SUPPORT: Final = 0.6
 _MIN_SUPPORT: Final = 0.35
 _CONSIDERED: Final = 24
 _MIN_DIFFERENCE: Final = 4

@@ -19,15 +19,15 @@ from models.bank_store import INCIDENT_BANK
 from streams.job import Job, SourceKind
 
 
-def policy_settings(config: Config) -> PolicySettings:
-    """The rules that a config states."""
+def policy_settings(config: Config, *, is_staged: bool = True) -> PolicySettings:
+    """The rules that a config states; not `is_staged` where there are no streams to roll a bank out on."""
     return PolicySettings(
         banks={
             name: BankRule(
                 step=bank.step,
                 max_distance=None if bank.max_distance == "auto" else bank.max_distance,
                 min_quality=bank.min_quality,
-                ratio=bank.ratio.ratio,
+                ratio=bank.ratio.ratio if is_staged else 1.0,
                 plugins_may_cut=bank.plugins_may_cut,
             )
             for name, bank in config.banks.items()

@@ -49,7 +49,7 @@ async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_q
         return 0
     settings = ScanSettings(
         job=reader_job(config, "", SourceKind.FILE, "", live=is_live),
-        policy=policy_settings(config),
+        policy=policy_settings(config, is_staged=False),
         closer_look=config.closer_look_for(""),
         live_deadline_seconds=config.analysis.deadline.seconds,
     )

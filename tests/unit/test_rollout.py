@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector.config.config import Config
 from detector.events import Step
 from detector.policy import BankRule, PolicySettings
 from detector.rollout import place_of
+from detector.settings import policy_settings
 
 NAMES = st.text(alphabet="ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", min_size=26, max_size=26)
 
@@ -55,3 +57,10 @@ def test_outside_the_ratio_a_bank_is_a_shadow(ratio: float, step: Step, found: S
 def test_a_stream_stands_where_it_always_stood() -> None:
     """The place is the same in every process, version and machine: it is a published hash of two names."""
     assert place_of("CARDS", "AAAABBBBCCCC") == 0.7448424278410433
+
+
+def test_a_config_s_ratio_holds_for_streams_and_not_for_files() -> None:
+    """A scan says what a bank would do: there are no streams to roll it out on."""
+    config = Config.model_validate({"banks": {"CARDS": {"step": "cut", "ratio": "25%"}}})
+    assert policy_settings(config).banks["CARDS"].ratio == 0.25
+    assert policy_settings(config, is_staged=False).banks["CARDS"].ratio == 1.0

@@ -7,15 +7,20 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector.cards import synthetic_card
 from detector.media_files import find_media
 from detector.scan import InOrder
+from models.bank_store import add_entries
+from models.hashing.registry import hash_algorithms
 from tests.fixtures_cli import CommandLine, Run
 
 pytestmark = pytest.mark.integration
@@ -74,6 +79,37 @@ def test_scan_finds_what_was_planted_in_a_folder(stopframe: CommandLine) -> None
     assert summaries["media/copy.jpg"]["frames"] == {"picture": 1}
     assert summaries["media/clip.ts"]["frames"]["scene_change"] == 3
     assert "1 file that is no media was passed over" in run.err
+
+
+def _far_video(state_dir: Path, cards: list[int], bits: int) -> None:
+    """Bank the cards as a video, one a second, each hash `bits` away from the card's own."""
+    pdq, draw, rows = hash_algorithms()["pdq"], Random(1), []
+    for card in cards:
+        grey = synthetic_card(card, 64, 64).astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+        value = int.from_bytes(pdq.hash_plane(grey.astype(np.uint8)).value)
+        value ^= sum(1 << place for place in draw.sample(range(256), bits))
+        rows.append(np.frombuffer(value.to_bytes(32), np.uint8))
+    places = np.arange(len(cards), dtype=np.int32) * 1000
+    add_entries(state_dir / "banks" / "FILMS", np.stack(rows), ["film"] * len(cards), positions_ms=places)
+
+
+def test_scan_finds_a_video_by_several_frames(stopframe: CommandLine) -> None:
+    """Frames too far off to act alone are a sequence together, told with their number; a still one of them is none."""
+    _far_video(stopframe.folder / "state", [21, 22, 23, 24, 25, 26], 58)
+    stopframe.write_config("banks: {FILMS: {step: cut}}\n")
+    stopframe.clip("plays.ts", "card:21:1,card:22:1,card:23:1,card:24:1")
+    stopframe.clip("still.ts", "card:21:4")
+    stopframe.clip("other.ts", "card:1:1,card:2:1,card:3:1,card:4:1")
+
+    run = stopframe("scan", "plays.ts", "still.ts", "other.ts")
+
+    found = _detections(run)
+    assert {(one["media"], one["signal"], one["entry"], one["decision"]) for one in found} == {
+        ("plays.ts", "sequence", "film", "cut")
+    }
+    assert found[0]["frames"] in (2, 3)
+    assert 0.9 < found[0]["time_s"] < 2.1
+    assert 50 < found[0]["distance"] <= 72
 
 
 def _mux(sources: list[Path], target: Path) -> None:

@@ -20,6 +20,7 @@ from models.explaining import Reason, ViewVerdict
 from models.hashing.algorithm import Fingerprint
 from models.hashing.second_tests import difference_hashes_of_views
 from models.hashing.view_batch import ViewBatch
+from models.index import LINEAR_ROWS
 from models.naming import ViewHash
 from models.radii import Radii, chosen, radii_for
 from models.shelves import Base, Shelf
@@ -179,7 +180,7 @@ def _scenes(draw: st.DrawFn) -> tuple[ViewBatch, list[Row], list[Row], dict[str,
 
 
 @given(_scenes(), st.sampled_from([10, 3_000, 40_000, 400_000, 3_000_000, 9_000_000, 10**8]), st.data())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_matches_are_those_of_the_rules_taken_one_by_one(
     scene: tuple[ViewBatch, list[Row], list[Row], dict[str, EntryNote]], counted: int, data: st.DataObject
 ) -> None:
@@ -214,6 +215,21 @@ def _agrees(verdicts: Sequence[ViewVerdict], matches: Sequence[HashMatch]) -> No
     asked = [verdict.strength.rank for verdict in verdicts if verdict.strength is not None]
     assert max(asked, default=-1) == max((match.strength.rank for match in matches), default=-1)
     assert all((verdict.reason is Reason.MATCH) == (verdict.strength is not None) for verdict in verdicts)
+
+
+def test_an_indexed_list_answers_as_a_short_one() -> None:
+    """Among many strangers the copies of every view are found, with the strengths that the rules give them."""
+    batch = batch_of(4, 7)
+    copies = [Row(near(batch, number % 4, number), f"entry-{number:02}") for number in range(49)]
+    # Of the frame as it is, and mirrored, rows within 31 bits are found whichever bits differ.
+    copies += [Row(near(batch, view, 31, heavy=31), f"heavy-{view}") for view in (0, 1)]
+    strangers = np.random.default_rng(9).integers(0, 256, (LINEAR_ROWS, 32), dtype=np.uint8)
+    bank = bank_of([*copies, *(Row(value, "stranger") for value in strangers)])
+    found = bank.match(batch, most=100, beside=Beside(1_000_000)).matches
+
+    assert {match.entry: (match.strength, match.distance) for match in found} == _reference(
+        batch, copies, [], {}, radii_for(1_000_000)
+    )
 
 
 # --- what a match tells --------------------------------------------------------------------------------------------

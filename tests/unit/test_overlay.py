@@ -197,8 +197,8 @@ def test_a_mask_never_covers_more_than_it_may(seed: int, share: float) -> None:
             assert 0 < mask.mean() <= MAX_SHARE
 
 
-def test_a_sample_costs_next_to_nothing() -> None:
-    """An update in a moving film with its mask costs less than twice one of PDQ's own hashes of all its views."""
+def test_a_stream_costs_next_to_nothing() -> None:
+    """An update in a moving film costs less than six of PDQ's hashes, and what is kept of it stays below 90 kB."""
     film = [plane(frame) for frame in _moving(7, 30)]
     learned = OverlayMask()
 
@@ -208,3 +208,5 @@ def test_a_sample_costs_next_to_nothing() -> None:
             learned.mask()
 
     assert cpu_seconds(watch, film[0]) / len(film) < 3 * cpu_seconds(lambda p: distance(p, p), film[0])
+    kept = [getattr(learned, name) for name in OverlayMask.__slots__]
+    assert sum(part.nbytes for part in kept if isinstance(part, np.ndarray)) < 90_000

@@ -116,7 +116,8 @@ def check(
     """Check config files.
 
     Exit 0, or 2 with file, line, key and remedy of every fault. Reads only these files: whether the models, banks and
-    servers that they name are there, `models check` and `run` find out.
+    servers that they name are there, and how long the lists are that have to fit the budget of false matches, `models
+    check` and `run` find out.
     """
     chosen = files or ([config] if config else [])
     if not chosen:
@@ -125,7 +126,11 @@ def check(
     if faults:
         raise CommandFailed("\n".join(str(fault) for fault in faults))
     for file in chosen:
-        note(f"{file}: no fault")
+        found = read_public(file).config
+        unknown = (
+            "; 'run' finds out whether its banks keep to the budget of false matches" if found and found.banks else ""
+        )
+        note(f"{file}: no fault{unknown}")
 
 
 def reload(config: ConfigFile = None, as_json: AsJson = False) -> None:

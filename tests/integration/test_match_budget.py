@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from detector.analysis.setup import BANKS_FOLDER
 from detector.assembly import ServiceRefused, open_service
+from detector.cli.main import app
 from detector.config_file import ConfigFile
 from models.bank_store import add_entries, annotate, list_entries, notes
 from tests.fixtures_site import BASE, open_site
@@ -82,3 +84,14 @@ async def test_a_quarantine_is_told_and_released_from_either_side(tmp_path: Path
 
 def _entries(bank: Path) -> set[str]:
     return {one.entry for one in list_entries(bank)}
+
+
+def test_check_says_what_a_config_cannot_know(tmp_path: Path) -> None:
+    """`check` reads the file alone, so it takes a limit that a start may refuse, and says who finds out."""
+    _fill(tmp_path, 50)
+    path = tmp_path / "stopframe.yaml"
+    path.write_text(BASE + WIDE + TIGHT)
+    (tmp_path / "plain.yaml").write_text(BASE)
+    told = [CliRunner().invoke(app, ["check", str(one)]).output for one in (path, tmp_path / "plain.yaml")]
+    assert "no fault; 'run' finds out whether its banks keep to the budget" in told[0]
+    assert told[1].endswith("plain.yaml: no fault\n")

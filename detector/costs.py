@@ -80,10 +80,8 @@ class CostTable:
             # A ring that is looked back at is decoded from its keyframe on, and then through to the next one.
             through = video.through * pace + self.analysis_seconds / interval_in_force(settings)
             whole = max(0.0, video.whole - video.through) * pace + every_gop
-        # The first frames behind a keyframe are decoded from it on; of honest content nothing of them is analysed.
-        peek = (video.keyframe_seconds + PEEK_PACKETS * video.through / video.fps) / peek_seconds(
-            settings, shape.gop_seconds
-        )
+        # The first frames behind a keyframe are decoded with it; of honest content nothing of them is analysed.
+        peek = PEEK_PACKETS * video.through / video.fps / peek_seconds(settings, shape.gop_seconds)
         spikes = USUAL_SPIKES if settings.spikes and look is Look.KEYFRAMES else 0.0
         return Costs(
             reading=video.reading * pace,

@@ -186,7 +186,7 @@ class Sight:
 
     def refused(self, now: float) -> None:
         """There is no CPU time to watch it."""
-        self.state, self.code = "refused", Cause.OVERLOAD.value
+        self.state = self.code = "refused"
         self.note(Cause.REFUSED, now)
 
     def admitted(self, now: float) -> None:

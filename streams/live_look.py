@@ -12,6 +12,9 @@ from streams.peek import Peek
 from streams.sampling import Sampler
 from streams.whole_gop import FrameReader, Output, WholeGop
 
+_LONGEST_WAIT_SECONDS = 0.2
+"""So long packets that are only kept may wait for others: what looks at them is in no processor's cache each time."""
+
 
 class VideoPacket(Protocol):
     """What is asked of a packet."""
@@ -125,6 +128,17 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._whole = WholeGop(self._decoder, self._output, arrived_at)
         if starts_here and self._sampler.takes_peek(arrived_at):
             self._peek = Peek(self._decoder, self._output, arrived_at, packet, waits=False)
+
+    def may_wait_until(self, now: float) -> float:
+        """Until when packets need not be taken, if they are no keyframes and none is large enough to be a spike."""
+        if self._peek is not None or self._has_gap or self._decoder.is_through:
+            return now
+        soon = (
+            self._sampler.looks_again_at
+            if self._whole is None
+            else min(self._sampler.looks_again_at, self._whole.ends_at)
+        )
+        return min(soon, now + _LONGEST_WAIT_SECONDS)
 
     def skim(self, packet: PacketT, arrived_at: float) -> None:
         """Look at the next packet as cheaply as can be: at keyframes alone, thinned as ever; keep nothing.

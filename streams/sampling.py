@@ -144,6 +144,19 @@ class Sampler:
         return self._settings.spikes and self._spikes.is_blind
 
     @property
+    def smallest_suspect(self) -> float:
+        """Of so many bytes a packet may be the reason to decode a GOP; see `Spikes`."""
+        heeds = self._settings.spikes and self._settings.mode is not SamplingMode.KEYFRAMES
+        return self._spikes.smallest_suspect if heeds else math.inf
+
+    @property
+    def looks_again_at(self) -> float:
+        """When something must be looked at, whatever comes until then; never while keyframes alone are wanted."""
+        if self._slowing.is_on or self._is_through or self._is_looking_closer:
+            return -math.inf
+        return self._deadline if self.keeps_promise else math.inf
+
+    @property
     def through_reason(self) -> SampleReason:
         """What a frame that decoding through gave is analysed for."""
         return SampleReason.CLOSER_LOOK if self._is_looking_closer else SampleReason.DECODE_THROUGH

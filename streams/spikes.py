@@ -82,6 +82,13 @@ class Spikes:
             and self._keyframes.median < _BLIND_BELOW * self._forward.median
         )
 
+    @property
+    def smallest_suspect(self) -> float:
+        """Of so many bytes a packet may show a change; a smaller one cannot. 0 while nothing is usual yet."""
+        if self._forward.count < _ENOUGH:
+            return 0.0
+        return max(_BLIND_BELOW * self._forward.median, _BACKWARD_RULE.share_of_keyframe * self._keyframe)
+
     def begin_gop(self, size: int, pts: int | None) -> None:
         """Note a packet that is flagged as keyframe."""
         self._keyframes.add(size)

@@ -69,6 +69,8 @@ class Watch:
         self._silence = Silence(counters, self._look_at_pause, self._finish, limit_seconds, stir=self._hear_again)
         self._may_be_deaf = job.kind not in _HEARD and limit_seconds > 2 * PAUSE_SECONDS
         self._is_deaf = False
+        self._kept: list[tuple[AnyPacket, float]] = []
+        self._waits_until = self._smallest_suspect = -math.inf
         self._follow_promise()
 
     @property
@@ -102,11 +104,13 @@ class Watch:
             self._source.hear_all(wanted=True)
 
     def _look_at_pause(self) -> None:
+        self._take_kept()
         for track in self._tracks.values():
             track.look.pause()
         self._count()
 
     def _finish(self) -> None:
+        self._take_kept()
         for track in self._tracks.values():
             track.look.finish()
         self._count()
@@ -122,10 +126,30 @@ class Watch:
         self._silence.pause_seconds = min(track.sampler.detect_within_seconds for track in self._tracks.values())
 
     def _take(self, packet: AnyPacket) -> None:
-        track = self._tracks.get(packet.stream_index)
+        """Take a packet that has just come, or let it wait where nothing depends on it yet."""
         now = self._arrivals.take(packet)
-        for order in self._take_orders():
-            self._obey(order)
+        if orders := self._take_orders():
+            self._take_kept()
+            for order in orders:
+                self._obey(order)
+        elif now < self._waits_until and packet.size < self._smallest_suspect and not packet.is_keyframe:
+            self._kept.append((packet, now))
+            return
+        else:
+            self._take_kept()
+        self._look_at(packet, now)
+        if len(self._tracks) == 1:
+            (only,) = self._tracks.values()
+            self._waits_until = only.look.may_wait_until(now) if not self._budget.is_spent else -math.inf
+            self._smallest_suspect = only.sampler.smallest_suspect
+
+    def _take_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        for packet, arrived_at in kept:
+            self._look_at(packet, arrived_at)
+
+    def _look_at(self, packet: AnyPacket, now: float) -> None:
+        track = self._tracks.get(packet.stream_index)
         if track is not None:
             self._counters.tracks_heard |= 1 << track.number
             track.take(packet, now, is_throttled=self._budget.is_spent)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -524,6 +525,14 @@ def test_sender_replaces_waiting_samples_of_a_live_stream() -> None:
     assert counters.replaced_samples >= 10
 
 
+def await_full(end: socket.socket) -> None:
+    """Return when nothing more fits into the socket."""
+    deadline = time.monotonic() + 10.0
+    while select.select([], [end], [], 0.0)[1]:
+        assert time.monotonic() < deadline, "nothing was sent"
+        time.sleep(0.005)
+
+
 def test_sender_displaces_no_burst() -> None:
     """While the service does not read, two bursts wait whole; a further one is left out and its frames are counted."""
     ours, theirs = socket.socketpair()
@@ -531,7 +540,7 @@ def test_sender_displaces_no_burst() -> None:
     with ours, theirs:
         with Sender(theirs.fileno(), counters, lambda _: None, drops=True) as sender:
             sender.put(sample(1, SampleReason.KEYFRAME))
-            time.sleep(0.2)  # it is under way, and fills the socket
+            await_full(theirs)  # it is under way
             for first in (10, 20, 30):
                 sender.put(Burst(tuple(sample(first + place, SampleReason.BURST) for place in range(3))))
             for sequence in range(40, 50):

@@ -327,7 +327,7 @@ def test_a_stream_that_is_refused_is_blind_and_told_as_overload() -> None:
     """Nobody looked whether video came: that time is blind, and ends when the stream is let in."""
     seen = Sight(0.0, SightSettings(SamplingSettings(), default_rules(), 2.0))
     seen.refused(0.0)
-    assert (seen.state, seen.code) == ("refused", "overload")
+    assert (seen.state, seen.code) == ("refused", "refused")
     assert alerts(seen, 20.0) == [(10.0, "overload")]
     seen.admitted(20.0)
     seen.end(21.0)

@@ -140,6 +140,9 @@ class SlotTables:
         self.starts: Final = starts
         self._flat_ids = ids.reshape(-1)
         sizes = [(1 << width) + 1 for width in slots.widths]
+        self._powers = np.zeros((sum(slots.widths), len(slots.widths)))
+        for number, (offset, width) in enumerate(zip(slots.offsets, slots.widths, strict=True)):
+            self._powers[offset : offset + width, number] = np.ldexp(1.0, np.arange(width))
         self._bases = np.array([sum(sizes[:i]) for i in range(len(sizes))], dtype=np.int64)
 
     @classmethod
@@ -181,8 +184,9 @@ class SlotTables:
 
     def keys(self, words: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Cut (V, words) little-endian words into (V, slots) keys."""
-        cut = zip(self.slots.offsets, self.slots.widths, strict=True)
-        return np.stack([_keys(words, offset, width) for offset, width in cut], axis=1).astype(np.int64)
+        # One product with powers of two, exact in floats, instead of four operations for each slot.
+        bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
+        return np.asarray((bits.astype(np.float64) @ self._powers).astype(np.int64))
 
     def candidates(self, words: NDArray[np.uint64], radius: int, *, most: int) -> Candidates:
         """Give every row that lies within `radius` of a query, among others, for (V, words) queries.

@@ -16,7 +16,7 @@ _OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
 
 
 class TrackLooks:
-    """Follows one track of one stream; a few kilobytes."""
+    """Follows one track of one stream; some 80 kB."""
 
     def __init__(self) -> None:
         self._scenes = SceneWatch()

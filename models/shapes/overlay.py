@@ -111,8 +111,9 @@ class OverlayMask:
         if self._evidence and not self._has_moved(pattern, power):
             return
         sketch = cv2.resize(plane, (_SKETCH, _SKETCH), interpolation=cv2.INTER_AREA).ravel().astype(np.int16)
-        is_other = np.abs(self._sketches - sketch) > _SKETCH_STEP
-        if np.count_nonzero(is_other, axis=1).min() < _LEAST_NEW * sketch.size:
+        is_other = (np.abs(self._sketches - sketch) > _SKETCH_STEP).view(np.uint8)
+        new_cells = cv2.reduce(is_other, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
+        if np.asarray(new_cells).min() < _LEAST_NEW * sketch.size:
             return
         self._sketches[self._learned % _REMEMBERED] = sketch
         self._pattern, self._power = np.asarray(pattern, dtype=np.float32), power

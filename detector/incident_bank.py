@@ -67,6 +67,7 @@ class _Known:
     expires_at: float
     fingerprints: list[int]
     first_frame_at: float = 0.0
+    rows: int = 0
 
 
 class IncidentBank:
@@ -199,7 +200,7 @@ class IncidentBank:
             entries = await self._on_disk(self._entries)
         keep, settled_at = self._settings().keep_seconds, self._began_at + _SETTLED_SECONDS
         for entry in entries or ():
-            self._known.setdefault(entry, _Known("", settled_at, _unix_time(entry) + keep, [0] * FRAMES_KEPT))
+            self._known.setdefault(entry, _Known("", settled_at, _unix_time(entry) + keep, [0] * FRAMES_KEPT, rows=1))
         self._tell()
 
     def _entries(self) -> list[str]:
@@ -225,6 +226,7 @@ class IncidentBank:
             self._metrics.incident_frames(KeptFrame.FAILED, len(hits))
             return
         rows, alike, dull = counts
+        known.rows += rows
         self._metrics.incident_frames(KeptFrame.STORED, len(hits) - alike - dull)
         self._metrics.incident_frames(KeptFrame.ANOTHERS, alike)
         self._metrics.incident_frames(KeptFrame.DULL, dull)
@@ -303,7 +305,7 @@ class IncidentBank:
         return answer
 
     def _tell(self) -> None:
-        self._metrics.set_incidents_known(len(self._known))
+        self._metrics.set_incidents_known(sum(known.rows > 0 for known in self._known.values()))
 
 
 def _is_another(other: Trail, trail: Trail, now: float) -> bool:

@@ -17,7 +17,8 @@ from models.false_matches import HASH_BITS, SECOND_TEST_RATE, VIEWS_PER_FRAME, p
 from models.matching import PDQ
 
 FALSE_PER_FRAME: Final = 1e-6
-"""False sequences of one bank to expect in one frame, at most: the radii of long lists are narrowed to it."""
+"""False sequences of one kind (so many frames, in order or not) to expect in one frame against one bank, at most: the
+radii of long lists are narrowed to it."""
 
 ROWS_IN_REACH: Final = 42
 """Rows of one video that a second chance hit may meet and still look in order: about 21 s of it, two rows a second."""
@@ -93,7 +94,7 @@ class SequenceMatch:
     """A known item recognised by `frames` distinct frames; `match` is the last one's, `distance` the farthest's.
 
     `max_distance` is the radius in force for so many frames in a list of that length, under which a frame is expected
-    to complete `FALSE_PER_FRAME` false sequences at most. `since_seconds` is the time of the first of the frames.
+    to complete `FALSE_PER_FRAME` such sequences by chance at most. `since_seconds` is the time of the first frame.
     """
 
     match: HashMatch
@@ -114,12 +115,13 @@ def observe(
     """Take in one frame: its time, its own 32-byte hash, and the rows that its views came near.
 
     Returns the history to pass in with the stream's next frame, and the items of which this frame completed or went on
-    with a sequence, the nearest first. Times that run backwards forget what came after them.
+    with a sequence, the nearest first. Frames may come late, as those of a GOP that is decoded whole do: their order is
+    by time.
     """
     votes = {
         key: kept
         for key, past in history.votes.items()
-        if (kept := tuple(vote for vote in past if 0 <= at_seconds - vote.at_seconds <= rules.within_seconds))
+        if (kept := tuple(vote for vote in past if abs(at_seconds - vote.at_seconds) <= rules.within_seconds))
     }
     frame = int.from_bytes(fingerprint)
     found: list[SequenceMatch] = []
@@ -231,7 +233,7 @@ def _sequence(rules: SequenceRules, last: Vote, others: Sequence[Vote], match: H
                     distance=max(vote.distance for vote in group),
                     max_distance=max(radii[vote.is_tested] for vote in group),
                     in_order=in_order,
-                    since_seconds=group[0].at_seconds,
+                    since_seconds=min(vote.at_seconds for vote in group),
                 )
                 return
 
@@ -243,8 +245,9 @@ def _groups(others: Sequence[Vote], last: Vote, frames: int) -> Iterator[tuple[V
 
 def _plays(rules: SequenceRules, votes: Sequence[Vote]) -> bool:
     """Whether the places in the video go with the times, forwards or backwards; what has no places has no order."""
+    in_time = sorted(votes, key=lambda vote: vote.at_seconds)
     return any(
-        all(_follows(rules, earlier, later, direction) for earlier, later in combinations(votes, 2))
+        all(_follows(rules, earlier, later, direction) for earlier, later in combinations(in_time, 2))
         for direction in (1, -1)
     )
 

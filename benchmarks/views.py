@@ -5,6 +5,7 @@ that analysis gets, then inspected against lists of random 256-bit hashes, tier 
 list of that length instead.
 """
 
+import gc
 import statistics
 import tempfile
 import time
@@ -93,6 +94,7 @@ def _inspected(pixels: list[Pixels], count: int, seed: int) -> list[dict[str, An
         add_entries(folder, generator.integers(0, 256, (count, 32), dtype=np.uint8), entries)
         del entries
         bank = open_bank(folder)
+        gc.freeze()  # as analysis processes do
         found = []
         for part, tiers in _PLANS.items():
             viewer = Viewer(ViewBudget(_UNLIMITED, tiers), time.thread_time)

@@ -81,6 +81,26 @@ async def read_all(
     return list(await asyncio.gather(*(one(medium, take) for medium, take in inputs)))
 
 
+class Spacing:
+    """Thins the frames of one video: a good half second apart, or another scene; what is still counts once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[float, bytes]] = {}
+
+    def takes(self, frame: Frame, value: bytes) -> bool:
+        """Whether a frame with the hash `value` counts; the answer is taken as done. Each track is thinned alone."""
+        kept = self._kept.get(frame.track)
+        if kept is not None:
+            at, before = kept
+            moved = (int.from_bytes(value) ^ int.from_bytes(before)).bit_count() * 256 / (len(value) * 8)
+            # A frame of a file may lie a little before its time.
+            since = (frame.arrived_at - at) / (0.9 * FRAME_SECONDS)
+            if since < 0.5 or moved <= (_SAME_BITS if since >= 1.0 else _CUT_BITS):
+                return False
+        self._kept[frame.track] = (frame.arrived_at, value)
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a file: its second hash (64 bytes or none), its place in a video or -1, whether it is a part."""
@@ -106,7 +126,7 @@ class FileHashes:
     left_out: int = 0
     best_quality: int = 0
     fault: str | None = None
-    _kept: dict[int, tuple[float, bytes]] = field(default_factory=dict)
+    _spacing: Spacing = field(default_factory=Spacing)
 
     def take(self, frame: Frame) -> None:
         """Hash one frame."""
@@ -118,10 +138,9 @@ class FileHashes:
             self.fault = str(error)
             return
         is_video = frame.reason is not SampleReason.PICTURE
-        if is_video and not self._is_new(frame, own.value):
+        if is_video and not self._spacing.takes(frame, own.value):
             return
         self.best_quality = max(self.best_quality, own.quality)
-        self._kept[frame.track] = (frame.arrived_at, own.value)
         before = len(self.rows)
         position_ms = round(frame.arrived_at * 1000) if is_video else -1
         found = self._rows_of(frame, own, position_ms, is_video=is_video)
@@ -134,17 +153,6 @@ class FileHashes:
     def _own(self, frame: Frame) -> Fingerprint:
         looks = [View("identity", plane_of(frame))]
         return named_fingerprints(self.algorithm, looks, picture_of(frame))[0][1]
-
-    def _is_new(self, frame: Frame, value: bytes) -> bool:
-        kept = self._kept.get(frame.track)
-        if kept is None:
-            return True
-        at, before = kept
-        bits = len(value) * 8
-        moved = (int.from_bytes(value) ^ int.from_bytes(before)).bit_count() * 256 / bits
-        # A frame of a file may lie a little before its time.
-        since = (frame.arrived_at - at) / (0.9 * FRAME_SECONDS)
-        return moved > (_SAME_BITS if since >= 1.0 else _CUT_BITS) and since >= 0.5
 
     def _rows_of(self, frame: Frame, own: Fingerprint, position_ms: int, *, is_video: bool) -> list[tuple[bytes, Row]]:
         if self.algorithm.name != _WINDOWED or self.is_bare:

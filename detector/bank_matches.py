@@ -4,13 +4,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from detector.bank_files import picture_of, plane_of
+from detector.bank_files import Spacing, picture_of, plane_of
 from detector.config.banks import BankKind
 from detector.config.config import Config
 from models.banks import Bank, BankLimits, Beside, Negatives
 from models.explaining import Reason, ViewVerdict
 from models.gate import has_colour_detail, low_information
 from models.generations import own_radius
+from models.hashing.pdq import Pdq
 from models.hashing.plugins import PluginFailed
 from models.hashing.registry import hash_algorithms
 from models.hashing.view_batch import ViewBatch
@@ -118,12 +119,16 @@ class FileMatches:
         self.frames = 0
         self._banks = banks
         self._viewer = Viewer(None, lambda: 0.0)
+        self._spacing = Spacing()
+        self._pdq = Pdq()
         self._best: dict[str, tuple[float, Callable[[], Explained]]] = {}
 
     def take(self, frame: Frame) -> None:
         """Look up one frame through every view, and remember it where it is the nearest to a bank so far."""
-        self.frames += 1
         plane, picture = plane_of(frame), picture_of(frame)
+        if not self._spacing.takes(frame, self._pdq.hash_plane(plane).value):
+            return
+        self.frames += 1
         low = low_information(plane)
         gate = None if low is None or has_colour_detail(picture) else low.value
         batch = self._viewer.view(plane, picture, frame.width, frame.height).batch

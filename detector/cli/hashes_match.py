@@ -52,7 +52,7 @@ def match(
         inputs = [(medium, one.take) for medium, one in zip(media, looks, strict=True)]
 
         async def work(nursery: "Nursery", job: "Job") -> list[str | None]:
-            return await read_all(inputs, nursery, job, settings.analysis.worker_count)
+            return await read_all(inputs, nursery, job, settings.analysis.worker_count, with_intervals=True)
 
         answers = in_cage(settings, work, "match")
         explained = [pair for medium, look in zip(media, looks, strict=True) for pair in _explained(medium.name, look)]

@@ -11,6 +11,7 @@ from typing import Final
 from benchmarks.report import Options, Report, print_report
 
 BENCHMARKS: Final = {
+    "accuracy": "benchmarks.accuracy",
     "churn": "benchmarks.churn",
     "crowd": "benchmarks.crowd",
     "delay": "benchmarks.delay",
@@ -31,7 +32,7 @@ BENCHMARKS: Final = {
 """Each names a module with `measure(options: Options) -> Report`.
 
 One may have options of its own: `ARGUMENTS`, a name and its help for each; their values are whole numbers, and what was
-given is in `options.more`.
+given is in `options.more`. Likewise `FOLDERS` and `options.folders`.
 """
 
 
@@ -55,12 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     benchmark = import_module(BENCHMARKS[chosen.name])
     own: Mapping[str, str] = getattr(benchmark, "ARGUMENTS", {})
     for name, text in own.items():
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
+        parser.add_argument(f"--{name}", type=int, metavar="N", dest=name, help=text)
+    named: Mapping[str, str] = getattr(benchmark, "FOLDERS", {})
+    for name, text in named.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=text)
     chosen = parser.parse_args(arguments)
     if chosen.json is not None and not chosen.json.absolute().parent.is_dir():
         parser.error(f"{chosen.json.parent} is no folder; create it or name another file for --json")
     more = {name: getattr(chosen, name) for name in own if getattr(chosen, name) is not None}
-    options = Options(chosen.quick, chosen.trials, chosen.seed, chosen.json, more)
+    folders = {name: getattr(chosen, name) for name in named if getattr(chosen, name) is not None}
+    missing = next((folder for folder in folders.values() if not folder.is_dir()), None)
+    if missing is not None:
+        parser.error(f"{missing} is no folder; name one with pictures or clips in it")
+    options = Options(chosen.quick, chosen.trials, chosen.seed, chosen.json, more, folders)
     report: Report = benchmark.measure(options)
     print_report(report)
     if chosen.json is not None:

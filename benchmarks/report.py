@@ -12,7 +12,7 @@ from typing import Any
 class Options:
     """What the command line asks of a benchmark. `trials` of None means the benchmark's own number.
 
-    `more` has the values of options that only this benchmark has, where they were given.
+    `more` has the values of options that only this benchmark has, `folders` those that name one, where they were given.
     """
 
     is_quick: bool = False
@@ -20,6 +20,7 @@ class Options:
     seed: int = 1
     json_path: Path | None = None
     more: Mapping[str, int] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,199 @@
+"""How often benign frames are taken for known pictures: the same million rows, and frames that none of them shows.
+
+Every frame is edited in the promised ways, which makes strangers more alike: bars, captions, dark rooms. What the
+product's own look-ups let act is counted over all of them; how the distances fall off is measured by brute force, over
+every row, for views drawn from the same frames.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.accuracy_edits import PROMISED, encoded
+from benchmarks.accuracy_lists import processes, sample_of
+from benchmarks.accuracy_material import Frame, clip_frames, distinct, gray_plane, pan, read_picture
+from models.banks import Bank
+from models.evidence import Strength
+from models.hashing.pdq import Pdq
+from models.hashing.view_plan import view_batch
+from models.matching import trusted_views
+
+LINES: Final = 360
+_BLOCK: Final = 16_384
+"""Rows at a time: they and the distances to a few queries stay within a core's second-level cache."""
+
+_LONGEST: Final = 129
+"""Distances are counted up to here; half of all rows lie further."""
+
+_PANS: Final = 8
+_SIXTEEN_NINE: Final = 640
+
+
+@dataclass(slots=True)
+class FalseMatches:
+    """What was found where nothing is.
+
+    `pairs` (view, row) were looked up through the index, `frames` edited frames. `acted`: frames that some row let ask
+    for a cut, for a review, or vote; `worst` describes the strongest. `by_distance` (129,) are pairs of the brute-force
+    sample at each distance, of views that pass the gates, over `brute_pairs` pairs; `nearest` the smallest distance of
+    each of its views.
+    """
+
+    frames: int = 0
+    views: int = 0
+    pairs: int = 0
+    acted: Counter[str] = field(default_factory=Counter)
+    worst: list[dict[str, Any]] = field(default_factory=list)
+    by_distance: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_LONGEST, dtype=np.int64))
+    brute_pairs: int = 0
+    nearest: list[int] = field(default_factory=list)
+
+    def rate_below(self, distance: int) -> float:
+        """Pairs within a distance, by the brute-force sample and beyond its reach by the slope of its tail."""
+        counted = np.cumsum(self.by_distance)
+        if self.brute_pairs == 0 or counted[-1] == 0:
+            return 0.0
+        # The tail is a straight line of its logarithm where at least ten pairs were counted.
+        sure = np.flatnonzero(counted >= 10)
+        first = int(sure[0])
+        if distance >= first:
+            return float(counted[distance]) / self.brute_pairs
+        last = min(first + 12, _LONGEST - 1)
+        slope = (math.log10(counted[last]) - math.log10(counted[first])) / (last - first)
+        return float(10 ** (math.log10(counted[first]) - slope * (first - distance))) / self.brute_pairs
+
+
+def benign_frames(
+    clips: Sequence[Path], stills: Sequence[Path], most: int, seed: int
+) -> tuple[list[bytes], dict[str, int]]:
+    """Distinct frames as JPEGs, and of which kinds they are: clips first, then pictures, then pans over these."""
+    frames: list[bytes] = []
+    hashes: list[bytes] = []
+    kinds: list[str] = []
+
+    def take(frame: Frame, kind: str) -> None:
+        hashes.append(Pdq().hash_plane(gray_plane(frame)).value)
+        frames.append(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
+        kinds.append(kind)
+
+    for clip in clips:
+        for _, frame in clip_frames(clip, LINES, every_seconds=0.1):
+            take(frame, "frames of clips")
+    pictures = [read_picture(path) for path in stills]
+    for picture in pictures:
+        scale = LINES / picture.shape[0]
+        take(np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)), "pictures")
+    rng = np.random.default_rng(seed)
+    for picture in pictures:
+        for frame in pan(picture, rng, _PANS, 1.0, LINES):
+            take(frame, "frames of pans over pictures")
+    places = distinct(hashes)
+    if len(places) > most:
+        chosen = rng.choice(len(places), most, replace=False)
+        places = [places[number] for number in sorted(chosen.tolist())]
+    return [frames[place] for place in places], dict(Counter(kinds[place] for place in places))
+
+
+def false_matches(
+    frames: Sequence[bytes], banks: Mapping[str, Bank], rows: NDArray[np.uint8], *, brute_views: int, seed: int
+) -> FalseMatches:
+    """Hold every frame, in every promised edit, against the banks in turn, and some of their views against `rows`.
+
+    `rows` (N, 32) uint8 are those of the banks.
+    """
+    names = list(banks)
+    _STATE.update(frames=frames, banks=[banks[name] for name in names], names=names, seed=seed)
+    total = FalseMatches()
+    looked: list[bytes] = []
+    with processes() as pool:
+        for views, found, sampled in pool.map(_of_one, range(len(frames)), chunksize=4):
+            total.frames += len(PROMISED)
+            total.views += sum(views)
+            total.pairs += sum(count * len(banks[names[(place % len(names))]]) for place, count in enumerate(views))
+            total.acted.update(match["asks"] for match in found)
+            total.worst += found
+            looked += sampled
+        total.worst.sort(key=lambda match: (-match["rank"], match["distance"]))
+        del total.worst[20:]
+        rng = np.random.default_rng(seed)
+        chosen = rng.permutation(len(looked))[:brute_views].tolist()
+        queries = np.frombuffer(b"".join(looked[place] for place in chosen), dtype=np.uint64).reshape(-1, 4)
+        _STATE["words"] = rows
+    with processes() as pool:
+        columns = np.array_split(queries, max(1, len(queries) // 32))
+        for counts, nearest in pool.map(_distances, columns):
+            total.by_distance += counts
+            total.nearest += nearest
+    total.brute_pairs = len(queries) * len(rows)
+    return total
+
+
+_STATE: dict[str, Any] = {}
+
+
+def _of_one(number: int) -> tuple[list[int], list[dict[str, Any]], list[bytes]]:
+    cv2.setNumThreads(1)
+    frame = _opened(_STATE["frames"][number])
+    views: list[int] = []
+    found: list[dict[str, Any]] = []
+    sampled: list[bytes] = []
+    for place, edit in enumerate(PROMISED):
+        rng = np.random.default_rng([_STATE["seed"], number, place, 7])
+        scene = _opened(_STATE["frames"][int(rng.integers(0, len(_STATE["frames"])))])
+        batch = view_batch(sample_of(encoded(edit.make(frame, rng, scene), rng)))
+        views.append(len(batch))
+        gated = np.flatnonzero(trusted_views(batch))
+        if len(gated):
+            sampled.append(batch.values[int(rng.choice(gated))].tobytes())
+        bank = _STATE["banks"][place % len(_STATE["banks"])]
+        matches = bank.match(batch, most=4).matches
+        if matches:
+            nearest = max(matches, key=lambda match: (match.strength.rank, -match.distance))
+            found.append(
+                {
+                    "asks": nearest.strength.value,
+                    "rank": nearest.strength.rank,
+                    "distance": nearest.distance,
+                    "view": nearest.view,
+                    "second": round(nearest.second_value or 0.0, 3),
+                    "edit": edit.name,
+                    "frame": number,
+                    "entry": nearest.entry,
+                    "list": _STATE["names"][place % len(_STATE["banks"])],
+                }
+            )
+    return views, found, sampled
+
+
+def _opened(packed: bytes) -> Frame:
+    return np.asarray(cv2.imdecode(np.frombuffer(packed, dtype=np.uint8), cv2.IMREAD_COLOR), dtype=np.uint8)
+
+
+def _distances(queries: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[int]]:
+    """Distances of some queries to every row, counted, and the smallest of each."""
+    words = _STATE["words"].view(np.uint64)
+    counts = np.zeros(_LONGEST, dtype=np.int64)
+    nearest = np.full(len(queries), _LONGEST, dtype=np.int64)
+    for start in range(0, len(words), _BLOCK):
+        block = np.ascontiguousarray(words[start : start + _BLOCK].T)
+        for place, query in enumerate(queries):
+            apart = np.bitwise_count(block[0] ^ query[0]).astype(np.uint8)
+            for word in range(1, 4):
+                apart += np.bitwise_count(block[word] ^ query[word])
+            near = np.bincount(apart, minlength=_LONGEST)[:_LONGEST]
+            counts += near
+            first = int(np.argmax(near > 0)) if near.any() else _LONGEST
+            nearest[place] = min(nearest[place], first)
+    return counts, nearest.tolist()
+
+
+def asks_at_least(found: FalseMatches, strength: Strength) -> int:
+    """How many edited frames some row let ask for that much or more."""
+    return sum(count for asked, count in found.acted.items() if Strength(asked).rank >= strength.rank)

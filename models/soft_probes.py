@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 DEFAULT_PATTERNS: Final = 32
 """Keys probed per slot ..."""
 
-_LONG_LIST_ROWS: Final = 200_000
-_LONG_LIST_PATTERNS: Final = 64
-"""... and in long lists, whose wide slots are less likely to be free of flips."""
+_LONGER_LISTS: Final = ((200_000, 64), (4_000_000, 96))
+"""... and in lists of more rows, whose wide slots are less likely to be free of flips."""
 
 _RANKS: Final = 12
 """Only so many of a slot's weakest bits are flipped ..."""
@@ -30,7 +29,7 @@ _MOST_FLIPS: Final = 4
 
 def patterns_for(row_count: int) -> int:
     """How many keys to probe per slot in a list of so many rows."""
-    return DEFAULT_PATTERNS if row_count < _LONG_LIST_ROWS else _LONG_LIST_PATTERNS
+    return max([DEFAULT_PATTERNS, *(patterns for rows, patterns in _LONGER_LISTS if row_count >= rows)])
 
 
 @lru_cache(maxsize=32)

@@ -29,7 +29,7 @@ from detector.api.view import (
     ViewError,
     pick,
 )
-from detector.bank_watch import BankWatch
+from detector.bank_care import BankCare
 from detector.blindness import Records
 from detector.config.config import Config
 from detector.config.exposure import exposure_notes, warn_of_exposure
@@ -39,13 +39,10 @@ from detector.credentials import stream_id
 from detector.hints import TooManyHints
 from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
-from detector.match_budget import BudgetWatch
 from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
 from detector.overview import incident_row, load_state, sandbox_state, stream_row, unseen_streams, versions
 from detector.parts import Addresses, Parts
-from detector.quarantine import Quarantine
-from detector.rebuilding import Rebuilds
 from detector.reloader import Reloader
 from detector.renewal import Renewal
 from detector.response import Responder, StreamFacts
@@ -56,7 +53,6 @@ from detector.settings import (
     breaker_settings,
     cpu_limits,
     enforcer_settings,
-    flood_settings,
     incident_bank_settings,
     response_settings,
     session_settings,
@@ -69,7 +65,6 @@ from detector.store.retention import InUse
 from detector.supervisor import Supervisor, Watched
 from detector.upkeep import Upkeep
 from detector.works import Work, Works
-from models.hashing.registry import refused_algorithms
 from models.manifest import describe_moderation
 
 log = structlog.get_logger()
@@ -95,11 +90,7 @@ class Service:
         self.ingest = parts.ingest
         self.nursery = parts.nursery
         self.incident_store = Incidents(parts.database)
-        self.bank_watch = BankWatch(config.state_dir / BANKS_FOLDER)
-        self._budget = BudgetWatch()
-        self.quarantine = Quarantine(
-            config.state_dir / BANKS_FOLDER, parts.metrics, lambda: flood_settings(self.config)
-        )
+        self._banks = BankCare(parts.pool, parts.metrics, parts.manifests, lambda: self.config)
         self.incident_bank = IncidentBank(
             config.state_dir / BANKS_FOLDER,
             reload=parts.pool.reload_banks,
@@ -164,10 +155,8 @@ class Service:
         """What runs for as long as the service does, a line each."""
         return (
             Work("supervisor", self.supervisor.run),
-            Work("banks", self._watch_banks),
-            Work("rebuilds", Rebuilds(self.config.state_dir / BANKS_FOLDER).run),
+            *self._banks.works(),
             Work("incident_bank", self.incident_bank.run),
-            Work("quarantine", self.quarantine.run),
             Work("health", self._keep_health),
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
@@ -198,13 +187,13 @@ class Service:
         """As `ServiceView.health`."""
         problems = [*self.pool.problems(), *self.delivery.problems(), *self.responder.refused()]
         problems += [*self._database.problems(), *self._accounts.problems(), *self.incident_bank.problems()]
-        problems += [*self.bank_watch.problems(self.config.banks), *self.quarantine.problems(), *refused_algorithms()]
+        problems += self._banks.problems()
         problems += self._works.problems()
         problems += self.selftest.problems()
         problems += self.ingest.problems()
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
-        notes = [*self.delivery.notes(), *exposure_notes(self.config), *self._budget.notes()]
+        notes = [*self.delivery.notes(), *exposure_notes(self.config), *self._banks.notes()]
         unseen = unseen_streams(self.supervisor.sessions.values(), time.monotonic())
         for count, sentence in (*unseen, *self._cpu.shortages()):
             # One hostile publisher must not be able to turn the whole node red: it takes more than half of them.
@@ -290,7 +279,7 @@ class Service:
 
     async def release(self, source: str) -> bool:
         """As `ServiceView.release`."""
-        is_out = await self.quarantine.release(source)
+        is_out = await self._banks.release(source)
         return await self.responder.release(source, self._facts_of) or is_out
 
     async def reload(self, file: str | None = None) -> ReloadReport:
@@ -325,7 +314,7 @@ class Service:
         now, are replaced in turn afterwards.
         """
         response, breaker, sources = response_settings(config), breaker_settings(config), list(watched_sources(config))
-        self.pool.reconfigure(await self._budget.pool_settings(config, self._manifests))  # the one that may refuse
+        self.pool.reconfigure(await self._banks.pool_settings(config))  # the one that may refuse
         self.config = config
         self._enforcer.reconfigure(enforcer_settings(config))
         self._sink.retain_ended(config.alerts.retain_ended.seconds)
@@ -373,8 +362,7 @@ class Service:
             self.incident_bank.cut_made(incident_id, found.trail)
 
     async def _respond(self, session: StreamSession, decision: Any) -> None:
-        live_streams = len(self.supervisor.sessions)
-        judged = self.quarantine.judge(decision, now=time.monotonic(), live_streams=live_streams)
+        judged = self._banks.judge(decision, len(self.supervisor.sessions))
         await self.responder.respond(judged, self._facts(session))
 
     def _facts_of(self, stream: str) -> StreamFacts | None:
@@ -403,13 +391,6 @@ class Service:
         return [*(session.session for session in self.supervisor.sessions.values()), *self._accounts.unstored()]
 
     # What is told without being asked
-
-    async def _watch_banks(self) -> None:
-        async for _ in self.bank_watch.changes():
-            self.pool.reconfigure(await self._budget.pool_settings(self.config, self._manifests))
-            self.pool.reload_banks()
-            await self.quarantine.look()
-            log.info("banks.changed", banks=sorted(self.bank_watch.names()))
 
     async def _keep_health(self) -> None:
         incidents_lost = 0

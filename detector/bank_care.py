@@ -1,0 +1,77 @@
+"""The banks of a running service: what changes on disk is taken up, held to its budget, rebuilt, watched for floods."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from detector.analysis.pool import AnalysisPool, PoolSettings
+from detector.analysis.setup import BANKS_FOLDER
+from detector.bank_watch import BankWatch
+from detector.config.config import Config
+from detector.events import Decision
+from detector.match_budget import BudgetWatch
+from detector.metrics import Metrics
+from detector.quarantine import Quarantine
+from detector.rebuilding import Rebuilds
+from detector.settings import flood_settings
+from detector.works import Work
+from models.hashing.registry import refused_algorithms
+from models.manifest import Manifest
+
+log = structlog.get_logger()
+
+
+class BankCare:
+    """Looks after the banks in the `state_dir` of a config; `config` gives the one in force."""
+
+    def __init__(
+        self, pool: AnalysisPool, metrics: Metrics, manifests: Sequence[Manifest], config: Callable[[], Config]
+    ) -> None:
+        folder = config().state_dir / BANKS_FOLDER
+        self._pool = pool
+        self._manifests = tuple(manifests)
+        self._config = config
+        self._watch = BankWatch(folder)
+        self._budget = BudgetWatch()
+        self._quarantine = Quarantine(folder, metrics, lambda: flood_settings(config()))
+        self._rebuilds = Rebuilds(folder)
+
+    def works(self) -> tuple[Work, ...]:
+        """What runs for as long as the service does."""
+        return (
+            Work("banks", self._take_up),
+            Work("rebuilds", self._rebuilds.run),
+            Work("quarantine", self._quarantine.run),
+        )
+
+    async def pool_settings(self, config: Config) -> PoolSettings:
+        """What the analysis processes go by under a config, banks that have outgrown their budget held."""
+        return await self._budget.pool_settings(config, self._manifests)
+
+    def judge(self, decision: Decision, live_streams: int) -> Decision:
+        """Hold entries that match many streams at once to reviews."""
+        return self._quarantine.judge(decision, now=time.monotonic(), live_streams=live_streams)
+
+    async def release(self, source: str) -> bool:
+        """Take `BANK/entry` out of quarantine; False if it was not in it."""
+        return await self._quarantine.release(source)
+
+    def problems(self) -> list[str]:
+        """One sentence for each bank, entry or hash that does not do what somebody expects."""
+        return [
+            *self._watch.problems(self._config().banks),
+            *self._quarantine.problems(),
+            *refused_algorithms(),
+        ]
+
+    def notes(self) -> list[str]:
+        """One sentence for each bank that is held to less than its config says."""
+        return self._budget.notes()
+
+    async def _take_up(self) -> None:
+        async for _ in self._watch.changes():
+            self._pool.reconfigure(await self.pool_settings(self._config()))
+            self._pool.reload_banks()
+            await self._quarantine.look()
+            log.info("banks.changed", banks=sorted(self._watch.names()))

@@ -29,6 +29,9 @@ _MIN_LINE: Final = 0.45
 
 _FAIR_SUPPORT: Final = 0.6
 _MIN_SUPPORT: Final = 0.35
+_MIN_SCORE: Final = 0.35
+"""Of 285 pictures in pictures none scored less; of 60 plain pictures most have none that scores more."""
+
 _CONSIDERED: Final = 24
 _MIN_DIFFERENCE: Final = 4
 """In half-size pixels, of all four sides together: rectangles that differ less are one."""
@@ -128,7 +131,7 @@ def _best(columns: _Lines, rows: _Lines, most: int) -> list[tuple[float, list[in
     scores[least < _MIN_SUPPORT] = 0
     scores[(left == 0) & (right == len(columns.places) - 1), (top == 0) & (bottom == len(rows.places) - 1)] = 0
     flat = scores.ravel()
-    order = np.flatnonzero(flat > 0)
+    order = np.flatnonzero(flat >= _MIN_SCORE)
     order = order[np.argpartition(-flat[order], _CONSIDERED)[:_CONSIDERED]] if len(order) > _CONSIDERED else order
     order = order[np.lexsort((order, -flat[order]))]  # equal scores in an order of their own: no chance decides
     across, down = np.unravel_index(order, scores.shape)

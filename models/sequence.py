@@ -154,7 +154,6 @@ def expected_false(
     return rows * hit * comb(others, frames - 1) * float(min(1.0, hit * reach) ** (frames - 1))
 
 
-@lru_cache(maxsize=4096)
 def radius_in_force(
     rules: SequenceRules, quorum: Quorum, rows: int, *, in_order: bool = True, second_test: bool = False
 ) -> int:
@@ -213,29 +212,50 @@ def _is_distinct(rules: SequenceRules, one: Vote, other: Vote) -> bool:
     return frames_apart > rules.distinct_bits or (one.view == other.view and one.row != other.row)
 
 
-def _sequence(rules: SequenceRules, last: Vote, others: Sequence[Vote], match: HashMatch) -> Iterator[SequenceMatch]:
-    """The first quorum that the last vote completes with some of the others, at most one."""
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """How far so many frames may lie, those that did not pass a second test and those that did."""
+
+    frames: int
+    in_order: bool
+    radii: tuple[int, int]
+
+
+@lru_cache(maxsize=1024)
+def _limits(rules: SequenceRules, rows: int) -> tuple[_Limit, ...]:
+    """What makes a sequence in a list of so many rows, in the order in which it is tried."""
+    found = []
     for quorum in rules.quorums:
         for in_order in (True, False):
             needed = Quorum(quorum.frames + (not in_order), quorum.distance)
-            radii = {
-                is_tested: radius_in_force(rules, needed, match.bank_rows, in_order=in_order, second_test=is_tested)
+            plain, tested = (
+                radius_in_force(rules, needed, rows, in_order=in_order, second_test=is_tested)
                 for is_tested in (False, True)
-            }
-            if last.distance > radii[last.is_tested]:
-                continue
-            near = [vote for vote in others if vote.distance <= radii[vote.is_tested]]
-            group = next((g for g in _groups(near, last, needed.frames) if not in_order or _plays(rules, g)), None)
-            if group is not None:
-                yield SequenceMatch(
-                    match=match,
-                    frames=needed.frames,
-                    distance=max(vote.distance for vote in group),
-                    max_distance=max(radii[vote.is_tested] for vote in group),
-                    in_order=in_order,
-                    since_seconds=min(vote.at_seconds for vote in group),
-                )
-                return
+            )
+            found.append(_Limit(needed.frames, in_order, (plain, tested)))
+    return tuple(found)
+
+
+def _sequence(rules: SequenceRules, last: Vote, others: Sequence[Vote], match: HashMatch) -> Iterator[SequenceMatch]:
+    """The first quorum that the last vote completes with some of the others, at most one."""
+    if not others:
+        return
+    for limit in _limits(rules, match.bank_rows):
+        if last.distance > limit.radii[last.is_tested]:
+            continue
+        near = [vote for vote in others if vote.distance <= limit.radii[vote.is_tested]]
+        groups = _groups(near, last, limit.frames)
+        group = next((one for one in groups if not limit.in_order or _plays(rules, one)), None)
+        if group is not None:
+            yield SequenceMatch(
+                match=match,
+                frames=limit.frames,
+                distance=max(vote.distance for vote in group),
+                max_distance=max(limit.radii[vote.is_tested] for vote in group),
+                in_order=limit.in_order,
+                since_seconds=min(vote.at_seconds for vote in group),
+            )
+            return
 
 
 def _groups(others: Sequence[Vote], last: Vote, frames: int) -> Iterator[tuple[Vote, ...]]:

@@ -17,8 +17,8 @@ FOLDED_AT_ONCE: Final = 20_000
 """A part of a bank with up to so many rows is written anew by each change: that takes some hundredths of a second."""
 
 _REBUILD_ROWS: Final = 4_096
-_REBUILD_SHARE: Final = 1 / 16
-"""An overlay with more rows than both of these is worth folding into its base."""
+_REBUILD_SHARE: Final = 1 / 64
+"""An overlay with more rows than both of these is worth folding into its base: each change writes it anew."""
 
 _QUERIES: Final = 16_384
 _NOBODY: Final = np.zeros(0, dtype=np.int64)

@@ -27,7 +27,8 @@ from models.manifest import Manifest
 
 log = structlog.get_logger()
 
-LOOK_EVERY_SECONDS = 0.5
+LOOK_EVERY_SECONDS = 0.4
+"""A change is taken up at the second look that finds the same: within the second that is promised."""
 _OUR_FAULT = "could not be taken up by a fault of stopframe's; restart it, and report what its log says"
 
 

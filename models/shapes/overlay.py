@@ -23,7 +23,7 @@ from models.hashing.algorithm import PLANE_SIDE
 MAX_SHARE: Final = 0.45
 """Of the area: a larger mask would leave too little of the picture, and rather shows bars or a picture in a picture."""
 
-_LEAST_PIXELS: Final = 12
+_LEAST_PIXELS: Final = 24
 _LEAST_EVIDENCE: Final = 5
 """Distinct pictures after which a mask is told: fewer agree by chance in too many places."""
 
@@ -150,9 +150,11 @@ class OverlayMask:
         cv2.accumulateWeighted(levels, self._mean, weight)
 
     def _found(self) -> NDArray[np.bool_] | None:
-        is_constant = self._spread <= _CONSTANT
+        # The less evidence, the likelier that what moves stayed by chance.
+        strictness = (1 + self._evidence / _MEMORY) / 2
+        is_constant = self._spread <= strictness * _CONSTANT
         edges = _edges(self._mean)
-        stayed = (edges >= _MIN_EDGE) & (self._edge_spread <= _MAX_EDGE_SPREAD * edges)
+        stayed = (edges >= _MIN_EDGE) & (self._edge_spread <= strictness * _MAX_EDGE_SPREAD * edges)
         for kept in (stayed | is_constant, stayed):
             mask = _closed(kept.reshape(PLANE_SIDE, PLANE_SIDE))
             self._drop_bars(mask, is_constant.reshape(PLANE_SIDE, PLANE_SIDE))

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 _Answer = TypeVar("_Answer")
 
-INCIDENTS_KEPT: Final = 200
+INCIDENTS_KEPT: Final = 100
 """Incidents in the bank at once; the oldest makes room."""
 
 FRAMES_KEPT: Final = 4
@@ -248,11 +248,11 @@ class IncidentBank:
         for hit in hits:
             plane, picture = _pixels(hit)
             size = hit.frame.width, hit.frame.height
-            found = picture_rows(plane, picture, *size)
+            found = picture_rows(plane, picture, *size, is_video=True)
             if not len(found):
                 dull += 1
             elif _resembles(found, others) or _resembles(
-                picture_rows(plane[:, ::-1].copy(), picture[:, ::-1].copy(), *size), others
+                picture_rows(plane[:, ::-1].copy(), picture[:, ::-1].copy(), *size, is_video=True), others
             ):
                 alike += 1
             else:

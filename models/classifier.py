@@ -9,15 +9,13 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from models.heads import Head, HeadError, make_head
 from models.manifest import Manifest, is_agpl, read_model
 from models.onnx_scan import UnsafeModelError, refuse_unsafe
 from models.preprocess import PICTURE_SIDE, Preprocessor
 from models.providers import choose_provider
 
 PICTURE_SHAPE: Final = (PICTURE_SIDE, PICTURE_SIDE, 3)
-
-_RANGE_SLACK: Final = 1e-3
-"""How far a probability may stand outside 0..1 by rounding (a softmax in bf16 sums to 1 within 4e-3)."""
 
 _DTYPES: Final = {"f32": "tensor(float)", "u8": "tensor(uint8)"}
 
@@ -92,9 +90,8 @@ class Classifier:
         self.provider = choose_provider(provider)
         self._switch = stop_switch or StopSwitch()
         self._session = self._load(read_model(manifest))
-        self._check_interface()
+        self._head = self._check_interface()
         self._input_name = self._session.get_inputs()[0].name
-        self._output_name = self._session.get_outputs()[0].name
         self._preprocessor = Preprocessor(manifest.model_info)
         self._warm_up()
 
@@ -110,8 +107,10 @@ class Classifier:
                 self.name, f"a picture is 256x256x3 uint8 RGB, got {picture.shape} {picture.dtype}; resize it first"
             )
         tensor = self._preprocessor.fill(picture, width, height)
-        raw = self._run(tensor)
-        values = self._probabilities(raw)
+        try:
+            values = self._head.scores(self._run(tensor))
+        except HeadError as error:
+            raise ModelFailed(self.name, str(error)) from None
         return dict(zip(self.labels, values.tolist(), strict=True))
 
     def stop(self) -> None:
@@ -141,12 +140,10 @@ class Classifier:
             raise ModelUnusable(self.name, "the file says that it is under the AGPL; use another model")
         return session
 
-    def _check_interface(self) -> None:
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or not outputs:
-            raise ModelUnusable(
-                self.name, f"it has {len(inputs)} inputs and {len(outputs)} outputs; a classifier has one input"
-            )
+    def _check_interface(self) -> Head:
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            raise ModelUnusable(self.name, f"it has {len(inputs)} inputs; a classifier has one")
         info = self.manifest.model_info
         wanted = _DTYPES[info.input_dtype]
         if inputs[0].type != wanted:
@@ -158,6 +155,10 @@ class Classifier:
             isinstance(found, int) and found != expected for found, expected in zip(declared, shape, strict=True)
         ):
             raise ModelUnusable(self.name, f"its input is {declared}, the manifest makes it {shape}; mend either")
+        try:
+            return make_head(info, [output.name for output in self._session.get_outputs()])
+        except HeadError as error:
+            raise ModelUnusable(self.name, str(error)) from None
 
     def _warm_up(self) -> None:
         try:
@@ -184,32 +185,16 @@ class Classifier:
                     f"within {check.tolerance:g}; check channel order, resizing and precision",
                 )
 
-    def _run(self, tensor: NDArray[Any]) -> NDArray[Any]:
+    def _run(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
         self._raise_if_stopped()
         try:
-            output = self._session.run([self._output_name], {self._input_name: tensor}, self._switch.run_options)[0]
+            outputs = self._session.run(self._head.outputs, {self._input_name: tensor}, self._switch.run_options)
         except _RUNTIME_ERRORS as error:
             self._raise_if_stopped()
             raise ModelFailed(self.name, f"the run failed ({_first_line(error)})") from None
-        return np.asarray(output)
-
-    def _probabilities(self, raw: NDArray[Any]) -> NDArray[np.float64]:
-        count = len(self.labels)
-        if raw.shape not in {(1, count), (count,), (1, count, 1, 1)} or raw.dtype.kind not in "fiu":
-            raise ModelFailed(
-                self.name, f"its output is {list(raw.shape)} for {count} labels; list one label per output"
-            )
-        values = raw.astype(np.float64).reshape(count)
-        if not np.isfinite(values).all():
-            raise ModelFailed(self.name, "its output is not finite; check its input normalisation")
-        info = self.manifest.model_info
-        if info.output_raw_scores:
-            values = _sigmoid(values) if info.multilabel else _softmax(values)
-        elif values.min() < -_RANGE_SLACK or values.max() > 1 + _RANGE_SLACK:
-            raise ModelFailed(
-                self.name, f"its output {values.min():g}..{values.max():g} is no probability; set output_raw_scores"
-            )
-        return np.clip(values, 0.0, 1.0)
+        if not all(isinstance(output, np.ndarray) for output in outputs):
+            raise ModelFailed(self.name, "its output is no tensor; export it without sequences and maps (ZipMap)")
+        return list(outputs)
 
     def _raise_if_stopped(self) -> None:
         if self._switch.is_stopped:
@@ -233,17 +218,6 @@ def _warm_up_pictures() -> list[NDArray[np.uint8]]:
     """Black, white and a ramp: where a division by zero or an overflow would show."""
     ramp = np.arange(math.prod(PICTURE_SHAPE), dtype=np.uint32).reshape(PICTURE_SHAPE) * 7 % 256
     return [np.zeros(PICTURE_SHAPE, np.uint8), np.full(PICTURE_SHAPE, 255, np.uint8), ramp.astype(np.uint8)]
-
-
-def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(values - values.max())
-    return np.asarray(powers / powers.sum())
-
-
-def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Written so that no exponent is positive: exp(1000) is a warning and an infinity.
-    powers = np.exp(-np.abs(values))
-    return np.where(values >= 0, 1.0, powers) / (1.0 + powers)
 
 
 def _first_line(error: BaseException) -> str:

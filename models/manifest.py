@@ -1,8 +1,7 @@
 """A model on disk: what it is, where its file lies, under which licence, and how pixels become its input.
 
-The keys of `model_info` are those of the OpenVINO Model API (openvinotoolkit/model_api, parameters.py), so that a
-manifest can be written from that description of a model, and the other way round. Reading a manifest runs no code
-of the model's package: files of installed distributions are found through their metadata.
+Reading a manifest runs no code of the model's package: files of installed distributions are found through their
+metadata.
 """
 
 import hashlib
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from models.manifest_yaml import ManifestError, Section, read_sections
+from models.model_info import ModelInfo, read_categories, read_model_info
 from models.zoo.registry import zoo_folder, zoo_names
 
 MANIFEST_NAME: Final = "model.yaml"
@@ -23,22 +23,10 @@ MANIFEST_NAME: Final = "model.yaml"
 MAX_MODEL_BYTES: Final = 2 * 1024**3
 """Protocol buffers, hence ONNX files without external parts, end here (protobuf.dev, "Total Size")."""
 
-LAYOUTS: Final = ("NCHW", "NHWC")
-INPUT_DTYPES: Final = ("f32", "u8")
-RESIZE_TYPES: Final = ("standard", "crop", "fit_to_window", "fit_to_window_letterbox")
-INTERPOLATION_MODES: Final = ("NEAREST", "LINEAR", "CUBIC", "AREA")
-MAX_INPUT_SIDE: Final = 2048
-MAX_LABELS: Final = 100_000
-
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)")
 _AGPL = re.compile(r"agpl|affero", re.IGNORECASE)
-_CHILD = re.compile(r"child|minor(?!it)|underage|infant|toddler|teen|kid(?:s|$|\W)|loli|shota|pa?edo", re.IGNORECASE)
-_ABUSE = re.compile(r"abus|sex|porn|explo|nud|groom|entice|erot|nsfw|protection", re.IGNORECASE)
-_ABBREVIATION = re.compile(
-    r"(?:^|[^a-z])(?:csam|csem|csea|csai|cp|cse)(?:[^a-z]|$)|pa?edo|lolicon|shotacon", re.IGNORECASE
-)
 
 NO_MODERATION_MODEL: Final = (
     "no moderation model is configured: {names} only recognise test cards; "
@@ -62,42 +50,6 @@ class ModelLicense:
     weights: str
     code: str
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """How pixels become the model's input and its output becomes scores.
-
-    `reverse_input_channels` keeps the Model API's meaning, in which frames are BGR: True means that the model wants
-    RGB, False that it wants BGR. Stopframe's pictures are RGB, so True hands them over as they are.
-    `output_raw_scores` True means that the graph ends before its softmax (or, with `multilabel`, its sigmoid) and
-    Stopframe applies it; False means that the outputs are probabilities already. `mean_values` are subtracted and
-    `scale_values` divided by, in the model's channel order, on the 0-255 scale. `center_crop` cuts a square of that
-    side out of the middle after resizing to `orig_width` x `orig_height`.
-    """
-
-    model_type: str
-    labels: tuple[str, ...]
-    multilabel: bool
-    output_raw_scores: bool
-    layout: str
-    input_dtype: str
-    reverse_input_channels: bool
-    resize_type: str
-    orig_width: int
-    orig_height: int
-    center_crop: int | None
-    interpolation_mode: str
-    pad_value: int
-    mean_values: tuple[float, float, float]
-    scale_values: tuple[float, float, float]
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """Width and height of the model's input, in pixels."""
-        if self.center_crop is not None:
-            return self.center_crop, self.center_crop
-        return self.orig_width, self.orig_height
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +97,9 @@ def load_manifest(path_or_zoo_name: str | Path) -> Manifest:
     version = top.take("version", str)
     file = _read_file(top.section("file"))
     licence = _read_license(top.section("license"))
-    info = _read_model_info(top.section("model_info"))
+    info = read_model_info(top.section("model_info"))
     check = _read_check(top.section("check"), info.labels) if top.has("check") else None
-    categories = _read_categories(top.section("categories"), info.labels) if top.has("categories") else {}
+    categories = read_categories(top.section("categories"), info.labels) if top.has("categories") else {}
     stand_in = top.take("stand_in", bool, False)
     notes = top.take("notes", str, "")
     top.finish()
@@ -213,14 +165,6 @@ def read_model(manifest: Manifest) -> bytes:
             "restore the file, or write the new sha256 if you trust it",
         )
     return content
-
-
-def names_child_abuse(text: str) -> bool:
-    """Whether a label or category code speaks of child abuse: no classifier may be given such a meaning.
-
-    Known material is found by hash lists whose entries people have verified; a classifier's guess is no evidence.
-    """
-    return bool(_ABBREVIATION.search(text) or (_CHILD.search(text) and _ABUSE.search(text)))
 
 
 def describe_moderation(manifests: Iterable[Manifest]) -> str | None:
@@ -299,62 +243,6 @@ def _read_license(section: Section) -> ModelLicense:
 def is_agpl(text: str) -> bool:
     """Whether a licence text or id is an Affero GPL, which no shipped or loaded model may be under."""
     return _AGPL.search(text) is not None
-
-
-def _read_model_info(section: Section) -> ModelInfo:
-    info = ModelInfo(
-        model_type=section.choice("model_type", ("Classification",)),
-        labels=_read_labels(section),
-        multilabel=section.take("multilabel", bool, False),
-        output_raw_scores=section.take("output_raw_scores", bool),
-        layout=section.choice("layout", LAYOUTS),
-        input_dtype=section.choice("input_dtype", INPUT_DTYPES, "f32"),
-        reverse_input_channels=section.take("reverse_input_channels", bool),
-        resize_type=section.choice("resize_type", RESIZE_TYPES, "standard"),
-        orig_width=section.whole("orig_width", 1, MAX_INPUT_SIDE),
-        orig_height=section.whole("orig_height", 1, MAX_INPUT_SIDE),
-        center_crop=section.whole("center_crop", 1, MAX_INPUT_SIDE) if section.has("center_crop") else None,
-        interpolation_mode=section.choice("interpolation_mode", INTERPOLATION_MODES, "LINEAR"),
-        pad_value=section.whole("pad_value", 0, 255, 0),
-        mean_values=section.three_numbers("mean_values", 0.0),
-        scale_values=section.three_numbers("scale_values", 1.0),
-    )
-    if any(abs(value) < 1e-6 for value in info.scale_values):
-        raise section.fault("scale_values", "divides by zero; write the standard deviation of each channel, or 1")
-    if info.center_crop is not None and info.center_crop > min(info.orig_width, info.orig_height):
-        raise section.fault("center_crop", "is larger than orig_width x orig_height; make it smaller")
-    if info.input_dtype == "u8" and (any(info.mean_values) or info.scale_values != (1.0, 1.0, 1.0)):
-        raise section.fault("input_dtype", "u8 takes raw pixels; drop mean_values and scale_values, or use f32")
-    section.finish()
-    return info
-
-
-def _read_labels(section: Section) -> tuple[str, ...]:
-    labels = section.texts("labels")
-    if not 1 <= len(labels) <= MAX_LABELS:
-        raise section.fault("labels", f"needs 1 to {MAX_LABELS} labels, one per output of the model")
-    if len(set(labels)) != len(labels):
-        raise section.fault("labels", "names a label twice; every output needs a name of its own")
-    for label in labels:
-        if names_child_abuse(label):
-            raise section.fault("labels", f"{label!r}: {_CHILD_ABUSE_REMEDY}")
-    return labels
-
-
-_CHILD_ABUSE_REMEDY = "a classifier never decides about child abuse; match known material against hash lists instead"
-
-
-def _read_categories(section: Section, labels: tuple[str, ...]) -> dict[str, str]:
-    categories = {}
-    for label in section.keys:
-        if label not in labels:
-            raise section.fault(label, "is no label of this model; use one of model_info.labels")
-        category = section.take(label, str)
-        if names_child_abuse(category):
-            raise section.fault(label, f"{category}: {_CHILD_ABUSE_REMEDY}")
-        categories[label] = category
-    section.finish()
-    return categories
 
 
 def _read_check(section: Section, labels: tuple[str, ...]) -> ParityCheck:

@@ -92,9 +92,9 @@ class Section:
             raise self.fault(key, f"must lie in {lowest}..{highest}, not {value}")
         return int(value)
 
-    def number(self, key: str, lowest: float, highest: float) -> float:
+    def number(self, key: str, lowest: float, highest: float, default: Any = _MISSING) -> float:
         """The number of `key`, whole or not, within bounds."""
-        value = self._as_number(key, self._value(key, _MISSING))
+        value = self._as_number(key, self._value(key, default))
         if not lowest <= value <= highest:
             raise self.fault(key, f"must lie in {lowest:g}..{highest:g}, not {value:g}")
         return value

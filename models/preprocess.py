@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.manifest import ModelInfo
+from models.model_info import ModelInfo
 
 PICTURE_SIDE: Final = 256
 """Side of the analysis picture that the classifier is handed, in pixels."""

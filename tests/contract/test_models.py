@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from models.classifier import Classifier
-from models.manifest import Manifest, ManifestError, is_agpl, load_manifest, locate, names_child_abuse
+from models.manifest import Manifest, is_agpl, load_manifest, locate
+from models.manifest_yaml import ManifestError
+from models.model_info import names_child_abuse
 from models.zoo.registry import SHIPPED
 
 MANIFESTS = {name: load_manifest(name) for name in SHIPPED}

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from models.classifier import Classifier, ModelStopped, ModelUnusable, StopSwitch
-from models.manifest import Manifest, ManifestError, load_manifest
+from models.manifest import Manifest, load_manifest
+from models.manifest_yaml import ManifestError
 from models.onnx_scan import STANDARD_DOMAINS, UnsafeModelError, refuse_unsafe
 from models.zoo.registry import zoo_folder
 

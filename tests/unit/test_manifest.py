@@ -10,14 +10,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.manifest import (
-    ManifestError,
-    describe_moderation,
-    load_manifest,
-    locate,
-    names_child_abuse,
-    read_model,
-)
+from models.manifest import describe_moderation, load_manifest, locate, read_model
+from models.manifest_yaml import ManifestError
+from models.model_info import names_child_abuse
 from models.zoo.registry import zoo_folder, zoo_names
 
 CONTENT = b"any bytes"
@@ -105,7 +100,10 @@ def test_a_manifest_that_is_nowhere_is_refused(name: str) -> None:
         ("  weights: Apache-2.0", "  weights: AGPL-3.0-only", 8, "another licence"),
         ("  code: MIT", "  code: GNU Affero General Public License", 9, "another licence"),
         ("  code: MIT", "  code: ''", 9, "SPDX"),
-        ("model_type: Classification", "model_type: Detection", 12, "Classification"),
+        ("model_type: Classification", "model_type: Segmentation", 12, "Classification"),
+        ("model_type: Classification", "model_type: Detection", 11, "box_head: is missing"),
+        ("model_type: Classification", "model_type: Detection\n  box_head: SSD", 13, "RT-DETR or YOLOX"),
+        ("[tulip, rose]", '["tulip\\e[2J", rose]', 13, "printable"),
         ("[tulip, rose]", "[tulip, tulip]", 13, "twice"),
         ("[tulip, rose]", "[]", 13, "one per output"),
         ("[tulip, rose]", "[tulip, 7]", 13, "in quotes"),

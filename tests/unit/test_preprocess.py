@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.manifest import ModelInfo
+from models.model_info import ModelInfo
 from models.preprocess import PICTURE_SIDE, Preprocessor, place
 
 INFO = ModelInfo(

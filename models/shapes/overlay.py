@@ -171,8 +171,8 @@ class OverlayMask:
             for order in (slice(None), slice(None, None, -1)):
                 count = int(np.argmin(is_bar[order]))
                 # What follows within a line or two of a caption's bar is the caption.
-                if not inner[order][count + 1 : count + 4].mean() > _CAPTION:
-                    inner[order][: count + 1 if count else 0] = False
+                if 0 < count < PLANE_SIDE // 2 and inner[order][count + 1 : count + 4].mean() <= _CAPTION:
+                    inner[order][: count + 1] = False
 
 
 def _along_edges(blocks: NDArray[np.bool_]) -> NDArray[np.intp]:

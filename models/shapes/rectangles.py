@@ -28,6 +28,8 @@ _MIN_LINE: Final = 0.45
 """A column takes part where this share of a stretch of `MIN_SIDE` are steps; texture reaches 0.3."""
 
 _FAIR_SUPPORT: Final = 0.6
+"""Share of steps along a side from which on it speaks for a rectangle, and below which against it."""
+
 _MIN_SUPPORT: Final = 0.35
 _MIN_SCORE: Final = 0.35
 """Of 285 pictures in pictures none scored less; of 60 plain pictures most have none that scores more."""

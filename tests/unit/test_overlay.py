@@ -197,6 +197,20 @@ def test_a_mask_never_covers_more_than_it_may(seed: int, share: float) -> None:
             assert 0 < mask.mean() <= MAX_SHARE
 
 
+@pytest.mark.parametrize("lines", [1, 2, 31, 33, 62, 63, 64])
+def test_frames_that_are_nearly_all_bars_are_no_trouble(lines: int) -> None:
+    """However few lines are left to move, or none."""
+    rng = np.random.default_rng(lines)
+    learned = OverlayMask()
+    learned._evidence = learned._learned = 8  # as if more had moved before
+    for _ in range(12):
+        sample = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+        sample[:lines] = 16
+        learned._learn(sample.astype(np.float32).ravel())
+        mask = learned.mask()
+        assert mask is None or mask.mean() <= MAX_SHARE
+
+
 def test_a_stream_costs_next_to_nothing() -> None:
     """An update in a moving film costs less than six of PDQ's hashes, and what is kept of it stays below 90 kB."""
     film = [plane(frame) for frame in _moving(7, 30)]

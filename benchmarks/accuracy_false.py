@@ -139,7 +139,6 @@ _STATE: dict[str, Any] = {}
 
 
 def _of_one(number: int) -> tuple[list[int], list[dict[str, Any]], list[bytes]]:
-    cv2.setNumThreads(1)
     frame = _opened(_STATE["frames"][number])
     views: list[int] = []
     found: list[dict[str, Any]] = []

@@ -27,6 +27,9 @@ from models.hashing.sample import Sample
 from models.picture_rows import PictureRows, picture_rows
 from streams.decoder import PixelReader
 
+# Before OpenCV starts threads: a process that is forked from one with its threads waits for them for ever.
+cv2.setNumThreads(1)
+
 _READER: Final = PixelReader()
 
 _MODELS: Final = Path(__file__).resolve().parents[1] / "models"
@@ -144,7 +147,6 @@ def _collected(wanted: Sequence[tuple[Path, int | None]]) -> ListRows:
 
 def _rows_of(wanted: tuple[Path, int | None]) -> PictureRows:
     path, seed = wanted
-    cv2.setNumThreads(1)
     frame = read_picture(path)
     if seed is None:
         return rows_of_frame(frame)

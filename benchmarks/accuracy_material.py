@@ -77,7 +77,8 @@ def clip_frames(path: Path, height: int = 360, *, every_seconds: float = 0.0) ->
             at = number / min(rate, 60.0)  # some of these files say nonsense about their times
             if at + 1e-6 < due:
                 continue
-            due = at + every_seconds
+            while every_seconds and due <= at + 1e-6:
+                due += every_seconds
             width = round(height * frame.width / frame.height / 2) * 2
             shown = frame.reformat(width, height, "bgr24", interpolation="AREA")
             yield at, np.asarray(shown.to_ndarray(), dtype=np.uint8)

@@ -112,7 +112,6 @@ _STATE: dict[str, Any] = {}
 
 
 def _of_one(number: int) -> list[tuple[str, bool, dict[str, Tally]]]:
-    cv2.setNumThreads(1)
     picture = shown_size(read_picture(_STATE["pictures"][number]))
     own = view_batch(sample_of(picture)).values[0]
     edits = (*PROMISED, *ASIDE) if number < _STATE["aside"] else PROMISED

@@ -124,7 +124,6 @@ def _starts(seconds: float) -> list[float]:
 
 
 def _rows_of_video(number: int) -> tuple[Any, Any, Any, Any]:
-    cv2.setNumThreads(1)
     frames = _STATE["videos"][number].frames
     step = round(ROW_SECONDS / _STEP_SECONDS)
     parts = [rows_of_frame(_opened(packed), is_video=True) for packed in frames[::step]]
@@ -139,7 +138,6 @@ def _rows_of_video(number: int) -> tuple[Any, Any, Any, Any]:
 
 def _shown(wanted: tuple[int, int, float]) -> tuple[bool, bool]:
     """Whether the video of a window was recognised, and whether another entry was."""
-    cv2.setNumThreads(1)
     place, number, start = wanted
     video, bank = _STATE["videos"][number], _STATE["bank"]
     rng = np.random.default_rng([_STATE["seed"], place, number, round(start * 10)])

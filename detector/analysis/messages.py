@@ -19,7 +19,7 @@ from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame
 
 FINGERPRINT_BYTES = 32
 HEADER = struct.Struct("<B3xI")
-_INSPECT = struct.Struct(f"<QIIIBBBB{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s")
+_INSPECT = struct.Struct(f"<QIIIBBBBB7x{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s")
 INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
 TEXT_LIMIT_BYTES = 1024 * 1024
 SECOND_HASH_BYTES = 64
@@ -152,7 +152,7 @@ def pack_inspect(number: int, frame: Frame, look: Look | None) -> bytes:
     head = _INSPECT.pack(
         *(number, frame.width, frame.height, known.turn),
         look is not None,
-        sum(1 << tier for tier in known.rested),
+        *(sum(1 << tier for tier in known.rested), known.scene_age),
         *(bool(known.previous), bool(known.overlay)),
         *(known.previous, known.overlay),
     )
@@ -163,13 +163,14 @@ def parse_inspect(body: memoryview) -> InspectRequest:
     """Return the request in `body`."""
     if len(body) != INSPECT_BYTES:
         raise AnalysisProtocolError("INSPECT of a wrong size")
-    number, width, height, turn, is_live, rested, has_previous, has_overlay, previous, overlay = _INSPECT.unpack_from(
-        body
+    number, width, height, turn, is_live, rested, scene_age, has_previous, has_overlay, previous, overlay = (
+        _INSPECT.unpack_from(body)
     )
     look = Look(
         turn=turn,
         previous=previous if has_previous else b"",
         rested=frozenset(tier for tier in Tier if rested >> tier & 1),
+        scene_age=scene_age,
         overlay=overlay if has_overlay else b"",
     )
     plane_end = _INSPECT.size + PLANE_BYTES

@@ -70,7 +70,7 @@ def test_a_frame_arrives_as_it_was_sent() -> None:
     plane, picture = bytes(range(256)) * 16, b"\x07" * PICTURE_BYTES
     frame = Frame(1, 2.0, 2.5, None, SampleReason.KEYFRAME, False, 1920, 1080, plane, picture)
 
-    for look in (None, Look(), Look(7, bytes(range(32)), frozenset({Tier.EDGES, Tier.PER_SCENE}), b"\x0f" * 512)):
+    for look in (None, Look(), Look(7, bytes(range(32)), frozenset({Tier.EDGES, Tier.PER_SCENE}), 9, b"\x0f" * 512)):
         kind, body = body_of(messages.pack_inspect(99, frame, look))
         request = messages.parse_inspect(memoryview(body))
 

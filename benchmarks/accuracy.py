@@ -105,7 +105,7 @@ def _measured(
     _note(f"{len(frames)} benign frames: {kinds}")
     stored = banks[f"pictures {longest}"].rows("pdq")
     hashes = stored.hashes if stored is not None else known.hashes
-    false = false_matches(frames, held, hashes, brute_views=120 if options.is_quick else 12_000, seed=options.seed)
+    false = false_matches(frames, held, hashes, brute_views=120 if options.is_quick else 6_000, seed=options.seed)
     results.append({"part": "false", **_false_row(false, hashes)})
     checks += _false_checks(false, len(frames), is_quick=options.is_quick)
     _note("false matches are counted")
@@ -141,6 +141,7 @@ def _row(found: Found) -> dict[str, Any]:
         row[f"{name} review"] = tally.review / tally.asked
         row[f"{name} wrong"] = [tally.wrong_cut, tally.wrong_review]
         row[f"{name} views"] = dict(tally.views.most_common(4))
+        row[f"{name} wrong views"] = tally.wrong
     return row
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.accuracy_edits import PROMISED, encoded
 from benchmarks.accuracy_lists import processes, sample_of
 from benchmarks.accuracy_material import Frame, clip_frames, distinct, gray_plane, pan, read_picture
+from benchmarks.accuracy_recall import asks, described
 from models.banks import Bank
 from models.evidence import Strength
 from models.hashing.pdq import Pdq
@@ -96,8 +97,10 @@ def benign_frames(
             take(frame, "frames of pans over pictures")
     places = distinct(hashes)
     if len(places) > most:
-        chosen = rng.choice(len(places), most, replace=False)
-        places = [places[number] for number in sorted(chosen.tolist())]
+        order = sorted(
+            range(len(places)), key=lambda number: (kinds[places[number]] != "frames of clips", rng.random())
+        )
+        places = sorted(places[number] for number in order[:most])
     return [frames[place] for place in places], dict(Counter(kinds[place] for place in places))
 
 
@@ -154,20 +157,8 @@ def _of_one(number: int) -> tuple[list[int], list[dict[str, Any]], list[bytes]]:
         bank = _STATE["banks"][place % len(_STATE["banks"])]
         matches = bank.match(batch, most=4).matches
         if matches:
-            nearest = max(matches, key=lambda match: (match.strength.rank, -match.distance))
-            found.append(
-                {
-                    "asks": nearest.strength.value,
-                    "rank": nearest.strength.rank,
-                    "distance": nearest.distance,
-                    "view": nearest.view,
-                    "second": round(nearest.second_value or 0.0, 3),
-                    "edit": edit.name,
-                    "frame": number,
-                    "entry": nearest.entry,
-                    "list": _STATE["names"][place % len(_STATE["banks"])],
-                }
-            )
+            strongest = max(matches, key=lambda match: (asks(match).rank, -match.distance))
+            found.append({**described(strongest), "rank": asks(strongest).rank, "edit": edit.name, "frame": number})
     return views, found, sampled
 
 

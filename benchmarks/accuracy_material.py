@@ -1,8 +1,9 @@
 """The pictures and clips of the accuracy benchmark: those fetched, a folder's own, or drawn ones where there are none.
 
 Pictures are taken by rule, never by hand: no transparency, 240 pixels or more on the shorter side, something to see
-(PDQ quality 50 or more), and more than 80 bits from every other, so that a match on a wrong entry is false. They are
-kept smaller from run to run. Of clips, frames are counted that differ from all others by more than 24 bits.
+(PDQ quality 50 or more), and more than 80 bits from every other, mirrored or turned too, so that a match on a wrong
+entry is false. They are kept smaller from run to run. Frames of clips count where they differ from all others by more
+than 24 bits.
 """
 
 import json
@@ -31,7 +32,7 @@ _SHORTEST_SIDE: Final = 240
 _LONGEST: Final = {KNOWN: 1280, UNRELATED: 640}
 _PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _VIDEOS: Final = frozenset({".mp4", ".avi", ".webm", ".ogv", ".mkv", ".mov"})
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,23 @@ def distinct(hashes: Sequence[bytes], bits: int = DISTINCT_BITS) -> list[int]:
     return places
 
 
+def _apart(pictures: Sequence[bytes]) -> list[int]:
+    """Which pictures resemble none before them, mirrored or turned either; `pictures` are (64, 64) planes."""
+    planes = [np.frombuffer(picture, dtype=np.uint8).reshape(64, 64) for picture in pictures]
+    taken = np.zeros((len(planes), 4), dtype=np.uint64)
+    places: list[int] = []
+    for place, plane in enumerate(planes):
+        ways = [np.rot90(side, turns) for side in (plane, plane[:, ::-1]) for turns in range(4)]
+        own, *others = (
+            np.frombuffer(Pdq().hash_plane(np.ascontiguousarray(way)).value, dtype=np.uint64) for way in ways
+        )
+        near = taken[: len(places)]
+        if all(np.bitwise_count(near ^ way).sum(axis=1).min(initial=256) > _APART_BITS for way in (own, *others)):
+            taken[len(places)] = own
+            places.append(place)
+    return places
+
+
 def _package_files() -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {KNOWN: [], UNRELATED: []}
     for package in PACKAGES:
@@ -163,9 +181,9 @@ def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> dic
     folder.mkdir(parents=True)
     wanted = [(path, folder / f"{use}-{n:05}.jpg", _LONGEST[use]) for use in files for n, path in enumerate(files[use])]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        hashed = list(pool.map(_shrunk, wanted, chunksize=16))
-    made = [(target, value) for (_, target, _), value in zip(wanted, hashed, strict=True) if value is not None]
-    kept = {made[place][0].name for place in distinct([value for _, value in made], _APART_BITS)}
+        planes = list(pool.map(_shrunk, wanted, chunksize=16))
+    made = [(target, plane) for (_, target, _), plane in zip(wanted, planes, strict=True) if plane is not None]
+    kept = {made[place][0].name for place in _apart([plane for _, plane in made])}
     for target, _ in made:
         if target.name not in kept:
             target.unlink()
@@ -178,7 +196,7 @@ def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> dic
 
 
 def _shrunk(wanted: tuple[Path, Path, int]) -> bytes | None:
-    """Write a picture that counts smaller, and give its hash."""
+    """Write a picture that counts smaller, and give its plane."""
     source, target, longest = wanted
     picture = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.ndim != 3 or min(picture.shape[:2]) < _SHORTEST_SIDE:
@@ -189,11 +207,11 @@ def _shrunk(wanted: tuple[Path, Path, int]) -> bytes | None:
         return None  # cut-outs have something unintended under their transparent parts
     scale = min(1.0, longest / max(picture.shape[:2]))
     smaller = cv2.resize(picture[:, :, :3], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    fingerprint = Pdq().hash_plane(gray_plane(np.asarray(smaller, dtype=np.uint8)))
-    if fingerprint.quality < 50:
+    plane = gray_plane(np.asarray(smaller, dtype=np.uint8))
+    if Pdq().hash_plane(plane).quality < 50:
         return None
     cv2.imwrite(str(target), smaller, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    return fingerprint.value
+    return plane.tobytes()
 
 
 def _drawn(count: int = 240) -> Material:

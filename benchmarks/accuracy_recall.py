@@ -12,8 +12,10 @@ import numpy as np
 from benchmarks.accuracy_edits import ASIDE, PROMISED, Edit, encoded
 from benchmarks.accuracy_lists import ListRows, processes, sample_of, store
 from benchmarks.accuracy_material import Frame, read_picture
+from detector.policy import MIN_QUALITY_TO_CUT
 from models.banks import Bank
-from models.evidence import Strength
+from models.evidence import HashMatch, Strength
+from models.hashing.view_batch import ViewBatch
 from models.hashing.view_plan import view_batch
 
 LINES: Final = 720
@@ -21,6 +23,7 @@ LINES: Final = 720
 
 _WIDEST: Final = 1280
 _PLAIN_BITS: Final = 31
+_NAMED: Final = 12
 
 
 @dataclass(slots=True)
@@ -28,7 +31,7 @@ class Tally:
     """What became of some edited copies held against one list.
 
     `cut` and `review` count copies whose own picture may ask for that much or more; `wrong_cut` and `wrong_review`
-    those where another picture may, whatever the own one does.
+    those where another picture may, whatever the own one does; `wrong` describes some of these.
     """
 
     asked: int = 0
@@ -36,6 +39,7 @@ class Tally:
     review: int = 0
     wrong_cut: int = 0
     wrong_review: int = 0
+    wrong: list[dict[str, Any]] = field(default_factory=list)
     views: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Tally") -> None:
@@ -45,6 +49,7 @@ class Tally:
         self.review += other.review
         self.wrong_cut += other.wrong_cut
         self.wrong_review += other.wrong_review
+        self.wrong = [*self.wrong, *other.wrong][:_NAMED]
         self.views += other.views
 
 
@@ -126,10 +131,29 @@ def _of_one(number: int) -> list[tuple[str, bool, dict[str, Tally]]]:
     return counted
 
 
-def _tally(bank: Bank, batch: Any, entry: str) -> Tally:
+def asks(match: HashMatch) -> Strength:
+    """What a frame may ask for, as the policy sees it: no cut by a view of which little can be seen."""
+    is_seen = match.quality >= MIN_QUALITY_TO_CUT and match.is_stable
+    return match.strength if is_seen or match.strength is not Strength.CUT else Strength.REVIEW
+
+
+def described(match: HashMatch) -> dict[str, Any]:
+    """What matters of a match that should not be."""
+    return {
+        "asks": asks(match).value,
+        "distance": match.distance,
+        "view": match.view,
+        "second": round(match.second_value or 0.0, 3),
+        "quality": match.quality,
+        "entry": match.entry,
+        "list": match.bank,
+    }
+
+
+def _tally(bank: Bank, batch: ViewBatch, entry: str) -> Tally:
     tally = Tally(asked=1)
     for match in bank.match(batch, most=64).matches:
-        is_cut, is_review = match.strength is Strength.CUT, match.strength.rank >= Strength.REVIEW.rank
+        is_cut, is_review = asks(match) is Strength.CUT, asks(match) is not Strength.VOTE
         if match.entry == entry:
             tally.cut, tally.review = int(is_cut), int(is_review)
             if is_review:
@@ -137,6 +161,8 @@ def _tally(bank: Bank, batch: Any, entry: str) -> Tally:
         else:
             tally.wrong_cut |= is_cut
             tally.wrong_review |= is_review
+            if is_cut:
+                tally.wrong.append({"of": entry, **described(match)})
     return tally
 
 

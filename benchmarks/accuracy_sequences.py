@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.accuracy_edits import ASIDE, PROMISED, Edit, encoded
 from benchmarks.accuracy_lists import ListRows, processes, rows_of_frame, sample_of
 from benchmarks.accuracy_material import Frame, clip_frames, pan, read_picture
+from benchmarks.accuracy_recall import asks
 from models.bank_store import add_entries, open_bank
 from models.banks import Bank
 from models.evidence import Strength
@@ -156,7 +157,7 @@ def _shown(wanted: tuple[int, int, float]) -> tuple[bool, bool]:
         overlay.seen(sample.plane)
         batch = view_batch(sample)
         matches = bank.match(batch, most=32).matches
-        found.update(match.entry for match in matches if match.strength is Strength.CUT)
+        found.update(match.entry for match in matches if asks(match) is Strength.CUT)
         history, known = observe(rules, history, at, batch.values[0].tobytes(), matches)
         found.update(sequence.match.entry for sequence in known)
     return video.name in found and video.is_listed, bool(found - {video.name})

@@ -25,7 +25,7 @@ class WatchFailed(RuntimeError):
 
 
 class FileWatcher:
-    """`with FileWatcher(folder) as watcher`: hashes alone, identity, mirror and trim, against a bank of `rows`."""
+    """`with FileWatcher(folder) as watcher`: hashes alone, against a bank of `rows`."""
 
     def __init__(self, folder: Path, rows: int = BANK_ROWS) -> None:
         self._folder = folder
@@ -59,10 +59,13 @@ class FileWatcher:
             self._process.wait()
         self._process.stdout.close()
 
-    def watch(self, paths: Sequence[Path], sampling: str, *, speed: float) -> Account:
-        """Watch files under a `sampling` section (YAML, one line); raises `WatchFailed`."""
+    def watch(self, paths: Sequence[Path], sampling: str, *, speed: float, matching: str = "{}") -> Account:
+        """Watch files under sections `sampling` and `matching` (YAML, one line each); raises `WatchFailed`."""
         config = self._folder / "stopframe.yaml"
-        config.write_text(f"state_dir: {self._state}\nmodels: []\nreader: {{cpu_limit: 100%}}\nsampling: {sampling}\n")
+        config.write_text(
+            f"state_dir: {self._state}\nmodels: []\nreader: {{cpu_limit: 100%}}\n"
+            f"sampling: {sampling}\nmatching: {matching}\n"
+        )
         errand = Errand(str(config), [str(path) for path in paths], speed)
         assert self._process is not None
         assert self._process.stdin is not None

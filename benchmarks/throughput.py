@@ -1,13 +1,14 @@
 """CPU time for each second of a stream, by mode, beside what one would use instead: streams for each core.
 
-Whole product path: caged reader with its forkserver, session, analysis with identity, mirror and trim against a bank of
-a million hashes. References look at the same clips in the same run, in turn with ours, so that whatever else the
-machine does hits all of them. "On files" is the same path with a clip handed over in place of a connection; keyframes,
-and the settings as shipped, are read as fast as packets come, as the references read theirs, so that neither side
-waits: the media's clock says what is sampled and when a heartbeat is due, and a check says whether anything was left
-out on the way. What waiting for a network adds is in the figures over RTMP. What it costs to start is in none of the
-figures: everything is run on two lengths of a clip, and the difference counts. (Where places are drawn, the longer run
-alone is as long as the draw needs to come out even, and the start is that of the keyframe mode on the same clip.)
+Whole product path: caged reader with its forkserver, session, analysis against a bank of a million hashes. In keyframe
+mode each frame and its mirror image are looked up, and all views in a row of its own; as shipped, what ships.
+References look at the same clips in the same run, in turn with ours, so that whatever else the machine does hits all of
+them. "On files" is the same path with a clip handed over in place of a connection; keyframes, and the settings as
+shipped, are read as fast as packets come, as the references read theirs, so that neither side waits: the media's clock
+says what is sampled and when a heartbeat is due, and a check says whether anything was left out on the way. What
+waiting for a network adds is in the figures over RTMP. What it costs to start is in none of the figures: everything is
+run on two lengths of a clip, and the difference counts. (Where places are drawn, the longer run alone is as long as the
+draw needs to come out even, and the start is that of the keyframe mode on the same clip.)
 """
 
 import asyncio
@@ -40,18 +41,25 @@ _INTERVAL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One way to sample. Watched for `rounds` times the clip's length, `speed` times as fast as it was shown."""
+    """One way to sample. Watched for `rounds` times the clip's length, `speed` times as fast as it was shown.
+
+    `sampling` and `matching` are those sections of the config, in one line each.
+    """
 
     name: str
     sampling: str
     rounds: int
     speed: float
+    matching: str = "{}"
 
 
 _DECODING_ROUNDS = 2
 _TRIES = 4
 
-KEYFRAMES: Final = Mode("keyframes", "{mode: keyframes, bursts: 0%, spikes: false}", 10, UNPACED)
+_KEYFRAMES_ALONE = "{mode: keyframes, bursts: 0%, spikes: false}"
+
+KEYFRAMES: Final = Mode("keyframes", _KEYFRAMES_ALONE, 10, UNPACED, "{tiers: []}")
+ALL_VIEWS: Final = Mode("keyframes, all views", _KEYFRAMES_ALONE, 10, UNPACED)
 SHIPPED: Final = Mode("as shipped (bursts 5 %, spikes)", "{}", 20, UNPACED)
 BURSTS: Final = Mode("bursts 33 %", "{bursts: 33%}", 3, 8.0)
 FULL: Final = Mode("full", "{mode: full}", 3, 5.0)
@@ -122,7 +130,7 @@ def measure(options: Options) -> Report:
         "clips": {one.clip.name: one.sha256 for one in made.values()},
         "clip_seconds": UNIT_SECONDS,
         "bank_rows": BANK_ROWS,
-        "views": "identity, mirror, trim",
+        "views": {mode.name: "identity and mirror" if mode is KEYFRAMES else "as shipped" for mode in plan.modes},
         "models": "none",
         "start": "left out: two lengths of each clip, and their difference",
         "trials": plan.trials,
@@ -146,8 +154,8 @@ def _plan(options: Options) -> Plan:
         window_seconds = 12.0 if options.is_quick else 24.0
         return Plan([], options.trials or 1, [], [], 0, 0, LivePlan(streams, window_seconds), (KEYFRAMES, SHIPPED))
     if options.is_quick:
-        return Plan([OBS_LIKE], options.trials or 3, [KEYFRAMES, SHIPPED], [FLOOR, GRAB, READ], 10, 1, None)
-    modes, references = [KEYFRAMES, SHIPPED, BURSTS, FULL], [FLOOR, PIPE, GRAB, READ]
+        return Plan([OBS_LIKE], options.trials or 3, [KEYFRAMES, SHIPPED, ALL_VIEWS], [FLOOR, GRAB, READ], 10, 1, None)
+    modes, references = [KEYFRAMES, SHIPPED, ALL_VIEWS, BURSTS, FULL], [FLOOR, PIPE, GRAB, READ]
     return Plan(CLIPS, options.trials or 3, modes, references, 15, 1, LivePlan(12, 20.0))
 
 
@@ -179,13 +187,13 @@ def _trial(
     _refer(plan, FLOOR, made, measured)
     ways: list[Mode | Reference] = [*plan.modes[1:], *plan.references[1:]] if decodes else [*plan.modes[1:2]]
     if not made.clip.has_audio:
-        ways = [way for way in ways if way not in {BURSTS, FULL, PIPE}]
+        ways = [way for way in ways if way not in {ALL_VIEWS, BURSTS, FULL, PIPE}]
     draw.shuffle(ways)
     for way in ways:
         if isinstance(way, Reference):
             _refer(plan, way, made, measured)
         else:
-            account = watcher.watch([made.lengthened(way.rounds)], way.sampling, speed=way.speed)
+            account = watcher.watch([made.lengthened(way.rounds)], way.sampling, speed=way.speed, matching=way.matching)
             _note(measured.costs[made.clip, way.name], account, start, way.rounds * UNIT_SECONDS)
 
 
@@ -193,7 +201,8 @@ def _trial_live(plan: Plan, mode: Mode, made: MadeClip, scratch: Path, measured:
     assert plan.live is not None
     scratch.mkdir()
     try:
-        measured.live[mode.name].append(asyncio.run(watch_live(plan.live, made.path, mode.sampling, scratch)))
+        live = watch_live(plan.live, made.path, scratch, sampling=mode.sampling, matching=mode.matching)
+        measured.live[mode.name].append(asyncio.run(live))
     except (ServerMissing, ServiceFailed) as error:
         measured.missing["live"] = str(error)
 
@@ -213,7 +222,7 @@ def _watch_keyframes(plan: Plan, made: MadeClip, watcher: FileWatcher, measured:
 def _watch_whole(watcher: FileWatcher, path: Path) -> Account:
     """Watch in keyframe mode; again, a few times, where other load on the machine had samples left out."""
     for _ in range(_TRIES):
-        account = watcher.watch([path], KEYFRAMES.sampling, speed=KEYFRAMES.speed)
+        account = watcher.watch([path], KEYFRAMES.sampling, speed=KEYFRAMES.speed, matching=KEYFRAMES.matching)
         if not account.left_out:
             break
     return account

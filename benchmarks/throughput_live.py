@@ -57,13 +57,13 @@ class LiveCost:
         return self.ours.total / self.floor
 
 
-async def watch_live(plan: LivePlan, clip: Path, sampling: str, folder: Path) -> LiveCost:
+async def watch_live(plan: LivePlan, clip: Path, folder: Path, *, sampling: str, matching: str) -> LiveCost:
     """Publish `clip` many times and watch; raises `ServerMissing` and `ServiceFailed`."""
     if shutil.which("ffmpeg") is None:
         raise ServerMissing("ffmpeg is not installed (apt-get install ffmpeg)")
     with Nginx(folder / "nginx") as nginx:
         settings = (
-            f"models: []\nsampling: {sampling}\n"
+            f"models: []\nsampling: {sampling}\nmatching: {matching}\n"
             f'alerts: {{mqtt: {{url: "mqtt://127.0.0.1:{free_port()}", embedded_broker: true}}}}'
         )
         service = ServiceBesideNginx(folder / "service", nginx, settings)

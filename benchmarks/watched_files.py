@@ -115,19 +115,19 @@ class _Beats(ReaderFigures):
 
 
 async def _serve() -> None:
-    """Go on errands that stdin names, the nursery and the pool of one config kept for the next."""
+    """Go on errands that stdin names, the nursery and the pools of the configs so far kept for the next."""
     async with contextlib.AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
-        pool: AnalysisPool | None = None
-        folder = ""
+        pools: dict[str, AnalysisPool] = {}
         tree = ServiceTree(os.getpid())
         async for line in _lines():
             errand = Errand(**json.loads(line))
             config = load_config(errand.config)
-            if pool is None or folder != str(config.state_dir):
-                pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, load_manifests(config))))
-                folder = str(config.state_dir)
-            account = await _watched(errand, config, nursery, pool, tree)
+            key = f"{config.state_dir} {config.matching!r}"
+            if key not in pools:
+                settings = pool_settings(config, load_manifests(config))
+                pools[key] = await stack.enter_async_context(AnalysisPool(settings))
+            account = await _watched(errand, config, nursery, pools[key], tree)
             print(json.dumps(asdict(account)), flush=True)
 
 

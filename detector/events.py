@@ -66,10 +66,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class SecondTestResult:
-    """A second question asked about a match: `kind` is `share` or `second_hash`, it is passed up to `limit`."""
+    """A second question asked about a match: `kind` is `share` or `second_hash`, passed where `measured` <= `limit`."""
 
     kind: str
-    value: float
+    measured: float
     limit: float
 
 

@@ -213,7 +213,7 @@ def _second_test(signal: Signal) -> dict[str, Any] | None:
     test = signal.second_test
     if test is None:
         return None
-    return {"kind": test.kind, "value": _number(test.value), "limit": _number(test.limit)}
+    return {"kind": test.kind, "value": _number(test.measured), "limit": _number(test.limit)}
 
 
 def _times(facts: AlertFacts, anchor: WallAnchor, queued_at: float) -> dict[str, str]:

@@ -21,6 +21,8 @@ SECOND_BYTES: Final = 64
 
 _CHUNK: Final = 65_536
 
+_CHECKED_AT_ONCE: Final = 1 << 20
+
 _NO_POSITIONS: Final = np.zeros(0, np.int32)
 _NO_WINDOWS: Final = np.zeros(0, np.bool_)
 _NO_SECOND_ROWS: Final = np.zeros(0, np.uint32)
@@ -68,11 +70,28 @@ class EntryNames(Sequence[str]):
                 yield content[begin - ends[0] : end - ends[0]].decode()
 
     def is_sound(self, count: int) -> bool:
-        """Tell whether these are names for `count` rows: offsets that grow from 0 to the end of the bytes."""
+        """Tell whether these are names for `count` rows: offsets that grow from 0 to the end of printable bytes."""
         offsets = self.offsets
         if offsets.shape != (count + 1,) or self.content.ndim != 1:
             return False
-        return bool(offsets[0] == 0 and offsets[-1] == len(self.content) and np.all(offsets[1:] >= offsets[:-1]))
+        if offsets[0] != 0 or offsets[-1] != len(self.content):
+            return False
+        return all(self._are_names(start) for start in range(0, count, _CHECKED_AT_ONCE))
+
+    def _are_names(self, start: int) -> bool:
+        """Tell whether some names in a row are such as `of` packs: nothing else may reach a terminal or an alert."""
+        offsets = self.offsets[start : start + _CHECKED_AT_ONCE + 1]
+        lengths = offsets[1:] - offsets[:-1]
+        if np.any(lengths <= 0) or np.any(lengths > LONGEST_ENTRY_BYTES):
+            return False
+        content = self.content[offsets[0] : offsets[-1]]
+        if not np.any((content < ord(" ")) | (content > ord("~"))):
+            return True
+        begins = content[offsets[:-1] - offsets[0]]
+        try:  # names that begin where characters do are whole if all of them together are
+            return not np.any(begins & 0xC0 == 0x80) and content.tobytes().decode().isprintable()
+        except UnicodeDecodeError:
+            return False
 
     def find(self, name: str) -> NDArray[np.int64]:
         """The numbers of the rows of an entry."""
@@ -90,8 +109,13 @@ class EntryNames(Sequence[str]):
         lengths = self.offsets[numbers + 1] - self.offsets[numbers]
         offsets = np.zeros(len(numbers) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        places = np.repeat(self.offsets[numbers] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return EntryNames(offsets, self.content[places])
+        content = np.empty(offsets[-1], dtype=np.uint8)
+        for start in range(0, len(numbers), _CHUNK):  # a place takes eight times the room of its byte
+            chosen = slice(start, start + _CHUNK)
+            begin, end = offsets[start], offsets[min(start + _CHUNK, len(numbers))]
+            shifts = self.offsets[numbers[chosen]] - offsets[:-1][chosen]
+            content[begin:end] = self.content[np.repeat(shifts, lengths[chosen]) + np.arange(begin, end)]
+        return EntryNames(offsets, content)
 
     def joined(self, others: "EntryNames") -> "EntryNames":
         """These names and then the others."""

@@ -211,13 +211,17 @@ def _write(
     if any(change.base is not None for change in changes.values()) and shelves:
         open_shelves(bank_dir, pointer)  # damaged files would be written anew with sound checksums
     next_generation = NextGeneration.after(bank_dir, pointer)
-    for algorithm, change in changes.items():
-        if change.base is not None:
-            next_generation.put_base(algorithm, change.base)
-        else:
-            next_generation.put_overlay(algorithm, change.overlay)
-    if notes is not None:
-        next_generation.put_notes(notes)
+    try:
+        for algorithm, change in changes.items():
+            if change.base is not None:
+                next_generation.put_base(algorithm, change.base)
+            else:
+                next_generation.put_overlay(algorithm, change.overlay)
+        if notes is not None:
+            next_generation.put_notes(notes)
+    except OSError:
+        next_generation.give_up()
+        raise
     before = Counts(pointer.rows, pointer.opinions, pointer.entries) if pointer is not None else None
     return next_generation.bring_into_force(counts_after(shelves, changes, before))
 
@@ -272,9 +276,11 @@ def annotate(bank_dir: Path, entry: str, change: Callable[[EntryNote], EntryNote
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
     with _locked_bank(bank_dir) as pointer:
-        shelves = open_shelves(bank_dir, pointer, is_verified=False)
-        key = name_keys(EntryNames.of([entry])) if entry else np.zeros(0, np.uint64)
-        if not any(np.any(shelf.rows_of_entries(key)) for shelf in shelves.values()):
+        with _reading_unverified(bank_dir):
+            shelves = open_shelves(bank_dir, pointer, is_verified=False)
+            key = name_keys(EntryNames.of([entry])) if entry.isprintable() and entry else np.zeros(0, np.uint64)
+            is_held = any(np.any(shelf.rows_of_entries(key)) for shelf in shelves.values())
+        if not is_held:
             raise EntryMissing(bank_dir, entry)
         noted = read_notes(bank_dir, pointer.notes)
         before = noted.pop(entry, NO_NOTE)

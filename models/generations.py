@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from models.annotations import EntryNote, write_notes
 from models.arrays import IndexCorrupt, sync_folder, write_synced
+from models.evidence import Opinion
 from models.hashing.registry import hash_algorithms
 from models.shelves import Base, Overlay, Shelf, open_shelf
 
@@ -30,10 +31,12 @@ REBUILDING: Final = "rebuilding"
 _FORMAT: Final = 2
 _FORMAT_BEFORE_LAYERS: Final = 1
 _LOCK: Final = "lock"
-_GENERATION: Final = re.compile(r"gen-[0-9]{8,}", re.ASCII)
-_OVERLAY: Final = re.compile(r"over-[0-9]{8,}", re.ASCII)
-_NOTES: Final = re.compile(r"notes-[0-9]{8,}\.json", re.ASCII)
+_GENERATION: Final = re.compile(r"gen-[0-9]{8,18}", re.ASCII)
+_OVERLAY: Final = re.compile(r"over-[0-9]{8,18}", re.ASCII)
+_NOTES: Final = re.compile(r"notes-[0-9]{8,18}\.json", re.ASCII)
 _UNFINISHED: Final = "unfinished-"
+_MOST_POINTER_BYTES: Final = 1 << 20
+"""A pointer names a handful of files; what is longer was not written here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,8 @@ def read_pointer(bank_dir: Path) -> Pointer | None:
         IndexCorrupt: The pointer is not what was written.
     """
     try:
-        raw = json.loads((bank_dir / POINTER).read_bytes())
+        with (bank_dir / POINTER).open("rb") as file:
+            raw = json.loads(file.read(_MOST_POINTER_BYTES))
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError):
@@ -88,9 +92,9 @@ def read_pointer(bank_dir: Path) -> Pointer | None:
         pointer = Pointer(
             generation=_text(raw["generation"]),
             layers={str(name): _layers(one) for name, one in raw["layers"].items()},
-            rows={str(name): int(count) for name, count in raw["rows"].items()},
-            opinions={str(word): int(count) for word, count in raw["opinions"].items()},
-            entries=int(raw["entries"]),
+            rows={str(name): _count(count) for name, count in raw["rows"].items()},
+            opinions={Opinion(word).value: _count(count) for word, count in raw["opinions"].items()},
+            entries=_count(raw["entries"]),
             notes=_notes(raw.get("notes")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -101,11 +105,17 @@ def read_pointer(bank_dir: Path) -> Pointer | None:
 
 def _layers(raw: Mapping[str, Any]) -> Layers:
     overlay = raw.get("overlay")
-    return Layers(_text(raw["base"]), None if overlay is None else _text(overlay), int(raw.get("pending", 0)))
+    return Layers(_text(raw["base"]), None if overlay is None else _text(overlay), _count(raw.get("pending", 0)))
 
 
 def _notes(raw: Mapping[str, Any] | None) -> dict[str, str] | None:
     return None if raw is None else {"file": _text(raw["file"]), "sha256": _text(raw["sha256"])}
+
+
+def _count(raw: object) -> int:
+    if not isinstance(raw, int) or raw < 0:
+        raise TypeError("not a count")
+    return raw
 
 
 def _text(raw: object) -> str:
@@ -130,13 +140,14 @@ def _refuse_other_paths(bank_dir: Path, pointer: Pointer) -> None:
 
 def open_shelves(bank_dir: Path, pointer: Pointer | None, *, is_verified: bool = True) -> dict[str, Shelf]:
     """Open what a pointer names, by algorithm; nothing where there is no bank yet. Raises as `open_shelf` does."""
-    layers = pointer.layers if pointer else {}
-    return {
-        name: open_shelf(
-            bank_dir / one.base / name, bank_dir / one.overlay / name if one.overlay else None, is_verified=is_verified
-        )
-        for name, one in layers.items()
-    }
+    shelves = {}
+    known = hash_algorithms()
+    for name, one in (pointer.layers if pointer else {}).items():
+        overlay = bank_dir / one.overlay / name if one.overlay else None
+        shelves[name] = shelf = open_shelf(bank_dir / one.base / name, overlay, is_verified=is_verified)
+        if name in known and shelf.bits != known[name].bits:
+            raise IndexCorrupt(bank_dir, f"its {name} hashes have {shelf.bits} bits, not {known[name].bits}")
+    return shelves
 
 
 @contextmanager
@@ -231,6 +242,11 @@ class NextGeneration:
         sync_folder(self.bank_dir)
         sync_folder(self.bank_dir.parent)
         return f"gen-{self.number:08d}"
+
+    def give_up(self) -> None:
+        """Remove what was written of it: a disk that is full would stay so until the next change."""
+        for kind in ("gen", "over"):
+            shutil.rmtree(self._unfinished(kind), ignore_errors=True)
 
     def _unfinished(self, kind: str) -> Path:
         return self.bank_dir / f"{_UNFINISHED}{kind}-{self.number:08d}"

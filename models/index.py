@@ -108,6 +108,10 @@ class HammingIndex:
         widths = list(self._tables.slots.widths) if self._tables else []
         return {"format": FORMAT, "bits": self.bits, "max_radius": self.max_radius, "widths": widths}
 
+    def is_sound(self) -> bool:
+        """Tell whether the tables name rows and nothing else; reads them all."""
+        return self._tables is None or self._tables.is_sound()
+
     @property
     def bits(self) -> int:
         """Length of a hash."""
@@ -182,7 +186,7 @@ class HammingIndex:
         hits = [self._compared(words, found.query, found.row, radius)]
         asked, cut = np.flatnonzero(exact), found.cut
         if len(asked):
-            exactly = self._exact_nearest(words[asked], min(radius, self.max_radius))
+            exactly = self._exact_nearest(words[asked], min(radius, self.max_radius), without)
             hits.append((asked[exactly.query], exactly.row, exactly.distance))
             cut += exactly.cut
         query, row, distance = (np.concatenate(parts) for parts in zip(*hits, strict=True))
@@ -196,15 +200,15 @@ class HammingIndex:
         found = self._tables.same_candidates(words)
         return np.unique(self._compared(words, found.query, found.row, 0)[1])
 
-    def _exact_nearest(self, words: NDArray[np.uint64], radius: int) -> Hits:
+    def _exact_nearest(self, words: NDArray[np.uint64], radius: int, without: NDArray[np.int64] | None) -> Hits:
         """The rows within the radius of each query, which is at most `max_radius`: all, or the nearest `MOST_HITS`."""
         if self._tables is None:
-            return self._scan_nearest(words, radius)
+            return self._scan_nearest(words, radius, without)
         found = self._tables.candidates(words, radius, most=len(self._rows) // 4)
         met = Hits(*self._compared(words, found.query, found.row, radius))
         if len(found.overfull) == 0:
             return met
-        scanned = self._scan_nearest(words[found.overfull], radius)
+        scanned = self._scan_nearest(words[found.overfull], radius, without)
         return Hits.joined([met, Hits(found.overfull[scanned.query], scanned.row, scanned.distance, scanned.cut)])
 
     def _exact(self, words: NDArray[np.uint64], radius: int) -> _Met:
@@ -241,13 +245,16 @@ class HammingIndex:
         query, row, distance = (np.concatenate(part) for part in zip(*parts, strict=True))
         return query, row, distance
 
-    def _scan_nearest(self, words: NDArray[np.uint64], radius: int) -> Hits:
-        """As `_scan_all`, of hits beyond `MOST_HITS` a query the nearest alone, however many there are."""
+    def _scan_nearest(self, words: NDArray[np.uint64], radius: int, without: NDArray[np.int64] | None) -> Hits:
+        """As `_scan_all`, of hits beyond `MOST_HITS` a query the nearest alone, however many there are.
+
+        Rows `without` must not take the places of others.
+        """
         found = Hits.none()
         parts: list[Hits] = []
         waiting = 0
         for start in range(0, len(self._words), self._chunk(words)):
-            met = self._scan_chunk(words, start, radius)
+            met = _without(self._scan_chunk(words, start, radius), without)
             waiting += len(met[0])
             parts.append(Hits(*met))
             if waiting > _HITS_WAITING:

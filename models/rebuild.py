@@ -82,8 +82,10 @@ def _turn(bank_dir: Path) -> Iterator[bool]:
             yield False
             return
         shutil.rmtree(bank_dir / REBUILDING, ignore_errors=True)
-        yield True
-        shutil.rmtree(bank_dir / REBUILDING, ignore_errors=True)
+        try:
+            yield True
+        finally:  # a disk that was too full for it is not left so
+            shutil.rmtree(bank_dir / REBUILDING, ignore_errors=True)
     finally:
         os.close(descriptor)
 

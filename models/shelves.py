@@ -269,7 +269,7 @@ def _open_base(folder: Path, *, is_verified: bool) -> Base:
     opened = open_arrays(folder, _BASE_DTYPES, optional=_SINCE_LAYERS, is_verified=is_verified)
     base = _base_of(opened, folder)
     if is_verified:
-        if not base.rows.is_sound():
+        if not base.rows.is_sound() or not base.index.is_sound():
             raise IndexCorrupt(folder, "its entries or opinions do not fit its rows")
         _open_bases[key] = base
     return base
@@ -290,7 +290,7 @@ def _open_overlay(folder: Path, base: Base) -> Overlay:
     opened = open_arrays(folder, _OVERLAY_DTYPES)
     index, rows = _index_and_rows(opened, folder)
     serials, gone, next_serial = opened.arrays["serials"], opened.arrays["gone"], opened.facts.get("next_serial")
-    is_sound = rows.is_sound() and serials.shape == (len(rows),) and _ascends(serials, next_serial)
+    is_sound = rows.is_sound() and index.is_sound() and serials.shape == (len(rows),) and _ascends(serials, next_serial)
     if not is_sound or not isinstance(next_serial, int) or gone.ndim != 1 or not _ascends(gone, len(base)):
         raise IndexCorrupt(folder, "its rows do not fit each other or the base")
     if index.bits != base.index.bits:

@@ -27,6 +27,9 @@ _MOST_PER_KEY: Final = 2048
 _MOST_PER_QUERY: Final = 32_768
 """Rows compared per query by likely probes. Random lists meet about 700."""
 
+_WIDEST: Final = 26
+"""Bits of a slot at most: a table has two to the power of them entries."""
+
 _LONG_BITS: Final = 128
 """Hashes of so many bits are searched by likely keys too."""
 
@@ -59,7 +62,7 @@ def slots_for(row_count: int, bits: int, radius: int) -> Slots:
     as keep the candidates few. For random rows both come to about `bits / log2(rows)`. A slot is never wider than the
     list can fill (tables would outgrow the rows) nor wider than 26 bits.
     """
-    widest = min(26, max(8, math.ceil(math.log2(max(row_count, 2))) + 1))
+    widest = min(_WIDEST, max(8, math.ceil(math.log2(max(row_count, 2))) + 1))
     fewest = max(1, math.ceil(bits / widest))
     choices = [_even_slots(count, bits) for count in range(fewest, max(fewest, bits // 8) + 1)]
     if bits < _LONG_BITS:
@@ -171,7 +174,7 @@ class SlotTables:
             IndexCorrupt: The tables do not fit the rows.
         """
         widths, ids, starts = opened.facts.get("widths"), opened.arrays["ids"], opened.arrays["starts"]
-        if not isinstance(widths, list) or not all(isinstance(width, int) and 0 < width <= 32 for width in widths):
+        if not isinstance(widths, list) or not all(isinstance(width, int) and 0 < width <= _WIDEST for width in widths):
             raise IndexCorrupt(folder, "its slot widths are no list of whole numbers")
         if not widths:
             return None
@@ -181,6 +184,18 @@ class SlotTables:
             raise IndexCorrupt(folder, f"its tables of shape {ids.shape} and {starts.shape} do not fit its rows")
         offsets = tuple(sum(widths[:i]) for i in range(len(widths)))
         return cls(Slots(offsets, tuple(widths)), ids, starts)
+
+    def is_sound(self) -> bool:
+        """Tell whether all that the tables name are rows; reads them all."""
+        row_count, begin = self.ids.shape[1], 0
+        for ids, width in zip(self.ids, self.slots.widths, strict=True):
+            starts = self.starts[begin : begin + (1 << width) + 1]
+            begin += len(starts)
+            if starts[0] != 0 or starts[-1] != row_count or np.any(starts[1:] < starts[:-1]):
+                return False
+            if row_count and ids.max() >= row_count:
+                return False
+        return True
 
     def keys(self, words: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Cut (V, words) little-endian words into (V, slots) keys."""

@@ -9,8 +9,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from models.heads import Head, HeadError, make_head
-from models.manifest import Manifest, is_agpl, read_model
+from models.heads import Head, HeadError, is_share, make_head
+from models.licences import is_agpl
+from models.manifest import Manifest, read_model
 from models.onnx_scan import UnsafeModelError, refuse_unsafe
 from models.preprocess import PICTURE_SIDE, Preprocessor
 from models.providers import choose_provider
@@ -102,20 +103,25 @@ class Classifier:
             ModelFailed: The picture has another shape, or the model failed or answered nonsense.
             ModelStopped: `stop` was called.
         """
-        if picture.shape != PICTURE_SHAPE or picture.dtype != np.uint8:
-            raise ModelFailed(
-                self.name, f"a picture is 256x256x3 uint8 RGB, got {picture.shape} {picture.dtype}; resize it first"
-            )
-        tensor = self._preprocessor.fill(picture, width, height)
-        try:
-            values = self._head.scores(self._run(tensor))
-        except HeadError as error:
-            raise ModelFailed(self.name, str(error)) from None
-        return dict(zip(self.labels, values.tolist(), strict=True))
+        return self._scores(self._look(picture, width, height))
 
     def stop(self) -> None:
         """End the current run from another thread, and refuse every later one. Returns at once."""
         self._switch.stop()
+
+    def _look(self, picture: NDArray[np.uint8], width: int, height: int) -> list[NDArray[Any]]:
+        if picture.shape != PICTURE_SHAPE or picture.dtype != np.uint8:
+            raise ModelFailed(
+                self.name, f"a picture is 256x256x3 uint8 RGB, got {picture.shape} {picture.dtype}; resize it first"
+            )
+        return self._run(self._preprocessor.fill(picture, width, height))
+
+    def _scores(self, outputs: list[NDArray[Any]]) -> dict[str, float]:
+        try:
+            values = self._head.scores(outputs)
+        except HeadError as error:
+            raise ModelFailed(self.name, str(error)) from None
+        return dict(zip(self.labels, values.tolist(), strict=True))
 
     def _load(self, content: bytes) -> Any:
         try:
@@ -161,9 +167,15 @@ class Classifier:
             raise ModelUnusable(self.name, str(error)) from None
 
     def _warm_up(self) -> None:
+        info = self.manifest.model_info
+        wants_softmax = info.output_raw_scores and not info.multilabel and info.box_head is None
         try:
-            for picture in _warm_up_pictures():
-                self.score(picture, 1280, 720)
+            answers = [[np.copy(one) for one in self._look(picture, 1280, 720)] for picture in _warm_up_pictures()]
+            for outputs in answers:
+                self._scores(outputs)
+            if wants_softmax and all(map(is_share, answers)):
+                # A second softmax would press all scores together, and no threshold would ever be reached.
+                raise ModelFailed(self.name, "its outputs are probabilities already; set output_raw_scores: false")
             self._check_parity()
         except ModelFailed as error:
             raise ModelUnusable(self.name, str(error).removeprefix(f"model {self.name}: ")) from None

@@ -60,6 +60,12 @@ def make_head(info: ModelInfo, names: Sequence[str]) -> Head:
     return _Classes(info, names[0])
 
 
+def is_share(outputs: Sequence[NDArray[Any]]) -> bool:
+    """Whether the values look as after a softmax: none below 0, all together 1."""
+    values = outputs[0].astype(np.float64)
+    return values.size > 1 and bool(values.min() >= 0.0) and abs(float(values.sum()) - 1.0) <= _RANGE_SLACK
+
+
 class _Classes:
     """One value per label: softmax over all, or each label by itself."""
 

@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from models.drop_in.drop_in import MAX_MODEL_BYTES, beneath, find, is_entry
+from models.drop_in.folder import Folder
+from models.licences import is_agpl
 from models.manifest_yaml import ManifestError, Section, read_sections
 from models.model_info import ModelInfo, read_categories, read_model_info
 from models.zoo.registry import zoo_folder, zoo_names
 
 MANIFEST_NAME: Final = "model.yaml"
 
-MAX_MODEL_BYTES: Final = 2 * 1024**3
-"""Protocol buffers, hence ONNX files without external parts, end here (protobuf.dev, "Total Size")."""
-
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)")
-_AGPL = re.compile(r"agpl|affero", re.IGNORECASE)
+_PINNED_REFERENCE = re.compile(r"(?P<path>.+)@sha256:(?P<sha256>[0-9a-f]{64})", re.DOTALL)
 
 NO_MODERATION_MODEL: Final = (
     "no moderation model is configured: {names} only recognise test cards; "
@@ -36,11 +36,15 @@ NO_MODERATION_MODEL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """Where the ONNX file lies: beside the manifest, or inside an installed distribution (`name==version`)."""
+    """Where the ONNX file lies: beside the manifest, or inside an installed distribution (`name==version`).
+
+    Without `is_pinned` nobody wrote the sha256 down: it was computed when the model was found.
+    """
 
     path: str
     sha256: str
     distribution: str | None
+    is_pinned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +81,34 @@ class Manifest:
     notes: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def reference(self) -> str:
+        """What `load_manifest` takes to find this model again, and no other file in its place."""
+        return str(self.path) if self.file.is_pinned else f"{self.path}@sha256:{self.file.sha256}"
+
 
 def load_manifest(path_or_zoo_name: str | Path) -> Manifest:
-    """Read and check a manifest: a folder with `model.yaml`, the path of one, or a name of the zoo.
+    """Read and check a manifest, or what a model's maker wrote in place of one.
 
-    Anything that contains a slash or exists as a path is a path. The model's own file is not read here.
+    Takes a folder, the path of a manifest, a name of the zoo, a Hugging Face directory, a Triton model's folder, or an
+    ONNX file; behind any of them may stand `@sha256:` and the digest that the model file must have. Anything that
+    contains a slash or exists as a path is a path. The model's own file is read here only where no manifest says all.
 
     Raises:
         ManifestError: One sentence with file, line and remedy.
     """
-    path = _find_manifest(path_or_zoo_name)
-    top = read_sections(path)
-    schema = top.take("schema", int)
+    pinned = _PINNED_REFERENCE.fullmatch(str(path_or_zoo_name))
+    top, path = _open(_find_path(pinned["path"] if pinned else path_or_zoo_name))
+    schema = top.take("schema", int) if top.keys or top.beneath is None else 1
     if schema != 1:
         raise top.fault("schema", f"schema {schema} is not known; this version reads schema 1")
     name = top.take("name", str)
     if not _NAME.fullmatch(name):
         raise top.fault("name", f"{name!r} is no model name; use lower-case letters, digits, '.', '_' and '-'")
     version = top.take("version", str)
-    file = _read_file(top.section("file"))
+    file = _read_file(top.section("file"), is_pinned=top.has("file"))
+    if pinned and file.sha256 != pinned["sha256"]:
+        raise ManifestError(path, None, f"{file.path} has sha256 {file.sha256}, not {pinned['sha256']}; restore it")
     licence = _read_license(top.section("license"))
     info = read_model_info(top.section("model_info"))
     check = _read_check(top.section("check"), info.labels) if top.has("check") else None
@@ -151,7 +164,10 @@ def read_model(manifest: Manifest) -> bytes:
     """
     path = locate(manifest)
     try:
-        content = _read_plain_file(path)
+        if manifest.file.is_pinned:
+            content = _read_plain_file(path)
+        else:
+            content = Folder(manifest.path.parent).read(manifest.file.path, MAX_MODEL_BYTES)
     except OSError as error:
         raise ManifestError(
             manifest.path, None, f"cannot read {path}: {error.strerror or error}; put the model file there"
@@ -179,23 +195,43 @@ def describe_moderation(manifests: Iterable[Manifest]) -> str | None:
     return NO_MODERATION_MODEL.format(names=", ".join(stand_ins))
 
 
-def _find_manifest(path_or_zoo_name: str | Path) -> Path:
+def _find_path(path_or_zoo_name: str | Path) -> Path:
     path = Path(path_or_zoo_name)
-    if path.is_dir():
-        return path / MANIFEST_NAME
-    if path.is_file():
+    if path.exists():
         return path
     name = str(path_or_zoo_name)
     if isinstance(path_or_zoo_name, str) and "/" not in name and not name.endswith((".yaml", ".yml")):
         try:
-            return zoo_folder(name) / MANIFEST_NAME
+            return zoo_folder(name)
         except KeyError:
             known = ", ".join(zoo_names())
-            what = f"no such file or folder, and no model of the zoo ({known}); name one of these or a manifest's path"
+            what = f"no such file or folder, and no model of the zoo ({known}); name one of these or a model's path"
             raise ManifestError(path, None, what) from None
         except TypeError as error:
             raise ManifestError(path, None, f"{error}; mend or uninstall that package") from None
-    raise ManifestError(path, None, f"there is no such manifest; name a folder with {MANIFEST_NAME} in it")
+    raise ManifestError(path, None, f"there is no such model; name a folder with {MANIFEST_NAME} or an ONNX file in it")
+
+
+def _open(path: Path) -> tuple[Section, Path]:
+    """The outermost section, with what lies beneath it, and the path that leads back to the same model."""
+    is_model_file = path.is_file() and is_entry(path)
+    folder = path if path.is_dir() else path.parent
+    manifest_path = folder / MANIFEST_NAME if path.is_dir() or is_model_file else path
+    if os.path.lexists(manifest_path):
+        top = read_sections(manifest_path)
+        stated = [f"model_info.{key}" for key in top.keys_of("model_info")]
+        if not top.has("file"):
+            top.beneath = find(path if is_model_file else folder, stated)
+        elif "distribution" not in top.keys_of("file"):
+            named = top.section("file").take("path", str)
+            if is_model_file and path.suffix == ".onnx" and named != path.name:
+                raise top.fault("file", f"names {named!r}, not {path.name!r}; name the folder, or mend file.path")
+            top.beneath = beneath(folder, named, stated)
+        return top, path if top.beneath is not None and is_model_file else manifest_path
+    drop_in = find(path)
+    if drop_in is None:
+        raise ManifestError(manifest_path, None, f"is missing; put a {MANIFEST_NAME} or the model's own files there")
+    return Section(manifest_path, "", None, {}, provenance={}, beneath=drop_in), drop_in.path
 
 
 def _read_plain_file(path: Path) -> bytes:
@@ -210,7 +246,7 @@ def _read_plain_file(path: Path) -> bytes:
         return file.read(MAX_MODEL_BYTES + 1)
 
 
-def _read_file(section: Section) -> ModelFile:
+def _read_file(section: Section, *, is_pinned: bool) -> ModelFile:
     path = section.take("path", str)
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
@@ -222,7 +258,7 @@ def _read_file(section: Section) -> ModelFile:
     if distribution is not None and not _PINNED.fullmatch(distribution):
         raise section.fault("distribution", f"{distribution!r} must be pinned, like `name==1.2.3`")
     section.finish()
-    return ModelFile(path=path, sha256=sha256, distribution=distribution)
+    return ModelFile(path=path, sha256=sha256, distribution=distribution, is_pinned=is_pinned)
 
 
 def _read_license(section: Section) -> ModelLicense:
@@ -238,11 +274,6 @@ def _read_license(section: Section) -> ModelLicense:
             raise section.fault(key, f"{value} binds whoever serves the model; use one under another licence")
     section.finish()
     return licence
-
-
-def is_agpl(text: str) -> bool:
-    """Whether a licence text or id is an Affero GPL, which no shipped or loaded model may be under."""
-    return _AGPL.search(text) is not None
 
 
 def _read_check(section: Section, labels: tuple[str, ...]) -> ParityCheck:

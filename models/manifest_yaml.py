@@ -2,8 +2,9 @@
 
 import difflib
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import yaml
 
@@ -22,6 +23,41 @@ class ManifestError(ValueError):
         self.path = path
         self.line = line
         self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A value that some file beside the manifest states.
+
+    `origin` is what people are shown (`config.json:12`); `path`, `line` and `key` are where a fault in it is mended.
+    """
+
+    value: Any
+    origin: str
+    path: Path
+    line: int | None
+    key: str
+
+    def fault(self, message: str) -> ManifestError:
+        """The error to raise for this value."""
+        return ManifestError(self.path, self.line, f"{self.key}: {message}")
+
+
+class Facts(Protocol):
+    """What is known where the manifest itself is silent. Keys are those of a manifest (`model_info.labels`)."""
+
+    def fact(self, key: str) -> Fact | None:
+        """The value of `key`, or None where nothing states it.
+
+        Raises:
+            ManifestError: Something states it in a way that cannot be honoured.
+        """
+
+    def forbids_default(self, key: str) -> bool:
+        """Whether `key` must be stated by somebody, because guessing it would make the scores wrong."""
+
+    def remedy(self, key: str) -> str:
+        """What to write, and where, so that `key` is no longer missing."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -43,13 +79,24 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class Section:
-    """One mapping of a manifest, read key by key; `finish` refuses the keys that nobody asked for."""
+    """One mapping of a manifest, read key by key; `finish` refuses the keys that nobody asked for.
+
+    Where the manifest is silent, `beneath` is asked: what the files beside it say.
+    """
 
     def __init__(
-        self, path: Path, prefix: str, line: int, entries: dict[str, tuple[int, Any]], provenance: dict[str, str]
+        self,
+        path: Path,
+        prefix: str,
+        line: int | None,
+        entries: dict[str, tuple[int, Any]],
+        *,
+        provenance: dict[str, str],
+        beneath: Facts | None = None,
     ) -> None:
         self.path = path
         self.provenance = provenance
+        self.beneath = beneath
         self._prefix = prefix
         self._line = line
         self._entries = entries
@@ -57,12 +104,20 @@ class Section:
 
     def fault(self, key: str, message: str) -> ManifestError:
         """The error to raise for what `key` holds."""
+        fact = self._fact(key)
+        if fact is not None:
+            return fact.fault(message)
         line = self._entries[key][0] if key in self._entries else self._line
         return ManifestError(self.path, line, f"{self._prefix}{key}: {message}")
 
     def has(self, key: str) -> bool:
-        """Whether the manifest says anything about `key`."""
-        return key in self._entries
+        """Whether the manifest, or what lies beneath it, says anything about `key`."""
+        return key in self._entries or self._fact(key) is not None
+
+    def keys_of(self, key: str) -> tuple[str, ...]:
+        """What the section `key` states in the manifest itself; none where there is no such section."""
+        value = self._entries[key][1] if key in self._entries else None
+        return tuple(value) if isinstance(value, dict) else ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -72,7 +127,7 @@ class Section:
     def take(self, key: str, kind: type, default: Any = _MISSING) -> Any:
         """The value of `key`, of exactly this type; `default` where the key is absent."""
         value = self._value(key, default)
-        if value is default and key not in self._entries:
+        if value is default and not self.has(key):
             return value
         if type(value) is not kind:
             raise self.fault(key, f"must be {_KIND_NAMES[kind]}, not {_show(value)}{_quote_hint(kind, value)}")
@@ -119,11 +174,17 @@ class Section:
 
     def section(self, key: str) -> "Section":
         """The mapping under `key`."""
-        value = self._value(key, _MISSING)
+        prefix, line = f"{self._prefix}{key}.", self._line
+        if key not in self._entries and self.beneath is not None:
+            self._asked.add(key)
+            value: Any = {}
+        else:
+            value = self._value(key, _MISSING)
+            line = self._entries[key][0]
+            self.provenance.pop(f"{self._prefix}{key}", None)
         if type(value) is not dict:
             raise self.fault(key, f"must be a section with keys of its own, not {_show(value)}")
-        self.provenance.pop(f"{self._prefix}{key}", None)
-        return Section(self.path, f"{self._prefix}{key}.", self._entries[key][0], value, self.provenance)
+        return Section(self.path, prefix, line, value, provenance=self.provenance, beneath=self.beneath)
 
     def finish(self) -> None:
         """Refuse keys that no reader asked for."""
@@ -139,10 +200,21 @@ class Section:
             line, value = self._entries[key]
             self.provenance[f"{self._prefix}{key}"] = f"{self.path.name}:{line}"
             return value
-        if default is _MISSING:
-            raise self.fault(key, "is missing; add it")
-        self.provenance[f"{self._prefix}{key}"] = "default"
+        name = f"{self._prefix}{key}"
+        fact = self._fact(key)
+        if fact is not None:
+            self.provenance[name] = fact.origin
+            return fact.value
+        if default is _MISSING or (self.beneath is not None and self.beneath.forbids_default(name)):
+            remedy = "add it" if self.beneath is None else self.beneath.remedy(name)
+            raise self.fault(key, f"is missing; {remedy}")
+        self.provenance[name] = "default"
         return default
+
+    def _fact(self, key: str) -> Fact | None:
+        if key in self._entries or self.beneath is None:
+            return None
+        return self.beneath.fact(f"{self._prefix}{key}")
 
     def _as_number(self, key: str, value: Any) -> float:
         if type(value) not in {int, float} or not math.isfinite(value):
@@ -174,7 +246,7 @@ def read_sections(path: Path) -> Section:
             root = loader.get_single_node()
             if not isinstance(root, yaml.MappingNode):
                 raise ManifestError(path, 1, "is no mapping; write `schema: 1` and the other keys of a manifest")
-            return Section(path, "", 1, _plain_mapping(path, loader, root), {})
+            return Section(path, "", 1, _plain_mapping(path, loader, root), provenance={})
         finally:
             loader.dispose()
     except yaml.YAMLError as error:

@@ -19,6 +19,7 @@ BOX_HEADS: Final = ("RT-DETR", "YOLOX")
 MAX_INPUT_SIDE: Final = 2048
 MAX_LABELS: Final = 100_000
 MAX_LABEL_LENGTH: Final = 200
+MAX_NORMALISATION: Final = 1e9
 
 _CHILD = re.compile(r"child|minor(?!it)|underage|infant|toddler|teen|kid(?:s|$|\W)|loli|shota|pa?edo", re.IGNORECASE)
 _ABUSE = re.compile(r"abus|sex|porn|explo|nud|groom|entice|erot|nsfw|protection", re.IGNORECASE)
@@ -106,6 +107,9 @@ def read_model_info(section: Section) -> ModelInfo:
         box_head=section.choice("box_head", BOX_HEADS) if is_detection else None,
         confidence_threshold=section.number("confidence_threshold", 0.0, 1.0, 0.0) if is_detection else 0.0,
     )
+    for key, values in (("mean_values", info.mean_values), ("scale_values", info.scale_values)):
+        if any(abs(value) > MAX_NORMALISATION for value in values):
+            raise section.fault(key, f"must stay within {MAX_NORMALISATION:g}; pixels lie in 0-255")
     if any(abs(value) < 1e-6 for value in info.scale_values):
         raise section.fault("scale_values", "divides by zero; write the standard deviation of each channel, or 1")
     if info.center_crop is not None and info.center_crop > min(info.orig_width, info.orig_height):

@@ -14,7 +14,10 @@ STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 MAX_DEPTH: Final = 16
 """Graphs inside graphs (Loop, If) go this deep at most; each level costs three messages, and protobuf stops at 100."""
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+MAX_FIELDS: Final = 2_000_000
+"""A network of 100,000 nodes has about half of this; looking at so many takes seconds, at billions hours."""
+
+VARINT, _FIXED64, LENGTH, _FIXED32 = 0, 1, 2, 5
 
 # Field numbers of onnx.proto (github.com/onnx/onnx, onnx/onnx.proto): message -> field -> message.
 _CHILDREN: Final[dict[str, dict[int, str]]] = {
@@ -45,12 +48,16 @@ def refuse_unsafe(content: bytes) -> None:
     """
     pending = [("Model", 0, len(content), 0)]
     found_graph = False
+    seen = 0
     while pending:
         message, start, end, depth = pending.pop()
         if depth > 3 * MAX_DEPTH:
             raise UnsafeModelError(f"its graphs are nested more than {MAX_DEPTH} deep; export it without nesting")
-        for number, wire_type, value, length in _fields(content, start, end):
-            if wire_type == _LENGTH:
+        for number, wire_type, value, length in fields(content, start, end):
+            seen += 1
+            if seen > MAX_FIELDS:
+                raise UnsafeModelError(f"it has more than {MAX_FIELDS} parts; export a smaller graph")
+            if wire_type == LENGTH:
                 _refuse_text(content, message, number, value, length)
                 child = _CHILDREN[message].get(number)
                 if child is not None:
@@ -81,17 +88,17 @@ _HARMLESS_IMPORTS: Final = frozenset({"ai.onnx.training", "ai.onnx.preview.train
 """Exporters declare these even where no node uses them; a node that does is refused at the node."""
 
 
-def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Each field of one message: number, wire type, value (for bytes: where they start), length of the bytes."""
     while position < end:
         key, position = _varint(content, position, end)
         number, wire_type = (key & 0xFFFFFFFF) >> 3, key & 7
         length = 0
-        if wire_type == _VARINT:
+        if wire_type == VARINT:
             value, position = _varint(content, position, end)
         elif wire_type in {_FIXED64, _FIXED32}:
             value, position = 0, position + (8 if wire_type == _FIXED64 else 4)
-        elif wire_type == _LENGTH:
+        elif wire_type == LENGTH:
             length, value = _varint(content, position, end)
             position = value + length
         else:

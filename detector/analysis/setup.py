@@ -57,7 +57,7 @@ def pool_settings(
     setup = WorkerSetup(
         banks_folder=str(banks),
         bank_limits=limits,
-        models=tuple(ModelSetup(manifest.name, str(manifest.path)) for manifest in manifests),
+        models=tuple(ModelSetup(manifest.name, manifest.reference) for manifest in manifests),
         readable_paths=(str(banks),),
         sandbox=config.sandbox.value,
         memory_limit_bytes=_MEMORY_LIMIT_BYTES,

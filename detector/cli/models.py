@@ -16,6 +16,8 @@ app = typer.Typer(
     help="Models: what they are, and whether they can be used.", no_args_is_help=True, rich_markup_mode=None
 )
 
+_MOST_SHOWN = 20  # ImageNet has a thousand labels
+
 
 @app.command("list")
 def list_models(config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -44,7 +46,7 @@ def list_models(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the zoo, a model.yaml or its folder.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the zoo, a model's folder or its file.")],
     config: ConfigFile = None,
 ) -> None:
     """Show every value of a model's manifest and where it stands."""
@@ -65,7 +67,7 @@ def show(
         "notes": manifest.notes or None,
     }
     rows = [
-        (key, ", ".join(map(str, value)) if isinstance(value, tuple) else value, _place(manifest, key))
+        (key, _listed(value) if isinstance(value, tuple) else value, _place(manifest, key))
         for key, value in values.items()
     ]
     table(("key", "value", "from"), rows)
@@ -114,6 +116,11 @@ def _manifest(reference: str | Path) -> Manifest:
         return load_manifest(reference)
     except ManifestError as error:
         raise CommandFailed(str(error)) from None
+
+
+def _listed(values: tuple[object, ...]) -> str:
+    shown = ", ".join(map(str, values[:_MOST_SHOWN]))
+    return shown if len(values) <= _MOST_SHOWN else f"{shown} and {len(values) - _MOST_SHOWN} more"
 
 
 def _place(manifest: Manifest, key: str) -> str:

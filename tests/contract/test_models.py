@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from models.classifier import Classifier
-from models.manifest import Manifest, is_agpl, load_manifest, locate
+from models.licences import is_agpl
+from models.manifest import Manifest, load_manifest, locate
 from models.manifest_yaml import ManifestError
 from models.model_info import names_child_abuse
 from models.zoo.registry import SHIPPED

@@ -64,7 +64,7 @@ def _costs(frames: Sequence[VideoFrame], bank: Bank, tiers: frozenset[Tier]) -> 
         planes = (pixels.plane.tobytes(), pixels.picture.tobytes())
         seen = inspector.inspect(*planes, pixels.width, pixels.height, watch.look())
         ended = time.process_time()
-        watch.heard(seen.fingerprint, [Tier(tier) for tier in seen.tier_seconds])
+        watch.heard(seen.fingerprint, [Tier(tier) for tier in seen.tier_seconds], seen.saved_seconds)
         if number >= _WARM:
             found["all"].append((ended - began) * 1000)
             found["scaling"].append((scaled - began) * 1000)

@@ -141,7 +141,7 @@ class Judge:
             inspection = await self._parts.pool.inspect(
                 frame,
                 deadline_at=deadline_at,
-                look=looks.look(frame),
+                look=looks.look(frame, self._parts.pool.bank_generation),
                 stream=self._stream_id,
                 risk=self._parts.risk(),
             )

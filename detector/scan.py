@@ -17,6 +17,7 @@ from detector.media_files import MEDIA_SUFFIXES, Medium, MediumUnreadable, readi
 from detector.policy import History, PolicySettings, Verdict, decide, for_pictures
 from models.evidence import Inspection
 from models.hashing.scenes import Look
+from models.hashing.view_plan import QUARTERS
 from streams.frame import MAX_TRACKS, Frame, SampleReason
 from streams.job import Job
 from streams.keeper import Keeper, Nursery, ReaderCrashed, ReaderFailed, ReaderStalled, SourceUnreachable
@@ -254,8 +255,10 @@ class _Look:
         if is_picture:
             self._policy = for_pictures(self._settings.policy)
         patience = self._settings.live_deadline_seconds if self._is_live and not is_picture else _PATIENCE_SECONDS
-        # Nothing is told of other frames: a second scan of the same medium looks at the same views.
-        look = None if is_picture else Look(turn=frame.sequence)
+        # Nothing is told of other frames, and of a recording nothing left out for the time it takes: a second scan of
+        # the same medium looks at the same views.
+        free = None if self._is_live else math.inf
+        look = None if is_picture else Look(turn=frame.sequence % QUARTERS, saved_seconds=free)
         work = self._pool.inspect(frame, deadline_at=time.monotonic() + patience, look=look)
         self._waiting.append((frame, asyncio.create_task(work, name=f"scan.inspect[{frame.sequence}]")))
         if len(self._waiting) >= FRAMES_AT_ONCE:

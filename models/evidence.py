@@ -106,8 +106,9 @@ class Inspection:
     `suppressed_matches` those that a negative entry at least as near took back.
     `second` is the frame's 512-bit second hash, 64 bytes, or empty. `views_run` views were looked up, `views_left_out`
     more were due and had no room in the budget; `tier_seconds` is the CPU time by tier of the views that were run, by
-    the numbers of `models.hashing.view_table.Tier`. Not `is_inspectable` is a frame of whose views none could have
-    acted.
+    the numbers of `models.hashing.view_table.Tier`; `saved_seconds` is what its track has saved of the CPU time for
+    views after it, below 0 where it owes some, None for frames at nobody's expense. Not `is_inspectable` is a frame of
+    whose views none could have acted.
     `cpu_seconds` is the CPU time of the process that looked, messages included; 0 where nobody measured it.
     """
 
@@ -127,3 +128,4 @@ class Inspection:
     is_inspectable: bool = True
     suppressed_matches: int = 0
     tier_seconds: dict[int, float] = field(default_factory=dict)
+    saved_seconds: float | None = None

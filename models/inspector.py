@@ -149,7 +149,7 @@ class Inspector:
             broken: list[str] = []
             others = self._other_hashes(luma, colours, broken, is_live=look is not None)
             second = difference_hash(viewed.sample.spectrum)
-        with self._timed("match", seconds), self._viewer.paying(viewed, is_live=look is not None):
+        with self._timed("match", seconds), self._viewer.paying(viewed, look):
             found = self._match(viewed, others)
         scores, failed = ((), ()) if is_low else self._score(colours, width, height, seconds)
         batch = viewed.batch
@@ -168,6 +168,7 @@ class Inspector:
             views_run=len(batch),
             views_left_out=viewed.left_out,
             tier_seconds={int(tier): spent for tier, spent in viewed.seconds.items()},
+            saved_seconds=self._viewer.saved_seconds,
             is_inspectable=not is_low and not bool(noise_views(batch, MIN_QUALITY).all()),
         )
 

@@ -1,5 +1,6 @@
 """What each track of a stream was looked at lately, and what lies over its picture: told with its next frame."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -19,15 +20,23 @@ class TrackLooks:
     """Follows one track of one stream; some 80 kB."""
 
     def __init__(self) -> None:
-        self._scenes = SceneWatch()
+        self._scenes = SceneWatch(random.random)
+        self._banks = 0
         self._overlay = OverlayMask()
 
-    def look(self, frame: Frame) -> Look:
-        """What the analysis of this frame is to know. Call it once for each, in their order."""
+    def look(self, frame: Frame, banks: int = 0) -> Look:
+        """What the analysis of this frame is to know. Call it once for each, in their order.
+
+        `banks` is a number that changes with what is in the banks: looks at others than these were good for nothing.
+        """
+        if banks != self._banks:
+            self._banks = banks
+            self._scenes.forget()
         if frame.reason not in _OF_BURSTS:  # frames a few milliseconds apart would make a still picture of anything
             self._overlay.seen(np.frombuffer(frame.plane, dtype=np.uint8).reshape(PLANE_SIDE, PLANE_SIDE))
         return replace(self._scenes.look(), overlay=packed(self._overlay.mask()))
 
     def heard(self, inspection: Inspection) -> None:
         """Take in what the analysis of a frame found."""
-        self._scenes.heard(inspection.fingerprint, (Tier(tier) for tier in inspection.tier_seconds))
+        tiers = (Tier(tier) for tier in inspection.tier_seconds)
+        self._scenes.heard(inspection.fingerprint, tiers, inspection.saved_seconds)

@@ -19,7 +19,8 @@ from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame
 
 FINGERPRINT_BYTES = 32
 HEADER = struct.Struct("<B3xI")
-_INSPECT = struct.Struct(f"<QIIIBBBBB7x{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s")
+_RESTING = (Tier.EDGES, Tier.IN_TURN, Tier.PER_SCENE)
+_INSPECT = struct.Struct(f"<QIIdBBBBB3B{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s")
 INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
 TEXT_LIMIT_BYTES = 1024 * 1024
 SECOND_HASH_BYTES = 64
@@ -82,7 +83,8 @@ class WorkerSetup:
     """All an analysis process needs to know. Paths are absolute; nothing in it is secret.
 
     `bank_limits` are distances in bits up to which a frame may act, for banks where the length of the list does not
-    decide; `banks` says what else the operator says of a bank. `bank_limits`, `views` and `banks` may change later.
+    decide; `banks` says what else the operator says of a bank. `read_bases` are the long bases of banks that were read
+    and found sound (`models.shelves.state_of`). `bank_limits`, `views`, `banks` and `read_bases` may change later.
     """
 
     banks_folder: str
@@ -93,6 +95,7 @@ class WorkerSetup:
     memory_limit_bytes: int
     views: ViewSetup = _ALL_VIEWS
     banks: dict[str, BankSetup] = field(default_factory=dict)
+    read_bases: tuple[str, ...] = ()
 
 
 def pack_reload(setup: WorkerSetup) -> bytes:
@@ -150,11 +153,12 @@ def pack_inspect(number: int, frame: Frame, look: Look | None) -> bytes:
     """Return the request to look at `frame`, knowing what `look` says; None for a single picture."""
     known = look or Look()
     head = _INSPECT.pack(
-        *(number, frame.width, frame.height, known.turn),
-        look is not None,
-        *(sum(1 << tier for tier in known.rested), known.scene_age),
-        *(bool(known.previous), bool(known.overlay)),
-        *(known.previous, known.overlay),
+        *(number, frame.width, frame.height),
+        math.nan if known.saved_seconds is None else known.saved_seconds,
+        *(look is not None, known.turn, sum(1 << tier for tier in known.rested), known.scene_age, bool(known.overlay)),
+        *(known.waited.get(tier, 0) for tier in _RESTING),
+        *(known.rested.get(tier, b"") for tier in _RESTING),
+        known.overlay,
     )
     return b"".join((HEADER.pack(Kind.INSPECT, INSPECT_BYTES), head, frame.plane, frame.picture))
 
@@ -163,15 +167,15 @@ def parse_inspect(body: memoryview) -> InspectRequest:
     """Return the request in `body`."""
     if len(body) != INSPECT_BYTES:
         raise AnalysisProtocolError("INSPECT of a wrong size")
-    number, width, height, turn, is_live, rested, scene_age, has_previous, has_overlay, previous, overlay = (
-        _INSPECT.unpack_from(body)
-    )
+    number, width, height, saved, is_live, turn, rested, scene_age, has_overlay, *others = _INSPECT.unpack_from(body)
+    waited, run_on, overlay = others[:3], others[3:6], others[6]
     look = Look(
         turn=turn,
-        previous=previous if has_previous else b"",
-        rested=frozenset(tier for tier in Tier if rested >> tier & 1),
+        rested={tier: found for tier, found in zip(_RESTING, run_on, strict=True) if rested >> tier & 1},
         scene_age=scene_age,
         overlay=overlay if has_overlay else b"",
+        saved_seconds=None if math.isnan(saved) else saved,
+        waited={tier: samples for tier, samples in zip(_RESTING, waited, strict=True) if samples},
     )
     plane_end = _INSPECT.size + PLANE_BYTES
     return InspectRequest(
@@ -189,6 +193,7 @@ def parse_setup(body: memoryview) -> WorkerSetup:
     raw = json.loads(bytes(body))
     raw["models"] = tuple(ModelSetup(**model) for model in raw["models"])
     raw["readable_paths"] = tuple(raw["readable_paths"])
+    raw["read_bases"] = tuple(raw["read_bases"])
     raw["views"] = ViewSetup(raw["views"]["seconds_per_sample"], tuple(raw["views"]["tiers"]))
     raw["banks"] = {name: BankSetup(**bank) for name, bank in raw["banks"].items()}
     return WorkerSetup(**raw)
@@ -246,6 +251,7 @@ def parse_result(body: bytes) -> tuple[int, Inspection]:
             tier_seconds={
                 _ranged(int(tier), 0, max(Tier)): _amount(seconds) for tier, seconds in raw["tier_seconds"].items()
             },
+            saved_seconds=None if raw["saved_seconds"] is None else _finite(raw["saved_seconds"]),
             stage_seconds={str(stage): _finite(seconds) for stage, seconds in raw["stage_seconds"].items()},
         )
         return int(number), inspection

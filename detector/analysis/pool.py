@@ -143,6 +143,11 @@ class AnalysisPool:
         return self._nursery.restarts
 
     @property
+    def bank_generation(self) -> int:
+        """Changes with what is in the banks; frames that are handed in from then on are held against that."""
+        return self._bank_generation
+
+    @property
     def waiting(self) -> int:
         """How many frames wait for a process."""
         return len(self._queue)
@@ -171,7 +176,8 @@ class AnalysisPool:
             ValueError: what only a start can change differs.
         """
         before, setup = self._settings, settings.setup
-        if replace(before.setup, bank_limits=setup.bank_limits, views=setup.views, banks=setup.banks) != setup:
+        changed = replace(before.setup, bank_limits=setup.bank_limits, views=setup.views, banks=setup.banks)
+        if replace(changed, read_bases=setup.read_bases) != setup:
             raise ValueError("the processes are set up already")
         self._settings = settings
         if setup != before.setup:

@@ -1,4 +1,8 @@
-"""How much CPU time views may cost: a bucket that every sample fills and every look empties."""
+"""How much CPU time views may cost: buckets that every sample fills and every look empties.
+
+There is one bucket for all streams, and one for each track, which travels with its frames. A stream that is dear to
+look at, on purpose or not, empties its own; what is left for the others it cannot touch.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,6 +13,13 @@ from models.hashing.view_table import Tier
 
 _SAVED_SAMPLES: Final = 32
 """A quiet stretch saves up for so many samples: a new scene is dearer than what follows."""
+
+_FIRST_SAMPLES: Final = 8
+"""A new track has saved so much, and no track can owe more: enough for its first scene."""
+
+_SPARE: Final = 0.5
+"""What fills the common bucket beyond this share of it is left by quiet streams: those that have emptied their own may
+have it."""
 
 _SMOOTHING: Final = 0.1
 _FADING: Final = 0.98
@@ -33,37 +44,48 @@ class ViewBudget:
         self._tiers = tiers
         self._level = self._most
         self._costs = dict.fromkeys(Tier, 0.0)
-        self._waited = dict.fromkeys(_WEIGHTS, 0)
 
     def plan(self, look: Look, identity: bytes) -> tuple[ViewPlan, int]:
         """Choose what is run on a frame with the PDQ hash `identity`, and tell how many due views are left out."""
-        self._level = min(self._level + self._refill, self._most)
         wanted = tiers_due(look, identity) & self._tiers
-        left = self._level - self._costs[Tier.EVERY_SAMPLE]
-        chosen = {Tier.EVERY_SAMPLE}
-        refused = set()
-        for tier in sorted(wanted & _WEIGHTS.keys(), key=self._urgency):
-            if self._costs[tier] <= left:
-                left -= self._costs[tier]
-                chosen.add(tier)
-                self._waited[tier] = 0
-            else:
-                refused.add(tier)
-                self._waited[tier] += 1
-                self._costs[tier] *= _FADING
         quarter = look.turn % QUARTERS
+        if not look.is_paid:
+            return ViewPlan(wanted, quarter), 0
+        self._level = min(self._level + self._refill, self._most)
+        left = self._level - self._costs[Tier.EVERY_SAMPLE]
+        own = self._own(look) - self._costs[Tier.EVERY_SAMPLE]
+        chosen = {Tier.EVERY_SAMPLE}
+        for tier in sorted(wanted & _WEIGHTS.keys(), key=lambda tier: (-self._waits(look, tier), tier)):
+            cost = self._costs[tier]
+            if cost <= left and (cost <= own or left - cost >= _SPARE * self._most):
+                left -= cost
+                own -= cost
+                chosen.add(tier)
+            else:
+                self._costs[tier] *= _FADING
+                if self._waits(look, tier):
+                    own = min(own, 0.0)  # saved for it
+        refused = wanted - chosen
         left_out = due(ViewPlan(frozenset(refused), quarter)) if refused else ()
         return (
             ViewPlan(frozenset(chosen), quarter),
             sum(len(names) for tier, names in left_out if tier is not Tier.EVERY_SAMPLE),
         )
 
-    def spend(self, seconds: Mapping[Tier, float]) -> None:
-        """Take from the bucket what the tiers that were run took."""
+    def spend(self, seconds: Mapping[Tier, float], look: Look) -> float:
+        """Pay for the tiers that were run on a frame, by time taken; return what its track has saved after it."""
+        own = self._own(look)
+        if not look.is_paid:
+            return own
         for tier, taken in seconds.items():
             self._level = max(self._level - taken, -self._most)
             before = self._costs[tier]
             self._costs[tier] = before + _SMOOTHING * (taken - before) if before else taken
+        return max(own - sum(seconds.values()), -_FIRST_SAMPLES * self._refill)
 
-    def _urgency(self, tier: Tier) -> tuple[float, Tier]:
-        return -self._waited[tier] / _WEIGHTS[tier], tier
+    def _own(self, look: Look) -> float:
+        saved = _FIRST_SAMPLES * self._refill if look.saved_seconds is None else look.saved_seconds
+        return min(saved + self._refill, self._most)
+
+    def _waits(self, look: Look, tier: Tier) -> int:
+        return look.waited.get(tier, 0) // _WEIGHTS[tier]

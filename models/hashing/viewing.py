@@ -39,6 +39,8 @@ class Viewer:
 
     def __init__(self, budget: ViewBudget | None, clock: Callable[[], float]) -> None:
         self.budget = budget
+        self.saved_seconds: float | None = None
+        """What the track of the last frame has saved after it; None for frames at nobody's expense."""
         self._clock = clock
 
     def view(
@@ -61,10 +63,10 @@ class Viewer:
         return Viewed(sample, batch, left_out, seconds)
 
     @contextmanager
-    def paying(self, viewed: Viewed, *, is_live: bool) -> Iterator[None]:
+    def paying(self, viewed: Viewed, look: Look | None) -> Iterator[None]:
         """Look the batch up within this block: the time goes to its tiers by their shares of the views, and is paid.
 
-        A single picture, not `is_live`, is at nobody's expense.
+        A single picture, without a `look`, is at nobody's expense.
         """
         began = self._clock()
         yield
@@ -72,8 +74,7 @@ class Viewer:
         rows = np.bincount(viewed.batch.tiers, minlength=len(Tier)).tolist()
         for tier in viewed.seconds:
             viewed.seconds[tier] += each * rows[tier]
-        if is_live and self.budget is not None:
-            self.budget.spend(viewed.seconds)
+        self.saved_seconds = self.budget.spend(viewed.seconds, look) if look and look.is_paid and self.budget else None
 
 
 _BOUNDLESS: Final = ViewBudget(1e9)

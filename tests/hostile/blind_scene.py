@@ -33,6 +33,8 @@ Chunk = tuple[float, bytes]
 class Looks:
     """Analysis that looks at every frame and finds nothing."""
 
+    bank_generation = 0
+
     async def inspect(
         self, _frame: Frame, *, deadline_at: float, look: Look | None, stream: str, risk: int
     ) -> Inspection:

@@ -40,6 +40,8 @@ CPU_OF_A_FRAME = 0.5
 class Dear:
     """Analysis whose frames cost much, by its own word; `taken` has when each stream's frames arrived."""
 
+    bank_generation = 0
+
     def __init__(self) -> None:
         self.taken: dict[str, list[float]] = {}
 

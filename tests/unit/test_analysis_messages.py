@@ -1,6 +1,7 @@
 """What crosses between the service and its analysis processes."""
 
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -70,7 +71,13 @@ def test_a_frame_arrives_as_it_was_sent() -> None:
     plane, picture = bytes(range(256)) * 16, b"\x07" * PICTURE_BYTES
     frame = Frame(1, 2.0, 2.5, None, SampleReason.KEYFRAME, False, 1920, 1080, plane, picture)
 
-    for look in (None, Look(), Look(7, bytes(range(32)), frozenset({Tier.EDGES, Tier.PER_SCENE}), 9, b"\x0f" * 512)):
+    rested = {Tier.EDGES: bytes(range(32)), Tier.PER_SCENE: bytes(32)}
+    for look in (
+        None,
+        Look(),
+        Look(3, rested, 9, b"\x0f" * 512, -0.004, {Tier.IN_TURN: 2, Tier.PER_SCENE: 255}),
+        Look(saved_seconds=math.inf),
+    ):
         kind, body = body_of(messages.pack_inspect(99, frame, look))
         request = messages.parse_inspect(memoryview(body))
 

@@ -27,6 +27,8 @@ MATCH = HashMatch("CARDS", "card", "pdq", 256, 10, 31, "identity", 80, Opinion.P
 class FakePool:
     """Gives the inspections that it was given, one for each frame."""
 
+    bank_generation = 0
+
     def __init__(self, inspections: list[Inspection]) -> None:
         self.inspections = inspections
 

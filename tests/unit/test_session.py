@@ -91,6 +91,8 @@ class FakeReader:
 class FakePool:
     """Answers with one class score per frame, or drops."""
 
+    bank_generation = 0
+
     def __init__(self, answer: Callable[[Frame], float | str | None]) -> None:
         self.answer = answer
         self.seen: list[int] = []

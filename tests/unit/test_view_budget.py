@@ -1,7 +1,9 @@
 """What is run on each sample: everything in time, nothing twice on a still picture, and never more than the budget."""
 
+import math
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from models.hashing.scenes import SCENE_BITS, STILL_BITS, Look, SceneWatch, tiers_due
 from models.hashing.view_budget import ViewBudget
+from models.hashing.view_plan import ViewPlan
 from models.hashing.view_table import Tier
 
 _ALL = frozenset(Tier)
@@ -26,8 +29,8 @@ def _watch(budget: ViewBudget, hashes: list[bytes]) -> list[tuple[frozenset[Tier
     watch, found = SceneWatch(), []
     for identity in hashes:
         plan, left_out = budget.plan(watch.look(), identity)
-        budget.spend({tier: _COSTS[tier] for tier in plan.tiers})
-        watch.heard(identity, plan.tiers)
+        saved = budget.spend({tier: _COSTS[tier] for tier in plan.tiers}, watch.look())
+        watch.heard(identity, plan.tiers, saved)
         found.append((plan.tiers, plan.quarter, left_out))
     return found
 
@@ -64,7 +67,7 @@ def test_a_look_at_a_still_scene_is_not_good_for_ever() -> None:
 @settings(max_examples=61, deadline=None)
 def test_what_rests_wakes_with_the_picture(moved: int) -> None:
     """Up to 8 bits a picture is still, beyond 24 it is another scene."""
-    look = Look(5, _hash(3), frozenset({Tier.EDGES, Tier.IN_TURN, Tier.PER_SCENE}), 4)
+    look = Look(1, dict.fromkeys((Tier.EDGES, Tier.IN_TURN, Tier.PER_SCENE), _hash(3)), 4)
     due = tiers_due(look, _hash(3, moved))
 
     assert (Tier.EDGES in due) == (Tier.IN_TURN in due) == (moved > STILL_BITS)
@@ -102,7 +105,7 @@ def test_a_quiet_stretch_saves_up_for_a_scene() -> None:
 def test_one_slow_look_does_not_end_a_tier() -> None:
     """An estimate that is far too high fades while its tier waits."""
     budget = ViewBudget(0.003)
-    budget.spend({Tier.PER_SCENE: 0.05})
+    budget.spend({Tier.PER_SCENE: 0.05}, Look())
     found = [budget.plan(Look(), _hash(seed))[0].tiers for seed in range(400)]
 
     assert Tier.PER_SCENE in found[-1]
@@ -113,3 +116,93 @@ def test_tiers_that_are_switched_off_are_not_left_out_but_gone() -> None:
     found = _watch(ViewBudget(1.0, frozenset({Tier.EVERY_SAMPLE, Tier.IN_TURN})), [_hash(seed) for seed in range(5)])
 
     assert {(tiers, left_out) for tiers, _, left_out in found} == {(frozenset({Tier.EVERY_SAMPLE, Tier.IN_TURN}), 0)}
+
+
+def test_a_picture_that_drifts_is_another_scene_in_the_end() -> None:
+    """Step by step within what counts as still: what matters is how far it came since it was looked at."""
+    slow = _watch(ViewBudget(1.0), [_hash(1, 6 * sample) for sample in range(20)])
+    slower = _watch(ViewBudget(1.0), [_hash(1, 2 * sample) for sample in range(40)])
+
+    assert [at for at, (tiers, _, _) in enumerate(slow) if Tier.PER_SCENE in tiers] == [0, 5, 10, 15]
+    assert all(Tier.IN_TURN in tiers for tiers, _, _ in slow)
+    assert [at for at, (tiers, _, _) in enumerate(slower) if Tier.PER_SCENE in tiers] == [0, 13, 26, 39]
+
+
+@pytest.mark.parametrize("period", [2, 4])
+def test_no_picture_that_takes_turns_with_others_misses_a_view(period: int) -> None:
+    """Whoever shows pictures by turns cannot know which of them meets which quarter, or is looked at in every way."""
+    watch, budget = SceneWatch(Random(5).random), ViewBudget(1.0)
+    runs: Counter[tuple[int, Tier, int | None]] = Counter()
+    for sample in range(240):
+        place = sample % period
+        plan, _ = budget.plan(watch.look(), _hash(place))
+        watch.heard(_hash(place), plan.tiers)
+        runs.update((place, tier, plan.quarter if tier is Tier.IN_TURN else None) for tier in plan.tiers)
+
+    for place in range(period):
+        assert runs[place, Tier.PER_SCENE, None] >= 6
+        assert min(runs[place, Tier.IN_TURN, quarter] for quarter in range(4)) >= 6
+
+
+def test_other_banks_make_everything_due_again() -> None:
+    """A picture that stands still is held against a new entry in every way within four samples, not within 64."""
+    watch, budget = SceneWatch(), ViewBudget(1.0)
+    found = []
+    for sample in range(40):
+        if sample == 30:
+            watch.forget()
+        plan, _ = budget.plan(watch.look(), _hash(1))
+        watch.heard(_hash(1), plan.tiers)
+        found.append(plan.tiers)
+
+    assert found[30] == _ALL
+    assert all(Tier.IN_TURN in tiers for tiers in found[30:34])
+    assert sum(Tier.PER_SCENE in tiers for tiers in found) == 2
+
+
+@pytest.mark.parametrize("hostile", [1, 10])
+def test_a_dear_stream_takes_nothing_from_the_others(hostile: int) -> None:
+    """Frames that are three times as dear and another scene each time, ten for each of another stream's."""
+    refill, calm_scene = 0.003, 5
+    budget, watches = ViewBudget(refill), [SceneWatch(), SceneWatch()]
+    left_out, spent = [0, 0], [0.0, 0.0]
+    for sample in range(400):
+        for who in (0, *[1] * hostile):
+            watch, factor = watches[who], (1, 3)[who]
+            identity = _hash(sample // calm_scene) if who == 0 else _hash(10_000 + int(spent[1] * 1e7))
+            look = watch.look()
+            plan, without = budget.plan(look, identity)
+            seconds = {tier: factor * _COSTS[tier] for tier in plan.tiers}
+            watch.heard(identity, plan.tiers, budget.spend(seconds, look))
+            spent[who] += sum(seconds.values())
+            left_out[who] += without if sample >= 40 else 0
+
+    assert left_out[0] <= 0.02 * 400 * 30
+    assert left_out[1] > 0
+    assert sum(spent) <= (400 * (1 + hostile) + 32) * refill + 3 * sum(_COSTS.values())
+
+
+def test_a_stream_may_have_what_others_leave() -> None:
+    """A lively stream among quiet ones has all its views, though they cost more than its own part."""
+    budget, lively, quiet = ViewBudget(0.003), SceneWatch(), [SceneWatch() for _ in range(5)]
+    left_out = 0
+    for sample in range(300):
+        for watch in (lively, *quiet):
+            identity = _hash(sample) if watch is lively else _hash(1)
+            look = watch.look()
+            plan, without = budget.plan(look, identity)
+            watch.heard(identity, plan.tiers, budget.spend({tier: 1.5 * _COSTS[tier] for tier in plan.tiers}, look))
+            left_out += without
+
+    assert left_out == 0
+
+
+def test_what_is_at_nobodys_expense_is_looked_at_whatever_it_costs() -> None:
+    """A recording's samples are looked at alike each time, however slow the machine; live frames pay none of it."""
+    budget = ViewBudget(1e-6)
+    look = Look(saved_seconds=math.inf)
+    for seed in range(20):
+        assert budget.plan(look, _hash(seed)) == (ViewPlan(_ALL, 0), 0)
+        budget.spend(dict.fromkeys(Tier, 1.0), look)
+
+    assert budget._level == pytest.approx(32e-6)

@@ -208,9 +208,10 @@ def test_a_viewer_accounts_for_every_tier_that_it_ran() -> None:
     budget = ViewBudget(1e6)
     viewer = Viewer(budget, lambda: float(next(ticks)))
     sample = _sample(_picture(2))
-    viewed = viewer.view(sample.plane, sample.picture, _WIDTH, _HEIGHT, Look(turn=6, overlay=packed(np.eye(64) > 0)))
+    look = Look(turn=2, overlay=packed(np.eye(64) > 0))
+    viewed = viewer.view(sample.plane, sample.picture, _WIDTH, _HEIGHT, look)
     before = sum(viewed.seconds.values())
-    with viewer.paying(viewed, is_live=True):
+    with viewer.paying(viewed, look):
         next(ticks)
 
     assert set(viewed.seconds) == set(Tier)
@@ -218,6 +219,6 @@ def test_a_viewer_accounts_for_every_tier_that_it_ran() -> None:
     assert viewed.left_out == 0
     assert {"overlay", *TURNS[2]} & set(viewed.batch.names) >= {"overlay", "fill_top_left", "extend_left"}
     picture = viewer.view(sample.plane, sample.picture, _WIDTH, _HEIGHT)
-    with viewer.paying(picture, is_live=False):
+    with viewer.paying(picture, None):
         pass
     assert len(picture.batch) > len(viewed.batch)

@@ -105,7 +105,8 @@ def with_only(bank: Bank, entry: str) -> Bank:
             numbers = rows.names.find(entry)
             if len(numbers):
                 shelves[algorithm] = Shelf(Base.build(rows.taken(numbers), own_radius(algorithm)))
-    return Bank(bank.folder, bank.generation, shelves, bank.notes)
+    # What the rest of the bank takes back is taken back all the same.
+    return Bank(bank.folder, bank.generation, shelves, bank.notes, harmless=bank.harmless)
 
 
 def _holds(bank: Bank, entry: str) -> bool:

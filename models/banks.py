@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.annotations import NO_NOTE, EntryNote
-from models.bank_rows import OPINION_CODES, BankRows
-from models.evidence import Opinion, Strength
+from models.bank_rows import BankRows
+from models.evidence import Opinion
 from models.explaining import ViewVerdict, explain
+from models.harmless import Harmless, harmless_rows
 from models.hashing.algorithm import HashAlgorithm
 from models.hashing.plugins import Plugin, PluginFailed
-from models.hashing.registry import hash_algorithms, may_cut_alone
+from models.hashing.registry import hash_algorithms
 from models.hashing.view_batch import ViewBatch
 from models.hits import Hits
 from models.matching import NOTHING, PDQ, Judged, judge, noise_views
-from models.naming import AskedViews, BankMatches, Met, Naming, ViewHash
+from models.naming import AskedViews, BankMatches, Met, Naming, ViewHash, other_ranks
 from models.radii import Radii, chosen, radii_for
 from models.shelf_rows import NearRows, OwnDistances, look_up, met_rows, nearest_of_each
 from models.shelves import Shelf
@@ -29,7 +30,6 @@ from models.shelves import Shelf
 _MOST_READ: Final = 4096
 """Rows read at most to find one that counts."""
 
-_NEGATIVE: Final = OPINION_CODES.index(Opinion.NEGATIVE)
 _TAKES_BACK: Final = frozenset({Opinion.POSITIVE, Opinion.SEED})
 
 
@@ -60,10 +60,19 @@ class BankLimits:
 
 
 class Bank:
-    """One generation of a bank, memory-mapped and unchanging. `load_bank` makes it."""
+    """One generation of a bank, memory-mapped and unchanging. `load_bank` makes it.
+
+    `harmless` are its rows of negative opinion; given where the shelves are a part of the bank alone.
+    """
 
     def __init__(
-        self, folder: Path, generation: str, shelves: Mapping[str, Shelf], notes: Mapping[str, EntryNote] | None = None
+        self,
+        folder: Path,
+        generation: str,
+        shelves: Mapping[str, Shelf],
+        notes: Mapping[str, EntryNote] | None = None,
+        *,
+        harmless: Mapping[str, Harmless] | None = None,
     ) -> None:
         self.folder: Final = folder
         self.name: Final = folder.name
@@ -73,6 +82,9 @@ class Bank:
         known = hash_algorithms()
         self._distances = {name: known[name].max_distance for name in shelves if name in known}
         self._near: dict[str, NearRows] = {name: _near(known.get(name), shelf) for name, shelf in shelves.items()}
+        self.harmless: Final[Mapping[str, Harmless]] = (
+            harmless if harmless is not None else harmless_rows(shelves, self._near)
+        )
 
     def __len__(self) -> int:
         return sum(len(shelf) for shelf in self.shelves.values())
@@ -147,6 +159,18 @@ class Bank:
                     break
         return found
 
+    def nearest_negative(
+        self, algorithm: str, values: NDArray[np.uint8], radius: int, now_seconds: float = 0.0
+    ) -> NDArray[np.int64]:
+        """The same to the nearest row of an entry of negative opinion, exactly: what takes a match back is not missed.
+
+        Look-ups of long lists do not meet every row that is far, and of a hash that many entries have not all of them.
+        """
+        rows = self.harmless.get(algorithm)
+        if rows is None:
+            return np.full(len(values), radius + 1, dtype=np.int64)
+        return rows.nearest(values, radius, lambda entry: self.is_disabled(entry, now_seconds))
+
     def is_disabled(self, entry: str, now_seconds: float) -> bool:
         """Whether an entry does not count at this Unix time."""
         return self.notes.get(entry, NO_NOTE).is_disabled(now_seconds)
@@ -187,7 +211,7 @@ class Bank:
             else:
                 hashes = [item for item in others if item.algorithm == algorithm and not _is_noise(item, limits)]
                 reach = self.own_reach(algorithm, limits)
-                met = _met_by_hashes(hashes, self._near[algorithm], reach, len(shelf)) if hashes else None
+                met = _met_by_hashes(hashes, self._near[algorithm], reach, limits.min_quality) if hashes else None
             if met is not None:
                 yield met
 
@@ -196,14 +220,13 @@ class Bank:
         hits = met.hits
         views, places = np.unique(hits.query, return_inverse=True)
         nearest = np.full(len(views), met.asked.values.shape[1] * 8 + 1, dtype=np.int64)
-        for place in np.flatnonzero(met.rows.opinions == _NEGATIVE).tolist():
-            if not self.is_disabled(met.rows.names[place], now_seconds):
-                nearest[places[place]] = min(nearest[places[place]], hits.distance[place])
         counts = met.judged.ranks > NOTHING
-        if negatives is not None and counts.any():
+        if counts.any():
             asked = np.unique(places[counts])
             values, farthest = met.asked.values[views[asked]], int(hits.distance[counts].max())
-            nearest[asked] = np.minimum(nearest[asked], negatives.nearest(met.asked.algorithm, values, farthest))
+            nearest[asked] = self.nearest_negative(met.asked.algorithm, values, farthest, now_seconds)
+            if negatives is not None:
+                nearest[asked] = np.minimum(nearest[asked], negatives.nearest(met.asked.algorithm, values, farthest))
         return np.asarray(hits.distance >= nearest[places])
 
 
@@ -246,11 +269,11 @@ def _met_by_batch(batch: ViewBatch, shelf: Shelf, limits: BankLimits, counted_ro
     if len(hits) == 0:
         return None
     rows = shelf.rows_at(hits.row)
-    judged = judge(batch, hits, met_rows(rows), radii)
+    judged = judge(batch, hits, met_rows(rows), radii, limits.min_quality)
     return Met(AskedViews.of_batch(batch), hits, rows, judged, len(shelf), counted_rows)
 
 
-def _met_by_hashes(hashes: Sequence[ViewHash], near: NearRows, radius: int, list_rows: int) -> Met | None:
+def _met_by_hashes(hashes: Sequence[ViewHash], near: NearRows, radius: int, min_quality: int) -> Met | None:
     asked = AskedViews.of_hashes(hashes)
     try:
         answers = near.search_all([item.fingerprint.value for item in hashes], radius)
@@ -266,15 +289,14 @@ def _met_by_hashes(hashes: Sequence[ViewHash], near: NearRows, radius: int, list
     if len(hits) == 0:
         return None
     count = len(hits)
-    strength = Strength.CUT if may_cut_alone(asked.algorithm) else Strength.REVIEW
     judged = Judged(
-        ranks=np.full(count, strength.rank, dtype=np.int8),
+        ranks=other_ranks(asked, min_quality)[hits.query],
         limits=np.full(count, radius, dtype=np.int64),
         values=np.zeros(count),
         has_second=np.zeros(count, dtype=bool),
         is_sure=np.zeros(count, dtype=bool),
     )
-    return Met(asked, hits, near.rows_at(hits.row), judged, list_rows)
+    return Met(asked, hits, near.rows_at(hits.row), judged, len(near))
 
 
 def _near(algorithm: HashAlgorithm | None, shelf: Shelf) -> NearRows:

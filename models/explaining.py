@@ -13,8 +13,18 @@ from models.evidence import Opinion, SecondTest, Strength
 from models.hashing.registry import may_cut_alone
 from models.hashing.view_batch import ViewBatch
 from models.hits import Hits
-from models.matching import NOTHING, PDQ, Judged, chance, judge, noise_views, second_test_of, trusted_views
-from models.naming import AskedViews, ViewHash
+from models.matching import (
+    NOTHING,
+    PDQ,
+    Judged,
+    acting_views,
+    chance,
+    judge,
+    noise_views,
+    second_test_of,
+    trusted_views,
+)
+from models.naming import AskedViews, ViewHash, other_ranks
 from models.radii import UNGATED, Radii
 from models.shelf_rows import NearRows, look_up, met_rows
 from models.shelves import Shelf
@@ -102,7 +112,7 @@ class _Near:
     """The rows near each view, judged.
 
     `widest` (V,) is the limit for anything at all, `is_met` (P,) whether a look-up meets the row, `is_noise` (V,)
-    whether there is none. `radii` are None for other hashes than PDQ.
+    whether there is none, `may_act` (V,) whether a match by it may cut. `radii` are None for other hashes than PDQ.
     """
 
     asked: AskedViews
@@ -112,6 +122,7 @@ class _Near:
     widest: NDArray[np.int64]
     is_met: NDArray[np.bool_]
     is_noise: NDArray[np.bool_]
+    may_act: NDArray[np.bool_]
     counted_rows: int = 0
     radii: Radii | None = None
 
@@ -133,10 +144,11 @@ class _Explainer:
             AskedViews.of_batch(batch),
             hits,
             rows,
-            judge(batch, hits, met_rows(rows), radii),
+            judge(batch, hits, met_rows(rows), radii, self._limits.min_quality),
             np.where(trusted_views(batch), radii.vote, min(UNGATED, radii.vote)),
             np.array(is_met, dtype=np.bool_) | (hits.distance > radii.vote),
             noise_views(batch, self._limits.min_quality),
+            acting_views(batch.qualities, batch.is_stable, self._limits.min_quality),
             counted,
             radii,
         )
@@ -147,17 +159,17 @@ class _Explainer:
         hits = _nearest(rows, asked.values)
         radius = self._bank.own_reach(asked.algorithm, self._limits)
         count = len(hits)
-        strength = Strength.CUT if may_cut_alone(asked.algorithm) else Strength.REVIEW
-        ranks = np.where(hits.distance <= radius, strength.rank, NOTHING).astype(np.int8)
+        ranks = np.where(hits.distance <= radius, other_ranks(asked, self._limits.min_quality)[hits.query], NOTHING)
         nothing = np.zeros(count, dtype=np.bool_)
         near = _Near(
             asked,
             hits,
             rows.rows_at(hits.row),
-            Judged(ranks, np.full(count, radius, dtype=np.int64), np.zeros(count), nothing, nothing),
+            Judged(ranks.astype(np.int8), np.full(count, radius, dtype=np.int64), np.zeros(count), nothing, nothing),
             np.full(len(hashes), radius, dtype=np.int64),
             ~nothing,
             (np.asarray(asked.qualities) < self._limits.min_quality) & ~np.asarray(asked.is_stable),
+            acting_views(asked.qualities, asked.is_stable, self._limits.min_quality),
         )
         yield from self._verdicts(near)
 
@@ -261,6 +273,10 @@ class _Explainer:
             more = "vouch for themselves" if may_cut_alone(near.asked.algorithm) else "ask for no more"
             return f"within {limit} bits; hashes of {near.asked.algorithm} {more}"
         strength = _STRENGTHS[near.judged.ranks[place]]
+        if strength is Strength.REVIEW and not near.may_act[view]:
+            quality = int(near.asked.qualities[view])
+            unstable = "" if near.asked.is_stable[view] else " and whose hash is unstable"
+            return f"no cut by a view whose quality is {quality}{unstable}"
         if strength is Strength.CUT:
             tested = " with its second test passed" if near.judged.is_sure[place] else ""
             return f"within {limit} bits{tested}"
@@ -274,16 +290,11 @@ class _Explainer:
 
     def _taken_by(self, near: _Near, view: int, distance: int) -> int | None:
         """The distance of a negative entry at least as near to a view, in this bank or a negative one."""
-        found = [
-            int(near.hits.distance[place])
-            for place in np.flatnonzero(near.hits.query == view).tolist()
-            if near.rows.opinion(place) is Opinion.NEGATIVE
-            and not self._bank.is_disabled(near.rows.names[place], self._now_seconds)
-        ]
+        algorithm, values = near.asked.algorithm, near.asked.values[view : view + 1]
+        found = int(self._bank.nearest_negative(algorithm, values, distance, self._now_seconds)[0])
         if self._negatives is not None:
-            values = near.asked.values[view : view + 1]
-            found.append(int(self._negatives.nearest(near.asked.algorithm, values, distance)[0]))
-        return min((one for one in found if one <= distance), default=None)
+            found = min(found, int(self._negatives.nearest(algorithm, values, distance)[0]))
+        return found if found <= distance else None
 
 
 _ASKS: Final = {

@@ -5,6 +5,7 @@ is, whether the view has structure enough to be told from others, and on a secon
 are judged at once, as arrays.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,7 +65,14 @@ def noise_views(batch: ViewBatch, min_quality: int) -> NDArray[np.bool_]:
     return np.asarray((batch.qualities < min_quality) & ~batch.is_stable)
 
 
-def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii) -> Judged:
+def acting_views(
+    qualities: Sequence[int] | NDArray[np.int16], is_stable: Sequence[bool] | NDArray[np.bool_], min_quality: int
+) -> NDArray[np.bool_]:
+    """Tell which views (V,) may ask for a cut at all: of some quality, and with a hash that is stable."""
+    return np.asarray((np.asarray(qualities) >= max(min_quality, TRUSTED_QUALITY)) & np.asarray(is_stable))
+
+
+def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality: int = TRUSTED_QUALITY) -> Judged:
     """Judge what was met; `hits.query` are rows of the batch.
 
     * Within `radii.plain` bits a row may cut, as PDQ's authors advise; a window of a picture may only with its second
@@ -73,7 +81,8 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii) -> Judged:
       `radii.review`. Within 31 bits every row but a window may ask for review.
     * Any row may vote within `radii.vote`; in long lists beyond 31 bits only with the second test passed at its looser
       limit.
-    * Nothing goes beyond `UNGATED` by a view that fails a gate.
+    * Nothing goes beyond `UNGATED` by a view that fails a gate, and none below `min_quality` or unstable may cut: a
+      farther row by a view that may is worth more.
     """
     reach = np.where(trusted_views(batch), radii.vote, min(UNGATED, radii.vote))[hits.query]
     values = _second_values(batch, hits, met)
@@ -81,6 +90,7 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii) -> Judged:
     may_vote = values <= np.where(met.has_second, SECOND_LIMIT, VOTE_SHARE_LIMIT)
     untested = np.where(met.is_window, NOTHING, np.int64(EXACT))
     cuts = np.where(is_sure, np.where(met.has_second, radii.second, radii.share), np.minimum(untested, radii.plain))
+    cuts = np.where(acting_views(batch.qualities, batch.is_stable, min_quality)[hits.query], cuts, NOTHING)
     reviews = np.where(is_sure, radii.review, untested)
     votes = np.where(may_vote | radii.votes_untested, radii.vote, EXACT)
     ranks = np.full(len(hits), NOTHING, dtype=np.int8)

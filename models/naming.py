@@ -1,6 +1,6 @@
 """From judged hits to named matches: one for each entry, a bounded number of them, the rest counted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from models.bank_rows import OPINION_CODES, BankRows
 from models.evidence import HashMatch, Opinion, SecondTest, Strength
 from models.hashing.algorithm import Fingerprint
+from models.hashing.registry import may_cut_alone
 from models.hashing.view_batch import ViewBatch
 from models.hits import Hits
-from models.matching import NOTHING, PDQ, Judged, chance, second_test_of
+from models.matching import NOTHING, PDQ, Judged, acting_views, chance, second_test_of
 
 _ROWS_PER_MATCH: Final = 8
 """Rows looked at for each match that is wanted: a video's entry has many rows alike."""
@@ -77,6 +78,13 @@ class AskedViews:
             passes_shape=stable,
             tiers=[0] * len(prints),
         )
+
+
+def other_ranks(asked: AskedViews, min_quality: int) -> NDArray[np.int8]:
+    """What each view (V,) under another algorithm than PDQ may at most ask for, as `Strength.rank`."""
+    best = Strength.CUT if may_cut_alone(asked.algorithm) else Strength.REVIEW
+    fit = acting_views(asked.qualities, asked.is_stable, min_quality)
+    return np.where(fit, best.rank, Strength.REVIEW.rank).astype(np.int8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,10 +166,10 @@ class Naming:
 
     def matches(self) -> BankMatches:
         """What was found, the strongest and nearest first."""
-        found = sorted(self._best.values(), key=by_weight)
+        found = strongest(self._best.values(), self._most)
         return BankMatches(
-            tuple(found[: self._most]),
-            max(len(found) - self._most, 0) + self._unread,
+            found,
+            len(self._best) - len(found) + self._unread,
             len(self._suppressed - self._best.keys()),
         )
 
@@ -213,6 +221,21 @@ class Naming:
             expected_false=expected_false,
             view_hash=asked.values[view].tobytes(),
         )
+
+
+def strongest(matches: Iterable[HashMatch], most: int) -> tuple[HashMatch, ...]:
+    """At most so many matches, the strongest and nearest first, with the best of each bank and algorithm among them.
+
+    What the others may do is not known here: a bank that only watches must not crowd out one that cuts, nor a hash that
+    may not act one that may.
+    """
+    ordered = sorted(matches, key=by_weight)
+    firsts: dict[tuple[str, str], int] = {}
+    for place, match in enumerate(ordered):
+        firsts.setdefault((match.bank, match.algorithm), place)
+    first = set(firsts.values())
+    chosen = sorted(range(len(ordered)), key=lambda place: (place not in first, place))[:most]
+    return tuple(ordered[place] for place in sorted(chosen))
 
 
 def by_weight(match: HashMatch) -> tuple[int, float, str, str]:

@@ -25,6 +25,10 @@ MOST_JUDGED: Final = 256
 class NearRows(Protocol):
     """Finds rows by hash, and tells what they are."""
 
+    def __len__(self) -> int:
+        """How many rows count."""
+        ...
+
     def search_all(self, queries: Sequence[bytes], radius: int) -> list[Found]:
         """Every row within the radius of each query, the nearest first."""
         ...
@@ -43,6 +47,14 @@ class OwnDistances:
     def __init__(self, plugin: Plugin, shelf: Shelf) -> None:
         self._plugin = plugin
         self._shelf = shelf
+
+    def __len__(self) -> int:
+        """As `NearRows.__len__`."""
+        return len(self._shelf)
+
+    def among(self, shelf: Shelf) -> "OwnDistances":
+        """The same distances, to other rows."""
+        return OwnDistances(self._plugin, shelf)
 
     @cached_property
     def _rows(self) -> BankRows:

@@ -11,7 +11,7 @@ from detector.bank_files import FileHashes
 from detector.bank_matches import Banks, Explained, FileMatches
 from detector.config.config import Config
 from models.bank_store import add_entries, load_bank
-from models.evidence import Strength
+from models.evidence import Opinion, Strength
 from models.explaining import Reason
 from models.hashing.pdq import Pdq
 from streams.frame import Frame, SampleReason
@@ -72,6 +72,14 @@ def test_one_entry_alone_is_explained_under_the_limits_of_its_list(banks_dir: Pa
     assert {view.entry for view in found["KNOWN"].views} == {"picture-2"}
     assert not found["KNOWN"].is_match
     assert "a list of 3 rows" in found["KNOWN"].best.told
+
+
+def test_one_entry_alone_is_taken_back_by_the_rest_of_its_bank(banks_dir: Path) -> None:
+    """What holds in the running service holds for the explanation of one entry."""
+    value = Pdq().hash_plane(np.frombuffer(_frame(_picture(1)).plane, np.uint8).reshape(64, 64)).value
+    add_entries(banks_dir / "KNOWN", np.frombuffer(value, np.uint8)[None], ["harmless"], [Opinion.NEGATIVE])
+    found = _explained(banks_dir, _frame(_picture(1)), entry="picture-1")
+    assert (found["KNOWN"].is_match, found["KNOWN"].best.reason) == (False, Reason.TAKEN_BACK)
 
 
 @pytest.mark.parametrize(

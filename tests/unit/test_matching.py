@@ -21,7 +21,7 @@ from models.hashing.algorithm import Fingerprint
 from models.hashing.second_tests import difference_hashes_of_views
 from models.hashing.view_batch import ViewBatch
 from models.index import LINEAR_ROWS
-from models.naming import ViewHash
+from models.naming import ViewHash, strongest
 from models.radii import Radii, chosen, radii_for
 from models.shelves import Base, Shelf
 
@@ -111,7 +111,8 @@ def _asks(batch: ViewBatch, view: int, row: Row, radii: Radii) -> Strength | Non
     else:
         share = _share(batch, view, row.value)
         is_sure, may_vote, tested = share <= 0.17, share <= 0.19, radii.share
-    if (is_sure and distance <= tested) or (not row.is_window and distance <= radii.plain):
+    may_act = bool(batch.is_stable[view]) and batch.qualities[view] >= 50
+    if may_act and ((is_sure and distance <= tested) or (not row.is_window and distance <= radii.plain)):
         return Strength.CUT
     if (is_sure and distance <= radii.review) or (not row.is_window and distance <= 31):
         return Strength.REVIEW
@@ -416,3 +417,49 @@ def test_each_reason_is_told(
     (verdict,) = bank.explain(batch, (), wanted.limits, now_seconds=NOW, beside=Beside(1_000_000, negatives))
     assert (verdict.reason, verdict.distance, verdict.entry) == (reason, bits, "one")
     assert told in verdict.told
+
+
+# --- what must neither hide a match nor leave a false one ------------------------------------------------------------
+
+
+def test_a_view_that_may_not_act_hides_none_that_may() -> None:
+    """Of low quality or unstable, a view asks for a review at most; the farther match by a better one may still cut."""
+    for change in ({"qualities": np.array([49, 90], np.int16)}, {"is_stable": np.array([False, True])}):
+        batch = replace(batch_of(2), **change)
+        bank = bank_of([Row(near(batch, 0, 3), "one"), Row(near(batch, 1, 12), "one")])
+        match = only(bank.match(batch).matches)
+        assert (match.strength, match.view, match.distance) == (Strength.CUT, "mirror", 12)
+        told = {verdict.view: verdict.told for verdict in bank.explain(batch)}
+        assert "asks for a review: no cut by a view whose quality is" in told["identity"]
+        assert told["mirror"].startswith("may cut")
+
+
+def test_an_operators_least_quality_holds_for_single_views() -> None:
+    """A view below it asks for a review."""
+    batch = batch_of()
+    bank = bank_of([Row(near(batch, 0, 3), "one")])
+    assert only(bank.match(batch, (), BankLimits(min_quality=91)).matches).strength is Strength.REVIEW
+
+
+def test_a_negative_entry_is_found_in_any_list() -> None:
+    """However many entries have the hash: look-ups give some of them, and in long lists miss some that are far."""
+    batch = batch_of(4)
+    value = near(batch, 2, 20)
+    crowd = [Row(value, f"copy-{number}") for number in range(300)]
+    bank = bank_of([*crowd, Row(value, "harmless", Opinion.NEGATIVE)])
+    assert bank.match(batch).matches == ()
+    assert {verdict.reason for verdict in bank.explain(batch) if verdict.view == NAMES[2]} == {Reason.TAKEN_BACK}
+    off = {"harmless": EntryNote(disabled_until_seconds=NOW)}
+    noted = bank_of([*crowd, Row(value, "harmless", Opinion.NEGATIVE)], notes=off)
+    assert noted.match(batch, now_seconds=NOW - 1).matches != ()
+    assert noted.match(batch, now_seconds=NOW).matches == ()
+
+
+def test_a_rare_bank_is_named_beside_a_crowd() -> None:
+    """Sixteen entries of a bank that only watches must not crowd out the one of a bank that cuts."""
+    batch = batch_of()
+    crowd = bank_of([Row(batch.values[0], f"copy-{number}") for number in range(20)], "WATCHED").match(batch).matches
+    rare = bank_of([Row(near(batch, 0, 9), "one")], "CUTS").match(batch).matches
+    named = strongest([*crowd, *rare], 16)
+    assert (len(named), [match.bank for match in named].count("CUTS")) == (16, 1)
+    assert [match.distance for match in named] == sorted(match.distance for match in named)

@@ -36,6 +36,9 @@ from streams.wire import EndCode, Heartbeat
 _ROOT = Path(__file__).resolve().parents[1]
 
 
+_SETTLE_SECONDS = 0.3
+
+
 @dataclass(frozen=True, slots=True)
 class Errand:
     """Watch each of `paths` once, all at the same time, under `config`, `speed` times as fast as they were shown."""
@@ -115,19 +118,22 @@ class _Beats(ReaderFigures):
 
 
 async def _serve() -> None:
-    """Go on errands that stdin names, the nursery and the pools of the configs so far kept for the next."""
+    """Go on errands that stdin names, the nursery and the pool of one state kept for the next."""
     async with contextlib.AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
-        pools: dict[str, AnalysisPool] = {}
+        pool: AnalysisPool | None = None
+        folder = ""
         tree = ServiceTree(os.getpid())
         async for line in _lines():
             errand = Errand(**json.loads(line))
             config = load_config(errand.config)
-            key = f"{config.state_dir} {config.matching!r}"
-            if key not in pools:
-                settings = pool_settings(config, load_manifests(config))
-                pools[key] = await stack.enter_async_context(AnalysisPool(settings))
-            account = await _watched(errand, config, nursery, pools[key], tree)
+            settings = pool_settings(config, load_manifests(config))
+            if pool is None or folder != str(config.state_dir):
+                pool = await stack.enter_async_context(AnalysisPool(settings))
+                folder = str(config.state_dir)
+            pool.reconfigure(settings)
+            await asyncio.sleep(_SETTLE_SECONDS)  # what it takes to start is no clip's
+            account = await _watched(errand, config, nursery, pool, tree)
             print(json.dumps(asdict(account)), flush=True)
 
 

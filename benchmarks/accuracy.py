@@ -49,7 +49,7 @@ _PAIRS_GOAL: Final = 1e11
 def measure(options: Options) -> Report:
     """Measure recall, false matches, sequences and cost; a quick run takes few pictures and short lists."""
     material = load(options.folders.get("pictures"), options.folders.get("clips"))
-    count = min(options.trials or (24 if options.is_quick else 300), len(material.known))
+    count = min(options.trials or (12 if options.is_quick else 300), len(material.known))
     sizes = {_SHORT: _SIZES[_SHORT]} if options.is_quick else _SIZES
     settings: dict[str, Any] = {
         **material.said,
@@ -80,14 +80,14 @@ def _measured(
     scenes = list(material.unrelated[::_SCENES_EVERY])
     fill = [path for place, path in enumerate(material.unrelated) if place % _SCENES_EVERY]
     known = rows_of_pictures(known_pictures)
-    if options.is_quick:
-        filling = rows_of_pictures(fill[: sizes[_SHORT] - count])
+    if options.is_quick:  # as many as are quickly made: the list is called by what its limits are
+        filling = rows_of_pictures(fill[:200])
     else:
         filling = filling_rows(fill, max(sizes.values()), options.seed)
     banks = banks_of(scratch, known, filling, sizes)
     settings["rows"] = {name: len(bank) for name, bank in banks.items()}
     _note("lists are made")
-    found = recall(known_pictures, scenes, banks, options.seed, 12 if options.is_quick else max(100, count // 3))
+    found = recall(known_pictures, scenes, banks, options.seed, 4 if options.is_quick else max(100, count // 3))
     rows = [_row(one) for one in found]
     for row in rows:
         print("  " + "  ".join(f"{key}={_shown(value)}" for key, value in row.items() if "view" not in key), flush=True)
@@ -97,7 +97,7 @@ def _measured(
     others = [path for path in material.known if path not in set(known_pictures)] + scenes
     longest = list(sizes)[-1]
     held = {name: bank for name, bank in banks.items() if name.endswith(f" {longest}")}
-    more = options.more.get("frames", 60 if options.is_quick else 2000)
+    more = options.more.get("frames", 16 if options.is_quick else 2000)
     frames, kinds = benign_frames(
         material.clips[:1] if options.is_quick else material.clips, others, more, options.seed
     )
@@ -110,9 +110,13 @@ def _measured(
     checks += _false_checks(false, len(frames), is_quick=options.is_quick)
     _note("false matches are counted")
 
-    made = options.more.get("windows", 4 if options.is_quick else 16)
+    made = options.more.get("windows", 2 if options.is_quick else 16)
     videos = videos_of(material.clips[:0] if options.is_quick else material.clips, others, made, options.seed)
-    shown = sequences(videos, video_bank(scratch / "VIDEOS", videos, filling.first_pictures(400)), options.seed)
+    shown = sequences(
+        videos,
+        video_bank(scratch / "VIDEOS", videos, filling.first_pictures(50 if options.is_quick else 400)),
+        options.seed,
+    )
     results += [{"part": "sequences", **_sequence_row(one)} for one in shown]
     checks += _sequence_checks(shown)
     _note("sequences are shown")

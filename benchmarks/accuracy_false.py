@@ -33,8 +33,8 @@ _BLOCK: Final = 16_384
 _LONGEST: Final = 129
 """Distances are counted up to here; half of all rows lie further."""
 
-_PANS: Final = 8
-_SIXTEEN_NINE: Final = 640
+_PAN_SECONDS: Final = 8.0
+_OF_CLIPS: Final = "frames of clips"
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class FalseMatches:
 def benign_frames(
     clips: Sequence[Path], stills: Sequence[Path], most: int, seed: int
 ) -> tuple[list[bytes], dict[str, int]]:
-    """Distinct frames as JPEGs, and of which kinds they are: clips first, then pictures, then pans over these."""
+    """Distinct frames as JPEGs and how many of each kind: of clips; where they are too few, pictures and pans too."""
     frames: list[bytes] = []
     hashes: list[bytes] = []
     kinds: list[str] = []
@@ -86,21 +86,18 @@ def benign_frames(
 
     for clip in clips:
         for _, frame in clip_frames(clip, LINES, every_seconds=0.1):
-            take(frame, "frames of clips")
-    pictures = [read_picture(path) for path in stills]
-    for picture in pictures:
-        scale = LINES / picture.shape[0]
-        take(np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)), "pictures")
+            take(frame, _OF_CLIPS)
     rng = np.random.default_rng(seed)
-    for picture in pictures:
-        for frame in pan(picture, rng, _PANS, 1.0, LINES):
-            take(frame, "frames of pans over pictures")
-    places = distinct(hashes)
-    if len(places) > most:
-        order = sorted(
-            range(len(places)), key=lambda number: (kinds[places[number]] != "frames of clips", rng.random())
-        )
-        places = sorted(places[number] for number in order[:most])
+    if len(distinct(hashes)) < most:
+        pictures = [read_picture(path) for path in stills]
+        for picture in pictures:
+            scale = LINES / picture.shape[0]
+            take(np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)), "pictures")
+        for picture in pictures:
+            for frame in pan(picture, rng, _PAN_SECONDS, 1.0, LINES):
+                take(frame, "frames of pans over pictures")
+    clips_first = [(kinds[place] != _OF_CLIPS, rng.random(), place) for place in distinct(hashes)]
+    places = sorted(place for _, _, place in sorted(clips_first)[:most])
     return [frames[place] for place in places], dict(Counter(kinds[place] for place in places))
 
 

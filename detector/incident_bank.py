@@ -46,6 +46,9 @@ _SETTLED_SECONDS: Final = 30.0
 """Whoever is there so soon after the service began may have been there before it."""
 
 _TRAILS_KEPT: Final = 4096
+_EMPTY_KEPT: Final = 1000
+"""Incidents remembered beside them of which the bank has no frames, or none yet; the queue is far shorter."""
+
 _EXPIRE_EVERY_SECONDS: Final = 60.0
 _QUEUE_LIMIT: Final = 64
 
@@ -122,10 +125,18 @@ class IncidentBank:
             trail.hits.clear()
         self._trails[stream_id] = trail
         if len(self._trails) > _TRAILS_KEPT:
-            gone = next((name for name, one in self._trails.items() if one.left_at is not None), None)
-            if gone is not None:
-                del self._trails[gone]
+            self._forget_one()
         return trail
+
+    def _forget_one(self) -> None:
+        """Of streams that are gone, one whose trail protects nobody, else one that showed least.
+
+        Thousands of short streams are easily made; they must not wash away what a long one showed.
+        """
+        away = [one for one in self._trails.values() if one.left_at is not None]
+        if away:
+            now = self._clock()
+            del self._trails[min(away, key=lambda one: (_protects(one, now), len(one))).stream_id]
 
     def left(self, trail: Trail, session: str) -> None:
         """The session ended. What it showed protects it for another hour, so that nobody can outwait a reconnect."""
@@ -173,6 +184,8 @@ class IncidentBank:
     def exempt(self, stream_id: str) -> None:
         """A cut of this stream was taken back, now or in an earlier run: the bank cuts it no more."""
         self._exempt[stream_id] = None
+        if (trail := self._trails.get(stream_id)) is not None:
+            trail.is_cut = False  # what it showed is its own again, and protects it
         if len(self._exempt) > _TRAILS_KEPT:
             del self._exempt[next(iter(self._exempt))]
 
@@ -273,7 +286,10 @@ class IncidentBank:
     async def _expire(self) -> None:
         now = self._wall()
         gone = [entry for entry, known in self._known.items() if known.expires_at <= now]
-        gone += list(self._known)[: max(0, len(self._known) - len(gone) - INCIDENTS_KEPT)]
+        # Incidents of which nothing could be taken cost the others no place; they have a bound of their own.
+        for most, has_rows in ((INCIDENTS_KEPT, True), (_EMPTY_KEPT, False)):
+            left = [entry for entry, known in self._known.items() if (known.rows > 0) is has_rows and entry not in gone]
+            gone += left[: max(0, len(left) - most)]
         for entry in gone:
             self._known.pop(entry, None)
         if gone:
@@ -309,8 +325,12 @@ class IncidentBank:
 
 
 def _is_another(other: Trail, trail: Trail, now: float) -> bool:
-    is_fresh = other.left_at is None or now - other.left_at <= REMEMBERED_SECONDS
-    return other.stream_id != trail.stream_id and not other.is_cut and is_fresh
+    return other.stream_id != trail.stream_id and _protects(other, now)
+
+
+def _protects(trail: Trail, now: float) -> bool:
+    """Whether what a stream showed is its own: not that of one that was cut, nor of one gone for longer than that."""
+    return not trail.is_cut and (trail.left_at is None or now - trail.left_at <= REMEMBERED_SECONDS)
 
 
 def _together(shown: Sequence[ShownRows]) -> ShownRows:

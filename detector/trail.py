@@ -68,6 +68,10 @@ class Trail:
         self._last: int | None = None
         self._spread_at = -np.inf
 
+    def __len__(self) -> int:
+        """How many frames are remembered, an old one or two among them."""
+        return len(self._recent) + len(self._spread)
+
     def bounded(self, inspection: Inspection) -> Inspection:
         """What was found, with matches of the incident bank held to what they may do to this stream."""
         if all(match.bank != INCIDENT_BANK for match in inspection.matches):
@@ -116,6 +120,9 @@ class _Ring:
         self._has_second = np.zeros(4, np.bool_)
         self._at = np.full(4, -np.inf)
         self._count = 0
+
+    def __len__(self) -> int:
+        return min(self._count, len(self._at))
 
     def put(self, at_seconds: float, value: bytes, second: bytes) -> None:
         if self._count == len(self._at) < ROWS_KEPT:

@@ -301,3 +301,51 @@ def test_a_flood_of_cuts_waits_in_bounded_memory(scene: Scene) -> None:
     for number in range(70):
         scene.cut(scene.bank.follow(f"bad {number}", f"s{number}"), shown(number % 3), name=incident(number))
     assert scene.fate("no_room") == 6
+
+
+async def test_an_undone_cut_gives_a_stream_its_pictures_back(scene: Scene) -> None:
+    """Who was cut by mistake is protected by what it showed before, as everybody else is."""
+    rival = scene.bank.follow("rival", "s")
+    async with scene.running():
+        mistaken = scene.cut(rival, shown(1), shown(2))
+        await until(lambda: mistaken in scene.rows())
+        await scene.bank.withdraw(mistaken, "rival")
+        scene.bank.follow("rival", "s2")
+        later = scene.cut(scene.bank.follow("bad", "s3"), shown(2), shown(5))
+        await until(lambda: later in scene.rows())
+    assert scene.fate("anothers") == 1
+
+
+async def test_a_flood_of_short_streams_washes_no_trail_away(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rival that is away for a while stays protected, whoever comes and goes meanwhile."""
+    monkeypatch.setattr(incident_bank, "_TRAILS_KEPT", 8)
+    rival = scene.bank.follow("rival", "s")
+    for number in range(4):
+        rival.saw(scene.now + number, shown(number).inspection)
+    scene.bank.left(rival, "s")
+    for number in range(30):
+        short = scene.bank.follow(f"short-{number}", f"t{number}")
+        short.saw(scene.now, shown(40 + number % 3).inspection)
+        scene.bank.left(short, f"t{number}")
+    async with scene.running():
+        name = scene.cut(scene.bank.follow("bad", "s3"), shown(2), shown(5))
+        await until(lambda: name in scene.rows())
+    assert scene.fate("anothers") == 1
+    assert len(scene.bank._trails) == 8
+    assert scene.bank.follow("rival", "s4").began_at == 100.0
+
+
+async def test_incidents_without_frames_cost_the_others_no_place(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cuts of which nothing can be taken, as what they showed is another's too, push no incident out of the bank."""
+    monkeypatch.setattr(incident_bank, "INCIDENTS_KEPT", 2)
+    rival = scene.bank.follow("rival", "r")
+    rival.saw(scene.now, shown(9).inspection)
+    async with scene.running():
+        kept = scene.cut(scene.bank.follow("bad", "s"), shown(1), name=incident(0))
+        for number in range(1, 5):
+            scene.cut(scene.bank.follow(f"bad-{number}", f"s{number}"), shown(9), name=incident(number))
+        await until(lambda: scene.fate("anothers") == 4)
+        last = scene.cut(scene.bank.follow("worse", "w"), shown(3), name=incident(6))
+        await until(lambda: last in scene.rows())
+        await asyncio.sleep(0)
+    assert scene.rows().keys() == {kept, last}

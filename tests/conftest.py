@@ -13,6 +13,7 @@ import pytest
 from detector.redaction import forget_all
 from streams import seccomp
 from streams.sandbox import landlock_abi
+from tests.espresso import has_espresso
 
 pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_cli", "tests.fixtures_media", "tests.fixtures_web"]
 
@@ -41,6 +42,10 @@ _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_pdqhash": (
         lambda: importlib.util.find_spec("pdqhash") is not None,
         "the reference implementation of PDQ is not installed (make references)",
+    ),
+    "needs_espresso": (
+        has_espresso,
+        "EfficientNet-Lite0 is not in the cache, or scikit-image not installed (make references)",
     ),
     "needs_node_media_server": (
         lambda: _which("node") and any(Path(__file__).parents[1].glob(".cache/node-media-server-*/node_modules")),

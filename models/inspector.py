@@ -21,7 +21,7 @@ from models.hashing.second_tests import difference_hash
 from models.hashing.viewing import Viewed, Viewer
 from models.hashing.views import EVERY_TIER, LIVE_TIERS, named_fingerprints, views
 from models.matching import PDQ, noise_views
-from models.naming import BankMatches, ViewHash, by_weight
+from models.naming import BankMatches, ViewHash, strongest
 from models.radii import counted_rows
 
 PICTURE_SIDE: Final = 256
@@ -208,8 +208,8 @@ class Inspector:
             found.extend(answer.matches)
             left_out += answer.left_out
             suppressed += answer.suppressed
-        found.sort(key=by_weight)
-        return BankMatches(tuple(found[:MOST_MATCHES]), left_out + max(len(found) - MOST_MATCHES, 0), suppressed)
+        named = strongest(found, MOST_MATCHES)
+        return BankMatches(named, left_out + len(found) - len(named), suppressed)
 
     def _negatives(self, now_seconds: float) -> Negatives | None:
         banks = [

@@ -152,6 +152,18 @@ def test_matches_of_all_banks_are_ordered_and_bounded(tmp_path: Path) -> None:
     assert (len(inspection.matches), inspection.left_out_matches) == (16, 8)
 
 
+def test_no_bank_crowds_another_out(tmp_path: Path) -> None:
+    """A list that only watches, with one picture under twenty names, hides no farther match of one that cuts."""
+    rows = _hash(_frame())
+    add_entries(tmp_path / "WATCHED", rows.repeat(20, axis=0), [f"copy-{number}" for number in range(20)])
+    rows[0, 0] ^= 0b11
+    add_entries(tmp_path / "CUTS", rows, ["card"])
+    inspector = _inspector(banks=[load_bank(tmp_path / name) for name in ("WATCHED", "CUTS")])
+    found = inspector.inspect(*_frame(), 1280, 720)
+    assert [match.bank for match in found.matches] == ["WATCHED"] * 15 + ["CUTS"]
+    assert found.left_out_matches == 5
+
+
 def test_limits_belong_to_their_bank(tmp_path: Path) -> None:
     """A bank with a narrower limit is matched within it, another by its own."""
     row = _hash(_frame()).copy()

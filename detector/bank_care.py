@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
 from detector.analysis.pool import AnalysisPool, PoolSettings
 from detector.analysis.setup import BANKS_FOLDER
+from detector.bank_readings import Readings
 from detector.bank_watch import BankWatch
 from detector.config.config import Config
 from detector.events import Decision
@@ -35,19 +37,22 @@ class BankCare:
         self._watch = BankWatch(folder)
         self._budget = BudgetWatch()
         self._quarantine = Quarantine(folder, metrics, lambda: flood_settings(config()))
-        self._rebuilds = Rebuilds(folder)
+        self._readings = Readings(folder)
+        self._rebuilds = Rebuilds(folder, self._readings.confirm)
 
     def works(self) -> tuple[Work, ...]:
         """What runs for as long as the service does."""
         return (
             Work("banks", self._take_up),
+            Work("bank_readings", self._take_up_read),
             Work("rebuilds", self._rebuilds.run),
             Work("quarantine", self._quarantine.run),
         )
 
     async def pool_settings(self, config: Config) -> PoolSettings:
         """What the analysis processes go by under a config, banks that have outgrown their budget held."""
-        return await self._budget.pool_settings(config, self._manifests)
+        settings = await self._budget.pool_settings(config, self._manifests)
+        return replace(settings, setup=replace(settings.setup, read_bases=self._readings.states()))
 
     def judge(self, decision: Decision, live_streams: int) -> Decision:
         """Hold entries that match many streams at once to reviews."""
@@ -61,6 +66,7 @@ class BankCare:
         """One sentence for each bank, entry or hash that does not do what somebody expects."""
         return [
             *self._watch.problems(self._config().banks),
+            *self._readings.problems(),
             *self._quarantine.problems(),
             *refused_algorithms(),
         ]
@@ -73,5 +79,10 @@ class BankCare:
         async for _ in self._watch.changes():
             self._pool.reconfigure(await self.pool_settings(self._config()))
             self._pool.reload_banks()
+            self._readings.look_soon()
             await self._quarantine.look()
             log.info("banks.changed", banks=sorted(self._watch.names()))
+
+    async def _take_up_read(self) -> None:
+        async for _ in self._readings.changes():
+            self._pool.reconfigure(await self.pool_settings(self._config()))

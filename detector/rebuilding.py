@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -29,10 +29,14 @@ _TOLD_BYTES = 4096
 
 
 class Rebuilds:
-    """The banks of one folder, rebuilt in the background whenever it is worth it."""
+    """The banks of one folder, rebuilt in the background whenever it is worth it.
 
-    def __init__(self, folder: Path) -> None:
+    `tell` is given the state of each new base (`models.shelves.state_of`) before it comes into force.
+    """
+
+    def __init__(self, folder: Path, tell: Callable[[str], object] = str) -> None:
         self._folder = folder
+        self._tell = tell
         self._refused: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -60,7 +64,9 @@ class Rebuilds:
         return bank_stats(self._folder / name).generation
 
     async def _rebuild(self, bank_dir: Path) -> None:
-        async with _process(bank_dir) as process:
+        async with bank_process("detector.rebuilding", bank_dir) as process:
+            async for state in lines_of(process):
+                self._tell(state)
             _, told = await process.communicate()
         if process.returncode == 0:
             log.info("bank.rebuilt", bank=bank_dir.name)
@@ -71,15 +77,15 @@ class Rebuilds:
 
 
 @contextlib.asynccontextmanager
-async def _process(bank_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that rebuilds one bank; it ends with the block, and with the service."""
+async def bank_process(module: str, bank_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that runs a module on one bank; it ends with the block, and with the service."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "detector.rebuilding",
+        module,
         str(bank_dir),
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},  # and no secret
     )
@@ -89,6 +95,12 @@ async def _process(bank_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def lines_of(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
+    """What a process says, line by line, as it says it."""
+    while process.stdout is not None and (line := await process.stdout.readline()):
+        yield line.decode("ascii", "replace").strip()
 
 
 @contextlib.contextmanager
@@ -133,7 +145,7 @@ def main(bank_dir: Path) -> None:
     die_with_parent()
     os.nice(_LOWEST_PRIORITY)
     try:
-        rebuild(bank_dir)
+        rebuild(bank_dir, tell=lambda state: sys.stdout.write(f"{state}\n") and sys.stdout.flush())
     except (IndexCorrupt, OSError) as error:
         sys.exit(str(error))
 

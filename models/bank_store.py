@@ -24,7 +24,7 @@ from models.banks import Bank
 from models.evidence import Opinion
 from models.generations import POINTER, Counts, NextGeneration, Pointer, locked, open_shelves, read_pointer
 from models.hashing.registry import hash_algorithms
-from models.shelves import Shelf
+from models.shelves import Shelf, Trust
 from models.slot_tables import Rows
 
 _NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
@@ -136,14 +136,14 @@ def load_bank(bank_dir: Path) -> Bank:
     return open_bank(bank_dir)
 
 
-def open_bank(bank_dir: Path) -> Bank:
-    """As `load_bank`, for the canary's bank as well."""
+def open_bank(bank_dir: Path, trust: Trust | None = None) -> Bank:
+    """As `load_bank`, for the canary's bank as well; raises `NotRead` as `models.shelves.Trust` says."""
     for attempt in range(_OPEN_ATTEMPTS):
         pointer = read_pointer(bank_dir)
         if pointer is None:
             raise BankMissing(bank_dir)
         try:
-            shelves = open_shelves(bank_dir, pointer)
+            shelves = open_shelves(bank_dir, pointer, trust=trust)
             noted = read_notes(bank_dir, pointer.notes)
         except (FileNotFoundError, IndexCorrupt):
             # Writers may have moved on twice and removed what the pointer named a moment ago.

@@ -21,7 +21,7 @@ from models.annotations import EntryNote, write_notes
 from models.arrays import IndexCorrupt, sync_folder, write_synced
 from models.evidence import Opinion
 from models.hashing.registry import hash_algorithms
-from models.shelves import Base, Overlay, Shelf, open_shelf
+from models.shelves import Base, Overlay, Shelf, Trust, open_shelf
 
 POINTER: Final = "bank.json"
 
@@ -138,13 +138,16 @@ def _refuse_other_paths(bank_dir: Path, pointer: Pointer) -> None:
         raise IndexCorrupt(bank_dir, f"{POINTER} names no generation or algorithm")
 
 
-def open_shelves(bank_dir: Path, pointer: Pointer | None, *, is_verified: bool = True) -> dict[str, Shelf]:
+def open_shelves(
+    bank_dir: Path, pointer: Pointer | None, *, is_verified: bool = True, trust: Trust | None = None
+) -> dict[str, Shelf]:
     """Open what a pointer names, by algorithm; nothing where there is no bank yet. Raises as `open_shelf` does."""
     shelves = {}
     known = hash_algorithms()
     for name, one in (pointer.layers if pointer else {}).items():
         overlay = bank_dir / one.overlay / name if one.overlay else None
-        shelves[name] = shelf = open_shelf(bank_dir / one.base / name, overlay, is_verified=is_verified)
+        base = bank_dir / one.base / name
+        shelves[name] = shelf = open_shelf(base, overlay, is_verified=is_verified, trust=trust)
         if name in known and shelf.bits != known[name].bits:
             raise IndexCorrupt(bank_dir, f"its {name} hashes have {shelf.bits} bits, not {known[name].bits}")
     return shelves

@@ -23,6 +23,7 @@ from models.hashing.views import EVERY_TIER, LIVE_TIERS, named_fingerprints, vie
 from models.matching import PDQ, noise_views
 from models.naming import BankMatches, ViewHash, strongest
 from models.radii import counted_rows
+from models.shelves import Trust
 
 PICTURE_SIDE: Final = 256
 
@@ -104,7 +105,7 @@ class Inspector:
         """How many PDQ rows each positive bank counts as beside the others: what its limits go by."""
         return self._counted
 
-    def reload_bank(self, name: str, folder: Path | None = None) -> bool:
+    def reload_bank(self, name: str, folder: Path | None = None, trust: Trust | None = None) -> bool:
         """Take up the generation in force of a bank; tell whether the bank exists.
 
         `folder` is needed for a bank that was not there before. A bank that is gone is dropped.
@@ -112,9 +113,10 @@ class Inspector:
         Raises:
             KeyError: The bank is new and no folder was given.
             IndexCorrupt: Its files are not what was written; the generation in use stays in use.
+            NotRead: As `trust` says; the generation in use stays in use.
         """
         try:
-            bank = open_bank(folder or self._banks[name].folder)
+            bank = open_bank(folder or self._banks[name].folder, trust)
         except BankMissing:
             self._banks.pop(name, None)
         else:

@@ -8,7 +8,7 @@ old layers in force, and a folder that the next rebuild removes.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ from models.generations import (
     read_pointer,
 )
 from models.hits import is_among
-from models.shelves import Base, Overlay, Shelf
+from models.shelves import Base, Overlay, Shelf, state_of
 
 _LOCK: Final = "rebuild.lock"
 
@@ -43,10 +43,11 @@ def is_due(bank_dir: Path) -> bool:
     return pointer is not None and bool(_due(pointer))
 
 
-def rebuild(bank_dir: Path, *, is_forced: bool = False) -> bool:
+def rebuild(bank_dir: Path, *, is_forced: bool = False, tell: Callable[[str], object] = str) -> bool:
     """Fold every overlay that is worth it (`is_forced`: every one); tell whether a new base came into force.
 
-    Where another process rebuilds the bank, nothing is done.
+    Where another process rebuilds the bank, nothing is done. `tell` is given each new base's `state_of` before it comes
+    into force: nobody has to read that base to know that it is sound.
 
     Raises:
         IndexCorrupt: The bank's files are not what was written; they stay as they are.
@@ -60,7 +61,7 @@ def rebuild(bank_dir: Path, *, is_forced: bool = False) -> bool:
                 return False
             wanted = {name for name, one in pointer.layers.items() if one.overlay} if is_forced else _due(pointer)
             shelves = open_shelves(bank_dir, pointer) if wanted else {}
-        folded = [_rebuilt(bank_dir, name, pointer.layers[name], shelves[name]) for name in sorted(wanted)]
+        folded = [_rebuilt(bank_dir, name, pointer.layers[name], shelves[name], tell) for name in sorted(wanted)]
         return any(folded)
 
 
@@ -90,9 +91,10 @@ def _turn(bank_dir: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _rebuilt(bank_dir: Path, algorithm: str, before: Layers, shelf: Shelf) -> bool:
+def _rebuilt(bank_dir: Path, algorithm: str, before: Layers, shelf: Shelf, tell: Callable[[str], object]) -> bool:
     folder = bank_dir / REBUILDING / algorithm
     Base.build(shelf.live(), own_radius(algorithm)).save(folder)
+    tell(state_of(folder))
     with locked(bank_dir) as pointer:
         now = pointer.layers.get(algorithm) if pointer is not None else None
         if pointer is None or now is None or now.base != before.base:

@@ -8,6 +8,7 @@ both layers and number the rows through: those of the base first. Folding the ov
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
@@ -43,6 +44,9 @@ _SINCE_LAYERS: Final = ("positions_ms", "is_window", "second_rows", "seconds", "
 """Files that releases before the layers did not write."""
 
 _NONE: Final = np.zeros(0, dtype=np.int64)
+
+_LONG_BYTES: Final = 128 << 20
+"""Some 800,000 hashes. Reading so much and verifying it takes a core 0.15 s."""
 
 
 class EntryCounts(NamedTuple):
@@ -225,22 +229,59 @@ class Shelf:
         return self.overlay.rows, number - len(self.base)
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Bases that another process has read whole and found sound, by `state_of`: they are opened without reading them.
+
+    A long base that is not among them is read here, or, where this process `has_no_time`, raises `NotRead`.
+    """
+
+    states: frozenset[str]
+    has_no_time: bool = False
+
+
+class NotRead(Exception):
+    """Raised where a long base would have to be read by a process that has no time for it. Nothing was opened."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} has not been read by anyone yet; it is opened once it has been")
+
+
+def state_of(folder: Path) -> str:
+    """What tells the files of a layer from any others, without reading them.
+
+    Raises:
+        FileNotFoundError: The folder is gone.
+    """
+    files = sorted((path.name, path.stat()) for path in folder.iterdir())
+    return sha256(repr([(name, one.st_ino, one.st_size, one.st_mtime_ns) for name, one in files]).encode()).hexdigest()
+
+
+def is_long(folder: Path) -> bool:
+    """Tell whether reading a base takes so long that frames would be late. Raises `FileNotFoundError`."""
+    return sum(path.stat().st_size for path in folder.iterdir()) > _LONG_BYTES
+
+
 _Key = tuple[str, int, int]
 
 _open_bases: "WeakValueDictionary[_Key, Base]" = WeakValueDictionary()
 _open_overlays: "WeakValueDictionary[_Key, Overlay]" = WeakValueDictionary()
 
 
-def open_shelf(base_folder: Path, overlay_folder: Path | None, *, is_verified: bool = True) -> Shelf:
+def open_shelf(
+    base_folder: Path, overlay_folder: Path | None, *, is_verified: bool = True, trust: Trust | None = None
+) -> Shelf:
     """Open one algorithm's layers by memory map. A layer that is open in this process is not read again.
 
-    Not `is_verified`: of the base nothing is read but what is asked for, for who adds to what others verify.
+    Not `is_verified`: of the base nothing is read but what is asked for, for who adds to what others verify. `trust`
+    says which bases were verified elsewhere.
 
     Raises:
         FileNotFoundError: A folder is gone.
         IndexCorrupt: Files are not what was written.
+        NotRead: As `trust` says.
     """
-    base = _open_base(base_folder, is_verified=is_verified)
+    base = _open_base(base_folder, is_verified=is_verified, trust=trust)
     if overlay_folder is None:
         return Shelf(base)
     key = _key(overlay_folder)
@@ -261,18 +302,29 @@ def _key(folder: Path) -> _Key:
     return str(folder.resolve()), status.st_ino, status.st_mtime_ns
 
 
-def _open_base(folder: Path, *, is_verified: bool) -> Base:
+def _open_base(folder: Path, *, is_verified: bool, trust: Trust | None) -> Base:
     key = _key(folder)
     base = _open_bases.get(key)
     if base is not None:
         return base
-    opened = open_arrays(folder, _BASE_DTYPES, optional=_SINCE_LAYERS, is_verified=is_verified)
+    is_read = is_verified and not (trust is not None and _is_trusted(folder, trust))
+    opened = open_arrays(folder, _BASE_DTYPES, optional=_SINCE_LAYERS, is_verified=is_read)
     base = _base_of(opened, folder)
     if is_verified:
-        if not base.rows.is_sound() or not base.index.is_sound():
+        if is_read and (not base.rows.is_sound() or not base.index.is_sound()):
             raise IndexCorrupt(folder, "its entries or opinions do not fit its rows")
         _open_bases[key] = base
     return base
+
+
+def _is_trusted(folder: Path, trust: Trust) -> bool:
+    if not is_long(folder):
+        return False
+    if state_of(folder) in trust.states:
+        return True
+    if trust.has_no_time:
+        raise NotRead(folder)
+    return False
 
 
 def _base_of(opened: ArrayFolder, folder: Path) -> Base:

@@ -38,6 +38,7 @@ from models.inspector import Inspector, Scorer
 from models.manifest import load_manifest
 from models.manifest_yaml import ManifestError
 from models.providers import ProviderUnavailable
+from models.shelves import NotRead, Trust
 from streams.frame import PICTURE_BYTES, PLANE_BYTES
 from streams.job import SandboxMode
 from streams.sandbox import CagePolicy, CageReport, enter
@@ -159,9 +160,12 @@ class _Worker:
         self._setup = setup
         folder = Path(self._setup.banks_folder)
         self._refused_banks.clear()
+        trust = Trust(frozenset(setup.read_bases), has_no_time=True)  # frames wait
         for name in {bank.name for bank in self._inspector.banks} | set(bank_names(folder, with_reserved=True)):
             try:
-                self._inspector.reload_bank(name, folder / name)
+                self._inspector.reload_bank(name, folder / name, trust)
+            except NotRead:
+                continue  # the service has it read, and then orders anew
             except (IndexCorrupt, OSError) as error:
                 self._refused_banks[name] = _sentence(error)
 
@@ -181,10 +185,11 @@ class _Worker:
 
     def _load_banks(self) -> list[Bank]:
         folder = Path(self._setup.banks_folder)
+        trust = Trust(frozenset(self._setup.read_bases))
         loaded = []
         for name in bank_names(folder, with_reserved=True):
             try:
-                loaded.append(open_bank(folder / name))
+                loaded.append(open_bank(folder / name, trust))
             except (BankMissing, IndexCorrupt, OSError) as error:
                 self._refused_banks[name] = _sentence(error)
         return loaded

@@ -18,11 +18,13 @@ from detector.analysis.channel import Channel
 from detector.analysis.looks import TrackLooks
 from detector.analysis.messages import Kind, ModelSetup, ViewSetup, WorkerSetup
 from detector.analysis.pool import AnalysisPool, FrameDropped, PoolSettings
+from detector.bank_readings import base_folders
 from detector.cards import synthetic_card
 from models.bank_store import CANARY_BANK, add_entries, put_canary
 from models.hashing.registry import hash_algorithms
 from models.hashing.view_table import Tier
 from models.manifest import load_manifest
+from models.shelves import state_of
 from streams.frame import Frame, SampleReason
 
 pytestmark = pytest.mark.integration
@@ -81,6 +83,24 @@ def worker_pids() -> list[int]:
         if any("detector.analysis.worker:main" in word for word in child.cmdline()):
             pids += [grandchild.pid for grandchild in child.children()]
     return pids
+
+
+async def test_a_long_bank_is_taken_up_once_it_was_read_elsewhere(tmp_path: Path) -> None:
+    """No process stops to read a long list while frames wait; it stays with what it has until the service says so."""
+    async with pool_of(tmp_path) as pool:
+        put_on_bank(tmp_path / "banks", 7, "seven")
+        (base,) = base_folders(tmp_path / "banks" / "CARDS")
+        with (base / "room").open("wb") as file:
+            file.truncate(129 << 20)  # looks long
+        pool.reload_banks()
+        before = await pool.inspect(frame_of(7), deadline_at=time.monotonic() + 10)
+
+        setup = replace(pool._settings.setup, read_bases=(state_of(base),))
+        pool.reconfigure(replace(pool._settings, setup=setup))
+        after = await pool.inspect(frame_of(7), deadline_at=time.monotonic() + 10)
+
+    assert before.matches == ()
+    assert [match.entry for match in after.matches] == ["seven"]
 
 
 async def test_a_known_picture_is_matched_and_scored(tmp_path: Path) -> None:

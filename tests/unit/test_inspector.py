@@ -156,6 +156,7 @@ def test_no_bank_crowds_another_out(tmp_path: Path) -> None:
     """A list that only watches, with one picture under twenty names, hides no farther match of one that cuts."""
     rows = _hash(_frame())
     add_entries(tmp_path / "WATCHED", rows.repeat(20, axis=0), [f"copy-{number}" for number in range(20)])
+    rows = rows.copy()
     rows[0, 0] ^= 0b11
     add_entries(tmp_path / "CUTS", rows, ["card"])
     inspector = _inspector(banks=[load_bank(tmp_path / name) for name in ("WATCHED", "CUTS")])

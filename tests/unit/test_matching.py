@@ -222,8 +222,8 @@ def test_an_indexed_list_answers_as_a_short_one() -> None:
     """Among many strangers the copies of every view are found, with the strengths that the rules give them."""
     batch = batch_of(4, 7)
     copies = [Row(near(batch, number % 4, number), f"entry-{number:02}") for number in range(49)]
-    # Of the frame as it is, and mirrored, rows within 31 bits are found whichever bits differ.
-    copies += [Row(near(batch, view, 31, heavy=31), f"heavy-{view}") for view in (0, 1)]
+    # Of the frame as it is rows within 31 bits are found whichever bits differ.
+    copies.append(Row(near(batch, 0, 31, heavy=31), "heavy"))
     strangers = np.random.default_rng(9).integers(0, 256, (LINEAR_ROWS, 32), dtype=np.uint8)
     bank = bank_of([*copies, *(Row(value, "stranger") for value in strangers)])
     found = bank.match(batch, most=100, beside=Beside(1_000_000)).matches

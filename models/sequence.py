@@ -6,7 +6,7 @@ chance hit in every sample, and such repeats prove nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import combinations
 from math import comb
@@ -14,7 +14,7 @@ from typing import Final
 
 from models.evidence import HashMatch, Opinion
 from models.false_matches import HASH_BITS, SECOND_TEST_RATE, VIEWS_PER_FRAME, pair_rate
-from models.matching import PDQ
+from models.matching import PDQ, TRUSTED_QUALITY
 
 FALSE_PER_FRAME: Final = 1e-6
 """False sequences of one kind (so many frames, in order or not) to expect in one frame against one bank, at most: the
@@ -65,7 +65,8 @@ class SequenceRules:
 class Vote:
     """One frame that came near one row of an item. `frame` is the frame's own hash, `looked` that of the view.
 
-    `is_tested`: it passed a second test too, which few chance hits do.
+    `is_tested`: it passed a second test too, which few chance hits do. `quality`, `is_stable` and `opinion` are the
+    match's: they bound what a sequence may do as they bound a single frame.
     """
 
     at_seconds: float
@@ -76,6 +77,14 @@ class Vote:
     position_seconds: float | None
     distance: int
     is_tested: bool
+    quality: int
+    is_stable: bool
+    opinion: Opinion
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it may take part in what cuts."""
+        return self.quality >= TRUSTED_QUALITY and self.is_stable and self.opinion is Opinion.POSITIVE
 
 
 ItemKey = tuple[str, str, str]
@@ -92,6 +101,9 @@ class SequenceHistory:
 @dataclass(frozen=True, slots=True)
 class SequenceMatch:
     """A known item recognised by `frames` distinct frames; `match` is the last one's, `distance` the farthest's.
+
+    The quality, stability and opinion of `match` are the worst of all its frames: two that may only ask for a review
+    are no cut together with a third.
 
     `max_distance` is the radius in force for so many frames in a list of that length, under which a frame is expected
     to complete `FALSE_PER_FRAME` such sequences by chance at most. `since_seconds` is the time of the first frame.
@@ -188,6 +200,9 @@ def _vote_of(match: HashMatch, at_seconds: float, frame: int) -> Vote:
         position_seconds=None if match.position_ms is None else match.position_ms / 1000,
         distance=match.distance,
         is_tested=_passed(match),
+        quality=match.quality,
+        is_stable=match.is_stable,
+        opinion=match.opinion,
     )
 
 
@@ -237,9 +252,16 @@ def _limits(rules: SequenceRules, rows: int) -> tuple[_Limit, ...]:
 
 
 def _sequence(rules: SequenceRules, last: Vote, others: Sequence[Vote], match: HashMatch) -> Iterator[SequenceMatch]:
-    """The first quorum that the last vote completes with some of the others, at most one."""
-    if not others:
-        return
+    """The first quorum that the last vote completes with some of the others, at most one; of sound votes if it can."""
+    sound = [vote for vote in others if vote.is_sound] if last.is_sound else []
+    for candidates in (sound, others):
+        found = _quorum(rules, last, candidates, match) if candidates else None
+        if found is not None:
+            yield found
+            return
+
+
+def _quorum(rules: SequenceRules, last: Vote, others: Sequence[Vote], match: HashMatch) -> SequenceMatch | None:
     for limit in _limits(rules, match.bank_rows):
         if last.distance > limit.radii[last.is_tested]:
             continue
@@ -247,15 +269,22 @@ def _sequence(rules: SequenceRules, last: Vote, others: Sequence[Vote], match: H
         groups = _groups(near, last, limit.frames)
         group = next((one for one in groups if not limit.in_order or _plays(rules, one)), None)
         if group is not None:
-            yield SequenceMatch(
-                match=match,
+            return SequenceMatch(
+                match=replace(
+                    match,
+                    quality=min(vote.quality for vote in group),
+                    is_stable=all(vote.is_stable for vote in group),
+                    opinion=next(
+                        (vote.opinion for vote in group if vote.opinion is not Opinion.POSITIVE), last.opinion
+                    ),
+                ),
                 frames=limit.frames,
                 distance=max(vote.distance for vote in group),
                 max_distance=max(limit.radii[vote.is_tested] for vote in group),
                 in_order=limit.in_order,
                 since_seconds=min(vote.at_seconds for vote in group),
             )
-            return
+    return None
 
 
 def _groups(others: Sequence[Vote], last: Vote, frames: int) -> Iterator[tuple[Vote, ...]]:

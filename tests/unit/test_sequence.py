@@ -282,3 +282,15 @@ def test_a_quorum_of_one_is_refused() -> None:
     """One frame's rules are elsewhere."""
     with pytest.raises(ValueError, match="2 frames"):
         Quorum(1, 31)
+
+
+@pytest.mark.parametrize(
+    "flaw", [{"quality": 40}, {"is_stable": False}, {"opinion": Opinion.DISPUTED}, {"opinion": Opinion.SEED}]
+)
+def test_a_sequence_is_no_surer_than_the_worst_of_its_frames(flaw: dict[str, Any]) -> None:
+    """An earlier frame that may only ask for a review bounds the whole, unless others are enough without it."""
+    frames = _play([3.0, 4.0, 5.0])
+    frames[0][2][0] = replace(frames[0][2][0], **flaw)
+    (_, first), (_, second) = _watch(frames)
+    assert {name: getattr(first.match, name) for name in flaw} == flaw
+    assert (second.match, second.since_seconds) == (frames[2][2][0], 1.0)

@@ -12,7 +12,7 @@ from models.hashing.algorithm import Plane, gradient_quality
 from models.hashing.linear_views import GRAY_SIDE, LinearViews
 from models.hashing.pdq import MEDIAN_RANK
 from models.hashing.spectrum import Spectra, spectra_of, spectrum_of
-from models.shapes.quadrilaterals import Quad, quadrilaterals
+from models.shapes.quadrilaterals import Outlines, Quad
 from models.shapes.rectangles import Box, rectangles
 
 MOST_BOXES: Final = 4
@@ -97,10 +97,14 @@ class Sample:
         """The rectangles in the picture, best first."""
         return rectangles(self.gray, MOST_BOXES)
 
+    @cached_property
+    def _outlines(self) -> Outlines:
+        return Outlines(self.gray)
+
     def quad(self, threshold: int) -> Quad | None:
         """The outermost quadrilateral at one threshold."""
         if threshold not in self._quads:
-            self._quads[threshold] = next(iter(quadrilaterals(self.gray, (threshold,))), None)
+            self._quads[threshold] = self._outlines.outermost(threshold)
         return self._quads[threshold]
 
     def linear(self, views: LinearViews) -> Spectra:

@@ -70,19 +70,34 @@ def quadrilaterals(gray: NDArray[np.uint8], thresholds: Sequence[int] = (AUTO_TH
     """Find the outermost quadrilateral of a gray (256, 256) uint8 picture at each threshold; those that differ.
 
     `thresholds` are steps in grey levels between neighbouring pixels at half size, `AUTO_THRESHOLD` one of them where
-    the picture shall decide. Steps are computed once for all of them.
+    the picture shall decide.
     """
-    steps = _steps_from_edges(gray)
+    outlines = Outlines(gray)
     found: list[Quad] = []
-    corners_found: list[NDArray[np.float32]] = []
-    for threshold, level in zip(thresholds, _levels(steps, thresholds), strict=True):
-        corners = _corners(*_sides(steps, level))
-        if corners is None or any(np.abs(corners - other).max() < _MIN_MOVE for other in corners_found):
-            continue
-        corners_found.append(corners)
-        (a, b), (c, d), (e, f), (g, h) = (2 * corners).tolist()
-        found.append(Quad(((a, b), (c, d), (e, f), (g, h)), threshold))
+    for quad in (outlines.outermost(threshold) for threshold in thresholds):
+        if quad is not None and not any(_are_one(quad, other) for other in found):
+            found.append(quad)
     return tuple(found)
+
+
+class Outlines:
+    """The quadrilaterals of one gray (256, 256) uint8 picture. Its steps are computed once for all thresholds."""
+
+    def __init__(self, gray: NDArray[np.uint8]) -> None:
+        self._steps = _steps_from_edges(gray)
+
+    def outermost(self, threshold: int) -> Quad | None:
+        """The outermost quadrilateral at a threshold, as `quadrilaterals` takes it."""
+        level = _auto_level(self._steps) if threshold == AUTO_THRESHOLD else threshold
+        corners = _corners(*_sides(self._steps, level))
+        if corners is None:
+            return None
+        (a, b), (c, d), (e, f), (g, h) = (2 * corners).tolist()
+        return Quad(((a, b), (c, d), (e, f), (g, h)), threshold)
+
+
+def _are_one(quad: Quad, other: Quad) -> bool:
+    return bool(np.abs(np.subtract(quad.corners, other.corners)).max() < 2 * _MIN_MOVE)
 
 
 def warp(gray: NDArray[np.uint8], quad: Quad) -> NDArray[np.uint8]:
@@ -110,13 +125,10 @@ def _steps_from_edges(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return seen
 
 
-def _levels(steps: NDArray[np.uint8], thresholds: Sequence[int]) -> list[int]:
-    if AUTO_THRESHOLD not in thresholds:
-        return list(thresholds)
+def _auto_level(steps: NDArray[np.uint8]) -> int:
     counts: NDArray[Any] = cv2.calcHist([steps[0]], [0], None, [256], [0, 256])
     median = int(np.searchsorted(np.cumsum(counts), steps[0].size / 2))
-    auto = int(max(_AUTO_LEAST, _AUTO_FACTOR * median))
-    return [auto if threshold == AUTO_THRESHOLD else threshold for threshold in thresholds]
+    return int(max(_AUTO_LEAST, _AUTO_FACTOR * median))
 
 
 def _sides(steps: NDArray[np.uint8], level: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -78,15 +78,16 @@ def _lines(half: NDArray[np.uint8]) -> tuple[_Lines, _Lines]:
     # and cv2 throughout: its morphology and numpy's cumsum cost many times as much.
     both = cv2.vconcat((half, cv2.transpose(half)))
     steps = cv2.absdiff(both[:, 1:], both[:, :-1])
-    is_step: NDArray[Any] = cv2.compare(steps, np.maximum(_most_around(steps), np.uint8(_MIN_STEP)), cv2.CMP_GE)
+    is_step: NDArray[Any] = cv2.compare(steps, cv2.max(_most_around(steps), float(_MIN_STEP)), cv2.CMP_GE)
     # Texture steps in every direction, a side only across itself.
     means = cv2.addWeighted(both[:, 1:], 0.5, both[:, :-1], 0.5, 0)
     along = cv2.absdiff(means[1:], means[:-1])
     is_step[1:-1] &= cv2.compare(steps[1:-1], cv2.max(along[1:], along[:-1]), cv2.CMP_GE)
     # A side between two pixels shows in either.
-    is_step[:, 1:] |= is_step[:, :-1]
-    integral: NDArray[Any] = cv2.integral(np.bitwise_and(is_step, 1))
-    sums = integral[:, 1:] - integral[:, :-1]
+    either = is_step.copy()
+    either[:, 1:] = cv2.max(is_step[:, 1:], is_step[:, :-1])
+    integral: NDArray[Any] = cv2.integral(np.bitwise_and(either, 1))
+    sums: NDArray[Any] = cv2.subtract(integral[:, 1:], integral[:, :-1])
     return _chosen(sums[: _SIDE + 1]), _chosen(sums[_SIDE:])
 
 
@@ -102,7 +103,8 @@ _STRETCH: Final = int(_SIDE * MIN_SIDE)
 
 
 def _chosen(sums: NDArray[np.int32]) -> _Lines:
-    best = (sums[_STRETCH:] - sums[:-_STRETCH]).max(axis=0) / _STRETCH
+    stretches = cv2.subtract(sums[_STRETCH:], sums[:-_STRETCH], dtype=cv2.CV_8U)
+    best = np.asarray(cv2.reduce(stretches, 0, cv2.REDUCE_MAX))[0] / _STRETCH
     scores = np.where(best < _MIN_LINE, 0, best + 0.5 / _SIDE * (sums[-1] - sums[0]))
     found: list[int] = []
     values = scores.tolist()

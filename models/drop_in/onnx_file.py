@@ -62,9 +62,10 @@ def _read_graph(path: Path, description: OnnxDescription, layer: dict[str, Fact 
 
     shape = description.input_shape
     if len(shape) != 4:
-        layer["model_info.layout"] = ManifestError(
+        fault = ManifestError(
             path, None, f"its first input has {len(shape)} dimensions; a classifier takes pictures [1, 3, H, W]"
         )
+        layer.update(dict.fromkeys(("model_info.layout", "model_info.output_raw_scores"), fault))
         return
     if shape[1] == 3 or shape[3] == 3:
         is_nchw = shape[1] == 3

@@ -1,8 +1,9 @@
 """What does looking a frame up in many views cost, from the decoded 1080p frame to the matches?
 
 Frames of several kinds (plain, framed, with bars, with a picture in the picture, covered) are scaled to the two sizes
-that analysis gets, then inspected against lists of random 256-bit hashes, tier by tier, on one thread. `--rows N`: one
-list of that length instead.
+that analysis gets, then inspected against lists of random 256-bit hashes, tier by tier, on one thread. Then comes a
+feed: of ten samples seven show the scene of the one before, moved a little, and three another, whose views of once a
+scene are run as well. `--rows N`: one list of that length instead.
 """
 
 import gc
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.report import Check, Options, Report, at_most, machine, print_settings
 from models.bank_store import add_entries, open_bank
-from models.hashing.scenes import Look
+from models.hashing.scenes import Look, SceneWatch
 from models.hashing.view_budget import ViewBudget
 from models.hashing.view_table import TURNS, Tier
 from models.hashing.viewing import Viewer
@@ -42,6 +43,13 @@ _PLANS: Final = {
     "new scene": frozenset(Tier),
 }
 _PER_SAMPLE: Final = "+ a quarter of in turn"
+
+_FEED: Final = "feed, 3 of 10 new"
+_NEW_SCENES: Final = (0, 4, 7)
+"""Which of ten samples of the feed are new scenes ..."""
+_MOVED_PIXELS: Final = 4
+"""... and by how many of 256 pixels the others are moved against the one before."""
+_FEED_SAMPLES: Final = 200
 
 _UNLIMITED: Final = 1e9
 
@@ -100,7 +108,35 @@ def _inspected(pixels: list[Pixels], count: int, seed: int) -> list[dict[str, An
             viewer = Viewer(ViewBudget(_UNLIMITED, tiers), time.thread_time)
             inspector = Inspector(clock=time.thread_time, banks=[bank], viewer=viewer)
             found.append({"part": part, "rows": count} | _timed(inspector, pixels))
+        viewer = Viewer(ViewBudget(_UNLIMITED), time.thread_time)
+        inspector = Inspector(clock=time.thread_time, banks=[bank], viewer=viewer)
+        found.append({"part": _FEED, "rows": count} | _fed(inspector, pixels))
     return found
+
+
+def _fed(inspector: Inspector, pixels: list[Pixels]) -> dict[str, Any]:
+    """The mean of a feed of which most samples are no new scenes; nothing is left out for its price."""
+    watch, millis, views, scene = SceneWatch(), [], 0, -1
+    for number in range(_FEED_SAMPLES):
+        scene += number % 10 in _NEW_SCENES
+        plane, picture = _moved(pixels[scene % len(pixels)], _MOVED_PIXELS * (number % 10))
+        began = time.thread_time()
+        inspection = inspector.inspect(plane, picture, _WIDTH, _HEIGHT, watch.look())
+        millis.append((time.thread_time() - began) * 1000)
+        watch.heard(inspection.fingerprint, (Tier(tier) for tier in inspection.tier_seconds), inspection.saved_seconds)
+        views += inspection.views_run
+    return {
+        "cpu_ms": statistics.mean(millis),
+        "cpu_median_ms": statistics.median(millis),
+        "cpu_p95_ms": sorted(millis)[int(len(millis) * 0.95)],
+        "views": views / len(millis),
+    }
+
+
+def _moved(pixels: Pixels, by: int) -> Pixels:
+    picture = np.roll(np.frombuffer(pixels[1], dtype=np.uint8).reshape(256, 256, 3), by, axis=1)
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA).tobytes(), picture.tobytes()
 
 
 def _timed(inspector: Inspector, pixels: list[Pixels]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _lines(half: NDArray[np.uint8]) -> tuple[_Lines, _Lines]:
     # and cv2 throughout: its morphology and numpy's cumsum cost many times as much.
     both = cv2.vconcat((half, cv2.transpose(half)))
     steps = cv2.absdiff(both[:, 1:], both[:, :-1])
-    is_step: NDArray[Any] = cv2.compare(steps, cv2.max(_most_around(steps), float(_MIN_STEP)), cv2.CMP_GE)
+    is_step: NDArray[Any] = cv2.compare(steps, cv2.max(_most_around(steps), _LEAST_STEPS), cv2.CMP_GE)
     # Texture steps in every direction, a side only across itself.
     means = cv2.addWeighted(both[:, 1:], 0.5, both[:, :-1], 0.5, 0)
     along = cv2.absdiff(means[1:], means[:-1])
@@ -100,6 +100,7 @@ def _most_around(steps: NDArray[Any]) -> NDArray[Any]:
 
 
 _STRETCH: Final = int(_SIDE * MIN_SIDE)
+_LEAST_STEPS: Final = np.full((2 * _SIDE, _SIDE - 1), _MIN_STEP, dtype=np.uint8)
 
 
 def _chosen(sums: NDArray[np.int32]) -> _Lines:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy_packages import CLIPS, KNOWN, PACKAGES, UNRELATED, cache_folder, unpacked_folder
+from benchmarks.accuracy_packages import CLIPS, KNOWN, PACKAGES, SAME_PICTURES, UNRELATED, cache_folder, unpacked_folder
 from models.hashing.pdq import Pdq
 
 Frame = NDArray[np.uint8]
@@ -32,7 +32,7 @@ _SHORTEST_SIDE: Final = 240
 _LONGEST: Final = {KNOWN: 1280, UNRELATED: 640}
 _PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _VIDEOS: Final = frozenset({".mp4", ".avi", ".webm", ".ogv", ".mkv", ".mov"})
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +145,8 @@ def _package_files() -> dict[str, list[Path]]:
     for package in PACKAGES:
         if package.use != CLIPS:
             files = _files(unpacked_folder(package), _PICTURES)
-            found[package.use] += [
-                path for path in files if not package.paths or any(part in str(path) for part in package.paths)
-            ]
+            wanted = (path for path in files if not package.paths or any(part in str(path) for part in package.paths))
+            found[package.use] += [path for path in wanted if not str(path).endswith(SAME_PICTURES)]
     return found
 
 
@@ -156,7 +155,7 @@ def _package_clips() -> list[Path]:
     twins = ("_bugy", "muted_", "python3-mecavideo/video")
     found: list[Path] = []
     for package in PACKAGES:
-        if package.use == CLIPS or package.name == "opencv-doc":
+        if package.use == CLIPS:
             files = _files(unpacked_folder(package), _VIDEOS)
             wanted = (path for path in files if not package.paths or any(part in str(path) for part in package.paths))
             found += [path for path in wanted if not any(twin in str(path) for twin in twins)]

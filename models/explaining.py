@@ -25,7 +25,7 @@ from models.matching import (
     trusted_views,
 )
 from models.naming import AskedViews, ViewHash, other_ranks
-from models.radii import UNGATED, Radii
+from models.radii import FAR_WINDOW_LIMIT, NEAR_WINDOW, UNGATED, Radii
 from models.shelf_rows import NearRows, look_up, met_rows
 from models.shelves import Shelf
 
@@ -282,6 +282,10 @@ class _Explainer:
             return f"within {limit} bits{tested}"
         if not near.judged.is_sure[place]:
             return self._failed_test(near, place, "for more")
+        if near.rows.shows_window(place) and distance > NEAR_WINDOW:
+            value = float(near.judged.values[place])
+            if value > FAR_WINDOW_LIMIT:
+                return f"a window so far off may cut with a second hash {FAR_WINDOW_LIMIT} bits off, not {value:.0f}"
         has_second = bool(near.judged.has_second[place])
         cut = min(int(near.widest[view]), near.radii.second if has_second else near.radii.share)
         return (

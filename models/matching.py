@@ -17,7 +17,16 @@ from models.false_matches import SECOND_HASH_RATE, SECOND_TEST_RATE, pair_rate
 from models.hashing.second_tests import difference_hashes_of_views, second_distances, weighted_shares
 from models.hashing.view_batch import ViewBatch
 from models.hits import Hits
-from models.radii import EXACT, SECOND_LIMIT, SHARE_LIMIT, UNGATED, VOTE_SHARE_LIMIT, Radii
+from models.radii import (
+    EXACT,
+    FAR_WINDOW_LIMIT,
+    NEAR_WINDOW,
+    SECOND_LIMIT,
+    SHARE_LIMIT,
+    UNGATED,
+    VOTE_SHARE_LIMIT,
+    Radii,
+)
 
 TRUSTED_QUALITY: Final = 50
 """PDQ quality (0-100) below which facebook/ThreatExchange advises not to trust a hash (pdq/README.md)."""
@@ -76,7 +85,7 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
     """Judge what was met; `hits.query` are rows of the batch.
 
     * Within `radii.plain` bits a row may cut, as PDQ's authors advise; a window of a picture may only with its second
-      test passed, since each picture has a hundred of them.
+      test passed, since each picture has a hundred of them, and beyond `NEAR_WINDOW` by a better second hash.
     * With the second test passed a row may cut within `radii.share` or `radii.second`, and ask for review within
       `radii.review`. Within 31 bits every row but a window may ask for review.
     * Any row may vote within `radii.vote`; in long lists beyond 31 bits only with the second test passed at its looser
@@ -89,7 +98,9 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
     is_sure = values <= np.where(met.has_second, SECOND_LIMIT, SHARE_LIMIT)
     may_vote = values <= np.where(met.has_second, SECOND_LIMIT, VOTE_SHARE_LIMIT)
     untested = np.where(met.is_window, NOTHING, np.int64(EXACT))
-    cuts = np.where(is_sure, np.where(met.has_second, radii.second, radii.share), np.minimum(untested, radii.plain))
+    is_vague = met.is_window & (hits.distance > NEAR_WINDOW) & (values > FAR_WINDOW_LIMIT)
+    tested = np.where(met.has_second, radii.second, radii.share)
+    cuts = np.where(is_sure & ~is_vague, tested, np.minimum(untested, radii.plain))
     cuts = np.where(acting_views(batch.qualities, batch.is_stable, min_quality)[hits.query], cuts, NOTHING)
     reviews = np.where(is_sure, radii.review, untested)
     votes = np.where(may_vote | radii.votes_untested, radii.vote, EXACT)

@@ -3,14 +3,18 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from detector.bank_files import Spacing, picture_of, plane_of
 from detector.config.banks import BankKind
 from detector.config.config import Config
+from detector.match_budget import BudgetWatch
+from models.arrays import IndexCorrupt
+from models.bank_store import INCIDENT_BANK
 from models.banks import Bank, BankLimits, Beside, Negatives
 from models.explaining import Reason, ViewVerdict
 from models.gate import has_colour_detail, low_information
-from models.generations import own_radius
+from models.generations import own_radius, read_pointer
 from models.hashing.pdq import Pdq
 from models.hashing.plugins import PluginFailed
 from models.hashing.registry import hash_algorithms
@@ -69,8 +73,11 @@ class Banks:
         now_seconds: float,
     ) -> None:
         self.now_seconds = now_seconds
-        self.limits = {bank.name: bank_limits(config, bank.name) for bank in banks}
+        held = BudgetWatch().look(config, {bank.name: bank.rows_of(PDQ) for bank in banks})
+        self.limits = {bank.name: bank_limits(config, bank.name, held.get(bank.name)) for bank in banks}
         positive = {bank.name: bank.rows_of(PDQ) for bank in banks if not self.limits[bank.name].is_negative}
+        if banks:
+            positive[INCIDENT_BANK] = _incident_rows(banks[0].folder.parent)
         negative = [
             bank
             for bank in banks
@@ -85,11 +92,12 @@ class Banks:
         self.banks = shown if entry is None else [with_only(bank, entry) for bank in shown if _holds(bank, entry)]
 
 
-def bank_limits(config: Config, name: str) -> BankLimits:
-    """What an operator says of a bank, as matching takes it."""
+def bank_limits(config: Config, name: str, held: int | None = None) -> BankLimits:
+    """What an operator says of a bank, as matching takes it; `held` is the limit in bits that its budget allows."""
     bank = config.bank(name)
+    chosen = [most for most in (None if bank.max_distance == "auto" else bank.max_distance, held) if most is not None]
     return BankLimits(
-        max_distances={} if bank.max_distance == "auto" else {PDQ: bank.max_distance},
+        max_distances={PDQ: min(chosen)} if chosen else {},
         min_quality=bank.min_quality,
         is_negative=bank.kind is BankKind.NEGATIVE,
         disabled_until_seconds=bank.disabled_until_seconds,
@@ -107,6 +115,14 @@ def with_only(bank: Bank, entry: str) -> Bank:
                 shelves[algorithm] = Shelf(Base.build(rows.taken(numbers), own_radius(algorithm)))
     # What the rest of the bank takes back is taken back all the same.
     return Bank(bank.folder, bank.generation, shelves, bank.notes, harmless=bank.harmless)
+
+
+def _incident_rows(banks_dir: Path) -> int:
+    """How many rows of what was just cut the lists count beside their own."""
+    with contextlib.suppress(IndexCorrupt, OSError):
+        pointer = read_pointer(banks_dir / INCIDENT_BANK)
+        return pointer.rows.get(PDQ, 0) if pointer is not None else 0
+    return 0
 
 
 def _holds(bank: Bank, entry: str) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from detector.bank_files import FileHashes
 from detector.bank_matches import Banks, Explained, FileMatches
 from detector.config.config import Config
-from models.bank_store import add_entries, load_bank
+from models.bank_store import INCIDENT_BANK, add_entries, load_bank
 from models.evidence import Opinion, Strength
 from models.explaining import Reason
 from models.hashing.pdq import Pdq
@@ -96,3 +96,20 @@ def test_what_the_operator_says_of_banks_is_told(banks_dir: Path, banks: dict[st
     """A bank at rest, and one that takes matches back: the picture is in both."""
     found = _explained(banks_dir, _frame(_picture(2)), banks=banks)
     assert found["KNOWN"].best.reason is reason
+
+
+def test_a_bank_that_is_held_is_explained_as_it_is_held(banks_dir: Path) -> None:
+    """What the budget takes from a list that has grown is taken from the explanation, too."""
+    config = Config.model_validate({"models": (), "matching": {"false_matches_per_day": 0.001, "streams": 1_000_000}})
+    banks = Banks([load_bank(banks_dir / "KNOWN")], config, now_seconds=1000.0)
+    assert banks.limits["KNOWN"].max_distances["pdq"] < 31
+    free = Banks([load_bank(banks_dir / "KNOWN")], Config.model_validate({"models": ()}), now_seconds=1000.0)
+    assert free.limits["KNOWN"].max_distances == {}
+
+
+def test_what_was_just_cut_counts_beside_the_lists(banks_dir: Path) -> None:
+    """The limits that are told are those of the running service, which holds frames against that bank as well."""
+    rows = np.random.default_rng(3).integers(0, 256, (9, 32), dtype=np.uint8)
+    add_entries(banks_dir / INCIDENT_BANK, rows, ["incident"] * 9)
+    banks = Banks([load_bank(banks_dir / "KNOWN")], Config.model_validate({"models": ()}), now_seconds=1000.0)
+    assert (len(banks.banks[0]), banks.beside["KNOWN"].counted_rows) == (2, 4)

@@ -27,6 +27,7 @@ from detector.analysis.messages import (
     WorkerReady,
     WorkerSetup,
 )
+from detector.analysis.model_loading import load_classifier
 from models.arrays import IndexCorrupt
 from models.bank_store import BankMissing, bank_names, open_bank
 from models.banks import Bank, BankLimits
@@ -35,7 +36,6 @@ from models.hashing.view_budget import ViewBudget
 from models.hashing.view_table import Tier
 from models.hashing.viewing import Viewer
 from models.inspector import Inspector, Scorer
-from models.manifest import load_manifest
 from models.manifest_yaml import ManifestError
 from models.providers import ProviderUnavailable
 from models.shelves import NotRead, Trust
@@ -174,7 +174,8 @@ class _Worker:
         for model in self._setup.models:
             self._channel.send(messages.pack(Kind.STAGE, _MODEL_STAGE + model.name.encode()))
             try:
-                loaded.append(_Announced(Classifier(load_manifest(model.source)), self._announce))
+                classifier = load_classifier(model.source, memory_limit_bytes=self._setup.memory_limit_bytes)
+                loaded.append(_Announced(classifier, self._announce))
             except (ManifestError, ModelError, ProviderUnavailable) as error:
                 self._refused[model.name] = _sentence(error)
         self._announce(b"")

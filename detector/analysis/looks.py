@@ -17,7 +17,7 @@ _OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
 
 
 class TrackLooks:
-    """Follows one track of one stream; some 80 kB."""
+    """Follows one track of one stream; some 30 kB where the picture stays, 70 kB where all of it moves."""
 
     def __init__(self) -> None:
         self._scenes = SceneWatch(random.random)

@@ -68,8 +68,13 @@ _CAPTION: Final = 0.3
 """Share of the lines behind a bar that belongs to the mask where the bar is a caption's."""
 
 
+_NOTHING: Final = np.zeros(0, dtype=np.float32)
+
+
 class OverlayMask:
-    """Learns the overlay of one track of one stream from its samples; 76 kB, tens of microseconds a sample.
+    """Learns the overlay of one track of one stream from its samples; tens of microseconds a sample.
+
+    Some 30 kB where only a part of the picture ever moves, 68 kB else.
 
     The streamer decides which pixels move, so a mask is only ever one more view of a frame, never a replacement.
     """
@@ -95,9 +100,9 @@ class OverlayMask:
         self._mask: NDArray[np.bool_] | None = None
         # Flat, since lines of 64 cost numpy as much as the whole plane; steps across the planes' sides mean nothing.
         self._mean = np.zeros(_PIXELS, dtype=np.float32)
-        self._spread = np.zeros(_PIXELS, dtype=np.float32)
-        self._edge_spread = np.zeros(_PIXELS, dtype=np.float32)
-        self._pattern = np.zeros((PLANE_SIDE, PLANE_SIDE), dtype=np.float32)
+        # These come with the second evidence: before a fixed camera there is never any.
+        self._spread = self._edge_spread = _NOTHING
+        self._pattern = np.zeros((PLANE_SIDE, PLANE_SIDE), dtype=np.int16)
         self._power = np.zeros((_BLOCKS, _BLOCKS), dtype=np.float32)
         self._sketches = np.full((_REMEMBERED, _SKETCH * _SKETCH), -256, dtype=np.int16)
 
@@ -106,8 +111,8 @@ class OverlayMask:
         self._rests = self._evidence >= _MEMORY and not self._rests
         if self._rests:  # what was learned is looked after at half the price
             return
-        pattern = cv2.subtract(plane, cv2.blur(plane, (5, 5)), dtype=cv2.CV_32F)
-        power = _in_blocks(cv2.multiply(pattern, pattern))
+        pattern = cv2.subtract(plane, cv2.blur(plane, (5, 5)), dtype=cv2.CV_16S)
+        power = _in_blocks(cv2.multiply(pattern, pattern, dtype=cv2.CV_32F))
         if self._evidence and not self._has_moved(pattern, power):
             return
         sketch = cv2.resize(plane, (_SKETCH, _SKETCH), interpolation=cv2.INTER_AREA).ravel().astype(np.int16)
@@ -116,7 +121,7 @@ class OverlayMask:
         if np.asarray(new_cells).min() < _LEAST_NEW * sketch.size:
             return
         self._sketches[self._learned % _REMEMBERED] = sketch
-        self._pattern, self._power = np.asarray(pattern, dtype=np.float32), power
+        self._pattern, self._power = np.asarray(pattern, dtype=np.int16), power
         self._learn(plane.astype(np.float32).ravel())
 
     def mask(self) -> NDArray[np.bool_] | None:
@@ -127,7 +132,7 @@ class OverlayMask:
         return self._mask
 
     def _has_moved(self, pattern: NDArray[Any], power: NDArray[np.float32]) -> bool:
-        common = _in_blocks(cv2.multiply(pattern, self._pattern))
+        common = _in_blocks(cv2.multiply(pattern, self._pattern, dtype=cv2.CV_32F))
         is_other = common <= _MAX_LIKENESS * np.sqrt(power * self._power)
         has_pattern = np.maximum(power, self._power) > _NOISE
         moved = is_other & has_pattern
@@ -145,6 +150,8 @@ class OverlayMask:
         weight = 1 / self._evidence
         away = levels - self._mean
         if self._evidence > 1:
+            if len(self._spread) == 0:
+                self._spread, self._edge_spread = np.zeros_like(away), np.zeros_like(away)
             cv2.accumulateWeighted(np.abs(away), self._spread, weight)
             cv2.accumulateWeighted(_edges(away), self._edge_spread, weight)
         cv2.accumulateWeighted(levels, self._mean, weight)

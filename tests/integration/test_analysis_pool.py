@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -22,7 +23,9 @@ from detector.bank_readings import base_folders
 from detector.cards import synthetic_card
 from models.bank_store import CANARY_BANK, add_entries, put_canary
 from models.hashing.registry import hash_algorithms
+from models.hashing.scenes import Look
 from models.hashing.view_table import Tier
+from models.hashing.viewing import packed
 from models.manifest import load_manifest
 from models.shelves import state_of
 from streams.frame import Frame, SampleReason
@@ -163,6 +166,44 @@ async def test_a_stream_is_looked_at_in_every_way_once_a_scene_and_in_turn(tmp_p
     assert all(one.matches == () for one in found[1:])
     assert found[0].views_run > 30 > found[1].views_run > found[5].views_run == 2
     assert sum(one.views_left_out for one in found) == 0
+
+
+def _edited(seed: int) -> dict[str, np.ndarray]:
+    """A picture edited so that each kind of search for shapes finds something, and pictures with nothing in them."""
+    known, other = picture(seed), picture(seed + 1)
+    inside, barred = other // 2, known.copy()
+    inside[50:220, 40:210] = known[:170, :170]
+    barred[:50] = barred[-50:] = 0
+    corners = np.array([(20, 30), (240, 10), (230, 240), (30, 220)], dtype=np.float32)
+    frame = np.array([(0, 0), (256, 0), (256, 256), (0, 256)], dtype=np.float32)
+    filmed = cv2.warpPerspective(known, cv2.getPerspectiveTransform(frame, corners), (256, 256))
+    noise = np.random.default_rng(seed).integers(0, 256, known.shape, dtype=np.uint8)
+    squares = np.kron(np.indices((8, 8)).sum(axis=0) % 2, np.ones((32, 32)))[..., None] * np.full(3, 255)
+    flat = {f"flat {level}": np.full_like(known, level) for level in (0, 77, 255)}
+    shown = {"inside": inside, "barred": barred, "filmed": filmed, "noise": noise, "squares": squares.astype(np.uint8)}
+    return {"known": known, "turned": turned(seed), "negative": 255 - known, **shown, **flat}
+
+
+async def test_no_view_needs_anything_that_the_cage_keeps_away(tmp_path: Path) -> None:
+    """Every family of views and every picture, in a real process: nothing is loaded late, nothing divides by zero."""
+    put_on_bank(tmp_path / "banks", 7, "seven")
+    overlay = np.zeros((64, 64), dtype=bool)
+    overlay[50:, :40] = True
+    looks = [None, *(Look(turn, overlay=packed(mask)) for turn, mask in enumerate((None, overlay, ~overlay, None)))]
+    sizes = [(1280, 720), (720, 1280), (1, 16384), (16384, 1), (1, 1)]
+    matched = set()
+
+    async with pool_of(tmp_path, views=ViewSetup(1.0, tuple(Tier))) as pool:
+        for content in _edited(7).values():
+            for look, (width, height) in zip(looks, sizes, strict=True):
+                frame = replace(shown(content), width=width, height=height)
+                found = await pool.inspect(frame, deadline_at=time.monotonic() + 10, look=look)
+                matched |= {match.view for match in found.matches}
+        restarts = pool.restarts
+
+    assert restarts == 0
+    assert {"identity", "turn_right", "inverted"} <= matched
+    assert any(view.startswith(("rect", "quad", "trim")) for view in matched)
 
 
 async def test_a_budget_that_is_too_short_leaves_views_out_and_says_so(tmp_path: Path) -> None:

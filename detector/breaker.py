@@ -84,23 +84,29 @@ class Breaker:
         """The decision as it stands, or as a review with `refused_by` set: a review of the highest severity.
 
         Only a live cut is judged. It stands if any one of its signals may still cut: what two sources say does not
-        hang on the worse of them. `now` is any clock in seconds that does not run backwards; `generation_age_seconds`
-        says how old a generation is, and one of unknown age counts as young. A stream counts once for each source.
+        hang on the worse of them. It counts for all of those: one picture under many names cuts no more streams than
+        under one. Only an incident does not count what others cut as well. `now` is any clock in seconds that does not
+        run backwards; `generation_age_seconds` says how old a generation is, and one of unknown age counts as young. A
+        stream counts once for each source.
         """
         if decision.action is not Step.CUT or not decision.is_live:
             return decision
         self._forget_before(now - self._settings.window_seconds)
         refusers: list[str] = []
+        having_room: list[str] = []
         for signal in decision.signals:
             if signal.step is not Step.CUT:
                 continue
             sources = self._sources_of(signal, generation_age_seconds)
             full = next((name for name in sources if not self._has_room(name, decision.stream_id, live_streams)), None)
-            if full is None:
-                for name in sources:
-                    self._count(name, decision.stream_id, now)
-                return decision
-            refusers.append(full)
+            if full is not None:
+                refusers.append(full)
+            elif not (having_room and _is_incident(signal.source)):
+                having_room += sources
+        if having_room:
+            for name in having_room:
+                self._count(name, decision.stream_id, now)
+            return decision
         if not refusers:
             return decision
         for name in dict.fromkeys(refusers):

@@ -172,3 +172,14 @@ def test_what_an_entry_that_is_gone_did_is_forgotten() -> None:
     breaker.forget("incidents/never")
     assert breaker.tripped() == ()
     assert not _is_refused(_judge(breaker, _cut("later", "incidents/one")))
+
+
+def test_one_picture_under_many_names_cuts_no_more_than_under_one() -> None:
+    """What several entries ask for counts for each of them; an incident counts only what nothing else cut."""
+    breaker = Breaker(BreakerSettings(incident_cuts=3))
+    names = [f"CARDS/name-{number}" for number in range(16)]
+    assert [_is_refused(_judge(breaker, _cut(n, *names))) for n in range(7)] == [False] * 5 + [True] * 2
+    assert {one.source for one in breaker.tripped()} == set(names)
+    breaker = Breaker(BreakerSettings(incident_cuts=3))
+    refused = [_is_refused(_judge(breaker, _cut(n, "CARDS/a", "incidents/one"))) for n in range(9)]
+    assert refused == [False] * 8 + [True]

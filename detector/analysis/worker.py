@@ -32,6 +32,7 @@ from models.arrays import IndexCorrupt
 from models.bank_store import BankMissing, bank_names, open_bank
 from models.banks import Bank, BankLimits
 from models.classifier import Classifier, ModelError
+from models.hashing.fills import prepare_fills
 from models.hashing.view_budget import ViewBudget
 from models.hashing.view_table import Tier
 from models.hashing.viewing import Viewer
@@ -47,9 +48,13 @@ _OPEN_FILES = 256
 _MODEL_STAGE = b"model:"
 
 
+# Before the fork: a fresh process would take an eighth of a second for it, while frames wait.
+cv2.setNumThreads(1)  # one process per core: threads inside would only fight
+prepare_fills()
+
+
 def main(fd: int) -> None:
     """Serve the socket `fd` until the service closes it."""
-    cv2.setNumThreads(1)  # one process per core: threads inside would only fight
     channel = _Channel(fd)
     kind, body = channel.receive()
     if kind is not Kind.SETUP:

@@ -52,6 +52,10 @@ class Fill:
         covered = DCT[:, rows] @ levels[rows, columns] @ DCT_T[columns]
         return np.asarray(spectrum - covered + (self._operator @ levels.ravel()[self._ring]).reshape(spectrum.shape))
 
+    def prepare(self) -> None:
+        """Work out what filling needs, some 5-40 ms, which the first use would do else."""
+        self._operator  # noqa: B018 - kept by reading it
+
     @cached_property
     def _ring(self) -> NDArray[np.int64]:
         # The pixels that hold the film, as places in the flat plane.
@@ -101,6 +105,12 @@ CORNERS: Final = (
     Fill("fill_bottom_right", top=1 - _CORNER_HEIGHT, left=1 - _CORNER_WIDTH),
 )
 """Where captions, chats, cameras and logos are laid: bars along an edge, columns at a side, boxes in a corner."""
+
+
+def prepare_fills() -> None:
+    """Make all of these ready; to be done before a process forks others, else each of them does."""
+    for fill in (*BARS, *SIDES, *CORNERS):
+        fill.prepare()
 
 
 def pull_push(levels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:

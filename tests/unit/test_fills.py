@@ -1,5 +1,9 @@
 """Fills are smooth, leave the rest alone, and their coefficients come without the pixels."""
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -87,3 +91,18 @@ def test_any_mask_is_filled_from_what_is_known(seed: int, share: float, level: i
         assert filled.min() >= levels[~mask].min() - 0.01
         assert filled.max() <= levels[~mask].max() + 0.01
         assert np.allclose(pull_push(np.full_like(levels, 77), mask), 77, atol=0.01)
+
+
+def test_a_forked_process_finds_the_fills_ready() -> None:
+    """Whoever imports what analysis processes are forked from has all operators: no fresh process works them out."""
+    code = (
+        "import detector.analysis.worker, threading\n"
+        "from models.hashing.fills import BARS, CORNERS, SIDES\n"
+        "print(all('_operator' in vars(fill) for fill in (*BARS, *SIDES, *CORNERS)))\n"
+        "from pathlib import Path\n"
+        "print(len(list(Path('/proc/self/task').iterdir())))"
+    )
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+
+    assert found.stdout.split() == ["True", "1"]

@@ -150,7 +150,7 @@ class Bank:
         near = self.near(algorithm)
         if near is None:
             return found
-        answers = near.search_all([value.tobytes() for value in values], radius)
+        answers = near.search_nearest([value.tobytes() for value in values], radius)
         for place, (numbers, distances) in enumerate(answers):
             rows = near.rows_at(numbers[:_MOST_READ])
             for number, distance in enumerate(distances[:_MOST_READ].tolist()):
@@ -276,7 +276,7 @@ def _met_by_batch(batch: ViewBatch, shelf: Shelf, limits: BankLimits, counted_ro
 def _met_by_hashes(hashes: Sequence[ViewHash], near: NearRows, radius: int, min_quality: int) -> Met | None:
     asked = AskedViews.of_hashes(hashes)
     try:
-        answers = near.search_all([item.fingerprint.value for item in hashes], radius)
+        answers = near.search_nearest([item.fingerprint.value for item in hashes], radius)
     except PluginFailed:  # a stranger's algorithm: its fault costs its own matches alone
         return None
     hits = nearest_of_each(

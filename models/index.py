@@ -5,6 +5,7 @@ match, and comparing what was met in full leaves only matches. Short lists are s
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import ArrayFolder, IndexCorrupt, open_arrays, save_arrays
-from models.hits import Hits, is_among
+from models.hits import MOST_HITS, Hits, is_among
 from models.slot_tables import Rows, SlotTables, slots_for
 from models.soft_probes import patterns_for
 
@@ -144,14 +145,27 @@ class HammingIndex:
         Raises:
             ValueError: A query has another length than the rows.
         """
-        for query in queries:
-            if len(query) * 8 != self.bits:
-                raise ValueError(f"this index holds hashes of {self.bits} bits, the query has {len(query) * 8}")
-        words: NDArray[np.uint64] = np.frombuffer(b"".join(queries), dtype="<u8").reshape(len(queries), -1)
+        words = self._words_of(queries)
         met = self._exact(words, radius)
         if len(met[0]) == 0:
             return [(met[1], met[2])] * len(queries)
         return [_nearest_first(*_unique_rows(met[1][met[0] == i], met[2][met[0] == i])) for i in range(len(queries))]
+
+    def search_nearest(
+        self, queries: Sequence[bytes], radius: int, without: NDArray[np.int64] | None = None
+    ) -> list[Found]:
+        """As `search_all`, but of each query at most the nearest `hits.MOST_HITS`: however a list is made, it is quick.
+
+        Rows `without`, ascending, do not count.
+
+        Raises:
+            ValueError: A query has another length than the rows.
+        """
+        words = self._words_of(queries)
+        search = self._exact_nearest if radius <= self.max_radius else self._scan_nearest
+        met = search(words, radius, without)
+        ends = np.searchsorted(met.query, np.arange(len(queries) + 1))
+        return [(met.row[begin:end], met.distance[begin:end]) for begin, end in pairwise(ends.tolist())]
 
     def search_soft(
         self,
@@ -200,12 +214,18 @@ class HammingIndex:
         found = self._tables.same_candidates(words)
         return np.unique(self._compared(words, found.query, found.row, 0)[1])
 
+    def _words_of(self, queries: Sequence[bytes]) -> NDArray[np.uint64]:
+        for query in queries:
+            if len(query) * 8 != self.bits:
+                raise ValueError(f"this index holds hashes of {self.bits} bits, the query has {len(query) * 8}")
+        return np.frombuffer(b"".join(queries), dtype="<u8").reshape(len(queries), self.bits // 64)
+
     def _exact_nearest(self, words: NDArray[np.uint64], radius: int, without: NDArray[np.int64] | None) -> Hits:
         """The rows within the radius of each query, which is at most `max_radius`: all, or the nearest `MOST_HITS`."""
         if self._tables is None:
             return self._scan_nearest(words, radius, without)
         found = self._tables.candidates(words, radius, most=len(self._rows) // 4)
-        met = Hits(*self._compared(words, found.query, found.row, radius))
+        met = Hits.of(*_without(self._compared(words, found.query, found.row, radius), without))
         if len(found.overfull) == 0:
             return met
         scanned = self._scan_nearest(words[found.overfull], radius, without)
@@ -245,26 +265,29 @@ class HammingIndex:
         query, row, distance = (np.concatenate(part) for part in zip(*parts, strict=True))
         return query, row, distance
 
-    def _scan_nearest(self, words: NDArray[np.uint64], radius: int, without: NDArray[np.int64] | None) -> Hits:
+    def _scan_nearest(self, words: NDArray[np.uint64], radius: int, without: NDArray[np.int64] | None = None) -> Hits:
         """As `_scan_all`, of hits beyond `MOST_HITS` a query the nearest alone, however many there are.
 
-        Rows `without` must not take the places of others.
+        Rows `without` must not take the places of others. `cut` leaves out what was never among the nearest.
         """
-        found = Hits.none()
-        parts: list[Hits] = []
-        waiting = 0
+        found, parts, waiting = Hits.none(), [], 0
+        nearer_than = np.full((len(words), 1), radius + 1)
         for start in range(0, len(self._words), self._chunk(words)):
-            met = _without(self._scan_chunk(words, start, radius), without)
+            met = _without(self._scan_chunk(words, start, nearer_than - 1), without)
             waiting += len(met[0])
             parts.append(Hits(*met))
             if waiting > _HITS_WAITING:
                 found, parts, waiting = Hits.joined([found, *parts]), [], 0
+                # Of a full query's rows only nearer ones still count: else each of millions of twins would be sorted.
+                ends = np.searchsorted(found.query, np.arange(len(words)), side="right")
+                is_full = np.bincount(found.query, minlength=len(words)) == MOST_HITS
+                nearer_than[is_full, 0] = found.distance[ends[is_full] - 1]
         return Hits.joined([found, *parts])
 
     def _chunk(self, words: NDArray[np.uint64]) -> int:
         return max(256, _SCANNED_AT_ONCE // max(len(words), 1))
 
-    def _scan_chunk(self, words: NDArray[np.uint64], start: int, radius: int) -> _Met:
+    def _scan_chunk(self, words: NDArray[np.uint64], start: int, radius: int | NDArray[np.int64]) -> _Met:
         columns = np.ascontiguousarray(self._words[start : start + self._chunk(words)].T)
         distances = np.bitwise_count(words[:, :1] ^ columns[0]).astype(np.uint16)
         for column in range(1, len(columns)):

@@ -37,6 +37,10 @@ class NearRows(Protocol):
         """Every row within the radius of each query, the nearest first."""
         ...
 
+    def search_nearest(self, queries: Sequence[bytes], radius: int) -> list[Found]:
+        """The same, but where there are very many the nearest alone."""
+        ...
+
     def rows_at(self, numbers: NDArray[np.int64]) -> BankRows:
         """Some rows, in that order."""
         ...
@@ -72,6 +76,10 @@ class OwnDistances:
         """As `NearRows.search_all`. Raises `PluginFailed`."""
         index = self._index
         return index.search_all(queries, min(radius, self._plugin.max_distance)) if index is not None else []
+
+    def search_nearest(self, queries: Sequence[bytes], radius: int) -> list[Found]:
+        """As `NearRows.search_nearest`: all of them. Raises `PluginFailed`."""
+        return self.search_all(queries, radius)
 
     def rows_at(self, numbers: NDArray[np.int64]) -> BankRows:
         """As `NearRows.rows_at`."""

@@ -158,6 +158,15 @@ class Shelf:
         newer = overlay.index.search_all(queries, radius)
         return [_merged_found(old, new, len(self.base)) for old, new in zip(kept, newer, strict=True)]
 
+    def search_nearest(self, queries: Sequence[bytes], radius: int) -> list[Found]:
+        """As `HammingIndex.search_nearest`, through both layers, each of which gives so many."""
+        overlay = self.overlay
+        if overlay is None:
+            return self.base.index.search_nearest(queries, radius)
+        old = self.base.index.search_nearest(queries, radius, overlay.gone)
+        new = overlay.index.search_nearest(queries, radius)
+        return [_merged_found(one, newer, len(self.base)) for one, newer in zip(old, new, strict=True)]
+
     def search_soft(
         self,
         values: NDArray[np.uint8],

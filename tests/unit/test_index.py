@@ -343,3 +343,30 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     """Opening nothing says that nothing is there."""
     with pytest.raises(FileNotFoundError):
         HammingIndex.open(tmp_path / "none")
+
+
+def test_the_nearest_of_millions_of_twins_are_found_in_little_time_and_room() -> None:
+    """Of a list that is one large cluster, each query has its nearest rows, sorted, and no more than are given."""
+    generator = np.random.default_rng(4)
+    hashes = np.repeat(generator.integers(0, 256, (1, 32), dtype=np.uint8), 300_000, axis=0)
+    hashes[1000:290_000, 0] ^= 0xFF  # the near ones come first and last
+    index = HammingIndex.build(hashes, 31)
+    queries = [hashes[0].tobytes(), hashes[1000].tobytes(), bytes(32)]
+    for radius in (31, 56):
+        first, second, third = index.search_nearest(queries, radius)
+        assert first[1].tolist() == [0] * 11_000 + [8] * (MOST_HITS - 11_000)
+        assert first[0].tolist() == [*range(1000), *range(290_000, 300_000), *range(1000, MOST_HITS - 10_000)]
+        assert second[0].tolist() == [*range(1000, 1000 + MOST_HITS)]
+        assert len(third[0]) == 0
+        gone = np.arange(1000, 290_000)
+        assert len(index.search_nearest(queries, radius, gone)[1][0]) == 11_000
+
+
+def test_the_nearest_are_those_of_all() -> None:
+    """Where there are few, they are just what an exact search gives."""
+    hashes = np.random.default_rng(6).integers(0, 256, (5000, 32), dtype=np.uint8)
+    index = HammingIndex.build(hashes, 31)
+    queries = [hashes[number].tobytes() for number in range(5)]
+    for radius in (31, 100):
+        for found, wanted in zip(index.search_nearest(queries, radius), index.search_all(queries, radius), strict=True):
+            assert [part.tolist() for part in found] == [part.tolist() for part in wanted]

@@ -39,6 +39,9 @@ INCIDENTS_KEPT: Final = 100
 FRAMES_KEPT: Final = 4
 """Frames of one incident in the bank."""
 
+_FRAMES_TRIED: Final = 32
+"""Frames of one incident that are looked at to find so many: those that look like another's take no place."""
+
 _CONTINUES_SECONDS: Final = 600.0
 """Who comes back within this time has not begun anew."""
 
@@ -63,13 +66,17 @@ class IncidentBankSettings:
 
 @dataclass(slots=True)
 class _Known:
-    """One incident: its stream's session, when it was (monotonic) and until when it counts (Unix time)."""
+    """One incident: its stream's session, when it was (monotonic) and until when it counts (Unix time).
+
+    `fingerprints` are of all frames that were tried, `places` how many more may be kept.
+    """
 
     session: str
     at_seconds: float
     expires_at: float
     fingerprints: list[int]
     first_frame_at: float = 0.0
+    places: int = FRAMES_KEPT
     rows: int = 0
 
 
@@ -158,13 +165,15 @@ class IncidentBank:
         trail.is_cut = True
         known = self._known.get(incident_id)
         seen = known.fingerprints if known else []
-        fresh = tuple(hit for hit in trail.hits if hit.fingerprint not in seen)[: FRAMES_KEPT - len(seen)]
+        places = FRAMES_KEPT if known is None else min(known.places, _FRAMES_TRIED - len(seen))
+        fresh = tuple(hit for hit in trail.hits if hit.fingerprint not in seen)[: max(0, places)]
         if not fresh:
             return
         if known is None:
             now, until = self._clock(), self._wall() + self._settings().keep_seconds
             known = self._known[incident_id] = _Known(trail.session, now, until, [], fresh[0].at_seconds)
         known.fingerprints += [hit.fingerprint for hit in fresh]
+        known.places -= len(fresh)
         try:
             self._cuts.put_nowait((incident_id, trail, fresh))
         except asyncio.QueueFull:
@@ -213,7 +222,7 @@ class IncidentBank:
             entries = await self._on_disk(self._entries)
         keep, settled_at = self._settings().keep_seconds, self._began_at + _SETTLED_SECONDS
         for entry in entries or ():
-            self._known.setdefault(entry, _Known("", settled_at, _unix_time(entry) + keep, [0] * FRAMES_KEPT, rows=1))
+            self._known.setdefault(entry, _Known("", settled_at, _unix_time(entry) + keep, [], places=0, rows=1))
         self._tell()
 
     def _entries(self) -> list[str]:
@@ -240,6 +249,7 @@ class IncidentBank:
             return
         rows, alike, dull = counts
         known.rows += rows
+        known.places += alike + dull
         self._metrics.incident_frames(KeptFrame.STORED, len(hits) - alike - dull)
         self._metrics.incident_frames(KeptFrame.ANOTHERS, alike)
         self._metrics.incident_frames(KeptFrame.DULL, dull)

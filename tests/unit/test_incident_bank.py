@@ -312,8 +312,8 @@ async def test_an_undone_cut_gives_a_stream_its_pictures_back(scene: Scene) -> N
         await scene.bank.withdraw(mistaken, "rival")
         scene.bank.follow("rival", "s2")
         later = scene.cut(scene.bank.follow("bad", "s3"), shown(2), shown(5))
-        await until(lambda: later in scene.rows())
-    assert scene.fate("anothers") == 1
+        await until(lambda: scene.fate("stored") == 3)
+    assert (later in scene.rows(), scene.fate("anothers")) == (True, 1)
 
 
 async def test_a_flood_of_short_streams_washes_no_trail_away(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,8 +328,8 @@ async def test_a_flood_of_short_streams_washes_no_trail_away(scene: Scene, monke
         short.saw(scene.now, shown(40 + number % 3).inspection)
         scene.bank.left(short, f"t{number}")
     async with scene.running():
-        name = scene.cut(scene.bank.follow("bad", "s3"), shown(2), shown(5))
-        await until(lambda: name in scene.rows())
+        scene.cut(scene.bank.follow("bad", "s3"), shown(2), shown(5))
+        await until(lambda: scene.fate("stored") == 1)
     assert scene.fate("anothers") == 1
     assert len(scene.bank._trails) == 8
     assert scene.bank.follow("rival", "s4").began_at == 100.0
@@ -346,6 +346,20 @@ async def test_incidents_without_frames_cost_the_others_no_place(scene: Scene, m
             scene.cut(scene.bank.follow(f"bad-{number}", f"s{number}"), shown(9), name=incident(number))
         await until(lambda: scene.fate("anothers") == 4)
         last = scene.cut(scene.bank.follow("worse", "w"), shown(3), name=incident(6))
-        await until(lambda: last in scene.rows())
+        await until(lambda: scene.fate("stored") == 2)
         await asyncio.sleep(0)
     assert scene.rows().keys() == {kept, last}
+
+
+async def test_frames_that_look_like_anothers_take_no_place(scene: Scene) -> None:
+    """Showing what an accomplice shows, four times over, does not keep the fifth frame out."""
+    scene.bank.follow("accomplice", "a")
+    for number in range(FRAMES_KEPT):
+        scene.bank._trails["accomplice"].saw(scene.now + number, shown(number).inspection)
+    offender = scene.bank.follow("bad", "s")
+    async with scene.running():
+        name = scene.cut(offender, *(shown(number) for number in range(FRAMES_KEPT)))
+        await until(lambda: scene.fate("anothers") == FRAMES_KEPT)
+        scene.cut(offender, shown(30), name=name)
+        await until(lambda: scene.fate("stored") == 1)
+    assert scene.rows().keys() == {name}

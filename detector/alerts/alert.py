@@ -17,6 +17,12 @@ PAYLOAD_LIMIT_BYTES: Final = 4096
 """No alert is longer: small brokers and embedded consumers can rely on it."""
 
 _TEXT_LIMIT_BYTES: Final = 96
+_ENTRY_LIMIT_BYTES: Final = 200
+"""Whole names of entries, since commands take them as they are: no bank has a longer one."""
+
+_SOURCE_LIMIT_BYTES: Final = 265
+"""A bank's name of 64 characters, a slash, an entry's."""
+
 _CAUSES_LIMIT: Final = 8
 _LARGEST_SEQ: Final = 2**63 - 1
 
@@ -152,7 +158,7 @@ def build_alert(
     if facts.incident_id is not None:
         body["incident_id"] = _text(facts.incident_id)
     if facts.refused_by is not None:
-        body["refused_by"] = _text(facts.refused_by)
+        body["refused_by"] = _text(facts.refused_by, _SOURCE_LIMIT_BYTES)
     _fill_signals(body, facts.signals)
     return Alert(alert_id, facts.stream_id, facts.incident_id, is_cut, expires_at_ms, body)
 
@@ -196,7 +202,7 @@ def _signal(signal: Signal) -> dict[str, Any]:
     told: dict[str, Any] = {"kind": signal.kind, "name": _text(signal.name), "step": signal.step.word}
     optional: dict[str, Any] = {
         "bank": _text(signal.bank),
-        "entry": _text(signal.entry),
+        "entry": _text(signal.entry, _ENTRY_LIMIT_BYTES),
         "score": _number(signal.score),
         "distance": signal.distance,
         "frames": signal.frames,
@@ -279,12 +285,12 @@ def _significant(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.3g}")
 
 
-def _text(value: str | None) -> str | None:
+def _text(value: str | None, most_bytes: int = _TEXT_LIMIT_BYTES) -> str | None:
     """Shorten a name to what every payload has room for; control characters and halves of characters go."""
     if value is None:
         return None
-    clean = "".join(c if c.isprintable() else "?" for c in value[:_TEXT_LIMIT_BYTES])
-    return clean.encode("utf-8", "replace")[:_TEXT_LIMIT_BYTES].decode("utf-8", "ignore")
+    clean = "".join(c if c.isprintable() else "?" for c in value[:most_bytes])
+    return clean.encode("utf-8", "replace")[:most_bytes].decode("utf-8", "ignore")
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:

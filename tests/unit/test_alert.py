@@ -302,3 +302,14 @@ def test_wall_clock_follows_the_anchor(at: float, since: float) -> None:
     anchor = WallAnchor(since, 1_800_000_000_000)
 
     assert abs(anchor.wall_ms_of(at) - 1_800_000_000_000 - (at - since) * 1000) <= 0.5001
+
+
+@pytest.mark.parametrize("letter", ["x", '"', "\\", "é", "\U0001d4b3"])
+def test_names_of_entries_are_told_whole(letter: str) -> None:
+    """Commands take them as the alert tells them, the longest that a bank holds too, whatever they are made of."""
+    entry = letter * (200 // len(letter.encode()))
+    bank = "A" * 64
+    told = _payload(_facts(signals=(_signal(bank=bank, entry=entry),) * 40, refused_by=f"{bank}/{entry}"))
+    assert told["refused_by"] == f"{bank}/{entry}"
+    assert {signal["entry"] for signal in told["signals"]} == {entry}
+    assert len(told["signals"]) + told["signals_left_out"] == 40

@@ -55,11 +55,11 @@ class BankLoad:
         way = max(ways(self.radii), key=lambda one: one.rate)
         product = way.rate * self.rows * VIEWS_PER_FRAME * self.traffic.frames_per_day
         return (
-            f"{self.rows} rows x {VIEWS_PER_FRAME} views x {self.traffic.frames_per_day:.3g} frames a day of "
-            f"{self.traffic.streams:g} streams x {way.rate:.2g} (the chance of strangers within {way.radius} bits, "
-            f"{way.test}) is {product:.3g} false matches a day"
+            f"{self.rows:,} rows x {VIEWS_PER_FRAME} views x {figure(self.traffic.frames_per_day)} frames a day of "
+            f"{figure(self.traffic.streams)} streams x {way.rate:.2g} (the chance of strangers within {way.radius} "
+            f"bits, {way.test}) is {figure(product)} false matches a day"
             + (
-                f", {self.expected_per_day:.3g} with the other ways to match"
+                f", {figure(self.expected_per_day)} with the other ways to match"
                 if product < 0.95 * self.expected_per_day
                 else ""
             )
@@ -71,6 +71,11 @@ class BankLoad:
         if self.most_bits is None or self.most_bits < 0:
             return f"part the list, or {raised}"
         return f"write max_distance: {self.most_bits} for it, or {raised}"
+
+
+def figure(number: float) -> str:
+    """A number as people read it: three digits count, and no power of ten."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def bank_sizes(state_dir: Path) -> dict[str, int]:
@@ -95,7 +100,9 @@ def traffic_of(config: Config) -> Traffic:
 def bank_load(config: Config, name: str, sizes: Mapping[str, int]) -> BankLoad:
     """What one bank of `sizes` costs. One that may not act at all costs nothing."""
     bank, rows = config.bank(name), sizes[name]
-    radii = radii_for(counted_rows(rows, (size for other, size in sizes.items() if other != name)))
+    # As the inspector counts: what takes matches back is no list in which a stranger could be met.
+    others = (size for other, size in sizes.items() if other != name and config.bank(other).kind is BankKind.POSITIVE)
+    radii = radii_for(counted_rows(rows, others))
     if bank.max_distance != "auto":
         radii = chosen(radii, bank.max_distance)
     traffic, budget = traffic_of(config), config.matching.false_matches_per_day
@@ -123,10 +130,11 @@ def refuse_excess(config: Config) -> None:
     """Refuse a config under which a bank on disk may act on more false matches than it calls bearable.
 
     Raises:
-        BudgetExceeded: with the arithmetic and the remedy.
+        BudgetExceeded: with the arithmetic and the remedy of each such bank, a line for each.
     """
-    for _, sentence in excesses(config, bank_sizes(config.state_dir)):
-        raise BudgetExceeded(sentence)
+    sentences = [sentence for _, sentence in excesses(config, bank_sizes(config.state_dir))]
+    if sentences:
+        raise BudgetExceeded("\n".join(sentences))
 
 
 class BudgetWatch:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,10 @@ class IndexCorrupt(Exception):
     """Raised when a folder of arrays is not what its manifest says. Nothing was loaded."""
 
     def __init__(self, folder: Path, what: str) -> None:
-        super().__init__(f"{folder}: {what}; import the list again, or restore the folder from a backup")
+        super().__init__(
+            f"{folder}: {what}; import the list again when the bank's folder is moved away, or restore the folder from "
+            "a backup"
+        )
         self.folder = folder
 
 
@@ -35,6 +38,13 @@ class ArrayFolder:
 
     facts: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
+
+
+class _Writer:
+    """Numpy writes past a file's own `write` where it knows the type of the file, and then tells not why it failed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write: Final = file.write
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
@@ -48,7 +58,7 @@ def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
         with path.open("wb") as file:
-            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+            np.save(_Writer(file), np.ascontiguousarray(array), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         files[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size}

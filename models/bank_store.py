@@ -58,8 +58,9 @@ class BankMissing(LookupError):
 
     def __init__(self, bank_dir: Path) -> None:
         super().__init__(
-            f"there is no bank {bank_dir.name} in {bank_dir.parent}; create it with `stopframe hashes add` or `import`",
+            f"there is no bank {bank_dir.name} in {bank_dir.parent}; make it with 'stopframe hashes add' or 'import'",
         )
+        self.bank_dir = bank_dir
 
 
 class EntryMissing(LookupError):
@@ -67,7 +68,7 @@ class EntryMissing(LookupError):
 
     def __init__(self, bank_dir: Path, entry: str) -> None:
         super().__init__(
-            f"the bank {bank_dir.name} holds no entry {entry!r}; `stopframe hashes list` names its entries"
+            f"bank {bank_dir.name} has no entry {entry!r}; 'stopframe hashes list {bank_dir.name}' shows them"
         )
 
 
@@ -145,10 +146,12 @@ def open_bank(bank_dir: Path, trust: Trust | None = None) -> Bank:
         try:
             shelves = open_shelves(bank_dir, pointer, trust=trust)
             noted = read_notes(bank_dir, pointer.notes)
-        except (FileNotFoundError, IndexCorrupt):
+        except (FileNotFoundError, IndexCorrupt) as error:
             # Writers may have moved on twice and removed what the pointer named a moment ago.
             moved = read_pointer(bank_dir)
             if moved is None or moved.generation == pointer.generation or attempt + 1 == _OPEN_ATTEMPTS:
+                if isinstance(error, FileNotFoundError):
+                    raise IndexCorrupt(bank_dir, f"files of {pointer.generation} are missing") from None
                 raise
             continue
         return Bank(bank_dir, pointer.generation, shelves, noted)
@@ -311,6 +314,8 @@ def _reading_unverified(bank_dir: Path) -> Iterator[None]:
     """Whoever changes a long bank reads a few rows of it, not all to verify them: numbers there may lead nowhere."""
     try:
         yield
+    except FileNotFoundError:
+        raise IndexCorrupt(bank_dir, "files of its generation are missing") from None
     except (IndexError, ValueError, MemoryError):
         raise IndexCorrupt(bank_dir, "its files are not what was written") from None
 

@@ -1,6 +1,7 @@
 """What the commands about banks share: folders, names, the words for counts, and faults as sentences."""
 
 import contextlib
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from detector.cli.output import CommandFailed, note, progress, run_async
 from detector.config.config import Config
 from models.arrays import IndexCorrupt
-from models.bank_store import BankMissing, BankNameError, EntryMissing, check_bank_name
+from models.bank_store import BankMissing, BankNameError, EntryMissing, bank_names, check_bank_name
 from models.hashing.plugins import PluginFailed
 from models.hashing.registry import hash_algorithms, refused_algorithms
 from models.lists.contents import ListFormat, ListTooLong
@@ -58,7 +59,6 @@ def bank_faults() -> Iterator[None]:
         yield
     except (
         BankNameError,
-        BankMissing,
         EntryMissing,
         IndexCorrupt,
         ListTooLong,
@@ -67,9 +67,17 @@ def bank_faults() -> Iterator[None]:
         ValueError,
     ) as error:
         raise CommandFailed(str(error)) from None
+    except BankMissing as error:
+        there = bank_names(error.bank_dir.parent)
+        raise CommandFailed(f"{error}{'; there are ' if there else ''}{', '.join(there)}") from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        raise CommandFailed(f"{where}{error.strerror}; name a file or a state_dir that this user may use") from None
+        remedy = (
+            "free space, then try again"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "name a file or a state_dir that this user may use"
+        )
+        raise CommandFailed(f"{where}{error.strerror or error}; {remedy}") from None
 
 
 def algorithm_of(signal: str) -> "HashAlgorithm":
@@ -114,6 +122,11 @@ def tell_excess(settings: Config, bank: str) -> None:
             f"bank {bank} is too long for its limits: {load.arithmetic()}, and {load.budget_per_day:g} are bearable; a "
             f"running service holds it to {bits} bits and a start is refused, so {load.remedy()}"
         )
+
+
+def tell_no_bank(folder: Path) -> str:
+    """What to say where no bank is."""
+    return f"there is no bank in {folder}; make one with 'stopframe hashes add BANK FILE'"
 
 
 def counts(found: Any) -> str:

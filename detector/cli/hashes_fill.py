@@ -24,7 +24,7 @@ from detector.cli.banks import (
 from detector.cli.options import ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, note, progress
 from detector.config.config import Config
-from models.bank_store import add_entries, bank_names, load_bank, remove_entry
+from models.bank_store import BankMissing, add_entries, bank_names, bank_stats, load_bank, remove_entry
 from models.lists.contents import DEFAULT_SIGNAL
 from models.rebuild import is_due
 
@@ -51,8 +51,8 @@ def add(
     """Hash pictures and videos into a bank.
 
     It is created if it is new. What is added to an entry that is there joins its hashes. Of a video frames half a
-    second apart are kept, with their places in it. Beside each hash stand those of about a hundred windows of its
-    picture, so that crops are found, and a second, longer one, so that chance hits are told from copies.
+    second apart are kept, with their places in it. Beside each hash stand those of windows of its picture, up to
+    190, so that crops are found, and a second, longer one, so that chance hits are told from copies.
     """
     from detector.bank_files import add_files
     from detector.media_files import NO_FILE, find_media
@@ -63,6 +63,7 @@ def add(
         bank_dir = bank_folder(settings, bank)
         is_new = bank not in bank_names(bank_dir.parent)
         media = find_media(files)
+        before = _row_count(bank_dir)
 
         async def work(nursery: "Nursery", job: "Job") -> "Added":
             return await add_files(
@@ -78,13 +79,15 @@ def add(
 
         added = in_cage(settings, work, "hash")
         _fold(bank_dir)
+        known = added.rows - (_row_count(bank_dir) - before)
     _tell_left_out(media, added.files)
     if added.rows:
         entries = len({one.entry for one in added.files if one.rows})
         windows = sum(row.is_window for one in added.files for row in one.rows.values())
         hashes = many(added.rows - windows, "hash", "hashes")
         more = f", and those of {many(windows, 'window', 'windows')} in them" if windows else ""
-        note(f"bank {bank}: {hashes} of {many(entries, 'entry', 'entries')} added{more}")
+        said = _no_news(added.rows - windows) if known >= added.rows else f"added{more}{_known(known, added.rows)}"
+        note(f"bank {bank}: {hashes} of {many(entries, 'entry', 'entries')} {said}")
         _tell_new(bank, settings, is_new=is_new)
         tell_excess(settings, bank)
     if added.faults:
@@ -129,11 +132,14 @@ def import_list(
                 f"{file} holds no valid hash, so bank {bank} is unchanged; name a list of format {form}"
             )
         bank_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        before = _row_count(bank_dir)
         with progress(f"write {bank}", None):
             for name, rows in contents.rows.items():
                 add_entries(bank_dir, rows.hashes, list(rows.entry_names(_stem(file))), algorithm=name)
         _fold(bank_dir)
-    note(f"bank {bank}: {many(len(contents), 'hash', 'hashes')} added")
+        known = len(contents) - (_row_count(bank_dir) - before)
+    said = _no_news(len(contents)) if known >= len(contents) else f"added{_known(known, len(contents))}"
+    note(f"bank {bank}: {many(len(contents), 'hash', 'hashes')} {said}")
     _tell_new(bank, settings, is_new=is_new)
     tell_excess(settings, bank)
 
@@ -193,6 +199,23 @@ def _tell_left_out(media: "Sequence[Medium]", hashes: "Sequence[FileHashes]") ->
                 f"{medium.name}: {one.left_out} frames were left out for a quality below {MIN_QUALITY} "
                 f"(best: {one.best_quality}); such hashes match what they should not"
             )
+
+
+def _row_count(bank_dir: Path) -> int:
+    """Hashes of all kinds in a bank; none where there is no bank yet."""
+    try:
+        return sum(bank_stats(bank_dir).rows.values())
+    except BankMissing:
+        return 0
+
+
+def _no_news(count: int) -> str:
+    return f"{'was' if count == 1 else 'were'} there already"
+
+
+def _known(known: int, of: int) -> str:
+    """How many were no news, as far as nobody else wrote to the bank meanwhile."""
+    return f"; {known} of the {of} rows were there already" if known > 0 else ""
 
 
 def _tell_new(bank: str, settings: Config, *, is_new: bool) -> None:

@@ -2,14 +2,20 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from detector.cli.banks import bank_faults, banks_folder, in_cage
+from detector.cli.banks import bank_faults, banks_folder, in_cage, many, tell_no_bank
 from detector.cli.options import AsJson, ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, line, note, table
+from detector.config.config import Config
+from detector.events import Step
+from models.arrays import IndexCorrupt
 from models.bank_store import BankMissing, EntryMissing, bank_names, check_bank_name, load_bank
+from models.banks import Bank
+from models.evidence import Strength
 
 if TYPE_CHECKING:
     from detector.bank_matches import Explained, FileMatches
@@ -18,17 +24,24 @@ if TYPE_CHECKING:
     from streams.keeper import Nursery
 
 
+_BEST_VIEWS = 3
+"""Views of each file and bank that the table shows: enough to see what decided, and not sixty lines for each."""
+
+
 def match(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Pictures, videos, folders of them, URLs.")],
     config: ConfigFile = None,
     bank: Annotated[str | None, typer.Option("--bank", metavar="BANK", help="Tell of this bank alone.")] = None,
     entry: Annotated[str | None, typer.Option("--entry", metavar="ENTRY", help="Tell of this entry alone.")] = None,
+    has_all: Annotated[
+        bool, typer.Option("--all", help=f"A line for every view, not the best {_BEST_VIEWS} of each bank alone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what in the banks a file matches.
 
-    And through which view and at which distance, under which limit and second test, or why it does not: a line for
-    each view of the frame that comes nearest, the best first. Exit 2 if a file could not be read, else 0.
+    And through which view and at which distance, under which limit and second test, or why it does not: lines for the
+    views of the frame that comes nearest, the best first. Exit 2 if a file or a bank could not be read, else 0.
     """
     from detector.bank_files import read_all
     from detector.bank_matches import Banks, FileMatches
@@ -39,9 +52,9 @@ def match(
         folder = banks_folder(settings)
         if bank is not None and check_bank_name(bank) not in bank_names(folder):
             raise BankMissing(folder / bank)
-        found = [load_bank(folder / name) for name in bank_names(folder)]
+        found, damaged = _readable(folder, bank)
         if not found:
-            raise CommandFailed(f"there is no bank in {folder}; make one with 'stopframe hashes add BANK FILE'")
+            raise CommandFailed("\n".join(damaged) or tell_no_bank(folder))
         banks = Banks(found, settings, asked=bank, entry=entry, now_seconds=time.time())
         if entry is not None and not banks.banks:
             raise EntryMissing(folder / (bank or found[0].name), entry)
@@ -59,15 +72,36 @@ def match(
     if as_json:
         for name, one in explained:
             line(_summary(name, one) | {"views": [_view(verdict) for verdict in one.views]})
-    else:
-        headings = (
-            "media", "is_match", "bank", "entry", "hash", "distance", "max_distance", "view", "quality", "second test",
-            "why",
-        )  # fmt: skip
-        table(headings, [cells for name, one in explained for cells in _cells(name, one)])
-    faults = [f"{medium.name}: {why}" for medium, why in zip(media, answers, strict=True) if why is not None]
+    elif explained:
+        _show(explained, settings, None if has_all else _BEST_VIEWS)
+    faults = damaged + [f"{medium.name}: {why}" for medium, why in zip(media, answers, strict=True) if why is not None]
     if faults:
         raise CommandFailed("\n".join(faults))
+
+
+def _show(explained: "list[tuple[str, Explained]]", settings: Config, most: int | None) -> None:
+    headings = (
+        "media", "is_match", "bank", "entry", "hash", "distance", "max_distance", "view", "quality", "second test",
+        "why",
+    )  # fmt: skip
+    rows = [cells for name, one in explained for cells in _cells(name, one, settings, most)]
+    table(headings, rows)
+    left_out = sum(len(one.views) for _, one in explained) - len(rows)
+    if left_out:
+        note(f"{many(left_out, 'view is', 'views are')} not shown; --all shows every one")
+
+
+def _readable(folder: Path, asked: str | None) -> tuple[list[Bank], list[str]]:
+    """The banks that can be read, and a sentence for each that cannot; the one that is asked for has to be."""
+    found, damaged = [], []
+    for name in bank_names(folder):
+        try:
+            found.append(load_bank(folder / name))
+        except IndexCorrupt as error:
+            if name == asked:
+                raise
+            damaged.append(f"bank {name} is left out: {error}")
+    return found, damaged
 
 
 def _explained(name: str, look: "FileMatches") -> "list[tuple[str, Explained]]":
@@ -118,8 +152,10 @@ def _view(verdict: "ViewVerdict") -> dict[str, Any]:
     }
 
 
-def _cells(name: str, one: "Explained") -> Iterator[tuple[object, ...]]:
-    for verdict in one.views:
+def _cells(name: str, one: "Explained", settings: Config, most: int | None) -> Iterator[tuple[object, ...]]:
+    step = settings.bank(one.bank).step
+    for verdict in one.views[:most]:
+        is_held = verdict.strength is Strength.CUT and step < Step.CUT
         second = None
         if verdict.second_value is not None:
             second = f"{verdict.second_test.value} {verdict.second_value:.3g} of {verdict.second_limit:g}"
@@ -134,5 +170,5 @@ def _cells(name: str, one: "Explained") -> Iterator[tuple[object, ...]]:
             verdict.view,
             verdict.quality,
             second,
-            verdict.told,
+            verdict.told + (f"; the bank's step is {step.word}" if is_held else ""),
         )

@@ -6,17 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from detector.cli.banks import bank_faults, bank_folder, banks_folder, counts, moment
+from detector.cli.banks import bank_faults, bank_folder, banks_folder, counts, moment, tell_no_bank
 from detector.cli.options import AsJson, ConfigFile, read_config_quietly
-from detector.cli.output import line, note, table
+from detector.cli.output import CommandFailed, line, note, table
+from detector.config.banks import BankKind, BankSection
 from detector.config.config import Config
 from models.annotations import EntryNote
+from models.arrays import IndexCorrupt
 from models.bank_store import BankStats, ListedEntry, bank_names, bank_stats, list_entries, notes
 
 if TYPE_CHECKING:
     from detector.match_budget import BankLoad
 
 _LISTED_ENTRIES = 10_000
+
+
+_HEADINGS = (
+    "bank", "step", "entries", "hashes", "overlay", "opinions", "quarantine", "limits", "false/day", "MiB",
+    "generation", "changed",
+)  # fmt: skip
 
 
 def list_banks(
@@ -101,43 +109,59 @@ def _show_stats(settings: Config, *, as_json: bool) -> None:
     from detector.match_budget import bank_load, bank_sizes
 
     folder = banks_folder(settings)
+    found, quarantined, damaged = [], {}, []
     with bank_faults():
-        found = [bank_stats(folder / name) for name in bank_names(folder)]
-        quarantined = {one.name: sum(each.quarantined for each in notes(folder / one.name).values()) for one in found}
+        for name in bank_names(folder):
+            try:
+                one = bank_stats(folder / name)
+                quarantined[name] = sum(each.quarantined for each in notes(folder / name).values())
+                found.append(one)
+            except (IndexCorrupt, FileNotFoundError) as error:
+                damaged.append(f"bank {name} is not in use: {error}")
     sizes = bank_sizes(settings.state_dir)
     loads = {one.name: bank_load(settings, one.name, sizes) for one in found if one.name in sizes}
     if as_json:
         for one in found:
             limits = _limits_row(loads[one.name]) if one.name in loads else {}
             line(_stats_row(one, settings) | {"quarantined": quarantined[one.name]} | limits)
-        return
-    headings = (
-        "bank", "step", "entries", "hashes", "overlay", "opinions", "quarantine", "limits", "false/day", "MiB",
-        "generation", "changed",
-    )  # fmt: skip
-    rows = []
-    for one in found:
-        load, row = loads.get(one.name), _stats_row(one, settings)
-        in_force = f"{load.radii.plain}/{load.radii.share}/{load.radii.second}" if load else None
-        if load and load.most_bits is not None:
-            in_force = f"held to {max(load.most_bits, 0)}"
-        rows.append(
-            (
-                one.name,
-                row["step"],
-                one.entries,
-                counts(one.rows),
-                row["overlay"],
-                counts(one.opinions),
-                quarantined[one.name] or None,
-                in_force,
-                f"{load.expected_per_day:.2g}" if load else None,
-                f"{one.size_bytes / (1 << 20):.1f}",
-                one.generation,
-                moment(one.changed_at),
-            )
-        )
-    table(headings, rows)
+    elif found:
+        table(_HEADINGS, [_stats_cells(one, settings, loads.get(one.name), quarantined[one.name]) for one in found])
+    if damaged:
+        raise CommandFailed("\n".join(damaged))
+    if not found:
+        note(tell_no_bank(folder))
+
+
+def _stats_cells(one: BankStats, settings: Config, load: "BankLoad | None", quarantined: int) -> tuple[object, ...]:
+    from detector.match_budget import figure
+
+    in_force = f"{load.radii.plain}/{load.radii.share}/{load.radii.second}" if load and load.rows else None
+    if load and load.most_bits is not None:
+        in_force = f"held to {max(load.most_bits, 0)}"
+    return (
+        one.name,
+        _may(settings.bank(one.name)),
+        one.entries,
+        counts(one.rows),
+        one.pending,
+        counts(one.opinions),
+        quarantined or None,
+        in_force,
+        figure(float(f"{load.expected_per_day:.2g}")) if load else None,
+        f"{one.size_bytes / (1 << 20):.1f}",
+        one.generation,
+        moment(one.changed_at),
+    )
+
+
+def _may(bank: BankSection) -> str:
+    """What a bank may do now, in a word or a few: its step, on which part of the streams, or that it rests."""
+    rests_until = bank.disabled_until_seconds
+    if rests_until is not None and rests_until > time.time():
+        return f"rests until {moment(rests_until)}"
+    if bank.kind is BankKind.NEGATIVE:
+        return bank.kind.value
+    return bank.step.word if bank.ratio.ratio >= 1 else f"{bank.step.word} on {100 * bank.ratio.ratio:g} %"
 
 
 def _limits_row(load: "BankLoad") -> dict[str, Any]:
@@ -160,6 +184,8 @@ def _stats_row(one: BankStats, settings: Config) -> dict[str, Any]:
         "bank": one.name,
         "kind": bank.kind.value,
         "step": bank.step.word,
+        "ratio": bank.ratio.ratio,
+        "disabled_until": None if bank.disabled_until_seconds is None else moment(bank.disabled_until_seconds),
         "entries": one.entries,
         "hashes": dict(one.rows),
         "overlay": one.pending,

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import shutil
 
 import pytest
 
@@ -150,12 +151,12 @@ def test_match_says_through_which_view_or_why_not(stopframe: CommandLine) -> Non
 
 
 def test_match_tells_of_one_bank_and_one_entry(stopframe: CommandLine) -> None:
-    """A table with a line for each view; `--entry` says why that one did not match, though another did."""
+    """With `--all` a table has a line for each view; `--entry` says why that one did not match, though another did."""
     stopframe.picture("one.png", 1)
     stopframe.picture("two.png", 2)
     stopframe("hashes", "add", "CARDS", "one.png", "two.png")
 
-    run = stopframe("hashes", "match", "one.png", "--bank", "CARDS", "--entry", "two")
+    run = stopframe("hashes", "match", "one.png", "--bank", "CARDS", "--entry", "two", "--all")
     gone = stopframe("hashes", "match", "one.png", "--entry", "three")
 
     heading, *lines = run.out.splitlines()
@@ -165,6 +166,37 @@ def test_match_tells_of_one_bank_and_one_entry(stopframe: CommandLine) -> None:
     assert all(" two " in line and "False" in line for line in lines)
     assert (gone.code, len(gone.err.splitlines())) == (2, 1)
     assert "no entry 'three'" in gone.err
+
+
+def test_match_shows_the_best_views_and_counts_the_others(stopframe: CommandLine) -> None:
+    """A file is a few lines for each bank, not sixty; a bank that may only ask for reviews says so."""
+    stopframe.picture("one.png", 1)
+    stopframe("hashes", "add", "CARDS", "one.png")
+
+    run = stopframe("hashes", "match", "one.png")
+
+    _, *lines = run.out.splitlines()
+    assert len(lines) == 3
+    assert "may cut" in lines[0]
+    assert lines[0].endswith("the bank's step is review")
+    assert "views are not shown; --all shows every one" in run.err
+
+
+def test_what_is_there_already_is_not_told_as_added(stopframe: CommandLine) -> None:
+    """Adding or importing again says that it was no news, and how much of it where a part was."""
+    stopframe.picture("one.png", 1)
+    stopframe.picture("two.png", 2)
+    (stopframe.folder / "list.txt").write_text(secrets.token_hex(32))
+    stopframe("hashes", "add", "CARDS", "one.png", "--bare")
+    stopframe("hashes", "import", "LIST", "list.txt")
+
+    again = stopframe("hashes", "add", "CARDS", "one.png", "--bare")
+    part = stopframe("hashes", "add", "CARDS", "one.png", "two.png", "--bare")
+    listed = stopframe("hashes", "import", "LIST", "list.txt")
+
+    assert again.err == "bank CARDS: 1 hash of 1 entry was there already\n"
+    assert part.err == "bank CARDS: 2 hashes of 2 entries added; 1 of the 2 rows were there already\n"
+    assert listed.err == "bank LIST: 1 hash was there already\n"
 
 
 def test_remove_takes_an_entry_out(stopframe: CommandLine) -> None:
@@ -202,6 +234,39 @@ def test_every_fault_is_one_sentence(stopframe: CommandLine, words: tuple[str, .
     assert (run.code, run.out) == (2, "")
     assert sentence in run.err
     assert len(run.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["pointer", "generation"])
+def test_a_damaged_bank_hides_no_other(stopframe: CommandLine, what: str) -> None:
+    """The banks beside a damaged one are listed and matched; it is named with a remedy that works, and exit is 2."""
+    stopframe.picture("one.png", 1)
+    for bank in ("BAD", "GOOD"):
+        stopframe("hashes", "add", bank, "one.png")
+    bad = stopframe.folder / "state/banks/BAD"
+    if what == "pointer":
+        (bad / "bank.json").write_text("{")
+    else:
+        shutil.rmtree(next(bad.glob("gen-*")))
+
+    listed = stopframe("hashes", "list")
+    matched = stopframe("hashes", "match", "one.png")
+    added = stopframe("hashes", "add", "BAD", "one.png")
+
+    assert [line.split()[0] for line in listed.out.splitlines()][-1] == "GOOD"
+    assert (matched.code, matched.out.splitlines()[1].split()[:3]) == (2, ["one.png", "True", "GOOD"])
+    for run in (*([listed] if what == "pointer" else []), matched, added):
+        assert run.code == 2
+        assert str(bad) in run.err
+        assert "import the list again when the bank's folder is moved away, or restore the folder" in run.err
+    bad.rename(bad.with_name("moved_away"))
+    assert stopframe("hashes", "add", "BAD", "one.png").code == 0
+
+
+def test_a_folder_without_banks_is_told(stopframe: CommandLine) -> None:
+    """No table of nothing: one sentence says how to make a bank."""
+    run = stopframe("hashes", "list")
+    assert (run.code, run.out) == (0, "")
+    assert "make one with 'stopframe hashes add BANK FILE'" in run.err
 
 
 def test_a_damaged_bank_is_refused(stopframe: CommandLine) -> None:

@@ -37,8 +37,8 @@ def test_a_wide_limit_for_a_long_list_is_refused_with_the_arithmetic() -> None:
     ((name, sentence),) = excesses(config, {"LIST": LONG})
 
     assert name == "LIST"
-    assert "1000000 rows x 40 views x 8.64e+06 frames a day of 100 streams x 5e-11" in sentence
-    assert "strangers within 64 bits, by the weighted share) is 1.73e+04 false matches a day" in sentence
+    assert "1,000,000 rows x 40 views x 8,640,000 frames a day of 100 streams x 5e-11" in sentence
+    assert "strangers within 64 bits, by the weighted share) is 17,280 false matches a day" in sentence
     assert "more than the 100 of matching.false_matches_per_day" in sentence
     assert len(re.findall(r"[.;] ", sentence)) <= 2
 
@@ -97,6 +97,16 @@ def test_a_bank_on_disk_is_counted_and_an_unreadable_one_passed_over(tmp_path: P
     (folder / "BROKEN" / "bank.json").write_text("{")
     assert bank_sizes(tmp_path) == {"LIST": 3}
     assert bank_sizes(tmp_path / "nowhere") == {}
+
+
+def test_a_refusal_names_every_bank(tmp_path: Path) -> None:
+    """Who mends one bank does not learn of the next only then."""
+    rows = np.frombuffer(secrets.token_bytes(96), np.uint8).reshape(3, 32)
+    for name in ("LIST", "OTHER"):
+        add_entries(tmp_path / BANKS_FOLDER / name, rows, ["a", "b", "c"])
+    with pytest.raises(BudgetExceeded) as refused:
+        refuse_excess(_config(state_dir=tmp_path, matching={"false_matches_per_day": 0.001}))
+    assert [line.split(":")[0] for line in str(refused.value).splitlines()] == ["bank LIST", "bank OTHER"]
 
 
 def test_a_start_is_refused_and_a_running_service_holds(tmp_path: Path) -> None:

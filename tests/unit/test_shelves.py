@@ -369,7 +369,7 @@ def test_notes_act_as_a_generation_and_go_with_their_entry(tmp_path: Path) -> No
     with pytest.raises(BankMissing):
         annotate(bank_dir, "one", lambda note: note)
     first = add_entries(bank_dir, _rows(2), ["one", "two"])
-    with pytest.raises(EntryMissing, match="holds no entry 'three'"):
+    with pytest.raises(EntryMissing, match="has no entry 'three'"):
         annotate(bank_dir, "three", lambda note: note)
     assert annotate(bank_dir, "one", lambda note: note) == first
 

@@ -13,7 +13,7 @@ from models.manifest_yaml import ManifestError
 BANKS_FOLDER = "banks"
 """Where the banks lie inside `state_dir`."""
 
-_MEMORY_LIMIT_BYTES = 8 << 30
+MEMORY_LIMIT_BYTES = 8 << 30
 """Address space of one analysis process: mapped indexes of tens of millions of rows count in it."""
 
 
@@ -60,7 +60,7 @@ def pool_settings(
         models=tuple(ModelSetup(manifest.name, manifest.reference) for manifest in manifests),
         readable_paths=(str(banks),),
         sandbox=config.sandbox.value,
-        memory_limit_bytes=_MEMORY_LIMIT_BYTES,
+        memory_limit_bytes=MEMORY_LIMIT_BYTES,
         views=_views(config),
         banks={
             name: BankSetup(one.min_quality, one.kind is BankKind.NEGATIVE, one.disabled_until_seconds)

@@ -83,8 +83,9 @@ def check(
     Checks file and sha256, licence, warm-up and the answer that the manifest promises; without NAME, also that a
     model knows each class of the config.
     """
-    from detector.analysis.setup import ModelRefused, refuse_unknown_classes
-    from models.classifier import Classifier, ModelError
+    from detector.analysis.model_loading import load_classifier
+    from detector.analysis.setup import MEMORY_LIMIT_BYTES, ModelRefused, refuse_unknown_classes
+    from models.classifier import ModelError
     from models.providers import ProviderUnavailable
 
     settings = read_config_quietly(config)
@@ -93,7 +94,7 @@ def check(
         try:
             manifest = load_manifest(reference)
             begun_at = time.perf_counter()
-            Classifier(manifest)
+            load_classifier(manifest.reference, memory_limit_bytes=MEMORY_LIMIT_BYTES)
         except (ManifestError, ModelError, ProviderUnavailable) as error:
             faults.append(str(error))
             continue

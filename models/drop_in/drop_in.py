@@ -110,7 +110,7 @@ class DropIn:
         """What to write, and where, so that `key` is no longer missing."""
         where = self._remedies.get(key) or onnx_file.REMEDIES.get(key)
         own = "add it" if self._stated or self._is_beneath else "write it into this file, after `schema: 1`"
-        return own if where is None else f"{own}, or {where}"
+        return own if where is None else f"{own}, or add {where}"
 
     def _read_maker(self) -> tuple[Layer, dict[str, str]]:
         for name, maker in _MAKERS:

@@ -1,9 +1,11 @@
 """What every command has in common: exit codes, one-sentence errors, and no traceback ever."""
 
 import itertools
+import os
 import signal
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -170,3 +172,17 @@ def test_no_summary_of_a_command_is_cut_short(stopframe: CommandLine) -> None:
         run = stopframe(*words, "--help")
         assert run.code == 0
         assert "..." not in run.out.partition("Commands:")[2]
+
+
+def test_commands_and_the_service_start_no_threads_for_sums() -> None:
+    """On a host of many cores every process would else hold a thread for each of them."""
+    code = (
+        "import detector.cli.main, detector.service\n"
+        "from pathlib import Path\n"
+        "print(len(list(Path('/proc/self/task').iterdir())))"
+    )
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+
+    assert found.stdout.strip() == "1"

@@ -88,9 +88,11 @@ def analysis_pool(config: Config, frames: int) -> "AnalysisPool":
     """The configured analysis, with room for so many frames to wait; `CommandFailed` where a model is refused."""
     from detector.analysis.pool import AnalysisPool
     from detector.analysis.setup import ModelRefused, load_manifests, pool_settings
+    from detector.match_budget import BudgetWatch, bank_sizes
 
+    held = BudgetWatch().look(config, bank_sizes(config.state_dir))
     try:
-        settings = pool_settings(config, load_manifests(config))
+        settings = pool_settings(config, load_manifests(config), held=held)
     except ModelRefused as error:
         raise CommandFailed(str(error)) from None
     # Nobody waits for the next frame: what a live stream might leave out for want of CPU time is looked at, too.

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.analysis.setup import BANKS_FOLDER, pool_settings
+from detector.cli.scan import analysis_pool
 from detector.config.config import Config
 from detector.match_budget import BudgetExceeded, BudgetWatch, bank_load, bank_sizes, excesses, refuse_excess
 from models.bank_store import add_entries
@@ -130,3 +131,20 @@ def test_a_start_is_refused_and_a_running_service_holds(tmp_path: Path) -> None:
     assert told.startswith(f"bank LIST is held to {held['LIST']} bits")
     assert watch.look(_config(), bank_sizes(tmp_path)) == {}
     assert watch.notes() == []
+
+
+def test_a_negative_bank_makes_no_list_longer() -> None:
+    """Reckoned as it is matched: what takes matches back widens nothing, and narrows nothing either."""
+    sizes = {"LIST": 400, "SAFE": 10_000}
+    assert bank_load(_config(banks={"SAFE": {"kind": "negative"}}), "LIST", sizes).radii == radii_for(400)
+    assert bank_load(_config(), "LIST", sizes).radii == radii_for(800)
+
+
+def test_a_scan_holds_what_the_service_holds(tmp_path: Path) -> None:
+    """A file is matched under the limits that a stream would be."""
+    rows = np.frombuffer(secrets.token_bytes(64), np.uint8).reshape(2, 32)
+    add_entries(tmp_path / BANKS_FOLDER / "LIST", rows, ["one", "two"])
+    matching = {"false_matches_per_day": 0.001, "streams": 1_000_000}
+    tight = analysis_pool(_config(state_dir=str(tmp_path), matching=matching), 1)
+    assert tight._settings.setup.bank_limits["LIST"] < 31
+    assert analysis_pool(_config(state_dir=str(tmp_path)), 1)._settings.setup.bank_limits == {}

@@ -41,6 +41,7 @@ class ViewBudget:
     def __init__(self, seconds_per_sample: float, tiers: frozenset[Tier] = frozenset(Tier)) -> None:
         self._refill = seconds_per_sample
         self._most = seconds_per_sample * _SAVED_SAMPLES
+        self._first = seconds_per_sample * _FIRST_SAMPLES
         self._tiers = tiers
         self._level = self._most
         self._costs = dict.fromkeys(Tier, 0.0)
@@ -81,10 +82,11 @@ class ViewBudget:
             self._level = max(self._level - taken, -self._most)
             before = self._costs[tier]
             self._costs[tier] = before + _SMOOTHING * (taken - before) if before else taken
-        return max(own - sum(seconds.values()), -_FIRST_SAMPLES * self._refill)
+        return max(own - sum(seconds.values()), -self._first)
 
     def _own(self, look: Look) -> float:
-        saved = _FIRST_SAMPLES * self._refill if look.saved_seconds is None else look.saved_seconds
+        # What was saved by another budget, or is told by a process that went mad, is held to what this one allows.
+        saved = self._first if look.saved_seconds is None else max(look.saved_seconds, -self._first)
         return min(saved + self._refill, self._most)
 
     def _waits(self, look: Look, tier: Tier) -> int:

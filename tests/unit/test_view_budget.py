@@ -206,3 +206,18 @@ def test_what_is_at_nobodys_expense_is_looked_at_whatever_it_costs() -> None:
         budget.spend(dict.fromkeys(Tier, 1.0), look)
 
     assert budget._level == pytest.approx(32e-6)
+
+
+def test_no_track_owes_more_than_it_can_make_good() -> None:
+    """Whatever a process that went mad said of it, some samples later the track has its views again."""
+    budget, look, found = ViewBudget(0.003), Look(saved_seconds=-1e300), []
+    for tier, seconds in _COSTS.items():
+        budget.spend({tier: seconds}, Look())
+    budget._level = 0.0  # and nobody leaves anything
+    for seed in range(20):
+        plan, _ = budget.plan(look, _hash(seed))
+        look = Look(saved_seconds=budget.spend({tier: _COSTS[tier] for tier in plan.tiers}, look))
+        found.append(plan.tiers)
+
+    assert found[0] == {Tier.EVERY_SAMPLE}
+    assert Tier.EDGES in found[-1]

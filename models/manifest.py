@@ -98,7 +98,11 @@ def load_manifest(path_or_zoo_name: str | Path) -> Manifest:
         ManifestError: One sentence with file, line and remedy.
     """
     pinned = _PINNED_REFERENCE.fullmatch(str(path_or_zoo_name))
-    top, path = _open(_find_path(pinned["path"] if pinned else path_or_zoo_name))
+    reference = pinned["path"] if pinned else path_or_zoo_name
+    try:
+        top, path = _open(_find_path(reference))
+    except OSError as error:
+        raise ManifestError(Path(reference), None, f"cannot be read ({error.strerror}); check its path") from None
     schema = top.take("schema", int) if top.keys or top.beneath is None else 1
     if schema != 1:
         raise top.fault("schema", f"schema {schema} is not known; this version reads schema 1")

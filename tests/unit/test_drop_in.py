@@ -275,6 +275,19 @@ def test_mean_and_scale_are_never_guessed(tmp_path: Path) -> None:
     assert load_manifest(tmp_path / "tulips.onnx").model_info.mean_values == (0.0, 0.0, 0.0)
 
 
+def test_an_export_of_yolox_says_that_it_holds_boxes(tmp_path: Path) -> None:
+    """The Model API's name for it stands for the layout, and for sigmoids in the graph."""
+    metadata = {**MODEL_INFO, "model_info model_type": "YOLOX", "model_info confidence_threshold": "0.3"}
+    info = load_manifest(onnx_file(tmp_path, metadata=metadata)).model_info
+    assert (info.model_type, info.box_head, info.output_raw_scores) == ("Detection", "YOLOX", False)
+    assert info.confidence_threshold == 0.3
+
+
+def test_a_path_that_no_file_can_have_is_refused() -> None:
+    """Whatever stands under `models:` ends in one sentence."""
+    refuse(f"./{'x' * 5000}", "check its path")
+
+
 def test_a_second_softmax_is_noticed(tmp_path: Path) -> None:
     """A graph that ends in probabilities by other operators than its softmax is refused, with the key to write."""
     model = classifier(last="Softmax", metadata=MODEL_INFO)

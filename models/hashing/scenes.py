@@ -70,7 +70,7 @@ _GOOD_WITHIN: Final = {Tier.EDGES: STILL_BITS, Tier.IN_TURN: STILL_BITS, Tier.PE
 
 
 class SceneWatch:
-    """Follows one track of one stream by what was found in its samples. A few hundred bytes.
+    """Follows one track of one stream by what was found in its samples. Some 2 kB.
 
     Args:
         draw: Gives numbers of [0, 1) that nobody else can know: the order of the views in turn and the lengths of the

@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from models.arrays import IndexCorrupt
 from models.bank_changes import is_worth_rebuilding
 from models.generations import (
     REBUILDING,
@@ -28,7 +29,7 @@ from models.generations import (
     read_pointer,
 )
 from models.hits import is_among
-from models.shelves import Base, Overlay, Shelf, state_of
+from models.shelves import Base, Overlay, Shelf, open_shelf, state_of
 
 _LOCK: Final = "rebuild.lock"
 
@@ -60,7 +61,7 @@ def rebuild(bank_dir: Path, *, is_forced: bool = False, tell: Callable[[str], ob
             if pointer is None:
                 return False
             wanted = {name for name, one in pointer.layers.items() if one.overlay} if is_forced else _due(pointer)
-            shelves = open_shelves(bank_dir, pointer) if wanted else {}
+            shelves = open_shelves(bank_dir, pointer, is_verified=False) if wanted else {}
         folded = [_rebuilt(bank_dir, name, pointer.layers[name], shelves[name], tell) for name in sorted(wanted)]
         return any(folded)
 
@@ -93,13 +94,19 @@ def _turn(bank_dir: Path) -> Iterator[bool]:
 
 def _rebuilt(bank_dir: Path, algorithm: str, before: Layers, shelf: Shelf, tell: Callable[[str], object]) -> bool:
     folder = bank_dir / REBUILDING / algorithm
+    try:  # reading a long base takes seconds, for which no writer is to wait
+        shelf = Shelf(open_shelf(bank_dir / before.base / algorithm, None).base, shelf.overlay)
+    except (FileNotFoundError, IndexCorrupt):
+        if _is_replaced(bank_dir, algorithm, before):
+            return False
+        raise
     Base.build(shelf.live(), own_radius(algorithm)).save(folder)
     tell(state_of(folder))
     with locked(bank_dir) as pointer:
         now = pointer.layers.get(algorithm) if pointer is not None else None
         if pointer is None or now is None or now.base != before.base:
             return False  # a large change has written a new base meanwhile
-        overlay = open_shelves(bank_dir, pointer)[algorithm].overlay
+        overlay = open_shelves(bank_dir, pointer, is_verified=False)[algorithm].overlay
         next_generation = NextGeneration.after(bank_dir, pointer)
         next_generation.put_finished_base(algorithm, folder)
         if shelf.overlay is not None and overlay is not None:
@@ -107,6 +114,12 @@ def _rebuilt(bank_dir: Path, algorithm: str, before: Layers, shelf: Shelf, tell:
             next_generation.put_overlay(algorithm, rest if rest.pending else None)
         next_generation.bring_into_force(Counts(pointer.rows, pointer.opinions, pointer.entries))
         return True
+
+
+def _is_replaced(bank_dir: Path, algorithm: str, before: Layers) -> bool:
+    pointer = read_pointer(bank_dir)
+    now = pointer.layers.get(algorithm) if pointer is not None else None
+    return now is None or now.base != before.base
 
 
 def _since(folded: Overlay, now: Overlay, base_rows: int, radius: int) -> Overlay:

@@ -290,14 +290,14 @@ def open_shelf(
         IndexCorrupt: Files are not what was written.
         NotRead: As `trust` says.
     """
-    base = _open_base(base_folder, is_verified=is_verified, trust=trust)
-    if overlay_folder is None:
-        return Shelf(base)
-    key = _key(overlay_folder)
-    overlay = _open_overlays.get(key)
-    if overlay is None:
-        overlay = _open_overlays[key] = _open_overlay(overlay_folder, base)
-    return Shelf(base, overlay)
+    overlay = None
+    if overlay_folder is not None:  # first: two changes remove it, while reading a long base takes seconds
+        key = _key(overlay_folder)
+        overlay = _open_overlays.get(key)
+        if overlay is None:
+            mapped = _open_base(base_folder, is_verified=False, trust=None)
+            overlay = _open_overlays[key] = _open_overlay(overlay_folder, mapped)
+    return Shelf(_open_base(base_folder, is_verified=is_verified, trust=trust), overlay)
 
 
 def _key(folder: Path) -> _Key:

@@ -1,6 +1,7 @@
 """Long banks are read whole once, by a process of its own, and opened by all others without reading them."""
 
 import asyncio
+import fcntl
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,44 @@ def test_a_rebuild_tells_what_it_wrote_before_it_is_in_force(long_bank: Path) ->
     assert rebuild(long_bank, is_forced=True, tell=lambda state: told.append((state, _states(long_bank) == before)))
     assert told == [(*_states(long_bank), True)]
     assert len(load_bank(long_bank)) == 25_001
+
+
+def test_no_writer_waits_while_a_rebuild_reads(long_bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a base takes seconds, at the lowest priority for ever: whoever adds a hash meanwhile is not held up."""
+    add_entries(long_bank, np.full((1, 32), 7, np.uint8), ["new"])
+    waits: list[str] = []
+    plain = arrays._sha256
+
+    def watched(path: Path) -> str:
+        if path.parent.parent.name.startswith("gen-"):
+            with (long_bank / "lock").open("rb") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    waits.append(path.name)
+        return plain(path)
+
+    monkeypatch.setattr(arrays, "_sha256", watched)
+    assert rebuild(long_bank, is_forced=True)
+    assert waits == []
+
+
+def test_changes_while_a_bank_is_read_make_nobody_read_it_again(
+    long_bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who adds a hash each second keeps nobody from opening a bank that takes seconds to read."""
+    add_entries(long_bank, np.full((1, 32), 7, np.uint8), ["new"])
+    reads: list[Path] = []
+    plain = arrays._sha256
+
+    def busy(path: Path) -> str:
+        if path.name == "rows.npy" and path.parent.parent.name.startswith("gen-"):
+            reads.append(path)
+            for number in range(3):
+                add_entries(long_bank, np.full((1, 32), 10 * len(reads) + number, np.uint8), ["newer"])
+        return plain(path)
+
+    monkeypatch.setattr(arrays, "_sha256", busy)
+    bank = load_bank(long_bank)
+    assert len(bank) >= 25_001
+    assert len(reads) == 1

@@ -140,7 +140,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Watch streams, banks and health while the block lasts."""
         if self._moderation is not None:
-            log.warning("models.no_moderation", note=self._moderation)
+            log.info("models.no_moderation", note=self._moderation)
         warn_of_exposure(self.config)
         with contextlib.suppress(StoreUnavailable):  # then it is in health, and such a stream asks for another undo
             for record in await self.incident_store.newest(_UNDONE_LOOKED_FOR):

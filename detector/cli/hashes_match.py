@@ -92,7 +92,7 @@ def _show(explained: "list[tuple[str, Explained]]", settings: Config, most: int 
 
 
 def _readable(folder: Path, asked: str | None) -> tuple[list[Bank], list[str]]:
-    """The banks that can be read, and a sentence for each that cannot; the one that is asked for has to be."""
+    """The banks that can be read, and a sentence for each other one unless one is asked for, which has to be."""
     found, damaged = [], []
     for name in bank_names(folder):
         try:
@@ -100,7 +100,10 @@ def _readable(folder: Path, asked: str | None) -> tuple[list[Bank], list[str]]:
         except IndexCorrupt as error:
             if name == asked:
                 raise
-            damaged.append(f"bank {name} is left out: {error}")
+            if asked is None:
+                damaged.append(f"bank {name} is left out: {error}")
+            else:  # the rows of all banks count for the limits of each
+                note(f"bank {name} cannot be read, so that limits may be wider than they were: {error}")
     return found, damaged
 
 

@@ -250,8 +250,10 @@ def test_a_damaged_bank_hides_no_other(stopframe: CommandLine, what: str) -> Non
 
     listed = stopframe("hashes", "list")
     matched = stopframe("hashes", "match", "one.png")
+    asked = stopframe("hashes", "match", "one.png", "--bank", "GOOD")
     added = stopframe("hashes", "add", "BAD", "one.png")
 
+    assert (asked.code, "bank BAD cannot be read" in asked.err) == (0, True)
     assert [line.split()[0] for line in listed.out.splitlines()][-1] == "GOOD"
     assert (matched.code, matched.out.splitlines()[1].split()[:3]) == (2, ["one.png", "True", "GOOD"])
     for run in (*([listed] if what == "pointer" else []), matched, added):

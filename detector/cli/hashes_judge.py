@@ -89,7 +89,10 @@ def deconfirm(bank: BankArgument, entry: EntryArgument, config: ConfigFile = Non
 
 
 def release(bank: BankArgument, entry: EntryArgument, config: ConfigFile = None) -> None:
-    """End the quarantine of an entry that matched many streams at once, without saying that it is right."""
+    """End the quarantine of an entry.
+
+    It matched many streams at once; this does not say that it is right, as 'confirm' does, and it is counted anew.
+    """
     before = _annotate(bank, entry, config, lambda noted: replace(noted, quarantined=False))
     note(f"bank {bank}: {entry} {'is released from quarantine' if before.quarantined else 'was not in quarantine'}")
 

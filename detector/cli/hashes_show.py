@@ -32,10 +32,10 @@ def list_banks(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the banks, or the entries of one with what is said of them.
+    """List the banks, or the entries of one.
 
-    Under state: disabled until a time, or quarantine for an entry that matched many streams at once, whose matches are
-    reviews until 'stopframe hashes confirm' or 'release'.
+    With what is said of each entry. Under state: disabled until a time, or quarantine for an entry that matched many
+    streams at once, whose matches are reviews until 'stopframe hashes confirm' or 'release'.
     """
     settings = read_config_quietly(config)
     if bank is None:
@@ -58,7 +58,7 @@ def list_banks(
 
 
 def stats(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show what each bank holds, how near a frame must come, and how often strangers do.
+    """Show what each bank holds, its limits, and false matches a day.
 
     The limits, in bits of 256, are those by which one frame may act: without a second test, by the weighted share, by
     the second hash. False matches are expected ones a day, by a pessimistic curve, at matching.streams streams.

@@ -28,16 +28,22 @@ _QUICK = DeliverySettings(
 )
 
 _WALL_CLOCK_READERS = {
+    "detector/analysis/worker.py": "until when a bank or an entry rests: people gave a date",
     "detector/alerts/clock.py": "turned into a clock that does not step",
     "detector/accounts.py": "the time that an account is filed under",
+    "detector/cli/hashes_judge.py": "until when an entry rests",
+    "detector/cli/hashes_match.py": "whether a bank or an entry rests",
+    "detector/cli/hashes_show.py": "whether a bank or an entry rests",
     "detector/cli/report.py": "which days to show",
     "detector/cut_journal.py": "the time that is written beside a monotonic one",
     "detector/enforcement.py": "the time that is written beside a monotonic one",
+    "detector/incident_bank.py": "how long an incident's frames are kept, over restarts",
     "detector/response.py": "ids that only rise, times in alerts",
     "detector/service.py": "the time of an undo",
     "detector/session.py": "the time that status shows",
 }
-"""Every module that reads the wall clock, and what for: none of it decides what is looked at, sent or cut."""
+"""Every module that reads the wall clock, and what for: none of it decides what is looked at, sent or cut,
+but for what people let rest until a date, and how long what was cut is remembered."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ import asyncio
 import shutil
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ _EMPTY_KEPT: Final = 1000
 """Incidents remembered beside them of which the bank has no frames, or none yet; the queue is far shorter."""
 
 _EXPIRE_EVERY_SECONDS: Final = 60.0
+_TRY_AGAIN_SECONDS: Final = 3.0
+"""How soon what a disk refused is tried again: it had no room, and may have."""
 _QUEUE_LIMIT: Final = 64
 
 
@@ -112,6 +115,7 @@ class IncidentBank:
         self._known: dict[str, _Known] = {}
         self._exempt: dict[str, None] = {}
         self._cuts: asyncio.Queue[tuple[str, Trail, tuple[HitFrame, ...]]] = asyncio.Queue(_QUEUE_LIMIT)
+        self._unwritten: deque[tuple[str, Trail, Sequence[HitFrame]]] = deque(maxlen=_QUEUE_LIMIT)
         self._writing = asyncio.Lock()
         self._fault = ""
         self._began_at = clock()
@@ -210,10 +214,12 @@ class IncidentBank:
         while True:
             cut = None
             with suppress(TimeoutError):
-                async with asyncio.timeout(_EXPIRE_EVERY_SECONDS):
+                async with asyncio.timeout(_TRY_AGAIN_SECONDS if self._unwritten else _EXPIRE_EVERY_SECONDS):
                     cut = await self._cuts.get()
             if cut is not None:
                 await self._store(*cut)
+            elif self._unwritten:
+                await self._store(*self._unwritten.popleft())
             await self._expire()
 
     async def _load(self) -> None:
@@ -245,6 +251,7 @@ class IncidentBank:
         async with self._writing:
             counts = await self._on_disk(lambda: self._put(incident_id, known.first_frame_at, hits, others))
         if counts is None:
+            self._unwritten.append((incident_id, trail, hits))
             self._metrics.incident_frames(KeptFrame.FAILED, len(hits))
             return
         rows, alike, dull = counts

@@ -70,6 +70,41 @@ def test_textured_bars_are_no_hiding_place(x: int, y: int) -> None:
     assert found >= 20
 
 
+@pytest.mark.parametrize("ground", ["plain", "soft"])
+def test_texture_is_found_on_surroundings_as_bright_as_itself(ground: str) -> None:
+    """Rough pictures step within as much as at their sides: what tells these is that the other side is quiet."""
+    found = 0
+    for seed in range(_COUNT):
+        rng = np.random.default_rng(seed)
+        grass = _rough(rng)
+        around = np.full((HEIGHT, WIDTH), round(float(grass.mean())), dtype=np.uint8)
+        if ground == "soft":
+            around = np.asarray(cv2.GaussianBlur(scene(500 + seed), (0, 0), 20), dtype=np.uint8)
+        gray = square(encoded(within(grass, around, 0.5, rng)))
+        found += any(distance(_inside(gray, box), grass) <= 56 for box in rectangles(gray))
+    assert found >= 20
+
+
+def test_lines_within_a_picture_do_not_crowd_it_out() -> None:
+    """Boxes that share three sides with it end in the middle of one that goes on: four are enough to have it."""
+    found = 0
+    for seed in range(_COUNT):
+        rng = np.random.default_rng(seed)
+        down, across = np.mgrid[:HEIGHT, :WIDTH]
+        is_turned = (down < rng.integers(30, HEIGHT - 30)) ^ (across < rng.integers(30, WIDTH - 30))
+        tiled = np.where(is_turned, 255 - scene(seed), scene(seed)).astype(np.uint8)
+        gray = square(encoded(within(tiled, scene(600 + seed), 0.7, rng)))
+        found += any(distance(_inside(gray, box), tiled) <= 56 for box in rectangles(gray))
+    assert found >= 16
+
+
+def _rough(rng: np.random.Generator) -> Gray:
+    """Texture of one brightness throughout, its large shapes too faint to step at its sides."""
+    large = cv2.resize(rng.normal(0, 6, (9, 16)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    fine = cv2.resize(rng.normal(0, 30, (90, 160)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(np.clip(128 + large + fine, 0, 255), dtype=np.uint8)
+
+
 @given(
     top=st.integers(0, 120), left=st.integers(0, 120), height=st.integers(80, 200), width=st.integers(80, 200),
     inner=st.integers(0, 255), contrast=st.integers(40, 120),

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from models.evidence import SecondTest
 from models.false_matches import SECOND_HASH_RATE, SECOND_TEST_RATE, pair_rate
+from models.hashing.plainness import plain
 from models.hashing.second_tests import difference_hashes_of_views, second_distances, weighted_shares
 from models.hashing.view_batch import ViewBatch
+from models.hashing.view_table import Tier
 from models.hits import Hits
 from models.radii import (
     EXACT,
@@ -33,6 +35,9 @@ TRUSTED_QUALITY: Final = 50
 
 PDQ: Final = "pdq"
 """The one algorithm whose views come as a batch, and whose matches may ask for more than a review."""
+
+_MOST_LOOKED_AT: Final = 256
+"""Different bare hashes that one frame may act on; a hostile list could have it meet any number."""
 
 NOTHING: Final = -1
 """The rank of a hit that may not even vote; others have `Strength.rank`."""
@@ -90,6 +95,7 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
       `radii.review`. Within 31 bits every row but a window may ask for review.
     * Any row may vote within `radii.vote`; in long lists beyond 31 bits only with the second test passed at its looser
       limit.
+    * A bare hash of next to no structure may cut by the frame as it is or mirrored alone, and within `radii.plain`.
     * Nothing goes beyond `UNGATED` by a view that fails a gate, and none below `min_quality` or unstable may cut: a
       farther row by a view that may is worth more.
     """
@@ -102,6 +108,8 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
     tested = np.where(met.has_second, radii.second, radii.share)
     cuts = np.where(is_sure & ~is_vague, tested, np.minimum(untested, radii.plain))
     cuts = np.where(acting_views(batch.qualities, batch.is_stable, min_quality)[hits.query], cuts, NOTHING)
+    is_plain = _plain_rows(met, hits.distance <= np.minimum(cuts, reach))
+    cuts = np.where(is_plain, np.where(_as_shown(batch)[hits.query], np.minimum(cuts, radii.plain), NOTHING), cuts)
     reviews = np.where(is_sure, radii.review, untested)
     votes = np.where(may_vote | radii.votes_untested, radii.vote, EXACT)
     ranks = np.full(len(hits), NOTHING, dtype=np.int8)
@@ -121,6 +129,22 @@ def chance(distance: int, rows: int, views: int, test: SecondTest, *, is_sure: b
     """
     passed = {SecondTest.SHARE: SECOND_TEST_RATE, SecondTest.SECOND_HASH: SECOND_HASH_RATE}
     return pair_rate(distance) * views * rows * (passed.get(test, 1.0) if is_sure else 1.0)
+
+
+def _as_shown(batch: ViewBatch) -> NDArray[np.bool_]:
+    return np.asarray(batch.tiers == Tier.EVERY_SAMPLE)
+
+
+def _plain_rows(met: MetRows, is_asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which of the bare rows that are asked about (P,) are of pictures with next to no structure."""
+    told = np.zeros(len(is_asked), dtype=np.bool_)
+    asked = np.flatnonzero(is_asked & ~met.has_second)
+    if len(asked):
+        hashes, place = np.unique(met.hashes[asked], axis=0, return_inverse=True)
+        are_plain = np.ones(len(hashes), dtype=np.bool_)  # what is too many to look at may not act
+        are_plain[:_MOST_LOOKED_AT] = plain(hashes[:_MOST_LOOKED_AT])
+        told[asked] = are_plain[place.ravel()]
+    return told
 
 
 def _second_values(batch: ViewBatch, hits: Hits, met: MetRows) -> NDArray[np.float64]:

@@ -479,3 +479,29 @@ def test_a_rare_bank_is_named_beside_a_crowd() -> None:
     named = strongest([*crowd, *rare], 16)
     assert (len(named), [match.bank for match in named].count("CUTS")) == (16, 1)
     assert [match.distance for match in named] == sorted(match.distance for match in named)
+
+
+# --- bare hashes of next to no structure
+
+
+@pytest.mark.parametrize(("view", "strength"), [(0, Strength.CUT), (1, Strength.REVIEW)])
+def test_plain_bare_hash_cuts_by_the_frame_as_it_is_alone(view: int, strength: Strength) -> None:
+    """A hash that is one row by one column may act by the frame itself, and ask for review by views made of it."""
+    chance = np.random.default_rng(7)
+    signs = chance.choice((-1, 1), 16)[:, None] * chance.choice((-1, 1), 16)[None, :]
+    deviations = np.stack([signs.ravel(), signs[::-1].ravel()]).astype(np.float32) * chance.lognormal(3, 0.8, (2, 256))
+    yes = np.ones(2, np.bool_)
+    batch = ViewBatch(
+        ("identity", "zoom_3"),
+        np.packbits(deviations > 0, axis=1),
+        deviations.astype(np.float32),
+        np.full(2, 90, np.int16),
+        yes,
+        yes,
+        np.array([0, 1], np.int8),
+    )
+    bank = bank_of([Row(near(batch, view, 20), "plain")])
+
+    match = only(bank.match(batch, now_seconds=NOW).matches)
+
+    assert (match.view, match.strength) == (batch.names[view], strength)

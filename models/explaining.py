@@ -21,11 +21,10 @@ from models.matching import (
     chance,
     judge,
     noise_views,
-    second_test_of,
     trusted_views,
 )
 from models.naming import AskedViews, ViewHash, other_ranks
-from models.radii import FAR_WINDOW_LIMIT, NEAR_WINDOW, UNGATED, Radii
+from models.radii import FAR_WINDOW_LIMIT, NEAR_WINDOW, SECOND_LIMIT, UNGATED, VOTE_SHARE_LIMIT, Radii
 from models.shelf_rows import NearRows, look_up, met_rows
 from models.shelves import Shelf
 
@@ -192,7 +191,7 @@ class _Explainer:
         limit = int(judged.limits[place] if strength is not None else near.widest[view])
         test, value, second_limit, expected_false = SecondTest.NONE, None, None, 0.0
         if asked.algorithm == PDQ:
-            test, second_limit = second_test_of(has_second=bool(judged.has_second[place]))
+            test, second_limit = judged.second_test(place)
             value, is_sure = round(float(judged.values[place]), 6), bool(judged.is_sure[place])
             expected_false = chance(distance, near.counted_rows, len(asked.names), test, is_sure=is_sure)
         return ViewVerdict(
@@ -231,7 +230,8 @@ class _Explainer:
 
     def _within_reach(self, near: _Near, view: int, place: int) -> tuple[Reason, str]:
         if near.judged.ranks[place] == NOTHING:
-            return Reason.SECOND_TEST, self._failed_test(near, place, "to count at this distance")
+            limit = SECOND_LIMIT if near.judged.has_second[place] else VOTE_SHARE_LIMIT
+            return Reason.SECOND_TEST, self._failed_test(near, place, limit, "to count at this distance")
         does_not_count = self._does_not_count(near, place)
         if does_not_count is not None:
             return does_not_count
@@ -259,8 +259,7 @@ class _Explainer:
             return Reason.TOO_FAR, f"beyond {widest} bits, the limit of {near.asked.algorithm}"
         return Reason.TOO_FAR, f"beyond {widest} bits, the widest limit of a list of {near.counted_rows} rows"
 
-    def _failed_test(self, near: _Near, place: int, what_for: str) -> str:
-        _, limit = second_test_of(has_second=bool(near.judged.has_second[place]))
+    def _failed_test(self, near: _Near, place: int, limit: float, what_for: str) -> str:
         value = float(near.judged.values[place])
         if near.judged.has_second[place]:
             return f"the second hash is {value:.0f} bits off, {limit:.0f} would do {what_for}"
@@ -281,7 +280,7 @@ class _Explainer:
             tested = " with its second test passed" if near.judged.is_sure[place] else ""
             return f"within {limit} bits{tested}"
         if not near.judged.is_sure[place]:
-            return self._failed_test(near, place, "for more")
+            return self._failed_test(near, place, near.judged.second_test(place)[1], "for more")
         if near.rows.shows_window(place) and distance > NEAR_WINDOW:
             value = float(near.judged.values[place])
             if value > FAR_WINDOW_LIMIT:

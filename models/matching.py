@@ -59,7 +59,7 @@ class Judged:
 
     `ranks` are `Strength.rank` or `NOTHING`, `limits` the radius in force for that strength; of a hit that may ask for
     nothing the one for a vote. `values` are the second test's, `has_second` says of which, `is_sure` whether it was
-    passed.
+    passed; `second_bits` is the limit of second hashes for it.
     """
 
     ranks: NDArray[np.int8]
@@ -67,6 +67,13 @@ class Judged:
     values: NDArray[np.float64]
     has_second: NDArray[np.bool_]
     is_sure: NDArray[np.bool_]
+    second_bits: int = SECOND_LIMIT
+
+    def second_test(self, place: int) -> tuple[SecondTest, float]:
+        """Which test a hit is held to, and its limit."""
+        if self.has_second[place]:
+            return SecondTest.SECOND_HASH, float(self.second_bits)
+        return SecondTest.SHARE, SHARE_LIMIT
 
 
 def trusted_views(batch: ViewBatch) -> NDArray[np.bool_]:
@@ -101,7 +108,7 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
     """
     reach = np.where(trusted_views(batch), radii.vote, min(UNGATED, radii.vote))[hits.query]
     values = _second_values(batch, hits, met)
-    is_sure = values <= np.where(met.has_second, SECOND_LIMIT, SHARE_LIMIT)
+    is_sure = values <= np.where(met.has_second, radii.second_bits, SHARE_LIMIT)
     may_vote = values <= np.where(met.has_second, SECOND_LIMIT, VOTE_SHARE_LIMIT)
     untested = np.where(met.is_window, NOTHING, np.int64(EXACT))
     is_vague = met.is_window & (hits.distance > NEAR_WINDOW) & (values > FAR_WINDOW_LIMIT)
@@ -119,7 +126,7 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
         is_within = hits.distance <= limit
         ranks[is_within] = rank
         limits[is_within] = limit[is_within]
-    return Judged(ranks, limits, values, met.has_second, is_sure)
+    return Judged(ranks, limits, values, met.has_second, is_sure, radii.second_bits)
 
 
 def chance(distance: int, rows: int, views: int, test: SecondTest, *, is_sure: bool) -> float:
@@ -157,8 +164,3 @@ def _second_values(batch: ViewBatch, hits: Hits, met: MetRows) -> NDArray[np.flo
         seconds = difference_hashes_of_views(batch.deviations[used])
         values[met.has_second] = second_distances(seconds, place, met.seconds[met.has_second])
     return values
-
-
-def second_test_of(*, has_second: bool) -> tuple[SecondTest, float]:
-    """Which test a row is held to, and its limit."""
-    return (SecondTest.SECOND_HASH, float(SECOND_LIMIT)) if has_second else (SecondTest.SHARE, SHARE_LIMIT)

@@ -13,7 +13,7 @@ from models.hashing.algorithm import Fingerprint
 from models.hashing.registry import may_cut_alone
 from models.hashing.view_batch import ViewBatch
 from models.hits import Hits
-from models.matching import NOTHING, PDQ, Judged, acting_views, chance, second_test_of
+from models.matching import NOTHING, PDQ, Judged, acting_views, chance
 
 _ROWS_PER_MATCH: Final = 8
 """Rows looked at for each match that is wanted: a video's entry has many rows alike."""
@@ -194,7 +194,7 @@ class Naming:
             strength = Strength.REVIEW
         test, value, limit, expected_false = SecondTest.NONE, None, None, 0.0
         if asked.algorithm == PDQ:
-            test, limit = second_test_of(has_second=bool(judged.has_second[place]))
+            test, limit = judged.second_test(place)
             value, is_sure = round(float(judged.values[place]), 6), bool(judged.is_sure[place])
             expected_false = chance(distance, met.counted_rows, len(asked.names), test, is_sure=is_sure)
         return HashMatch(

@@ -107,7 +107,7 @@ def _asks(batch: ViewBatch, view: int, row: Row, radii: Radii) -> Strength | Non
         return None
     if row.second is not None:
         value = _bits(difference_hashes_of_views(batch.deviations[view : view + 1])[0], row.second)
-        is_sure, may_vote, tested = value <= 160, value <= 160, radii.second
+        is_sure, may_vote, tested = value <= radii.second_bits, value <= 160, radii.second
     else:
         value = 0
         share = _share(batch, view, row.value)
@@ -302,6 +302,25 @@ def test_a_window_needs_its_second_hash_at_any_distance(second: int, strength: S
 
 
 @pytest.mark.parametrize(
+    ("rows", "second", "strength"),
+    [
+        (50_000, 160, Strength.CUT),
+        (50_001, 149, Strength.VOTE),
+        (500_000, 148, Strength.CUT),
+        (500_001, 137, Strength.VOTE),
+        (6_500_000, 136, Strength.CUT),
+    ],
+)
+def test_a_long_list_asks_for_a_better_second_hash(rows: int, second: int, strength: Strength) -> None:
+    """Strangers pass any limit where there are enough of them; what passes the loosest is a vote all the same."""
+    batch = batch_of()
+    row = Row(near(batch, 0, 40), "one", second=second_near(batch, 0, second))
+    match = only(bank_of([row]).match(batch, beside=Beside(rows)).matches)
+    assert (match.strength, match.second_value) == (strength, second)
+    assert match.second_limit == radii_for(rows).second_bits
+
+
+@pytest.mark.parametrize(
     ("bits", "second", "strength"),
     [(48, 160, Strength.CUT), (49, 137, Strength.REVIEW), (49, 136, Strength.CUT), (64, 137, Strength.REVIEW)],
 )
@@ -413,7 +432,7 @@ _PLAIN = {"heavy": 0, "shape": True, "note": EntryNote(), "limits": BankLimits()
         (50, {}, {}, Reason.MATCH, "beyond 31, the limit for a cut by one frame in a list of 1000000 rows"),
         (90, {}, {}, Reason.TOO_FAR, "beyond 72 bits, the widest limit of a list of 1000000 rows"),
         (60, {}, {"shape": False}, Reason.GATE, "beyond 40 bits"),
-        (60, {}, {"heavy": 60}, Reason.SECOND_TEST, "of the view's weight differs, 0.17 would do"),
+        (60, {}, {"heavy": 60}, Reason.SECOND_TEST, "of the view's weight differs, 0.19 would do"),
         (9, {"opinion": Opinion.NEGATIVE}, {}, Reason.OPINION, "opinion is negative"),
         (9, {}, {"note": EntryNote(disabled_until_seconds=NOW + 1)}, Reason.DISABLED, "entry is disabled"),
         (9, {}, {"limits": BankLimits(disabled_until_seconds=NOW + 1)}, Reason.DISABLED, "bank is disabled"),

@@ -25,11 +25,12 @@ def test_longer_lists_never_have_wider_limits() -> None:
     """Every limit falls or stays as lists grow, and what asks for less reaches as far or further."""
     for shorter, longer in pairwise(TABLE):
         assert shorter.rows < longer.rows
-        for name in ("plain", "share", "second", "review", "vote", "votes_untested"):
+        for name in ("plain", "share", "second", "review", "vote", "votes_untested", "second_bits"):
             assert getattr(shorter, name) >= getattr(longer, name), name
     for radii in TABLE:
         assert radii.plain <= min(EXACT, radii.share) <= max(radii.share, radii.second) <= radii.review <= radii.vote
         assert radii.vote <= WIDEST
+        assert radii.second_bits <= SECOND_LIMIT
     assert UNGATED > EXACT
 
 
@@ -80,7 +81,8 @@ def test_the_manual_has_the_same_table() -> None:
     """docs/concepts.md gives operators the limits that hold."""
     manual = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text("utf-8")
     for one in TABLE:
-        assert f"| {one.rows:,} | {one.plain} | {one.share} | {one.second} | {one.review} | {one.vote} |" in manual
+        limits = (one.plain, one.share, one.second, one.review, one.vote, one.second_bits)
+        assert f"| {one.rows:,} | {' | '.join(map(str, limits))} |" in manual
     untested = max(one.rows for one in TABLE if one.votes_untested)
     assert f"lists of more than {untested:,} rows" in manual
     for figure in (SHARE_LIMIT, VOTE_SHARE_LIMIT, SECOND_LIMIT, UNGATED):

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from models.hashing.algorithm import PLANE_SIDE
 from models.hashing.pdq import MEDIAN_RANK, Pdq
 from models.hashing.second_tests import difference_hashes
-from models.hashing.spectrum import Spectra, shape_gate, spectra_of, spectrum_of
+from models.hashing.spectrum import Spectra, shape_gate, spectra_of
+from models.shapes.borders import may_have_borders, uniform_borders
 
 MIN_QUALITY: Final = 50
 """PDQ quality (0-100) below which facebook/ThreatExchange advises not to put a hash on a list."""
@@ -38,6 +39,7 @@ _PICTURE_CUTS: Final = (9 / 16, 4 / 5, 1.0, 4 / 3)
 """Width to height of cuts that other screens ask for; full height from a wider picture, full width from a taller."""
 
 _VIDEO_CUTS: Final = (9 / 16,)
+_HASH_BYTES: Final = 32
 _CUT_STEP: Final = 0.08
 """Of the cut's own width: half of it is what the views of a query make up for."""
 
@@ -48,7 +50,8 @@ _VIDEO_CUT_STEP: Final = 0.16
 class PictureRows:
     """N rows of a bank: `hashes` (N, 32) uint8 PDQ, `seconds` (N, 64) uint8 second hashes, `is_window` (N,) bool.
 
-    Row 0 is the picture as it is, where its own quality suffices; no row at all where nothing does.
+    The first row is the picture as it is, the second the same without its own borders if it has any, each where its
+    quality suffices; no row at all where nothing does.
     """
 
     hashes: NDArray[np.uint8]
@@ -71,12 +74,12 @@ def picture_rows(
     Raises:
         ValueError: `plane` has another shape or type.
     """
-    fingerprint = Pdq().hash_plane(plane)
-    own = np.frombuffer(fingerprint.value, dtype=np.uint8)[None]
-    own_second = difference_hashes(spectrum_of(plane)[None])
-    if fingerprint.quality < MIN_QUALITY:
-        own, own_second = own[:0], own_second[:0]
     gray = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    wholes = [plane, *_without_borders(gray)]
+    prints = [Pdq().hash_plane(whole) for whole in wholes]
+    kept = [number for number, one in enumerate(prints) if one.quality >= MIN_QUALITY]
+    own = np.array([list(prints[number].value) for number in kept], dtype=np.uint8).reshape(-1, _HASH_BYTES)
+    own_second = difference_hashes(spectra_of(np.stack(wholes).astype(np.float32)))[kept]
     spectra, qualities = _windows(gray, _plan(_shape(width, height), is_video=is_video))
     hashes, fit = _gated(spectra)
     fit &= qualities >= MIN_WINDOW_QUALITY
@@ -85,6 +88,16 @@ def picture_rows(
         seconds=np.concatenate((own_second, difference_hashes(spectra[fit]))),
         is_window=np.arange(len(own) + np.count_nonzero(fit)) >= len(own),
     )
+
+
+def _without_borders(gray: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """The picture without its own borders, if it has any: whoever looks for bars around a copy takes these off too."""
+    top, bottom, left, right = uniform_borders(gray) if may_have_borders(gray) else (0, 0, 0, 0)
+    if top + bottom + left + right == 0:
+        return []
+    inner = gray[top : gray.shape[0] - bottom, left : gray.shape[1] - right]
+    scaled = cv2.resize(inner, (PLANE_SIDE, PLANE_SIDE), interpolation=cv2.INTER_AREA)
+    return [np.asarray(scaled, dtype=np.uint8)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

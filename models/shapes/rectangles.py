@@ -50,7 +50,10 @@ _MOST_PLAIN: Final = 12
 _LEAST_MARGIN: Final = 6
 """In half-size pixels, of all four margins together: what is left of them otherwise is noise."""
 
-_CONSIDERED: Final = 24
+_CONSIDERED: Final = 32
+_MOST_TOUCHING: Final = 3
+"""Rectangles that touch the frame's edges: one place is left for those that stand free."""
+
 _MIN_DIFFERENCE: Final = 4
 """In half-size pixels, of all four sides together: rectangles that differ less are one."""
 
@@ -177,11 +180,16 @@ def _best(
     sides = np.stack(
         (rows.places[top[down]], rows.places[bottom[down]], columns.places[left[across]], columns.places[right[across]])
     ).T.tolist()
+    touching = 0
     for score, box in zip(flat[order].tolist(), sides, strict=True):
         if len(kept) == most:
             break
+        touches = box[0] == 0 or box[2] == 0 or box[1] == _SIDE or box[3] == _SIDE
+        if touches and touching == _MOST_TOUCHING:
+            continue
         if all(sum(map(abs, map(sub, box, other))) > _MIN_DIFFERENCE for _, other in kept):
             kept = [*kept, (score, box)]
+            touching += touches
     return kept
 
 

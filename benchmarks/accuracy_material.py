@@ -151,8 +151,8 @@ def _package_files() -> dict[str, list[Path]]:
 
 
 def _package_clips() -> list[Path]:
-    # Of clips that come twice, or damaged on purpose, one is taken.
-    twins = ("_bugy", "muted_", "python3-mecavideo/video")
+    # Of clips that come twice, or damaged on purpose, one is taken; the globe of b.mp4 turns in world.mp4 as well.
+    twins = ("_bugy", "muted_", "python3-mecavideo/video", "media_assets/videos/b.mp4")
     found: list[Path] = []
     for package in PACKAGES:
         if package.use == CLIPS:

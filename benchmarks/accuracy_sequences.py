@@ -142,7 +142,8 @@ def _shown(wanted: tuple[int, int, float]) -> tuple[bool, bool]:
     place, number, start = wanted
     video, bank = _STATE["videos"][number], _STATE["bank"]
     rng = np.random.default_rng([_STATE["seed"], place, number, round(start * 10)])
-    scene = _opened(_STATE["videos"][int(rng.integers(0, len(_STATE["videos"])))].frames[0])
+    strangers = [other for other in _STATE["videos"] if not other.is_listed]  # what is listed would be found, rightly
+    scene = _opened(strangers[int(rng.integers(0, len(strangers)))].frames[0])
     rules, history, overlay = SequenceRules(), SequenceHistory(), OverlayMask()
     found: set[str] = set()
     edit_seed = int(rng.integers(0, 2**31))

@@ -151,10 +151,11 @@ def _row(found: Found) -> dict[str, Any]:
 
 def _recall_checks(found: Sequence[Found]) -> list[Check]:
     name = f"pictures {_SHORT}"
+    promised = [(one, one.lists[name]) for one in found if one.edit.is_promised]
     checks = [
-        at_least(f"{one.edit.name}: found, one frame may cut", one.lists[name].cut / one.asked, "share", one.edit.goal)
-        for one in found
-        if one.edit.is_promised
+        at_least(f"{one.edit.name}: found, {what}", share / one.asked, "share", one.edit.goal)
+        for one, tally in promised
+        for what, share in (("for a review at least", tally.review), ("one frame may cut", tally.cut))
     ]
     wrong = sum(tally.wrong_cut for one in found for tally in one.lists.values())
     return [*checks, at_most("edited copies on which a wrong picture may cut, all lists", float(wrong), "copies", 0.0)]

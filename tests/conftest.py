@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from detector.redaction import forget_all
 from streams import seccomp
@@ -91,6 +92,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def no_secrets_of_others() -> None:
     """Begin without the secrets of other tests: what they hid would be missing in this one's texts."""
     forget_all()
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Take back what a command under test set up for the logs of its process, or the next test hears nothing."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import logging
 import random
 import re
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from urllib.parse import quote_from_bytes, urlencode
 
@@ -53,16 +53,6 @@ def hostile_names(count: int = 200) -> list[bytes]:
     draw = random.Random(4)
     made = [b"%s-%d-%s" % (draw.choice(SEEDS), n, draw.choice(SEEDS)) for n in range(count - 1)]
     return [*made, LONG]
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.mark.parametrize("form", ["console", "json"])

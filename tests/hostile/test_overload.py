@@ -138,6 +138,11 @@ async def test_with_half_the_cpu_time_nobody_falls_below_the_floor(clip: Path) -
                 node.begin(f"s{number}")
             risky = node.begin("risky", Risk.HIGH)
             await asyncio.sleep(4.0)
+            async with asyncio.timeout(
+                20.0
+            ):  # what streams cost is not known well at once; the risky is the first again
+                while risky.orders.ration.slowed_to_seconds > SAMPLING.detect_within_seconds:
+                    await asyncio.sleep(0.2)
             begun_at = time.monotonic()
             before = {name: session.coverage() for name, session in node.sessions.items()}
             await asyncio.sleep(5.0)
@@ -192,7 +197,7 @@ async def test_where_even_floors_do_not_fit_newcomers_are_refused_until_there_is
             await asyncio.sleep(4.0)
             late, risky = node.begin("late"), node.begin("risky", Risk.HIGH)
             await asyncio.sleep(0.8)
-            assert (late.state, late.code, node.words()["late"]) == ("refused", "overload", "refused")
+            assert (late.state, late.code, node.words()["late"]) == ("refused", "refused", "refused")
             assert late.readers == 0
             assert late.coverage().blind_seconds_by_cause()["refused"] == pytest.approx(0.8, abs=0.1)
             assert any("not watched for want of CPU time" in sentence for _, sentence in node.control.shortages())

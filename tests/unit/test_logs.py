@@ -4,23 +4,12 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from detector.logs import TRACEBACK_CHARACTERS, configure_logs
 from detector.redaction import hide_secret
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def test_json_lines_go_to_stderr_from_the_level_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def test_random_hashes_have_structure() -> None:
 
 @pytest.mark.parametrize(("down", "across"), [(21, 13), (37, 25), (45, 51), (19, 43)])
 def test_plain_pictures_are_told(down: int, across: int) -> None:
-    """A corner is plain, with the noise of an encoder. (One in the very middle has half of its coefficients at zero.)"""
+    """A corner is plain, with the noise of an encoder; but one in the very middle has half of its coefficients at 0."""
     levels = np.where(_PIXELS[:, None] < down, 30, 200) * np.where(_PIXELS[None, :] < across, 0.4, 1.0)
     noise = np.random.default_rng(1).normal(0, 0.3, (64, 64))
 

@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow churn fuzz soak throughput scale check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
+.PHONY: demo test slow churn fuzz soak throughput scale lookup accuracy check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
 
 demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
 	$(BIN)/python -m detector demo $(DEMO_FLAGS)
@@ -31,6 +31,15 @@ throughput: $(VENV)/.dev  ## what a second of video costs, in full on a quiet ma
 
 scale: $(VENV)/.dev  ## from 5 to 60 live streams, in full on a quiet machine; its picture, a row of the history
 	$(BIN)/python -m benchmarks $@ --json benchmarks/results/$@.json $(SCALE_FLAGS)
+	$(BIN)/python -m benchmarks.history add benchmarks/results/$@.json
+
+lookup: references  ## look-ups in lists of up to ten million hashes beside faiss, in full on a quiet machine
+	$(BIN)/python -m benchmarks $@ --json benchmarks/results/$@.json $(LOOKUP_FLAGS)
+	$(BIN)/python -m benchmarks.history add benchmarks/results/$@.json
+
+accuracy: references  ## which edited copies are found and what strangers match; fetches 1.2 GB of benign pictures once
+	$(BIN)/python -m benchmarks.accuracy_packages
+	$(BIN)/python -m benchmarks $@ --json benchmarks/results/$@.json $(ACCURACY_FLAGS)
 	$(BIN)/python -m benchmarks.history add benchmarks/results/$@.json
 
 check: lint types imports  ## everything a reviewer's machine checks without running the product

@@ -136,7 +136,7 @@ async def _node_media_server(folder: Path) -> AsyncIterator[Stage]:
             assert isinstance(server, NodeMediaServer)
             nms.hook = server.answer_hook
 
-        yield Stage(nms.settings, publish, lambda _, key: nms.is_denied(key.app, key.name), attach)
+        yield Stage({**nms.settings, "timeout": "5s"}, publish, lambda _, key: nms.is_denied(key.app, key.name), attach)
 
 
 @contextlib.asynccontextmanager

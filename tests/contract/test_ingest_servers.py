@@ -17,6 +17,7 @@ import pytest
 from pydantic import ValidationError
 
 from detector.config.references import Secret
+from detector.config.units import Duration
 from detector.events import Publisher, StreamKey
 from detector.ingest.adapter import (
     IngestServer,
@@ -136,7 +137,8 @@ async def _node_media_server(folder: Path) -> AsyncIterator[Stage]:
             assert isinstance(server, NodeMediaServer)
             nms.hook = server.answer_hook
 
-        yield Stage({**nms.settings, "timeout": "5s"}, publish, lambda _, key: nms.is_denied(key.app, key.name), attach)
+        settings = nms.settings.model_copy(update={"timeout": Duration.parse("5s")})  # beside other tests it is slow
+        yield Stage(settings, publish, lambda _, key: nms.is_denied(key.app, key.name), attach)
 
 
 @contextlib.asynccontextmanager

@@ -96,8 +96,9 @@ def acting_views(
 def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality: int = TRUSTED_QUALITY) -> Judged:
     """Judge what was met; `hits.query` are rows of the batch.
 
-    * Within `radii.plain` bits a row may cut, as PDQ's authors advise; a window of a picture may only with its second
-      test passed, since each picture has a hundred of them, and beyond `NEAR_WINDOW` by a better second hash.
+    * Within `radii.plain` bits a row may cut, as PDQ's authors advise, unless its second hash says that it is another
+      picture (`SECOND_LIMIT`); a window of a picture may only with its second test passed, since each picture has a
+      hundred of them, and beyond `NEAR_WINDOW` by a better second hash.
     * With the second test passed a row may cut within `radii.share` or `radii.second`, and ask for review within
       `radii.review`. Within 31 bits every row but a window may ask for review.
     * Any row may vote within `radii.vote`; in long lists beyond 31 bits only with the second test passed at its looser
@@ -111,9 +112,10 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
     is_sure = values <= np.where(met.has_second, radii.second_bits, SHARE_LIMIT)
     may_vote = values <= np.where(met.has_second, SECOND_LIMIT, VOTE_SHARE_LIMIT)
     untested = np.where(met.is_window, NOTHING, np.int64(EXACT))
+    is_refuted = met.has_second & (values > SECOND_LIMIT)
     is_vague = met.is_window & (hits.distance > NEAR_WINDOW) & (values > FAR_WINDOW_LIMIT)
     tested = np.where(met.has_second, radii.second, radii.share)
-    cuts = np.where(is_sure & ~is_vague, tested, np.minimum(untested, radii.plain))
+    cuts = np.where(is_sure & ~is_vague, tested, np.minimum(np.where(is_refuted, NOTHING, untested), radii.plain))
     cuts = np.where(acting_views(batch.qualities, batch.is_stable, min_quality)[hits.query], cuts, NOTHING)
     is_plain = _plain_rows(met, hits.distance <= np.minimum(cuts, reach))
     cuts = np.where(is_plain, np.where(_as_shown(batch)[hits.query], np.minimum(cuts, radii.plain), NOTHING), cuts)

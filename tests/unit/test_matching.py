@@ -108,13 +108,15 @@ def _asks(batch: ViewBatch, view: int, row: Row, radii: Radii) -> Strength | Non
     if row.second is not None:
         value = _bits(difference_hashes_of_views(batch.deviations[view : view + 1])[0], row.second)
         is_sure, may_vote, tested = value <= radii.second_bits, value <= 160, radii.second
+        is_refuted = value > 160
     else:
-        value = 0
+        value, is_refuted = 0, False
         share = _share(batch, view, row.value)
         is_sure, may_vote, tested = share <= 0.17, share <= 0.19, radii.share
     may_act = bool(batch.is_stable[view]) and batch.qualities[view] >= 50
     may_act &= not (row.is_window and distance > 48 and value > 136)
-    if may_act and ((is_sure and distance <= tested) or (not row.is_window and distance <= radii.plain)):
+    as_advised = not row.is_window and not is_refuted and distance <= radii.plain
+    if may_act and ((is_sure and distance <= tested) or as_advised):
         return Strength.CUT
     if (is_sure and distance <= radii.review) or (not row.is_window and distance <= 31):
         return Strength.REVIEW
@@ -298,7 +300,7 @@ def test_a_window_needs_its_second_hash_at_any_distance(second: int, strength: S
     match = only(bank_of([row]).match(batch).matches)
     assert (match.strength, match.second_test, match.second_value) == (strength, SecondTest.SECOND_HASH, second)
     whole = only(bank_of([replace(row, is_window=False)]).match(batch).matches)
-    assert whole.strength is Strength.CUT
+    assert whole.strength is (Strength.CUT if second <= 160 else Strength.REVIEW)
 
 
 @pytest.mark.parametrize(

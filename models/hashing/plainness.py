@@ -4,7 +4,7 @@ A bare hash comes without its picture, so nobody can say whether there was enoug
 corner, a window or a few stripes are products of a factor for each row and one for each column, and so are their signs:
 bit (i, j) is r(i) xor c(j), but for few. Such pictures come within 31 bits of each other by views that crop or extend,
 though nobody copied anything. Random hashes differ in 73 bits at least from the nearest product;
-of 7,400 photographs and drawings one in fifty differs in 42 or fewer.
+of 7,400 photographs and drawings one in fifty differs in 48 or fewer.
 """
 
 from typing import Final

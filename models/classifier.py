@@ -1,6 +1,7 @@
 """One ONNX model in one session with one thread: a picture in, a score for every label out."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import cv2
@@ -14,7 +15,7 @@ from models.licences import is_agpl
 from models.manifest import Manifest, read_model
 from models.onnx_scan import UnsafeModelError, refuse_unsafe
 from models.preprocess import PICTURE_SIDE, Preprocessor
-from models.providers import choose_provider
+from models.providers import Provider, ProviderUnavailable, choose_provider, open_session
 
 PICTURE_SHAPE: Final = (PICTURE_SIDE, PICTURE_SIDE, 3)
 
@@ -83,12 +84,14 @@ class Classifier:
         ProviderUnavailable: The provider is not installed.
     """
 
-    def __init__(self, manifest: Manifest, *, provider: str = "cpu", stop_switch: StopSwitch | None = None) -> None:
+    def __init__(
+        self, manifest: Manifest, *, provider: str | Provider = "cpu", stop_switch: StopSwitch | None = None
+    ) -> None:
         self.manifest = manifest
         self.name = manifest.name
         self.labels = manifest.model_info.labels
         self.sha256 = manifest.file.sha256
-        self.provider = choose_provider(provider)
+        self.provider = choose_provider(provider) if isinstance(provider, str) else provider
         self._switch = stop_switch or StopSwitch()
         self._session = self._load(read_model(manifest))
         self._head = self._check_interface()
@@ -104,6 +107,13 @@ class Classifier:
             ModelStopped: `stop` was called.
         """
         return self._scores(self._look(picture, width, height))
+
+    def score_many(self, looks: Sequence[tuple[NDArray[np.uint8], int, int]]) -> list[dict[str, float]]:
+        """As `score` for each of several pictures with width and height of their frames, in their order.
+
+        On a processor they are run one by one: there a batch costs as much for each picture, and more memory.
+        """
+        return [self.score(picture, width, height) for picture, width, height in looks]
 
     def stop(self) -> None:
         """End the current run from another thread, and refuse every later one. Returns at once."""
@@ -126,13 +136,9 @@ class Classifier:
     def _load(self, content: bytes) -> Any:
         try:
             refuse_unsafe(content)
-            # Without enable_fallback=0 a failure is printed to stdout and tried again with other providers.
-            session = onnxruntime.InferenceSession(
-                content,
-                self._switch.session_options,
-                providers=[self.provider.execution_provider],
-                enable_fallback=0,
-            )
+            session = open_session(content, self._switch.session_options, self.provider)
+        except ProviderUnavailable:
+            raise
         except UnsafeModelError as error:
             raise ModelUnusable(self.name, str(error)) from None
         except _RUNTIME_ERRORS as error:

@@ -212,8 +212,8 @@ def test_only_the_processor_runs_a_model(make: Make) -> None:
 
 def test_an_unknown_provider_is_refused() -> None:
     """The names that would be right stand in the sentence."""
-    assert providers.choose_provider().execution_provider == "CPUExecutionProvider"
-    with pytest.raises(providers.ProviderUnavailable, match="use cpu"):
+    assert providers.choose_provider("cpu").execution_provider == "CPUExecutionProvider"
+    with pytest.raises(providers.ProviderUnavailable, match="you can use cpu"):
         providers.choose_provider("abacus")
 
 

@@ -25,11 +25,12 @@ class WatchFailed(RuntimeError):
 
 
 class FileWatcher:
-    """`with FileWatcher(folder) as watcher`: hashes alone, against a bank of `rows`."""
+    """`with FileWatcher(folder) as watcher`: against a bank of `rows`, with `models` (YAML, one line) or hashes alone."""
 
-    def __init__(self, folder: Path, rows: int = BANK_ROWS) -> None:
+    def __init__(self, folder: Path, rows: int = BANK_ROWS, *, models: str = "[]") -> None:
         self._folder = folder
         self._rows = rows
+        self._models = models
         self._state = folder / "state"
         self._process: subprocess.Popen[str] | None = None
 
@@ -63,7 +64,7 @@ class FileWatcher:
         """Watch files under sections `sampling` and `matching` (YAML, one line each); raises `WatchFailed`."""
         config = self._folder / "stopframe.yaml"
         config.write_text(
-            f"state_dir: {self._state}\nmodels: []\nreader: {{cpu_limit: 100%}}\n"
+            f"state_dir: {self._state}\nmodels: {self._models}\nreader: {{cpu_limit: 100%}}\n"
             f"sampling: {sampling}\nmatching: {matching}\n"
         )
         errand = Errand(str(config), [str(path) for path in paths], speed)

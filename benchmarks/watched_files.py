@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.processes import ServiceTree
+from benchmarks.processes import ServiceTree, pss_bytes
 from detector.analysis.pool import AnalysisPool
 from detector.analysis.setup import load_manifests, pool_settings
 from detector.config.config import Config
@@ -52,7 +52,8 @@ class Errand:
 class Account:
     """What it came to, of all files together: CPU seconds by part, samples by reason, how the readers ended.
 
-    `judged` counts the frames that were decided about, `dropped` those that were not looked at.
+    `judged` counts the frames that were decided about, `dropped` those that were not looked at; `analysis_pss_bytes` is
+    the memory of each analysis process when all was read, None where the kernel does not show it.
     """
 
     service: float = 0.0
@@ -66,6 +67,7 @@ class Account:
     spikes: int = 0
     keyframes_decoded: int = 0
     decoding: dict[str, float] = field(default_factory=dict)
+    analysis_pss_bytes: list[int | None] = field(default_factory=list)
 
     @property
     def left_out(self) -> int:
@@ -161,6 +163,7 @@ async def _watched(errand: Errand, config: Config, nursery: Nursery, pool: Analy
         keyframes_decoded=sum(beats.keyframes_decoded for _, _, beats in sessions),
         decoding=dict(sum((Counter(beats.decoding) for _, _, beats in sessions), Counter[str]())),
         spikes=sum(session.figures.spikes for session, _, _ in sessions),
+        analysis_pss_bytes=[pss_bytes(one.pid) for one in tree.analysts()],
     )
 
 

@@ -28,6 +28,7 @@ from detector.analysis.messages import (
     WorkerSetup,
 )
 from detector.analysis.model_loading import load_classifier
+from detector.memory import return_freed
 from models.arrays import IndexCorrupt
 from models.bank_store import BankMissing, bank_names, open_bank
 from models.banks import Bank, BankLimits
@@ -136,6 +137,7 @@ class _Worker:
 
     def serve(self) -> None:
         """Answer requests for ever."""
+        return_freed()
         gc.freeze()  # what was loaded is never garbage: nobody has to look through it again, frame after frame
         self._channel.send(messages.pack_ready(Kind.READY, self._state()))
         self._told_cpu_seconds = time.process_time()  # what starting took is no frame's

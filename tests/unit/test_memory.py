@@ -6,7 +6,7 @@ import sys
 _PROGRAM = """
 import sys
 from pathlib import Path
-from detector.memory import return_large_blocks
+from detector.memory import return_freed, return_large_blocks
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -19,6 +19,8 @@ samples = [bytearray(b"x" * 200_000) for _ in range(200)]
 small = [bytes(3000) for _ in range(200)]  # what lives on behind them
 largest = resident()
 del samples
+if sys.argv[1] == "trimming" and not return_freed():
+    sys.exit("no malloc_trim here")
 print(largest - before, resident() - before)
 """
 
@@ -35,3 +37,11 @@ def test_busy_moment_leaves_no_memory_behind() -> None:
     assert taken > 35_000_000
     assert kept < 3_000_000
     assert taken_and_kept("learning")[1] > kept
+
+
+def test_what_loading_left_behind_is_given_back_at_once() -> None:
+    """Where large blocks are not returned by themselves, one call returns all that is free between small things."""
+    taken, kept = taken_and_kept("trimming")
+
+    assert taken > 35_000_000
+    assert kept < 3_000_000

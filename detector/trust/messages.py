@@ -99,7 +99,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a node made of the command that key `to` numbered `seq`; `reason` is one word and tells nothing of streams."""
+    """What a node made of the command that key `to` numbered `seq`; `reason` is one word, of a list in the schema."""
 
     node: str
     command: CommandName

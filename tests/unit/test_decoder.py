@@ -139,6 +139,22 @@ def test_plane_is_the_mean_of_areas_not_of_points() -> None:
     assert np.abs(plane[:6].astype(int) - 127).max() <= 2
 
 
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "nv12"])
+def test_both_sizes_are_means_of_areas_of_the_whole_frame(pixel_format: str) -> None:
+    """What is analysed is the mean of the frame's areas, by way of a halfway size too, in its own range."""
+    luma = np.random.default_rng(5).integers(0, 256, (1024, 1536), np.uint8)
+    luma[:64] = np.arange(1536) % 2 * 255
+    frame = av.VideoFrame.from_ndarray(luma, "gray").reformat(format=pixel_format)
+
+    pixels = PixelReader().pixels(frame)
+
+    blocks = luma.reshape(64, 16, 64, 24).mean(axis=(1, 3))
+    assert np.abs(pixels.plane - blocks).max() <= 2
+    areas = luma.reshape(256, 4, 256, 6).mean(axis=(1, 3))
+    assert np.abs(pixels.picture - areas[:, :, None]).mean() <= 1
+    assert np.abs(pixels.plane.astype(int) - PixelReader().plane(frame)).max() <= 2
+
+
 @pytest.mark.parametrize(
     ("rotation", "corner"), [(0, (0, 0)), (90, (1, 0)), (180, (1, 1)), (-90, (0, 1)), (-180, (1, 1))]
 )

@@ -137,6 +137,7 @@ def _needed(steps: NDArray[Any]) -> NDArray[Any]:
 
 
 _STRETCH: Final = int(_SIDE * MIN_SIDE)
+_AROUND_A_LINE: Final = b"\1" * (2 * _LINE_DISTANCE + 1)
 _LEAST_STEPS: Final = np.full((2 * _SIDE, _SIDE - 1), _MIN_STEP, dtype=np.uint8)
 
 
@@ -145,12 +146,14 @@ def _chosen(sums: NDArray[np.int32]) -> _Lines:
     best = np.asarray(cv2.reduce(stretches, 0, cv2.REDUCE_MAX))[0] / _STRETCH
     scores = np.where(best < _MIN_LINE, 0, best + 0.5 / _SIDE * (sums[-1] - sums[0]))
     found: list[int] = []
-    values = scores.tolist()
-    for place in np.argsort(-scores, kind="stable").tolist():
-        if values[place] <= 0 or len(found) == _MOST_LINES:
+    near = bytearray(len(scores) + 2 * _LINE_DISTANCE)  # whether a place, counted from -_LINE_DISTANCE, is near a line
+    for place in np.argsort(-scores, kind="stable")[: np.count_nonzero(scores > 0)].tolist():
+        if near[place + _LINE_DISTANCE]:
+            continue
+        found.append(place)
+        if len(found) == _MOST_LINES:
             break
-        if all(abs(place - other) > _LINE_DISTANCE for other in found):
-            found.append(place)
+        near[place : place + len(_AROUND_A_LINE)] = _AROUND_A_LINE
     found.sort()
     return _Lines(
         places=np.array([0, *(place + 1 for place in found), _SIDE], dtype=np.intp),

@@ -1,6 +1,7 @@
 """The secrets this installation makes for itself, and the stream ids that hide publishers' keys behind them."""
 
 import base64
+import contextlib
 import errno
 import hashlib
 import hmac
@@ -8,7 +9,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,20 +47,26 @@ def load_or_create(state_dir: Path) -> Credentials:
 
     Two processes that start at once end up with the same secrets. Raises CredentialsError.
     """
+    with secrets_folder(state_dir) as folder:
+        deployment = read_or_create(folder / "deployment", "gives every stream a new id")
+        hook = read_or_create(folder / "hook", "changes the hook's URL")
+    return Credentials(deployment=deployment, hook=hook.hex())
+
+
+@contextlib.contextmanager
+def secrets_folder(state_dir: Path) -> Iterator[Path]:
+    """Hold `state_dir/secrets`, made if need be; an OSError in the block becomes a CredentialsError with its remedy."""
     folder = state_dir / "secrets"
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         _refuse_untrusted(folder, folder.lstat(), stat.S_ISDIR, "700")
-        deployment, hook = (_secret(folder / name) for name in ("deployment", "hook"))
+        yield folder
     except OSError as error:
         what = error.strerror or type(error).__name__
         raise CredentialsError(
             f"The secrets in {folder} cannot be read or made ({what}); make the folder writable for this user."
         ) from None
-    for secret in (deployment, hook):
-        hide_secret(secret.hex())
-    return Credentials(deployment=deployment, hook=hook.hex())
 
 
 def stream_id(secret: bytes, key: StreamKey) -> str:
@@ -74,16 +81,19 @@ def stream_id(secret: bytes, key: StreamKey) -> str:
     return base64.b32encode(digest).decode("ascii")[:STREAM_ID_CHARACTERS]
 
 
-def _secret(path: Path) -> bytes:
-    """The secret in a file, made first if there is none. Raises CredentialsError and OSError."""
+def read_or_create(path: Path, loss: str) -> bytes:
+    """The 32 bytes of a secret's file, made first if there is none; from now on they are shown nowhere.
+
+    `loss` says what a new one in its place would bring about. Raises CredentialsError and OSError.
+    """
     try:
-        return _read(path)
+        return read(path, loss)
     except FileNotFoundError:
-        _create(path)
-        return _read(path)
+        create(path)
+        return read(path, loss)
 
 
-def _create(path: Path) -> None:
+def create(path: Path) -> None:
     """Put a new secret there, whole or not at all; one that another process put there meanwhile stays."""
     descriptor, written = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600 by mkstemp's promise
     try:
@@ -109,7 +119,8 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path, loss: str = "makes whatever goes by it useless") -> bytes:
+    """The 32 bytes of a secret's file, which only its owner may read. Raises CredentialsError and OSError."""
     # Not blocking, so that a pipe in the secret's place is refused instead of waited for.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -125,8 +136,9 @@ def _read(path: Path) -> bytes:
     if not re.fullmatch(rb"[0-9a-f]{%d}\n?" % (2 * SECRET_BYTES), content):
         raise CredentialsError(
             f"The secret {path} is damaged (it must hold {2 * SECRET_BYTES} hex digits); restore it from a backup, or "
-            "remove it to have a new one made, which gives every stream a new id."
+            f"remove it to have a new one made, which {loss}."
         )
+    hide_secret(content.decode().strip())
     return bytes.fromhex(content.decode())
 
 

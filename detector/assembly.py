@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detector.alerts.delivery import Delivery
 from detector.alerts.embedded_broker import BrokerUnavailable
-from detector.alerts.setup import start_mqtt
+from detector.alerts.setup import start_mqtt, start_other_sinks
 from detector.alerts.sink import Notice, Receipt
 from detector.analysis.pool import AnalysisPool
 from detector.analysis.setup import BANKS_FOLDER, ModelRefused, load_manifests, pool_settings
@@ -33,6 +33,8 @@ from detector.settings import breaker_settings, enforcer_settings, response_sett
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.store.outbox import Outbox
+from detector.trust.keyring import load_keyring
+from detector.trust.signing import NodeSigner
 from streams.nursery import Nursery, NurseryBroken
 
 
@@ -85,11 +87,13 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
     pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, manifests)))
     credentials = load_or_create(config.state_dir)
+    keyring = load_keyring(config.state_dir)
     # Watching without a store is better than not watching: a full disk or a damaged file turns health red.
     database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db", must_open=False))
     broker, sink = await start_mqtt(config, stack, database)
     ear = _Ear()
-    delivery = await stack.enter_async_context(Delivery(Outbox(database), [sink], report=ear.hear))
+    sinks = [sink, *await start_other_sinks(config, stack)]
+    delivery = await stack.enter_async_context(Delivery(Outbox(database), sinks, report=ear.hear))
     revocations = await stack.enter_async_context(_revocations(config, credentials))
     ingest = await stack.enter_async_context(_ingest(config, revocations))
     incidents = Incidents(database)
@@ -118,6 +122,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
             settings=response_settings(config),
             live_streams=lambda: len(service.supervisor.sessions),
             cut_made=service.cut_made,
+            sign=NodeSigner(config.node, keyring.signer),
         )
     )
     ear.responder = service.responder

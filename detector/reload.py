@@ -32,6 +32,8 @@ NEEDS_RESTART: Final[Mapping[str, str]] = {
     "models": "the analysis processes load them before they enter their cage",
     "analysis.workers": "the processes are started together",
     "alerts.mqtt": "alerts are on their way through this connection",
+    "alerts.jsonl": "alerts that are on disk wait for this file by its name",
+    "alerts.webhook": "alerts that are on disk wait for this endpoint by its name",
     "http.listen": "the socket is open",
 }
 """Keys, or groups of keys, that only a start takes up, and why."""

@@ -6,9 +6,11 @@ from importlib.metadata import entry_points
 from typing import Any, Final
 
 from detector.alerts.clock import Clock
+from detector.alerts.jsonl import JsonlSettings, JsonlSink
 from detector.alerts.mqtt import MqttSink
 from detector.alerts.mqtt_connection import MqttSettings
 from detector.alerts.sink import Sink
+from detector.alerts.webhook import WebhookSettings, WebhookSink
 from detector.store.retained import RetainedTopics
 
 
@@ -22,6 +24,8 @@ class SinkKind:
 
 SINKS: Final[dict[str, SinkKind]] = {
     "mqtt": SinkKind(MqttSettings, MqttSink),
+    "jsonl": SinkKind(JsonlSettings, JsonlSink),
+    "webhook": SinkKind(WebhookSettings, WebhookSink),
 }
 
 ENTRY_POINT_GROUP: Final = "stopframe.sinks"

@@ -1,10 +1,13 @@
-"""From the config to the running MQTT sink, with the embedded broker where the config wants one."""
+"""From the config to the running sinks, with the embedded broker where the config wants one."""
 
 from contextlib import AsyncExitStack
 
 from detector.alerts.embedded_broker import EmbeddedBroker
+from detector.alerts.jsonl import JsonlSettings, JsonlSink
 from detector.alerts.mqtt import MqttSink
 from detector.alerts.mqtt_connection import MqttSettings
+from detector.alerts.sink import Sink
+from detector.alerts.webhook import WebhookSettings, WebhookSink
 from detector.config.config import Config
 from detector.store.database import Database
 from detector.store.retained import RetainedTopics
@@ -43,3 +46,28 @@ async def start_mqtt(
         broker = await stack.enter_async_context(EmbeddedBroker(host, url.port))
     sink = MqttSink(mqtt_settings(config, broker), retained=RetainedTopics(database))
     return broker, await stack.enter_async_context(sink)
+
+
+def webhook_settings(config: Config) -> WebhookSettings | None:
+    """Where alerts are posted; None where the config names no endpoint."""
+    webhook = config.alerts.webhook
+    if webhook.url is None or webhook.secret is None:
+        return None
+    return WebhookSettings(
+        url=webhook.url.reveal(),
+        secret=webhook.secret.current,
+        ca_file=str(webhook.ca_file) if webhook.ca_file else None,
+        timeout_seconds=webhook.timeout.seconds,
+    )
+
+
+async def start_other_sinks(config: Config, stack: AsyncExitStack) -> list[Sink]:
+    """Start the sinks beside MQTT that the config names; `stack` ends them."""
+    sinks: list[Sink] = []
+    jsonl, webhook = config.alerts.jsonl, webhook_settings(config)
+    if jsonl.path is not None:
+        settings = JsonlSettings(path=jsonl.path, rotate_bytes=jsonl.rotate_at.bytes, keep=jsonl.keep)
+        sinks.append(await stack.enter_async_context(JsonlSink(settings)))
+    if webhook is not None:
+        sinks.append(await stack.enter_async_context(WebhookSink(webhook)))
+    return sinks

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from detector.config.alerts import AlertsSection
 from detector.config.banks import BankSection
 from detector.config.blind import BlindSection
 from detector.config.crosscheck import Conflict, refuse
@@ -18,7 +19,6 @@ from detector.config.matching import MatchingSection
 from detector.config.references import absolute_path
 from detector.config.sampling import SamplingSection, StreamSection, sampling_conflicts
 from detector.config.sections import (
-    AlertsSection,
     AnalysisSection,
     ClassSection,
     EnforcementSection,

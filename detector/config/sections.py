@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
-from detector.config.addresses import ListenAddress, MqttUrl, SourceUrl
+from detector.config.addresses import ListenAddress, SourceUrl
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.references import Secret
 from detector.config.units import Between, Duration, Share, Size
@@ -15,10 +15,8 @@ from detector.config.values import (
     FilePath,
     LadderStep,
     Name,
-    Prefix,
     Score,
     Switch,
-    Username,
     read_workers,
 )
 from detector.events import Step
@@ -267,70 +265,6 @@ class EnforcementSection(Section):
     """The quarantine of entries that match many streams at once."""
     incident_bank: Annotated[IncidentBankSection, EmptyMeansDefault()] = IncidentBankSection()
     """What was just cut."""
-
-
-class MqttSection(Section):
-    """The broker that alerts go to."""
-
-    url: MqttUrl = MqttUrl("127.0.0.1", 1883)
-    """The broker: `mqtt://host:port`, or `mqtts://host:port` for TLS; port 0 with `embedded_broker` for a free one."""
-    embedded_broker: Switch = True
-    """Whether the service starts a small broker of its own there; it speaks to this machine only."""
-    prefix: Prefix = "stopframe"
-    """What every topic starts with."""
-    username: Username | None = None
-    """Name to log in with, if the broker asks for one."""
-    password: Secret | None = None
-    """`${NAME}` for an environment variable or `{file: PATH}` for a file."""
-    ca_file: FilePath | None = None
-    """With mqtts://: the certificates (PEM) of the authorities that may vouch for the broker; null for the system's."""
-    certificate_file: FilePath | None = None
-    """With mqtts://: our own certificate (PEM), if the broker asks for one."""
-    key_file: FilePath | None = None
-    """The key (PEM, not encrypted) of `certificate_file`; null where that file holds it as well."""
-
-    @model_validator(mode="after")
-    def _is_coherent(self) -> Self:
-        conflicts = list(self._conflicts())
-        if conflicts:
-            raise refuse(*conflicts)
-        return self
-
-    def _conflicts(self) -> Iterator[Conflict]:
-        broker = ("embedded_broker",)
-        if self.embedded_broker and not self.url.is_loopback:
-            what = (
-                "names another machine; write embedded_broker: false for a broker elsewhere, or mqtt://127.0.0.1:1883"
-            )
-            yield Conflict(("url",), what, concerns=(broker,))
-        elif self.embedded_broker and self.url.has_tls:
-            what = "asks for TLS, which the embedded broker has not; write embedded_broker: false, or mqtt://"
-            yield Conflict(("url",), what, concerns=(broker,))
-        if not self.embedded_broker and not self.url.port:
-            what = "has port 0, which only embedded_broker: true may choose; write the broker's port"
-            yield Conflict(("url",), what, concerns=(broker,))
-        if self.password is not None and self.username is None:
-            yield Conflict(("password",), "has no username; write username as well", concerns=(("username",),))
-        for key in ("ca_file", "certificate_file", "key_file"):
-            if getattr(self, key) is not None and not self.url.has_tls:
-                what = "is for TLS alone; write url: mqtts://HOST:PORT, or leave it out"
-                yield Conflict((key,), what, concerns=(("url",),))
-        if self.key_file is not None and self.certificate_file is None:
-            what = "has no certificate; write certificate_file as well"
-            yield Conflict(("key_file",), what, concerns=(("certificate_file",),))
-
-
-class AlertsSection(Section):
-    """Telling others."""
-
-    expire_after: Annotated[Duration, Between("10s", "24h")] = Duration.parse("10m")
-    """An alert that nobody took is resent this long; then it is counted, kept, and health is red."""
-    coverage_every: Annotated[Duration, Between("1s", "1h")] = Duration.parse("10s")
-    """How often each stream's coverage is published."""
-    retain_ended: Annotated[Duration, Between("0s", "24h")] = Duration.parse("1h")
-    """How long the retained status of an ended stream stays."""
-    mqtt: Annotated[MqttSection, EmptyMeansDefault()] = MqttSection()
-    """The broker."""
 
 
 class HttpSection(Section):

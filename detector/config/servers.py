@@ -1,5 +1,6 @@
 """Where the servers beside us are reached, and the hooks of others."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,6 +84,16 @@ class HookUrl(SourceUrl):
         if read is None or "@" in urlsplit(read.reveal()).netloc:
             raise ValueError("is no URL of a hook; write http:// or https:// with host and path, without credentials")
         return read
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether nobody on the way can read it: TLS, or this machine. Raises LookupError as `reveal` does."""
+        host = urlsplit(self.reveal()).hostname or ""
+        try:
+            is_here = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            is_here = host == "localhost"
+        return self.has_tls or is_here
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

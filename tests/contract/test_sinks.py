@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,15 @@ import aiomqtt
 import pytest
 
 from detector.alerts.embedded_broker import EmbeddedBroker
+from detector.alerts.jsonl import JsonlSettings
 from detector.alerts.mqtt import MqttSink
 from detector.alerts.mqtt_connection import MqttSettings
 from detector.alerts.registry import SINKS, SinkKind, make_sink, sink_kinds
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
+from detector.alerts.webhook import WebhookSettings
 from detector.store.database import Database
 from detector.store.retained import RetainedTopics
+from tests.fixtures_endpoint import SECRET, Endpoint
 
 
 @dataclass
@@ -26,7 +31,7 @@ class Receiver:
     """The other side of a sink: how to reach it, and what arrived."""
 
     settings: Any
-    payloads: list[bytes]
+    payloads: Sequence[bytes]
     stop: Callable[[], Any]
 
 
@@ -60,7 +65,45 @@ async def _mqtt() -> AsyncIterator[Receiver]:
         await stop()
 
 
-RECEIVERS: dict[str, Callable[[], AbstractAsyncContextManager[Receiver]]] = {"mqtt": _mqtt}
+@contextlib.asynccontextmanager
+async def _jsonl() -> AsyncIterator[Receiver]:
+    """Its other side is a folder; without that there is nowhere to write."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "alerts"
+        folder.mkdir()
+        path = folder / "alerts.jsonl"
+        payloads = _Lines(path)
+
+        async def stop() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+        yield Receiver(JsonlSettings(path=path), payloads, stop)
+
+
+class _Lines(Sequence[bytes]):
+    """The lines of a file, as they are now."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getitem__(self, place: Any) -> Any:
+        return (self._path.read_bytes().splitlines() if self._path.exists() else [])[place]
+
+    def __len__(self) -> int:
+        return len(self[:])
+
+
+@contextlib.asynccontextmanager
+async def _webhook() -> AsyncIterator[Receiver]:
+    async with Endpoint() as endpoint:
+        yield Receiver(WebhookSettings(url=endpoint.url, secret=lambda: SECRET), endpoint.bodies, endpoint.stop)
+
+
+RECEIVERS: dict[str, Callable[[], AbstractAsyncContextManager[Receiver]]] = {
+    "mqtt": _mqtt,
+    "jsonl": _jsonl,
+    "webhook": _webhook,
+}
 
 
 def _notice(number: int) -> Notice:
@@ -133,4 +176,4 @@ async def test_absent_receiver_is_a_problem_and_never_a_hang(name: str, retained
 
     assert time.monotonic() - started_at < 8
     assert all("\n" not in problem and ": " in problem for problem in problems)
-    assert receiver.payloads == []
+    assert list(receiver.payloads) == []

@@ -1,0 +1,188 @@
+"""Alerts to an HTTPS endpoint: signed with a shared secret, answered by a status, never redirected."""
+
+import asyncio
+import hashlib
+import hmac
+import ssl
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import httpx
+import structlog
+
+from detector.alerts.clock import Clock
+from detector.alerts.sink import Notice, Receipt, SinkUnavailable
+from detector.store.retained import RetainedTopics
+
+log = structlog.get_logger()
+
+SIGNATURE_HEADER: Final = "Stopframe-Signature"
+ANSWER_BYTES: Final = 8192
+"""Of an answer no more is read: an acknowledgement has at most 4 KiB."""
+
+_CONNECTIONS: Final = 16
+_TRY_AGAIN: Final = {408, 425, 429}
+_DENIED: Final = {401, 403}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """Where alerts are posted. `secret` is asked at each of them; `ca_file` vouches for the endpoint's certificate."""
+
+    url: str = field(repr=False)
+    secret: Callable[[], str] = field(repr=False)
+    ca_file: str | None = None
+    timeout_seconds: float = 5.0
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host: the path may be a secret."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def signature(secret: str, at_seconds: int, body: bytes) -> str:
+    """Return the header's value: `t=SECONDS,v1=HEX`, HMAC-SHA256 over the seconds, a dot and the body.
+
+    A receiver computes the same from its own copy of the secret, compares in constant time, and refuses a `t` that is
+    more than a few minutes off: a recorded request is then of no use.
+    """
+    digest = hmac.new(secret.encode(), b"%d." % at_seconds + body, hashlib.sha256).hexdigest()
+    return f"t={at_seconds},v1={digest}"
+
+
+class WebhookSink:
+    """The webhook sink. 2xx is accepted; every other answer is sent again, with backoff, until the alert expires.
+
+    TLS is verified, redirects are not followed, proxy variables are not obeyed. Each new connection resolves the host
+    anew, and none outlives a failure. `hear`, where set, is given the body of each accepting answer: it may hold an
+    acknowledgement.
+    """
+
+    name = "webhook"
+
+    def __init__(
+        self, settings: WebhookSettings, *, retained: RetainedTopics | None = None, clock: Clock | None = None
+    ) -> None:
+        del retained
+        self.hear: Callable[[bytes], None] | None = None
+        self._settings = settings
+        self._clock = clock or Clock()
+        self._resources = AsyncExitStack()
+        self._http: httpx.AsyncClient | None = None
+        self._outage: str | None = None
+
+    async def __aenter__(self) -> Self:
+        """Make the client; nothing is asked yet."""
+        try:
+            verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=self._settings.ca_file)
+        except OSError as error:
+            why = "is no usable PEM file" if isinstance(error, ssl.SSLError) else str(error.strerror).lower()
+            self._note(f"alerts.webhook.ca_file {self._settings.ca_file}: {why}; name a readable PEM file")
+            return self
+        self._http = await self._resources.enter_async_context(
+            httpx.AsyncClient(
+                verify=verify,
+                timeout=self._settings.timeout_seconds,
+                limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=2, keepalive_expiry=5.0),
+                headers={"accept-encoding": "identity", "content-type": "application/json"},
+                follow_redirects=False,
+                trust_env=False,
+            )
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close every connection."""
+        self._http = None
+        await self._resources.aclose()
+
+    async def wait_ready(self) -> None:
+        """Return at once: each alert is a request of its own."""
+
+    async def deliver(self, notice: Notice) -> Receipt:
+        """Post one alert and return what the status says.
+
+        Raises:
+            SinkUnavailable: no answer, or one that asks to try again later.
+        """
+        if self._http is None:
+            raise SinkUnavailable("there is no client")
+        seconds = self._settings.timeout_seconds
+        at_seconds = self._clock.wall_ms() // 1000
+        headers = {
+            SIGNATURE_HEADER: signature(self._settings.secret(), at_seconds, notice.payload),
+            "Stopframe-Alert": notice.alert_id,
+        }
+        try:
+            # httpx limits each read; an endpoint that sends a byte now and then is bounded by this alone.
+            async with asyncio.timeout(seconds):
+                status, body = await self._post(self._http, notice.payload, headers)
+        except (TimeoutError, httpx.TimeoutException):
+            raise self._unavailable(f"it did not answer within {seconds:g} s; see its log") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise self._unavailable(_explain(error)) from None
+        receipt = self._judge(status)
+        if receipt is Receipt.ACCEPTED and self.hear is not None and body:
+            self.hear(body)
+        return receipt
+
+    def problems(self) -> list[str]:
+        """What keeps alerts from being posted."""
+        return [] if self._outage is None else [f"no alert reaches the webhook {self._settings.origin}: {self._outage}"]
+
+    def notes(self) -> list[str]:
+        """Nothing is worth a note."""
+        return []
+
+    async def _post(self, client: httpx.AsyncClient, payload: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        async with client.stream("POST", self._settings.url, content=payload, headers=headers) as response:
+            body = bytearray()
+            async for piece in response.aiter_raw():
+                body += piece
+                if len(body) > ANSWER_BYTES:
+                    return response.status_code, b""
+            return response.status_code, bytes(body)
+
+    def _judge(self, status: int) -> Receipt:
+        if 200 <= status < 300:
+            self._note(None)
+            return Receipt.ACCEPTED
+        if status >= 500 or status in _TRY_AGAIN:
+            raise self._unavailable(f"it answered {status}; see its log")
+        if status in _DENIED:
+            self._note(f"it answered {status}; see that alerts.webhook.secret is the one it knows")
+            return Receipt.NOT_AUTHORIZED
+        hint = "write the address that it redirects to" if 300 <= status < 400 else "see its log"
+        self._note(f"it answered {status}; {hint}, or correct alerts.webhook.url")
+        return Receipt.REFUSED
+
+    def _unavailable(self, why: str) -> SinkUnavailable:
+        self._note(why)
+        return SinkUnavailable(why)
+
+    def _note(self, why: str | None) -> None:
+        """Keep what is wrong; log it once when it begins and once when it is over."""
+        if why is not None and self._outage is None:
+            log.warning("webhook.unreachable", webhook=self._settings.origin, reason=why)
+        elif why is None and self._outage is not None:
+            log.info("webhook.reached", webhook=self._settings.origin)
+        self._outage = why
+
+
+def _explain(error: Exception) -> str:
+    """Say why there was no answer, with the remedy; nothing of the URL but its host is in it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({cause.verify_message}); renew it, or name alerts.webhook.ca_file"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.ConnectError):
+        return "nothing answers there; start it, or correct alerts.webhook.url"
+    return f"the connection failed ({type(error).__name__}); see its log"

@@ -11,7 +11,7 @@ from typing import Self
 
 import structlog
 
-from detector.alerts.alert import AlertFacts, AlertType, WallAnchor, build_alert
+from detector.alerts.alert import AlertFacts, AlertType, Sign, WallAnchor, build_alert, unsigned
 from detector.alerts.delivery import Delivery
 from detector.alerts.ids import RisingIds
 from detector.alerts.sink import Notice, Receipt
@@ -108,6 +108,7 @@ class Responder:
         settings: ResponseSettings,
         live_streams: Callable[[], int],
         cut_made: Callable[[str, str], None] = lambda _incident_id, _session: None,
+        sign: Sign = unsigned,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._delivery = delivery
@@ -118,6 +119,7 @@ class Responder:
         self._settings = settings
         self._live_streams = live_streams
         self._cut_made = cut_made
+        self._sign = sign
         self._clock = clock
         self._ids = RisingIds(_wall_ms)
         self._resumption = Resumption(incidents, self._resume, first_id=self._ids.next())
@@ -305,6 +307,7 @@ class Responder:
             anchor=WallAnchor(queued_at, _wall_ms()),
             queued_at=queued_at,
             expires_after_ms=self._settings.expires_after_ms,
+            sign=self._sign,
         )
         if facts.arrived_at is not None:
             self._waiting[alert.alert_id] = facts.arrived_at

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum, unique
@@ -24,7 +24,16 @@ _SOURCE_LIMIT_BYTES: Final = 265
 """A bank's name of 64 characters, a slash, an entry's."""
 
 _CAUSES_LIMIT: Final = 8
-_LARGEST_SEQ: Final = 2**63 - 1
+_LARGEST_SEQ: Final = 2**53 - 1
+"""Beyond it JSON's numbers are not exact everywhere, and have no canonical form."""
+
+Sign = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Returns an object with what says who wrote it: `node`, `key_id` and `sig`. The same object, the same signature."""
+
+
+def unsigned(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the object as it is, for what never leaves the process."""
+    return dict(body)
 
 
 @unique
@@ -113,14 +122,24 @@ class Alert:
     is_cut: bool
     expires_at_ms: int
     body: Mapping[str, Any] = field(repr=False)
+    sign: Sign = field(default=unsigned, repr=False)
 
     def encode(self, seq: int | None, *, durable: bool) -> bytes:
-        """Return the payload: UTF-8 JSON of at most `PAYLOAD_LIMIT_BYTES`. `seq` is None where no disk counted it."""
-        return _encode({**self.body, "seq": seq, "durable": durable})
+        """Return the payload, signed: UTF-8 JSON of at most `PAYLOAD_LIMIT_BYTES`.
+
+        `seq` is None where no disk counted it.
+        """
+        return _encode(self.sign({**self.body, "seq": seq, "durable": durable}))
 
 
 def build_alert(
-    facts: AlertFacts, *, alert_id: str, anchor: WallAnchor, queued_at: float, expires_after_ms: int
+    facts: AlertFacts,
+    *,
+    alert_id: str,
+    anchor: WallAnchor,
+    queued_at: float,
+    expires_after_ms: int,
+    sign: Sign = unsigned,
 ) -> Alert:
     """Return the alert that tells these facts, its signals cut to what fits (the rest is counted).
 
@@ -130,6 +149,7 @@ def build_alert(
         anchor: the clocks' relation, taken close to now.
         queued_at: now, monotonic seconds.
         expires_after_ms: after this long nobody needs the alert any more.
+        sign: what it is signed with when it gets its number.
 
     Raises:
         ValueError: `facts.action` is `off`.
@@ -159,8 +179,8 @@ def build_alert(
         body["incident_id"] = _text(facts.incident_id)
     if facts.refused_by is not None:
         body["refused_by"] = _text(facts.refused_by, _SOURCE_LIMIT_BYTES)
-    _fill_signals(body, facts.signals)
-    return Alert(alert_id, facts.stream_id, facts.incident_id, is_cut, expires_at_ms, body)
+    _fill_signals(body, facts.signals, PAYLOAD_LIMIT_BYTES - len(_encode(sign({}))))
+    return Alert(alert_id, facts.stream_id, facts.incident_id, is_cut, expires_at_ms, body, sign)
 
 
 def uuid7(wall_ms: int, randomness: bytes) -> str:
@@ -185,14 +205,14 @@ def alert_schema() -> dict[str, Any]:
     return schema
 
 
-def _fill_signals(body: dict[str, Any], signals: Sequence[Signal]) -> None:
+def _fill_signals(body: dict[str, Any], signals: Sequence[Signal], limit_bytes: int) -> None:
     """Add the strongest signals first, as many as fit."""
     strongest_first = sorted(signals, key=lambda signal: -signal.step)
     body["signals_left_out"] = len(strongest_first)
     for signal in strongest_first:
         body["signals"].append(_signal(signal))
         # The number is not known yet: the longest possible one must fit as well.
-        if len(_encode({**body, "seq": _LARGEST_SEQ, "durable": False})) > PAYLOAD_LIMIT_BYTES:
+        if len(_encode({**body, "seq": _LARGEST_SEQ, "durable": False})) > limit_bytes:
             body["signals"].pop()
             return
         body["signals_left_out"] -= 1

@@ -214,6 +214,18 @@ class Signer:
         return signed | {"sig": base64.urlsafe_b64encode(signature).rstrip(b"=").decode("ascii")}
 
 
+class NodeSigner:
+    """Signs in the name of a node: what it signs says which, under `node`."""
+
+    def __init__(self, node: str, signer: Signer) -> None:
+        self.node = node
+        self.signer = signer
+
+    def __call__(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the message with `node`, `key_id` and `sig`; as `Signer.sign`."""
+        return self.signer.sign({**message, "node": self.node})
+
+
 def parse(payload: bytes | str, *, most_bytes: int = MESSAGE_LIMIT_BYTES) -> dict[str, Any]:
     """Return the JSON object in a payload, refusing cheaply whatever is too long, too deep or ambiguous.
 

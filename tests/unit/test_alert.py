@@ -21,9 +21,11 @@ from detector.alerts.alert import (
     uuid7,
 )
 from detector.events import Decision, Observation, SecondTestResult, Signal, Step
+from detector.trust.signing import NodeSigner, Purpose, Signer, TrustedKeys, parse
 from models.evidence import Inspection
 
 _VALIDATOR = jsonschema.Draft202012Validator(alert_schema())
+_SIGNER = Signer.of_seed(bytes(32))
 _ID = uuid7(1_800_000_000_000, bytes(10))
 _ANCHOR = WallAnchor(monotonic_seconds=100.0, wall_ms=1_800_000_000_000)
 
@@ -85,12 +87,21 @@ def _signal(**changes: Any) -> Signal:
 
 
 def _payload(facts: AlertFacts, seq: int | None = 1, *, durable: bool = True) -> dict[str, Any]:
-    alert = build_alert(facts, alert_id=_ID, anchor=_ANCHOR, queued_at=99.9, expires_after_ms=60_000)
+    alert = build_alert(
+        facts,
+        alert_id=_ID,
+        anchor=_ANCHOR,
+        queued_at=99.9,
+        expires_after_ms=60_000,
+        sign=NodeSigner("n" * 64, _SIGNER),
+    )
     raw = alert.encode(seq, durable=durable)
     assert len(raw) <= PAYLOAD_LIMIT_BYTES
+    assert raw == alert.encode(seq, durable=durable), "the same alert has the same signature"
     payload: dict[str, Any] = json.loads(raw)
     _VALIDATOR.validate(payload)
-    return payload
+    TrustedKeys([_SIGNER.trusted_key(["alert"])]).verify(parse(raw), Purpose.ALERT)
+    return {name: payload[name] for name in payload if name not in {"node", "key_id", "sig"}}
 
 
 def test_payload_tells_everything_of_a_hash_match() -> None:
@@ -191,12 +202,14 @@ def test_memory_only_alert_has_no_number() -> None:
 
 
 def test_schema_refuses_what_was_not_promised() -> None:
-    """No field beside the promised ones gets through, at any level; a signature may."""
-    payload = _payload(_facts())
-    _VALIDATOR.validate(payload | {"sig": "abc"})
+    """No field beside the promised ones gets through, at any level, and none without a signature."""
+    payload = _payload(_facts()) | {"node": "n", "key_id": "0" * 16, "sig": "A" * 86}
+    _VALIDATOR.validate(payload)
 
     for spoiled in (
         payload | {"key": "live/secret"},
+        {name: payload[name] for name in payload if name != "sig"},
+        payload | {"sig": "abc"},
         payload | {"signals": [payload["signals"][0] | {"pixels": "AAAA"}]},
         payload | {"signals": [payload["signals"][0] | {"second_test": {"kind": "luck", "value": 1, "limit": 2}}]},
         payload | {"signals": [payload["signals"][0] | {"expected_false": -1}]},
@@ -264,7 +277,7 @@ def test_facts_of_a_decision() -> None:
         scored_at=st.none() | _seconds,
         coverage=st.dictionaries(st.sampled_from(["seen_s", "skipped_s", "blind_s", "max_gap_s"]), _seconds | _causes),
     ),
-    seq=st.none() | st.integers(1, 2**63 - 1),
+    seq=st.none() | st.integers(1, 2**53 - 1),
 )
 def test_any_payload_is_bounded_and_valid(facts: AlertFacts, seq: int | None) -> None:
     """Whatever the names, numbers and counts, the payload keeps its limit and its schema."""

@@ -116,6 +116,10 @@ LIVE: Final = frozenset(
         "alerts.expire_after",
         "alerts.coverage_every",
         "alerts.retain_ended",
+        "trust.trusted_keys.*.name",
+        "trust.trusted_keys.*.public_key",
+        "trust.trusted_keys.*.may",
+        "trust.trusted_keys.*.until",
         "http.token",
         *(f"blind.{cause}.{key}" for cause in BlindSection.model_fields for key in BlindCauseSection.model_fields),
     }

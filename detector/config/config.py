@@ -31,6 +31,7 @@ from detector.config.sections import (
     VotesSection,
     unreadable_sources,
 )
+from detector.config.trust import TrustSection
 from detector.config.units import Between, Duration
 from detector.config.values import BankName, ClassName, EmptyMeansDefault, ModelReference, Name
 from detector.config.wording import listed, nearest, shown
@@ -108,6 +109,8 @@ class Config(Section):
     """Cutting publishers."""
     alerts: Annotated[AlertsSection, EmptyMeansDefault()] = AlertsSection()
     """Telling others."""
+    trust: Annotated[TrustSection, EmptyMeansDefault()] = TrustSection()
+    """Whose signatures count."""
     http: Annotated[HttpSection, EmptyMeansDefault()] = HttpSection()
     """Health and metrics over HTTP."""
 

@@ -107,7 +107,7 @@ def test_each_example_is_valid_alone(tmp_path: Path) -> None:
     path = tmp_path / "stopframe.yaml"
     text = _text()
     blocks = re.findall(r"(?:^#(?! \S|$).*\n)+", text, re.MULTILINE)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
         path.write_text(text.replace(block, _EXAMPLE.sub("", block)), encoding="utf-8")
         assert check_files([path]) == []

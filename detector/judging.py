@@ -132,16 +132,24 @@ class Judge:
                 "session.frame_failed", stream=self._stream_id, why=type(error).__name__, detail=str(error)[:200]
             )
 
+    def _track(self, frame: Frame) -> TrackLooks:
+        looks = self._looks.get(frame.track)
+        if looks is None:
+            looks = self._looks[frame.track] = TrackLooks(self._parts.pool.model_rules)
+        return looks
+
     async def _look_at(self, frame: Frame, deadline_at: float) -> Observation | None:
         clock, metrics = self._parts.clock, self._parts.metrics
         metrics.stage("decode", frame.decoded_at - frame.arrived_at)
         queued_at = clock()
-        looks = self._looks.setdefault(frame.track, TrackLooks())
+        looks = self._track(frame)
+        size = (frame.width, frame.height)
         try:
             inspection = await self._parts.pool.inspect(
                 frame,
                 deadline_at=deadline_at,
                 look=looks.look(frame, self._parts.pool.bank_generation),
+                asking=looks.models.ask(frame.picture, size, queued_at),
                 stream=self._stream_id,
                 risk=self._parts.risk(),
             )
@@ -150,6 +158,7 @@ class Judge:
             self._parts.sight.note(_COVERAGE_CAUSES[drop.cause], clock())
             return None
         looks.heard(inspection)
+        inspection = looks.models.heard(frame.picture, size, inspection, clock())
         metrics.stage("analysis", clock() - queued_at)
         metrics.inspection(inspection)
         self.cpu_seconds += inspection.cpu_seconds
@@ -181,6 +190,8 @@ class Judge:
             self._parts.trail.saw(observation.arrived_at, observation.inspection)
             if verdict.is_at_cut:
                 self._parts.trail.hit(observation.arrived_at, frame, observation.inspection.fingerprint)
+        if verdict.weak_hit or verdict.signals:
+            self._track(frame).models.suspect(now)
         if verdict.weak_hit:
             await self._parts.weak_hit()
         if not verdict.signals:

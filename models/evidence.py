@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final
 
+WHOLE: Final = "whole"
+"""The look of a model at the frame as it is."""
+
 
 @unique
 class Opinion(StrEnum):
@@ -87,12 +90,34 @@ class HashMatch:
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class of one model: `score` is 0-1."""
+    """One class of one model: `score` is 0-1, the highest of all looks, and `view` says which look that was.
+
+    `provider` and `precision` say what ran the model. `is_reused`: the picture was unchanged, and not looked at again.
+    """
 
     model: str
     label: str
     score: float
     model_sha256: str
+    provider: str = ""
+    precision: str = ""
+    view: str = WHOLE
+    is_reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """What was asked of one model about one frame.
+
+    It was shown `looks` pictures (the frame, parts of it); `left_out` further parts had no room. `is_spared`: nothing
+    called for it. `is_reused`: its scores of an unchanged picture stand in.
+    """
+
+    model: str
+    looks: int = 0
+    left_out: int = 0
+    is_spared: bool = False
+    is_reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +135,7 @@ class Inspection:
     views after it, below 0 where it owes some, None for frames at nobody's expense. Not `is_inspectable` is a frame of
     whose views none could have acted.
     `cpu_seconds` is the CPU time of the process that looked, messages included; 0 where nobody measured it.
+    `model_uses` says what was asked of each model; empty where the frame was shown to none.
     """
 
     quality: int
@@ -129,3 +155,4 @@ class Inspection:
     suppressed_matches: int = 0
     tier_seconds: dict[int, float] = field(default_factory=dict)
     saved_seconds: float | None = None
+    model_uses: tuple[ModelUse, ...] = ()

@@ -1,17 +1,18 @@
 """Looks at one frame: is there anything to see, is it known, and what do the classifiers say?"""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.asking import Answers, Placed, Scorer, ask_models, placed
 from models.bank_store import CANARY_BANK, BankMissing, open_bank
 from models.banks import Bank, BankLimits, Beside, Negatives
-from models.evidence import ClassScore, HashMatch, Inspection
+from models.cascade import Asking
+from models.evidence import HashMatch, Inspection
 from models.gate import has_colour_detail, low_information
 from models.hashing.algorithm import PLANE_SIDE, HashAlgorithm, Plane
 from models.hashing.plugins import PluginFailed
@@ -33,23 +34,7 @@ MIN_QUALITY: Final = 50
 MOST_MATCHES: Final = 16
 """Matches named per frame; the rest are counted. An alert is at most 4 KB."""
 
-
-class Scorer(Protocol):
-    """A classifier as the inspector needs it: a name, the SHA-256 of its weights, and scores of 0-1 by label."""
-
-    @property
-    def name(self) -> str:
-        """What alerts and metrics call it."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """Of the weights."""
-        ...
-
-    def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
-        """Score a (256, 256, 3) uint8 RGB picture of a frame that was `width` x `height` pixels."""
-        ...
+_EVERYBODY: Final = Asking()
 
 
 class Inspector:
@@ -59,7 +44,7 @@ class Inspector:
         clock: Read around each stage, in seconds; the inspector keeps no clock of its own.
         banks: The banks to match against.
         limits: Per bank name; a bank without any has the defaults.
-        classifiers: Each is shown every frame that holds something to see.
+        classifiers: Each is shown every frame that holds something to see; with a rule, those that the rule names.
         algorithms: By signal type, those beside PDQ. Only those that some bank needs are computed.
         viewer: Makes the PDQ views of frames; without one everything that is due is run.
         wall_clock: Unix time in seconds, for banks and entries that are disabled for a while; without one they stay so.
@@ -71,7 +56,7 @@ class Inspector:
         clock: Callable[[], float],
         banks: Sequence[Bank] = (),
         limits: Mapping[str, BankLimits] | None = None,
-        classifiers: Sequence[Scorer] = (),
+        classifiers: Sequence[Scorer | Placed] = (),
         algorithms: Mapping[str, HashAlgorithm] | None = None,
         viewer: Viewer | None = None,
         wall_clock: Callable[[], float] = lambda: 0.0,
@@ -79,7 +64,8 @@ class Inspector:
         self._clock = clock
         self._banks = {bank.name: bank for bank in banks}
         self._limits = dict(limits or {})
-        self._classifiers = tuple(classifiers)
+        bare = placed([one for one in classifiers if not isinstance(one, Placed)])
+        self._models = (*(one for one in classifiers if isinstance(one, Placed)), *bare)
         self._algorithms = dict(algorithms if algorithms is not None else hash_algorithms())
         self._viewer = viewer or Viewer(None, lambda: 0.0)
         self._wall_clock = wall_clock
@@ -131,12 +117,13 @@ class Inspector:
         width: int,
         height: int,
         look: Look | None = None,
+        asking: Asking = _EVERYBODY,
     ) -> Inspection:
         """Look at one frame: 64x64 luma, 256x256 RGB, and the frame's size in pixels before that.
 
-        `look` is what is known of the frame's stream; without it every view is run, as a single picture deserves. A
-        classifier that raises, or that answers with anything but numbers of 0-1, goes to `failed_models`; the rest of
-        the answer stands.
+        `look` is what is known of the frame's stream; without it every view is run, as a single picture deserves.
+        `asking` says what to ask of which model; one that raises, or that answers with anything but numbers of 0-1,
+        goes to `failed_models`; the rest of the answer stands.
 
         Raises:
             ValueError: The pixels are of another size.
@@ -153,7 +140,11 @@ class Inspector:
             second = difference_hash(viewed.sample.spectrum)
         with self._timed("match", seconds), self._viewer.paying(viewed, look):
             found = self._match(viewed, others)
-        scores, failed = ((), ()) if is_low else self._score(colours, width, height, seconds)
+        answers = Answers()
+        if not is_low or asking.is_test:
+            answers = ask_models(
+                self._models, colours, (width, height), asking, timed=lambda name: self._timed(name, seconds)
+            )
         batch = viewed.batch
         return Inspection(
             quality=int(batch.qualities[0]),
@@ -163,8 +154,9 @@ class Inspector:
             matches=found.matches,
             left_out_matches=found.left_out,
             suppressed_matches=found.suppressed,
-            scores=scores,
-            failed_models=(*broken, *failed),
+            scores=tuple(answers.scores),
+            failed_models=(*broken, *answers.failed),
+            model_uses=tuple(answers.uses),
             stage_seconds=seconds,
             second=second,
             views_run=len(batch),
@@ -230,38 +222,8 @@ class Inspector:
         }
         return {name: counted_rows(own, (rows[other] for other in rows if other != name)) for name, own in rows.items()}
 
-    def _score(
-        self, picture: NDArray[np.uint8], width: int, height: int, seconds: dict[str, float]
-    ) -> tuple[tuple[ClassScore, ...], tuple[str, ...]]:
-        scores: list[ClassScore] = []
-        failed: list[str] = []
-        for classifier in self._classifiers:
-            with self._timed(classifier.name, seconds):
-                answer = _answer(classifier, picture, width, height)
-            if answer is None:
-                failed.append(classifier.name)
-                continue
-            scores.extend(
-                ClassScore(classifier.name, label, score, classifier.sha256) for label, score in answer.items()
-            )
-        return tuple(scores), tuple(failed)
-
     @contextmanager
     def _timed(self, stage: str, seconds: dict[str, float]) -> Iterator[None]:
         began = self._clock()
         yield
         seconds[stage] = self._clock() - began
-
-
-def _answer(classifier: Scorer, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float] | None:
-    try:
-        answer: object = classifier.score(picture, width, height)
-    except Exception:  # noqa: BLE001 -- a model is third-party code: whatever it raises, the hashes must still count
-        return None
-    if not isinstance(answer, Mapping) or not answer or not all(_is_score(score) for score in answer.values()):
-        return None
-    return {str(label): float(score) for label, score in answer.items()}
-
-
-def _is_score(value: object) -> bool:
-    return isinstance(value, float | int) and math.isfinite(value) and 0 <= value <= 1

@@ -4,6 +4,7 @@ import asyncio
 import heapq
 from dataclasses import dataclass, field
 
+from models.cascade import Asking
 from models.evidence import Inspection
 from models.hashing.scenes import Look
 from streams.frame import Frame
@@ -18,6 +19,7 @@ class Waiting:
     frame: Frame = field(compare=False)
     done: asyncio.Future[Inspection] = field(compare=False)
     look: Look | None = field(default=None, compare=False)
+    asking: Asking = field(default=Asking(), compare=False)
     stream: str = field(default="", compare=False)
     risk: int = field(default=0, compare=False)
     is_canary: bool = field(default=False, compare=False)

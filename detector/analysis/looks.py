@@ -1,10 +1,12 @@
 """What each track of a stream was looked at lately, and what lies over its picture: told with its next frame."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from models.cascade import ModelRule, TrackModels
 from models.evidence import Inspection
 from models.hashing.algorithm import PLANE_SIDE
 from models.hashing.scenes import Look, SceneWatch
@@ -13,13 +15,17 @@ from models.hashing.viewing import packed
 from models.shapes.overlay import OverlayMask
 from streams.frame import Frame, SampleReason
 
+_KERNEL = random.SystemRandom()
+
 _OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
 
 
 class TrackLooks:
     """Follows one track of one stream; some 30 kB where the picture stays, 70 kB where all of it moves."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Sequence[ModelRule] = ()) -> None:
+        self.models = TrackModels(rules, lambda: _KERNEL.getrandbits(32))
+        """Which models its frames are shown to."""
         self._scenes = SceneWatch(random.random)
         self._banks = 0
         self._overlay = OverlayMask()

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum, unique
 from typing import Any
 
-from models.evidence import ClassScore, HashMatch, Inspection, Opinion, SecondTest, Strength
+from models.cascade import Asking, ModelRule
+from models.evidence import ClassScore, HashMatch, Inspection, ModelUse, Opinion, SecondTest, Strength
 from models.hashing.scenes import Look
 from models.hashing.view_table import Tier
 from models.hashing.viewing import OVERLAY_BYTES
@@ -20,15 +21,20 @@ from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame
 FINGERPRINT_BYTES = 32
 HEADER = struct.Struct("<B3xI")
 _RESTING = (Tier.EDGES, Tier.IN_TURN, Tier.PER_SCENE)
-_INSPECT = struct.Struct(f"<QIIdBBBBB3B{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s")
+_ASKING = struct.Struct("<IIIBB")
+_INSPECT = struct.Struct(
+    f"<QIIdBBBBB3B{_ASKING.size}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s"
+)
 INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
 TEXT_LIMIT_BYTES = 1024 * 1024
 SECOND_HASH_BYTES = 64
 VIEWS_LIMIT = 1000
 """More views than ever are made of one frame."""
+_MOST_LOOKS = 1000
 _LARGEST_ROW = 1 << 40
 _LONGEST_POSITION_MS = (1 << 31) - 1
 _INSPECTION_FIELDS = tuple(each.name for each in fields(Inspection))
+_NOTHING_KNOWN = Asking()
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What reading JSON of a wrong shape raises; the last one is for `Infinity` where a count should be."""
 
@@ -52,10 +58,17 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelSetup:
-    """One classifier to load: its name and where its manifest is."""
+    """One classifier to load: its name, where its manifest is, what runs it, and when it is asked.
+
+    `place` is its own among all models that are configured: what `Asking` counts by.
+    """
 
     name: str
     source: str
+    provider: str = "cpu"
+    precision: str = "auto"
+    place: int = 0
+    rule: ModelRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +123,17 @@ def parse_reload(body: memoryview) -> WorkerSetup:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """The process is warm. `models` maps name to sha256; `refused` maps name to the reason; `banks` to row counts."""
+    """The process is warm. `models` maps name to sha256; `refused` maps name to the reason; `banks` to row counts.
+
+    `runs_on` maps the name of a model to what runs it, in words.
+    """
 
     models: dict[str, str]
     refused: dict[str, str]
     banks: dict[str, int]
     refused_banks: dict[str, str]
     missing_cage: tuple[str, ...]
+    runs_on: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +145,7 @@ class InspectRequest:
     height: int
     look: Look | None
     """What is known of the frame's stream; None for a single picture, which is looked at in every way."""
+    asking: Asking
     plane: memoryview
     picture: memoryview
 
@@ -149,14 +167,18 @@ def parse_header(header: bytes) -> tuple[Kind, int]:
     return kind, length
 
 
-def pack_inspect(number: int, frame: Frame, look: Look | None) -> bytes:
-    """Return the request to look at `frame`, knowing what `look` says; None for a single picture."""
+def pack_inspect(number: int, frame: Frame, look: Look | None, asking: Asking = _NOTHING_KNOWN) -> bytes:
+    """Return the request to look at `frame`, knowing what `look` says; None for a single picture.
+
+    `asking` says what to ask of which model.
+    """
     known = look or Look()
     head = _INSPECT.pack(
         *(number, frame.width, frame.height),
         math.nan if known.saved_seconds is None else known.saved_seconds,
         *(look is not None, known.turn, sum(1 << tier for tier in known.rested), known.scene_age, bool(known.overlay)),
         *(known.waited.get(tier, 0) for tier in _RESTING),
+        _pack_asking(asking),
         *(known.rested.get(tier, b"") for tier in _RESTING),
         known.overlay,
     )
@@ -168,7 +190,7 @@ def parse_inspect(body: memoryview) -> InspectRequest:
     if len(body) != INSPECT_BYTES:
         raise AnalysisProtocolError("INSPECT of a wrong size")
     number, width, height, saved, is_live, turn, rested, scene_age, has_overlay, *others = _INSPECT.unpack_from(body)
-    waited, run_on, overlay = others[:3], others[3:6], others[6]
+    waited, asking, run_on, overlay = others[:3], others[3], others[4:7], others[7]
     look = Look(
         turn=turn,
         rested={tier: found for tier, found in zip(_RESTING, run_on, strict=True) if rested >> tier & 1},
@@ -178,9 +200,18 @@ def parse_inspect(body: memoryview) -> InspectRequest:
         waited={tier: samples for tier, samples in zip(_RESTING, waited, strict=True) if samples},
     )
     plane_end = _INSPECT.size + PLANE_BYTES
-    return InspectRequest(
-        number, width, height, look if is_live else None, body[_INSPECT.size : plane_end], body[plane_end:]
-    )
+    pixels = (body[_INSPECT.size : plane_end], body[plane_end:])
+    return InspectRequest(number, width, height, look if is_live else None, _parse_asking(asking), *pixels)
+
+
+def _pack_asking(asking: Asking) -> bytes:
+    flags = asking.is_suspicious | asking.has_room << 1 | asking.is_test << 2
+    return _ASKING.pack(asking.awake, asking.rested, asking.draw, asking.turn, flags)
+
+
+def _parse_asking(packed: bytes) -> Asking:
+    awake, rested, draw, turn, flags = _ASKING.unpack(packed)
+    return Asking(awake, rested, bool(flags & 1), bool(flags & 2), turn, draw, bool(flags & 4))
 
 
 def pack_setup(setup: WorkerSetup) -> bytes:
@@ -191,6 +222,8 @@ def pack_setup(setup: WorkerSetup) -> bytes:
 def parse_setup(body: memoryview) -> WorkerSetup:
     """Return the setup in `body`. It comes from the service, so only its shape is checked."""
     raw = json.loads(bytes(body))
+    for model in raw["models"]:
+        model["rule"] = None if model["rule"] is None else ModelRule(**model["rule"])
     raw["models"] = tuple(ModelSetup(**model) for model in raw["models"])
     raw["readable_paths"] = tuple(raw["readable_paths"])
     raw["read_bases"] = tuple(raw["read_bases"])
@@ -214,6 +247,7 @@ def parse_ready(body: bytes) -> WorkerReady:
             banks={str(name): int(count) for name, count in raw["banks"].items()},
             refused_banks=_texts(raw["refused_banks"]),
             missing_cage=tuple(str(part) for part in raw["missing_cage"]),
+            runs_on=_texts(raw["runs_on"]),
         )
     except _MALFORMED as error:
         raise AnalysisProtocolError(f"READY: {type(error).__name__}") from error
@@ -226,6 +260,7 @@ def pack_result(number: int, inspection: Inspection) -> bytes:
     # Few; `asdict` of the whole would copy all the rest in depth, for each frame.
     raw["matches"] = [asdict(each) | {"view_hash": each.view_hash.hex()} for each in inspection.matches]
     raw["scores"] = [asdict(each) for each in inspection.scores]
+    raw["model_uses"] = [asdict(each) for each in inspection.model_uses]
     return pack(Kind.RESULT, json.dumps([number, raw]).encode())
 
 
@@ -252,6 +287,7 @@ def parse_result(body: bytes) -> tuple[int, Inspection]:
                 _ranged(int(tier), 0, max(Tier)): _amount(seconds) for tier, seconds in raw["tier_seconds"].items()
             },
             saved_seconds=None if raw["saved_seconds"] is None else _finite(raw["saved_seconds"]),
+            model_uses=tuple(_use(use) for use in raw["model_uses"]),
             stage_seconds={str(stage): _finite(seconds) for stage, seconds in raw["stage_seconds"].items()},
         )
         return int(number), inspection
@@ -346,4 +382,18 @@ def _score(raw: dict[str, Any]) -> ClassScore:
     score = _finite(raw["score"])
     if not 0 <= score <= 1:
         raise ValueError("a score is 0-1")
-    return ClassScore(str(raw["model"]), str(raw["label"]), score, str(raw["model_sha256"]))
+    return ClassScore(
+        model=str(raw["model"]),
+        label=str(raw["label"]),
+        score=score,
+        model_sha256=str(raw["model_sha256"]),
+        provider=str(raw["provider"]),
+        precision=str(raw["precision"]),
+        view=str(raw["view"]),
+        is_reused=bool(raw["is_reused"]),
+    )
+
+
+def _use(raw: dict[str, Any]) -> ModelUse:
+    looks, left_out = (_ranged(int(raw[name]), 0, _MOST_LOOKS) for name in ("looks", "left_out"))
+    return ModelUse(str(raw["model"]), looks, left_out, bool(raw["is_spared"]), bool(raw["is_reused"]))

@@ -12,8 +12,10 @@ LOAD_SECONDS: Final = 15.0
 """Half of the time in which a process must be ready; a gigabyte of weights takes about three seconds."""
 
 
-def load_classifier(source: str, *, memory_limit_bytes: int, within_seconds: float = LOAD_SECONDS) -> Classifier:
-    """The model that `source` leads to, loaded and warmed up.
+def load_classifier(
+    source: str, *, memory_limit_bytes: int, provider: str = "cpu", within_seconds: float = LOAD_SECONDS
+) -> Classifier:
+    """The model that `source` leads to, loaded and warmed up with a provider.
 
     The address space of this process stays limited to `memory_limit_bytes` from here on: a graph of a few bytes may ask
     for more than the machine has, and the kernel might then end another process.
@@ -32,7 +34,7 @@ def load_classifier(source: str, *, memory_limit_bytes: int, within_seconds: flo
     watchdog.name = f"watchdog of model {manifest.name}"
     watchdog.start()
     try:
-        return Classifier(manifest, stop_switch=switch)
+        return Classifier(manifest, provider=provider, stop_switch=switch)
     except ModelStopped:
         raise ModelUnusable(
             manifest.name, f"it gave no score within {within_seconds:g} s of its start; use a smaller or another model"

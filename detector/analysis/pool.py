@@ -20,6 +20,7 @@ from detector.analysis.channel import Channel, open_channel
 from detector.analysis.line import Line, Waiting
 from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
 from models.bank_store import CANARY_BANK
+from models.cascade import TEST, Asking, ModelRule
 from models.evidence import Inspection
 from models.hashing.scenes import Look
 from streams.frame import Frame
@@ -39,6 +40,8 @@ _STREAMS_REMEMBERED = 1024
 
 _UNKNOWN = Look()
 """A frame of a stream of which nothing is known."""
+
+_EVERYBODY = Asking()
 
 _START_TIMEOUT_SECONDS = 30.0
 _RESTART_PAUSE_SECONDS = 0.5
@@ -128,6 +131,11 @@ class AnalysisPool:
         """How many processes there should be."""
         return len(self._slots)
 
+    @property
+    def model_rules(self) -> tuple[ModelRule, ...]:
+        """When each of the configured models is asked, in the order in which `Asking` counts them."""
+        return tuple(model.rule or ModelRule(model.name) for model in self._settings.setup.models)
+
     def is_ready(self, process: int) -> bool:
         """Whether the process of that place (0 to `workers` - 1) is warm."""
         return self._slots[process].ready is not None
@@ -190,15 +198,23 @@ class AnalysisPool:
             self._resting.pop().wake()
 
     async def inspect(
-        self, frame: Frame, *, deadline_at: float, look: Look | None = _UNKNOWN, stream: str = "", risk: int = 0
+        self,
+        frame: Frame,
+        *,
+        deadline_at: float,
+        look: Look | None = _UNKNOWN,
+        asking: Asking = _EVERYBODY,
+        stream: str = "",
+        risk: int = 0,
     ) -> Inspection:
         """Return what is in `frame`; raise `FrameDropped` if it could not be looked at by `deadline_at` (monotonic).
 
         `look` is what its stream was looked at lately; None for a single picture, which is looked at in every way.
+        `asking` says which models are asked, and of what.
         `stream` says whose frame it is, for the blame if it ends its process; without one it stands for itself.
         Where too many wait, the frame of the lowest `risk` goes, the oldest of these first.
         """
-        entry = Waiting(deadline_at, self._number(), frame, self._promise(), look, stream, risk)
+        entry = Waiting(deadline_at, self._number(), frame, self._promise(), look, asking, stream, risk)
         self._queue.put(entry)
         while len(self._queue) > self._settings.queue_limit:  # by more than one where the limit was lowered
             self._drop(self._queue.take_least_wanted(), "overload")
@@ -214,7 +230,9 @@ class AnalysisPool:
         slot = self._slots[process]
         if slot.canary is not None:
             self._drop(slot.canary, "stale")
-        slot.canary = entry = Waiting(deadline_at, self._number(), frame, self._promise(), _UNKNOWN, is_canary=True)
+        slot.canary = entry = Waiting(
+            deadline_at, self._number(), frame, self._promise(), _UNKNOWN, TEST, is_canary=True
+        )
         if slot.channel is not None:
             slot.channel.wake()
         try:
@@ -319,7 +337,9 @@ class AnalysisPool:
         entry.attempts += 1
         slot.stream = entry.stream
         try:
-            channel.send(messages.pack_inspect(entry.number, entry.frame, entry.look))
+            is_behind = len(self._queue) >= len(self._slots)
+            asking = replace(entry.asking, has_room=False) if is_behind else entry.asking
+            channel.send(messages.pack_inspect(entry.number, entry.frame, entry.look, asking))
             number, inspection = messages.parse_result(await self._answer(slot, channel, Kind.RESULT))
             if number != entry.number:
                 raise AnalysisProtocolError("an answer to another frame")

@@ -30,14 +30,16 @@ from detector.analysis.messages import (
 from detector.analysis.model_loading import load_classifier
 from detector.memory import return_freed
 from models.arrays import IndexCorrupt
+from models.asking import Placed
 from models.bank_store import BankMissing, bank_names, open_bank
 from models.banks import Bank, BankLimits
+from models.cascade import ModelRule
 from models.classifier import Classifier, ModelError
 from models.hashing.fills import prepare_fills
 from models.hashing.view_budget import ViewBudget
 from models.hashing.view_table import Tier
 from models.hashing.viewing import Viewer
-from models.inspector import Inspector, Scorer
+from models.inspector import Inspector
 from models.manifest_yaml import ManifestError
 from models.providers import ProviderUnavailable
 from models.shelves import NotRead, Trust
@@ -105,6 +107,7 @@ class _Announced:
     def __init__(self, classifier: Classifier, announce: Callable[[bytes], None]) -> None:
         self.name = classifier.name
         self.sha256 = classifier.sha256
+        self.provider = classifier.provider
         self._classifier = classifier
         self._announce = announce
 
@@ -119,10 +122,11 @@ class _Worker:
         self._channel = channel
         self._setup = setup
         self._refused: dict[str, str] = {}
+        self._runs_on: dict[str, str] = {}
         self._refused_banks: dict[str, str] = {}
         self._viewer = Viewer(_budget(setup.views), time.process_time)
         classifiers = self._load_models()
-        self._models = {classifier.name: classifier.sha256 for classifier in classifiers}
+        self._models = {one.name: one.sha256 for one in (each.classifier for each in classifiers)}
         self._inspector = Inspector(
             clock=time.perf_counter,
             banks=self._load_banks(),
@@ -153,7 +157,7 @@ class _Worker:
     def _inspect(self, body: memoryview) -> None:
         request = messages.parse_inspect(body)
         inspection = self._inspector.inspect(
-            request.plane, request.picture, request.width, request.height, request.look
+            request.plane, request.picture, request.width, request.height, request.look, request.asking
         )
         # From answer to answer: what a frame's messages and the collector of garbage took is counted too.
         before, self._told_cpu_seconds = self._told_cpu_seconds, time.process_time()
@@ -176,15 +180,20 @@ class _Worker:
             except (IndexCorrupt, OSError) as error:
                 self._refused_banks[name] = _sentence(error)
 
-    def _load_models(self) -> Sequence[Scorer]:
+    def _load_models(self) -> Sequence[Placed]:
         loaded = []
         for model in self._setup.models:
             self._channel.send(messages.pack(Kind.STAGE, _MODEL_STAGE + model.name.encode()))
             try:
-                classifier = load_classifier(model.source, memory_limit_bytes=self._setup.memory_limit_bytes)
-                loaded.append(_Announced(classifier, self._announce))
+                classifier = load_classifier(
+                    model.source, memory_limit_bytes=self._setup.memory_limit_bytes, provider=model.provider
+                )
             except (ManifestError, ModelError, ProviderUnavailable) as error:
                 self._refused[model.name] = _sentence(error)
+                continue
+            rule = model.rule or ModelRule(model.name)
+            loaded.append(Placed(_Announced(classifier, self._announce), rule, model.place))
+            self._runs_on[model.name] = f"{classifier.provider.name} {classifier.provider.precision}"
         self._announce(b"")
         return loaded
 
@@ -220,6 +229,7 @@ class _Worker:
             banks={bank.name: len(bank) for bank in self._inspector.banks},
             refused_banks=self._refused_banks,
             missing_cage=self._cage.missing,
+            runs_on=self._runs_on,
         )
 
 

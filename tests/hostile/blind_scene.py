@@ -18,6 +18,7 @@ from detector.metrics import Metrics
 from detector.policy import PolicySettings
 from detector.session import SessionParts, StreamSession
 from detector.session_settings import SessionSettings
+from models.cascade import Asking
 from models.evidence import Inspection
 from models.hashing.scenes import Look
 from streams.frame import Frame
@@ -34,9 +35,10 @@ class Looks:
     """Analysis that looks at every frame and finds nothing."""
 
     bank_generation = 0
+    model_rules = ()
 
     async def inspect(
-        self, _frame: Frame, *, deadline_at: float, look: Look | None, stream: str, risk: int
+        self, _frame: Frame, *, deadline_at: float, look: Look | None, asking: Asking, stream: str, risk: int
     ) -> Inspection:
         return Inspection(90, is_stable=True, is_low_information=False, fingerprint=bytes(32))
 

@@ -20,6 +20,7 @@ from detector.policy import PolicySettings
 from detector.rationing import Rank, Risk
 from detector.session import SessionParts, StreamSession
 from detector.session_settings import SessionSettings
+from models.cascade import Asking
 from models.evidence import Inspection
 from models.hashing.scenes import Look
 from streams.frame import Frame
@@ -41,12 +42,13 @@ class Dear:
     """Analysis whose frames cost much, by its own word; `taken` has when each stream's frames arrived."""
 
     bank_generation = 0
+    model_rules = ()
 
     def __init__(self) -> None:
         self.taken: dict[str, list[float]] = {}
 
     async def inspect(
-        self, frame: Frame, *, deadline_at: float, look: Look | None, stream: str, risk: int
+        self, frame: Frame, *, deadline_at: float, look: Look | None, asking: Asking, stream: str, risk: int
     ) -> Inspection:
         self.taken.setdefault(stream, []).append(frame.arrived_at)
         return Inspection(90, True, False, bytes(32), cpu_seconds=CPU_OF_A_FRAME)

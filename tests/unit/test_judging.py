@@ -28,6 +28,7 @@ class FakePool:
     """Gives the inspections that it was given, one for each frame."""
 
     bank_generation = 0
+    model_rules = ()
 
     def __init__(self, inspections: list[Inspection]) -> None:
         self.inspections = inspections

@@ -23,6 +23,7 @@ from detector.metrics import Metrics
 from detector.policy import ClassRule, PolicySettings
 from detector.session import LAST_WORDS_SECONDS, SessionParts, StreamSession
 from detector.session_settings import SessionSettings
+from models.cascade import Asking
 from models.evidence import ClassScore, Inspection
 from models.hashing.scenes import Look
 from streams.address import SourceUnreachable
@@ -92,6 +93,7 @@ class FakePool:
     """Answers with one class score per frame, or drops."""
 
     bank_generation = 0
+    model_rules = ()
 
     def __init__(self, answer: Callable[[Frame], float | str | None]) -> None:
         self.answer = answer
@@ -100,7 +102,7 @@ class FakePool:
         self.gate.set()
 
     async def inspect(
-        self, seen: Frame, *, deadline_at: float, look: Look | None, stream: str, risk: int
+        self, seen: Frame, *, deadline_at: float, look: Look | None, asking: Asking, stream: str, risk: int
     ) -> Inspection:
         await self.gate.wait()
         self.seen.append(seen.sequence)

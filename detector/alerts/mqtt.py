@@ -14,6 +14,7 @@ import structlog
 from detector.alerts.backoff import backoff_seconds
 from detector.alerts.clock import Clock
 from detector.alerts.mqtt_connection import ConnectionFailed, MqttLink, MqttSettings, connect, has_mqtt_5
+from detector.alerts.mqtt_inbox import Hear, Inbox
 from detector.alerts.retained_state import RetainedState
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
 from detector.store.database import StoreUnavailable
@@ -72,6 +73,7 @@ class MqttSink:
         self._jitter = jitter
         self._node_topic = f"{settings.prefix}/{settings.node}"
         self._state = RetainedState()
+        self._inbox = Inbox()
         self._remembered: set[str] = set()
         self._news = asyncio.Event()
         self._ready = asyncio.Event()
@@ -144,6 +146,25 @@ class MqttSink:
             self._nobody_listens = receipt is Receipt.NOBODY_LISTENS
         return receipt
 
+    def listen(self, topic_filter: str, hear: Hear) -> None:
+        """Subscribe to a filter, now and after every connect; what fits it goes to `hear`."""
+        if topic_filter not in self._inbox:
+            self._inbox.add(topic_filter, hear)
+            self._news.set()
+
+    async def send(self, topic: str, payload: bytes, *, expires_in_seconds: int) -> Receipt:
+        """Publish with QoS 1, not retained, and return what the broker's PUBACK said.
+
+        Raises:
+            SinkUnavailable: there is no connection, or it gave no answer.
+        """
+        if self._link is None:
+            raise SinkUnavailable("the connection to the broker is down")
+        code = await self._link.publish(topic, payload, expires_in_seconds=expires_in_seconds)
+        receipt = _RECEIPTS.get(code, Receipt.REFUSED)
+        self._note_permission(topic.rsplit("/", 1)[-1], receipt)
+        return receipt
+
     def set_health(self, health: Mapping[str, Any]) -> None:
         """Retain the node's health."""
         self._set(f"{self._node_topic}/health", health)
@@ -171,13 +192,8 @@ class MqttSink:
         Raises:
             SinkUnavailable: there is no connection, or it gave no answer.
         """
-        if self._link is None:
-            raise SinkUnavailable("the connection to the broker is down")
         topic = f"{self._node_topic}/selftest"
-        code = await self._link.publish(topic, _json(report), expires_in_seconds=_SELFTEST_EXPIRES_SECONDS)
-        receipt = _RECEIPTS.get(code, Receipt.REFUSED)
-        self._note_permission("selftest", receipt)
-        return receipt
+        return await self.send(topic, _json(report), expires_in_seconds=_SELFTEST_EXPIRES_SECONDS)
 
     def retain_ended(self, seconds: float) -> None:
         """Let the last state of streams that end from now on stand for so long."""
@@ -198,6 +214,7 @@ class MqttSink:
             f"the MQTT broker denies publishing {kind}: let this node's user write {self._topic_of(kind)} in its ACL"
             for kind in sorted(self._denied_kinds)
         ]
+        told += self._inbox.problems()
         if self._nobody_listens:
             told.append(
                 f"nobody subscribes to {self._settings.prefix}/stream/+/alert: start the consumer, or check its filter"
@@ -280,7 +297,8 @@ class MqttSink:
                 self._is_five = await has_mqtt_5(self._settings)
                 self._is_version_known = True
             will_topic = f"{self._node_topic}/available"
-            async with connect(self._settings, is_five=self._is_five, will_topic=will_topic) as link:
+            settings, inbox = self._settings, self._inbox
+            async with connect(settings, is_five=self._is_five, will_topic=will_topic, inbox=inbox) as link:
                 return await self._use(link)
         except ConnectionFailed as error:
             return str(error)
@@ -310,12 +328,15 @@ class MqttSink:
     async def _keep_state(self, link: MqttLink) -> None:
         """Publish all retained state, then `online`, then every change; clear what is due."""
         self._state.forget_sent()
+        subscribed: set[str] = set()
         try:
+            await self._subscribe(link, subscribed)
             await self._publish_unsent(link)
             if not self._is_leaving:  # else `stopped` is out and stays the last word
                 await self._publish_retained(link, f"{self._node_topic}/available", b"online")
             while True:
                 self._news.clear()
+                await self._subscribe(link, subscribed)
                 await self._publish_unsent(link)
                 await self._clear_due(link)
                 next_at = self._state.next_due_at()
@@ -325,6 +346,12 @@ class MqttSink:
                         await self._news.wait()
         except SinkUnavailable as error:
             link.fail(str(error))
+
+    async def _subscribe(self, link: MqttLink, subscribed: set[str]) -> None:
+        """Subscribe to what somebody listens to and is not in `subscribed`, and add it there."""
+        for topic_filter in self._inbox.missing(subscribed):
+            self._inbox.note(topic_filter, await link.subscribe(topic_filter))
+            subscribed.add(topic_filter)
 
     async def _publish_unsent(self, link: MqttLink) -> None:
         while (unsent := self._state.next_unsent()) is not None:

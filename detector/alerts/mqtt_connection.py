@@ -16,8 +16,11 @@ from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from detector.alerts.forgiving_loop import ForgivingLoop
 from detector.alerts.mqtt_faults import BROKEN, explain_failure, explain_refusal
+from detector.alerts.mqtt_inbox import INBOX_LIMIT, PACKET_LIMIT_BYTES, Inbox, Received
 from detector.alerts.mqtt_tls import TlsFileUnusable, tls_context
 from detector.alerts.sink import SinkUnavailable
 
@@ -88,12 +91,13 @@ class MqttLink:
     """One connection: publishes, and pairs every PUBACK with its publish.
 
     aiomqtt's own `publish` returns on any PUBACK, also on one that says `Not authorized`; so paho's callback is taken
-    over. It never subscribes to anything.
+    over. It subscribes to what it is told to, and to nothing by itself.
     """
 
     def __init__(self, client: aiomqtt.Client, timeout_seconds: float, *, has_properties: bool) -> None:
         self.has_properties = has_properties
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._client = client
         self._timeout_seconds = timeout_seconds
         self._waiting: dict[int, asyncio.Future[ReasonCode]] = {}
         self._paho: PahoClient = client._client  # noqa: SLF001 - aiomqtt hides the reason codes
@@ -121,6 +125,22 @@ class MqttLink:
             raise SinkUnavailable("the broker did not answer") from None
         finally:
             self._waiting.pop(info.mid, None)
+
+    async def subscribe(self, topic_filter: str) -> int:
+        """Subscribe with QoS 1 and return the SUBACK's reason code: below 0x80 it is granted.
+
+        With MQTT 5 a message that its sender wants retained says so, whether or not it came from the broker's memory.
+
+        Raises:
+            SinkUnavailable: no SUBACK came in time, or the connection broke.
+        """
+        options = SubscribeOptions(qos=1, retainAsPublished=True) if self.has_properties else None
+        try:
+            codes = await self._client.subscribe(topic_filter, qos=1, options=options)
+        except aiomqtt.MqttError:
+            self.fail("it did not answer a subscription; check that the broker runs and is not overloaded")
+            raise SinkUnavailable("the broker did not answer") from None
+        return int(getattr(codes[0], "value", codes[0]))
 
     def publish_unanswered(self, topic: str, payload: bytes) -> bool:
         """Publish with QoS 0; False if not even the sending worked."""
@@ -171,19 +191,21 @@ async def has_mqtt_5(settings: MqttSettings) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def connect(settings: MqttSettings, *, is_five: bool, will_topic: str) -> AsyncIterator[MqttLink]:
+async def connect(settings: MqttSettings, *, is_five: bool, will_topic: str, inbox: Inbox) -> AsyncIterator[MqttLink]:
     """Connect with `offline` as the retained last will on `will_topic`; the link breaks when the connection ends.
+
+    What comes goes to `inbox`.
 
     Raises:
         ConnectionFailed: no connection came about.
     """
     try:
-        client = _make_client(settings, is_five=is_five, will_topic=will_topic)
+        client = _make_client(settings, is_five=is_five, will_topic=will_topic, inbox_limit=INBOX_LIMIT)
         async with _connected(client) as lost:
             link = MqttLink(client, settings.answer_timeout_seconds, has_properties=is_five)
             # aiomqtt forgets a loss between the broker's yes and its own; where the watch sees it, it knows more.
             lost.add_done_callback(lambda _: lost.get_loop().call_later(_LAST_WORD_SECONDS, link.fail, BROKEN))
-            watch = asyncio.create_task(_watch(client, link), name="mqtt-watch")
+            watch = asyncio.create_task(_watch(client, link, inbox), name="mqtt-watch")
             try:
                 yield link
             finally:
@@ -194,21 +216,12 @@ async def connect(settings: MqttSettings, *, is_five: bool, will_topic: str) -> 
         raise _failure(error, settings) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message as it came; `at` is monotonic seconds."""
-
-    topic: str
-    payload: bytes
-    at: float
-
-
 @contextlib.asynccontextmanager
 async def listen(settings: MqttSettings, topic_filter: str) -> AsyncIterator[AsyncIterator[Received]]:
     """Subscribe with QoS 1, and yield what comes; the subscription stands when the block begins.
 
-    For consumers such as the demo: the service itself subscribes to nothing. `settings.node` must be a name of its
-    own, else the broker takes this connection for the node's and ends that.
+    For consumers such as the demo; what the service itself hears goes through its inbox. `settings.node` must be a
+    name of its own, else the broker takes this connection for the node's and ends that.
 
     Raises:
         ConnectionFailed: no connection came about, or it ended.
@@ -225,7 +238,11 @@ async def listen(settings: MqttSettings, topic_filter: str) -> AsyncIterator[Asy
 
 async def _received(client: aiomqtt.Client) -> AsyncIterator[Received]:
     async for message in client.messages:
-        yield Received(str(message.topic), bytes(message.payload), time.monotonic())
+        yield _as_received(message)
+
+
+def _as_received(message: aiomqtt.Message) -> Received:
+    return Received(str(message.topic), bytes(message.payload), time.monotonic(), bool(message.retain))
 
 
 @contextlib.asynccontextmanager
@@ -295,11 +312,11 @@ def _look_at_end(client: aiomqtt.Client) -> None:
         ended.exception()
 
 
-async def _watch(client: aiomqtt.Client, link: MqttLink) -> None:
-    """Notice the end of the connection: the stream of messages, of which there are none, ends with it."""
+async def _watch(client: aiomqtt.Client, link: MqttLink, inbox: Inbox) -> None:
+    """Hand on what comes, and notice the end of the connection: the stream of messages ends with it."""
     try:
-        async for _ in client.messages:
-            continue
+        async for message in client.messages:
+            inbox.take(_as_received(message))
     except aiomqtt.MqttError as error:
         code = getattr(error.__cause__ or error, "rc", None)
         if isinstance(code, ReasonCode) and code.value != _UNSPECIFIED:
@@ -314,7 +331,9 @@ def _close(client: aiomqtt.Client) -> None:
         client._client.disconnect()  # noqa: SLF001 - aiomqtt offers this only for established connections
 
 
-def _make_client(settings: MqttSettings, *, is_five: bool, will_topic: str | None) -> aiomqtt.Client:
+def _make_client(
+    settings: MqttSettings, *, is_five: bool, will_topic: str | None, inbox_limit: int | None = None
+) -> aiomqtt.Client:
     quiet = logging.getLogger("stopframe.mqtt")
     quiet.setLevel(logging.CRITICAL + 1)  # counters and problems say what these libraries would
     client = aiomqtt.Client(
@@ -332,32 +351,18 @@ def _make_client(settings: MqttSettings, *, is_five: bool, will_topic: str | Non
         keepalive=settings.keepalive_seconds,
         tls_context=_tls_context(settings),
         logger=quiet,
+        max_queued_incoming_messages=inbox_limit,
+        properties=_packet_limit() if is_five and inbox_limit is not None else None,
     )
     client._client.connect_timeout = settings.answer_timeout_seconds  # noqa: SLF001 - aiomqtt gives no way in
-    client._loop = _ForgivingLoop(client._loop)  # type: ignore[assignment]  # noqa: SLF001
+    client._loop = ForgivingLoop(client._loop)  # type: ignore[assignment]  # noqa: SLF001
     return client
 
 
-class _ForgivingLoop:
-    """The event loop as aiomqtt sees it.
-
-    aiomqtt asks it from a thread to watch the new connection. If the broker closed that meanwhile, there is nothing to
-    watch; the loss itself is told by `on_disconnect`.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
-
-    def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._loop.add_reader(descriptor, callback)
-
-    def add_writer(self, descriptor: int, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._loop.add_writer(descriptor, callback)
+def _packet_limit() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = PACKET_LIMIT_BYTES
+    return properties
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:

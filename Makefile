@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow churn fuzz soak throughput scale lookup accuracy check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
+.PHONY: demo test slow churn fuzz soak throughput scale lookup accuracy inference check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
 
 demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
 	$(BIN)/python -m detector demo $(DEMO_FLAGS)
@@ -40,6 +40,10 @@ lookup: references  ## look-ups in lists of up to ten million hashes beside fais
 accuracy: references  ## which edited copies are found and what strangers match; fetches 1.2 GB of benign pictures once
 	$(BIN)/python -m benchmarks.accuracy_packages
 	$(BIN)/python -m benchmarks $@ --json benchmarks/results/$@.json $(ACCURACY_FLAGS)
+	$(BIN)/python -m benchmarks.history add benchmarks/results/$@.json
+
+inference: references  ## what models cost beside ONNX Runtime alone and their makers' own scores, in full on a quiet machine
+	$(BIN)/python -m benchmarks $@ --json benchmarks/results/$@.json $(INFERENCE_FLAGS)
 	$(BIN)/python -m benchmarks.history add benchmarks/results/$@.json
 
 check: lint types imports  ## everything a reviewer's machine checks without running the product

@@ -18,6 +18,7 @@ BENCHMARKS: Final = {
     "demo": "benchmarks.demo",
     "evasion": "benchmarks.evasion",
     "fuzz": "benchmarks.fuzz",
+    "inference": "benchmarks.inference",
     "latency": "benchmarks.latency",
     "lookup": "benchmarks.lookup",
     "neighbours": "benchmarks.neighbours",

@@ -18,7 +18,7 @@ from benchmarks.brokers import ServerMissing
 from benchmarks.decode_references import FLOOR
 from benchmarks.file_watcher import fill_large_bank
 from benchmarks.nginx import Nginx, ServiceBesideNginx
-from benchmarks.processes import CpuSeconds, own_cpu_seconds
+from benchmarks.processes import CpuSeconds, own_cpu_seconds, pss_bytes
 from benchmarks.running import ServiceFailed, free_port
 
 _LIVE_SECONDS = 60.0
@@ -37,7 +37,10 @@ class LivePlan:
 
 @dataclass(frozen=True, slots=True)
 class LiveCost:
-    """CPU seconds of all streams together in one window; `idle` is what the service used for each second before."""
+    """CPU seconds of all streams together in one window; `idle` is what the service used for each second before.
+
+    `analysis_pss_bytes` is the memory of each analysis process at the end, None where the kernel does not show it.
+    """
 
     streams: int
     seconds: float
@@ -45,6 +48,7 @@ class LiveCost:
     floor: float
     idle: float
     judged: int
+    analysis_pss_bytes: tuple[int | None, ...] = ()
 
     @property
     def stream_seconds(self) -> float:
@@ -57,13 +61,15 @@ class LiveCost:
         return self.ours.total / self.floor
 
 
-async def watch_live(plan: LivePlan, clip: Path, folder: Path, *, sampling: str, matching: str) -> LiveCost:
+async def watch_live(
+    plan: LivePlan, clip: Path, folder: Path, *, sampling: str, matching: str, models: str = "[]"
+) -> LiveCost:
     """Publish `clip` many times and watch; raises `ServerMissing` and `ServiceFailed`."""
     if shutil.which("ffmpeg") is None:
         raise ServerMissing("ffmpeg is not installed (apt-get install ffmpeg)")
     with Nginx(folder / "nginx") as nginx:
         settings = (
-            f"models: []\nsampling: {sampling}\nmatching: {matching}\n"
+            f"models: {models}\nsampling: {sampling}\nmatching: {matching}\n"
             f'alerts: {{mqtt: {{url: "mqtt://127.0.0.1:{free_port()}", embedded_broker: true}}}}'
         )
         service = ServiceBesideNginx(folder / "service", nginx, settings)
@@ -101,7 +107,9 @@ async def _window(
     rows = await service.streams()
     if len(rows) != plan.streams or any(one.poll() is not None for one in floors):
         raise ServiceFailed("a stream or an ffmpeg ended while it was watched")
-    return LiveCost(plan.streams, seconds, ours, floor, idle, sum(row.judged for row in rows.values()) - judged)
+    judged = sum(row.judged for row in rows.values()) - judged
+    memory = tuple(pss_bytes(one.pid) for one in service.tree.analysts())
+    return LiveCost(plan.streams, seconds, ours, floor, idle, judged, memory)
 
 
 def _sum(processes: "Sequence[subprocess.Popen[bytes]]") -> float:

@@ -42,7 +42,7 @@ class _Alert:
     expires_at_ms: int
     stream_id: str = "stream"
     incident_id: str | None = None
-    is_cut: bool = False
+    urgency: int = 1
 
     def encode(self, seq: int | None, *, durable: bool) -> bytes:
         return f"{seq} {durable} ".encode().ljust(900, b".")

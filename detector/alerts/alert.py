@@ -9,6 +9,7 @@ from enum import StrEnum, unique
 from importlib.resources import files
 from typing import Any, Final, Self
 
+from detector.alerts.urgency import Urgency
 from detector.events import Decision, Signal, Step
 
 ALERT_SCHEMA: Final = "stopframe/alert/1"
@@ -123,6 +124,15 @@ class Alert:
     expires_at_ms: int
     body: Mapping[str, Any] = field(repr=False)
     sign: Sign = field(default=unsigned, repr=False)
+
+    @property
+    def urgency(self) -> Urgency:
+        """What goes first where many wait."""
+        if self.body["mode"] != "live":
+            return Urgency.SHADOW
+        if self.is_cut:
+            return Urgency.CUT
+        return Urgency.REFUSED_CUT if "refused_by" in self.body else Urgency.REVIEW
 
     def encode(self, seq: int | None, *, durable: bool) -> bytes:
         """Return the payload, signed: UTF-8 JSON of at most `PAYLOAD_LIMIT_BYTES`.

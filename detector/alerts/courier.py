@@ -98,6 +98,15 @@ class Courier:
             return in_memory
         return max(on_disk, in_memory)
 
+    async def settle(self, alert_id: str) -> None:
+        """End one alert's delivery: whoever acts on it said what became of it."""
+        notice = self._window.drop(alert_id)
+        if notice is not None:
+            self.counters.accepted_total += 1
+            self._report(notice, Receipt.ACCEPTED)
+        if notice is None or notice.is_durable:
+            await self._mark(alert_id)
+
     def look_again(self) -> None:
         """The disk may hold alerts that nobody offered."""
         self._window.look_again()
@@ -171,7 +180,7 @@ class Courier:
         found = await self._outbox.due(self.sink.name, wall_ms, limit, due_by_ms=due_by_ms, longest_ms=longest_ms)
         return [
             Row(
-                Notice(row.alert_id, row.stream_id, row.is_cut, row.payload, row.expires_at_ms, row.seq),
+                Notice(row.alert_id, row.stream_id, row.urgency, row.payload, row.expires_at_ms, row.seq),
                 row.attempts,
                 now if self._is_hurried else now + min(max(0.0, (row.next_attempt_at_ms - wall_ms) / 1000), longest),
             )
@@ -211,18 +220,20 @@ class Courier:
         )
         try:
             for notice in snapshot:
+                if notice not in lane.notices:  # settled meanwhile
+                    continue
                 if notice.expires_at_ms <= self._clock.wall_ms():
-                    lane.notices.remove(notice)
+                    lane.drop(notice.alert_id)
                     self.counters.expired_in_memory_total += not notice.is_durable
                     continue
                 receipt = await self._deliver(notice)
                 if receipt is Receipt.ACCEPTED:
-                    lane.notices.remove(notice)
+                    lane.drop(notice.alert_id)
                     await self._mark_accepted(notice)
                     continue
                 await self._mark_attempt(notice, wait)
-                if receipt is None:
-                    break
+                if receipt is None or receipt is Receipt.NOBODY_LISTENS:
+                    break  # the next one must not overtake it
         finally:
             has_news = len(lane.notices) > sum(notice in snapshot for notice in lane.notices)
             now = self._clock.monotonic()
@@ -245,20 +256,22 @@ class Courier:
         counters.by_receipt_total[word] = counters.by_receipt_total.get(word, 0) + 1
         if receipt is Receipt.ACCEPTED:
             counters.accepted_total += 1
-        else:
+        elif receipt is not Receipt.AWAITED:
             counters.attempts_failed_total += 1
         self._report(notice, receipt)
         return receipt
 
     async def _mark_accepted(self, notice: Notice) -> None:
-        if not notice.is_durable:
-            return
+        if notice.is_durable:
+            await self._mark(notice.alert_id)
+
+    async def _mark(self, alert_id: str) -> None:
         try:
-            await self._outbox.acked(notice.alert_id, self.sink.name, self._clock.wall_ms())
+            await self._outbox.acked(alert_id, self.sink.name, self._clock.wall_ms())
         except Exception:  # noqa: BLE001 - as above: the rest of the stream's alerts wait behind this one
             self.counters.unmarked_total += 1
             if len(self._unmarked) < _UNMARKED_LIMIT:
-                self._unmarked[notice.alert_id] = None
+                self._unmarked[alert_id] = None
 
     async def _mark_attempt(self, notice: Notice, wait: float) -> None:
         if not notice.is_durable:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -34,10 +34,10 @@ class Delivery:
     """Takes alerts, puts them on disk, and sees to it that every sink gets them.
 
     Use with `async with`, inside the contexts of the database and of the sinks. Alerts that an earlier run left open
-    are sent again, with the ids they had.
+    are sent again, with the ids they had. `takes` says of a sink, by its name, which alerts it gets where not all.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what tests turn, by name
         self,
         outbox: Outbox,
         sinks: Iterable[Sink],
@@ -46,8 +46,10 @@ class Delivery:
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
         report: Report = lambda _notice, _receipt: None,
+        takes: Mapping[str, Callable[[OutgoingAlert], bool]] | None = None,
     ) -> None:
         self._outbox = outbox
+        self._takes = dict(takes or {})
         self._settings = settings or DeliverySettings()
         self._clock = SteadyWall(clock or Clock()).clock()
         self._step_ms: int | None = 0
@@ -91,6 +93,7 @@ class Delivery:
         `durable: false`, and `problems` says so. This never raises for a disk, nor for a fault of the store.
         """
         self.submitted_total += 1
+        takers = {name: one for name, one in self._couriers.items() if self._takes.get(name, _everything)(alert)}
         step_ms = self._clock.step_ms()
         expires_at_ms = alert.expires_at_ms - step_ms
         try:
@@ -98,7 +101,7 @@ class Delivery:
                 stored = await self._outbox.record(
                     alert,
                     incident,
-                    sinks=tuple(self._couriers),
+                    sinks=tuple(takers),
                     now_ms=self._clock.wall_ms() + step_ms,
                     expires_at_ms=expires_at_ms,
                 )
@@ -113,10 +116,14 @@ class Delivery:
             payload, seq = stored.payload, stored.seq
             self._last_order = max(self._last_order, float(stored.seq))
         order = self._last_order if seq is None else float(seq)
-        notice = Notice(alert.alert_id, alert.stream_id, alert.is_cut, payload, expires_at_ms, order, seq is not None)
-        for courier in self._couriers.values():
+        notice = Notice(alert.alert_id, alert.stream_id, alert.urgency, payload, expires_at_ms, order, seq is not None)
+        for courier in takers.values():
             courier.offer(notice)
         return Submitted(alert.alert_id, seq, seq is not None)
+
+    async def settle(self, alert_id: str, sinks: Iterable[str]) -> None:
+        """End the delivery of one alert to these sinks: whoever acts on it said what became of it."""
+        await asyncio.gather(*(self._couriers[name].settle(alert_id) for name in sinks if name in self._couriers))
 
     async def drain(self, deadline_seconds: float) -> int:
         """Try everything once more and wait for it, at most so long; returns how many deliveries stay open."""
@@ -196,6 +203,10 @@ class Delivery:
             log.warning("alert.expired", count=expired)
         since_ms = now_ms - round(self._settings.expired_is_problem_seconds * 1000)
         self._expired = await self._outbox.expired_since(since_ms, now_ms)
+
+
+def _everything(_alert: OutgoingAlert) -> bool:
+    return True
 
 
 def _why(error: Exception) -> str:

@@ -9,11 +9,14 @@ from typing import Any, Protocol, Self
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One alert on its way to one sink. `payload` is UTF-8 JSON; `order` sorts the alerts of one stream."""
+    """One alert on its way to one sink. `payload` is UTF-8 JSON; `order` sorts the alerts of one stream.
+
+    `urgency` is one of `detector.alerts.urgency.Urgency`.
+    """
 
     alert_id: str
     stream_id: str
-    is_cut: bool
+    urgency: int
     payload: bytes
     expires_at_ms: int
     order: float
@@ -22,9 +25,13 @@ class Notice:
 
 @unique
 class Receipt(Enum):
-    """What the other side said of one alert. Only `ACCEPTED` ends its delivery."""
+    """What the other side said of one alert. Only `ACCEPTED` ends its delivery.
+
+    `AWAITED` is no fault: the alert is on its way, and whoever acts on it has not said yet what became of it.
+    """
 
     ACCEPTED = "accepted"
+    AWAITED = "awaited"
     NOBODY_LISTENS = "nobody listens"
     NOT_AUTHORIZED = "not authorized"
     REFUSED = "refused"

@@ -18,9 +18,9 @@ class Lane:
     is_busy: bool = False
 
     @property
-    def is_urgent(self) -> bool:
-        """Whether a cut waits in it."""
-        return any(notice.is_cut for notice in self.notices)
+    def urgency(self) -> int:
+        """The urgency of the most urgent alert in it: its own older ones go with it."""
+        return max((notice.urgency for notice in self.notices), default=0)
 
     @property
     def is_durable(self) -> bool:
@@ -31,6 +31,13 @@ class Lane:
         """Add a notice in its place; the same alert twice is held once."""
         if all(notice.alert_id != known.alert_id for known in self.notices):
             bisect.insort_right(self.notices, notice, key=lambda known: known.order)
+
+    def drop(self, alert_id: str) -> Notice | None:
+        """Take one alert out; None if it is not there."""
+        found = next((notice for notice in self.notices if notice.alert_id == alert_id), None)
+        if found is not None:
+            self.notices.remove(found)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +121,11 @@ class Window:
         return self.is_spilled
 
     def take(self, now: float) -> Lane | None:
-        """Return the next stream to deliver and mark it busy: those with a cut first, then the oldest alert."""
+        """Return the next stream to deliver and mark it busy: the most urgent first, then the oldest alert."""
         due = [lane for lane in self._lanes.values() if not lane.is_busy and lane.notices and lane.due_at <= now]
         if not due:
             return None
-        lane = min(due, key=lambda lane: (not lane.is_urgent, lane.notices[0].order))
+        lane = min(due, key=lambda lane: (-lane.urgency, lane.notices[0].order))
         lane.is_busy = True
         return lane
 
@@ -127,6 +134,16 @@ class Window:
         lane.is_busy = False
         if not lane.notices:
             self._lanes.pop(lane.stream_id, None)
+
+    def drop(self, alert_id: str) -> Notice | None:
+        """Take one alert out, wherever it is; a pass that works on it finds it gone."""
+        for lane in list(self._lanes.values()):
+            found = lane.drop(alert_id)
+            if found is not None:
+                if not lane.is_busy:
+                    self.settle(lane)
+                return found
+        return None
 
     def drop_expired(self, wall_ms: int) -> list[Notice]:
         """Let go of alerts whose time is over in idle lanes, and return them."""
@@ -163,7 +180,7 @@ class Window:
         idle = [lane for lane in self._lanes.values() if not lane.is_busy and lane.is_durable]
         if not idle:
             return False
-        weakest = max(idle, key=lambda lane: (not lane.is_urgent, lane.notices[-1].order))
+        weakest = max(idle, key=lambda lane: (-lane.urgency, lane.notices[-1].order))
         del self._lanes[weakest.stream_id]
         self._spill()
         return True

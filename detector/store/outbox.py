@@ -31,8 +31,8 @@ class OutgoingAlert(Protocol):
         """The incident that it tells of, if any."""
 
     @property
-    def is_cut(self) -> bool:
-        """Whether it goes before alerts that only ask for a review."""
+    def urgency(self) -> int:
+        """What goes first where many wait: higher before lower."""
 
     @property
     def expires_at_ms(self) -> int:
@@ -57,7 +57,7 @@ class OutboxRow:
     alert_id: str
     seq: int
     stream_id: str
-    is_cut: bool
+    urgency: int
     payload: bytes
     expires_at_ms: int
     attempts: int
@@ -101,7 +101,7 @@ class Outbox:
     async def due(
         self, sink: str, now_ms: int, limit: int, *, due_by_ms: int | None = None, longest_ms: int = _FOR_EVER_MS
     ) -> list[OutboxRow]:
-        """Return open rows of streams with one due by `due_by_ms` (now): those with a cut first, each in order.
+        """Return open rows of streams with one due by `due_by_ms` (now): the most urgent first, each in order.
 
         A stream that has anything due is returned from its oldest open row on, so that its order holds. Rows that
         are expired by `now_ms` are left out. No row waits for longer than `longest_ms`: one that says so was written
@@ -109,9 +109,9 @@ class Outbox:
         """
         query = f"""
             WITH open_rows AS (
-                SELECT a.alert_id, a.seq, a.stream_id, a.is_cut, a.payload, a.expires_at_ms, d.attempts,
+                SELECT a.alert_id, a.seq, a.stream_id, a.urgency, a.payload, a.expires_at_ms, d.attempts,
                        d.next_attempt_at_ms,
-                       max(a.is_cut) OVER stream AS urgency,
+                       max(a.urgency) OVER stream AS most_urgent,
                        min(CASE WHEN d.next_attempt_at_ms - :now > :longest THEN 0 ELSE d.next_attempt_at_ms END)
                        OVER stream AS due_at_ms,
                        min(a.seq) OVER stream AS first_seq
@@ -119,8 +119,8 @@ class Outbox:
                 WHERE d.sink = :sink AND d.{_OPEN} AND a.expires_at_ms > :now
                 WINDOW stream AS (PARTITION BY a.stream_id)
             )
-            SELECT alert_id, seq, stream_id, is_cut, payload, expires_at_ms, attempts, next_attempt_at_ms
-            FROM open_rows WHERE due_at_ms <= :due_by ORDER BY urgency DESC, first_seq, seq LIMIT :limit"""  # noqa: S608
+            SELECT alert_id, seq, stream_id, urgency, payload, expires_at_ms, attempts, next_attempt_at_ms
+            FROM open_rows WHERE due_at_ms <= :due_by ORDER BY most_urgent DESC, first_seq, seq LIMIT :limit"""  # noqa: S608
         values = {"sink": sink, "now": now_ms, "limit": limit, "longest": longest_ms}
         values["due_by"] = now_ms if due_by_ms is None else due_by_ms
         return await self._database.read(lambda c: [_row(row) for row in c.execute(query, values)])
@@ -240,7 +240,7 @@ def _record(
             seq,
             alert.stream_id,
             alert.incident_id,
-            int(alert.is_cut),
+            int(alert.urgency),
             payload,
             *queued_and_expires_ms,
         ),
@@ -253,7 +253,5 @@ def _record(
 
 
 def _row(row: tuple[str, int, str, int, bytes, int, int, int]) -> OutboxRow:
-    alert_id, seq, stream_id, is_cut, payload, expires_at_ms, attempts, next_attempt_at_ms = row
-    return OutboxRow(
-        alert_id, seq, stream_id, bool(is_cut), bytes(payload), expires_at_ms, attempts, next_attempt_at_ms
-    )
+    alert_id, seq, stream_id, urgency, payload, expires_at_ms, attempts, next_attempt_at_ms = row
+    return OutboxRow(alert_id, seq, stream_id, urgency, bytes(payload), expires_at_ms, attempts, next_attempt_at_ms)

@@ -93,4 +93,9 @@ STEPS: tuple[tuple[str, ...], ...] = (
             floor_id TEXT NOT NULL
         ) WITHOUT ROWID""",
     ),
+    (
+        # Not only whether it asks for a cut, but what goes first: 3 is a cut, 1 a review (detector/alerts/urgency.py).
+        "ALTER TABLE alerts RENAME COLUMN is_cut TO urgency",
+        "UPDATE alerts SET urgency = CASE urgency WHEN 0 THEN 1 ELSE 3 END",
+    ),
 )

@@ -75,7 +75,7 @@ class SomeAlert:
     stream_id: str
     expires_at_ms: int
     incident_id: str | None = None
-    is_cut: bool = False
+    urgency: int = 1
 
     def encode(self, seq: int | None, *, durable: bool) -> bytes:
         """Not read here."""

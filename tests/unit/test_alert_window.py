@@ -141,7 +141,7 @@ class WindowMachine(RuleBasedStateMachine):
         streams: dict[str, list[Notice]] = {}
         for notice in sorted(self.disk.values(), key=lambda n: n.order):
             streams.setdefault(notice.stream_id, []).append(notice)
-        rows = sorted(streams.values(), key=lambda ns: (not any(n.is_cut for n in ns), ns[0].order))
+        rows = sorted(streams.values(), key=lambda ns: (-max(n.urgency for n in ns), ns[0].order))
         flat = [Row(n, 0, self.now) for ns in rows for n in ns][:8]
         self.window.refill(self.window.begin_refill(), flat, open_rows=len(self.disk))
 

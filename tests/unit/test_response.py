@@ -407,7 +407,7 @@ async def test_the_way_from_frame_to_acknowledgement_is_measured_once() -> None:
     scene = Scene()
     await scene.responder.respond(decision(), facts())
     alert, _ = scene.delivery.sent[0]
-    notice = Notice(alert.alert_id, "STREAM1", is_cut=True, payload=b"{}", expires_at_ms=0, order=1.0)
+    notice = Notice(alert.alert_id, "STREAM1", urgency=3, payload=b"{}", expires_at_ms=0, order=1.0)
 
     for receipt in (None, Receipt.NOBODY_LISTENS, Receipt.ACCEPTED, Receipt.ACCEPTED):
         scene.responder.attempted(notice, receipt)

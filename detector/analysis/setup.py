@@ -1,14 +1,17 @@
 """What the analysis processes are told, from a config: models found and verified, banks, limits, the cage."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from detector.analysis.messages import BankSetup, ModelSetup, ViewSetup, WorkerSetup
 from detector.analysis.pool import PoolSettings
 from detector.config.banks import BankKind
 from detector.config.config import Config
+from models.cascade import MOST_MODELS, ModelRule, in_order
 from models.hashing.view_table import Tier
 from models.manifest import Manifest, load_manifest, read_model
 from models.manifest_yaml import ManifestError
+
+_MOST_NAMED = 20
 
 BANKS_FOLDER = "banks"
 """Where the banks lie inside `state_dir`."""
@@ -28,9 +31,9 @@ def load_manifests(config: Config) -> tuple[Manifest, ...]:
         ModelRefused: a manifest or a model file is missing or not what it should be, or two models share a name.
     """
     found: dict[str, Manifest] = {}
-    for reference in config.models:
+    for entry in config.models:
         try:
-            manifest = load_manifest(reference)
+            manifest = load_manifest(entry.reference)
             read_model(manifest)
         except ManifestError as error:
             raise ModelRefused(str(error)) from error
@@ -40,6 +43,7 @@ def load_manifests(config: Config) -> tuple[Manifest, ...]:
             )
         found[manifest.name] = manifest
     refuse_unknown_classes(config, found.values())
+    _refuse_unreachable(config, tuple(found.values()))
     return tuple(found.values())
 
 
@@ -57,7 +61,7 @@ def pool_settings(
     setup = WorkerSetup(
         banks_folder=str(banks),
         bank_limits=limits,
-        models=tuple(ModelSetup(manifest.name, manifest.reference) for manifest in manifests),
+        models=_models(config, manifests),
         readable_paths=(str(banks),),
         sandbox=config.sandbox.value,
         memory_limit_bytes=MEMORY_LIMIT_BYTES,
@@ -73,6 +77,52 @@ def pool_settings(
         model_timeout_seconds=config.analysis.model_timeout.seconds,
         setup=setup,
     )
+
+
+def model_rules(config: Config, manifests: Iterable[Manifest]) -> tuple[ModelRule, ...]:
+    """When each model is asked, those that others wait for first.
+
+    Raises:
+        ValueError: They wait for each other, or for what is not there; one sentence.
+    """
+    return in_order(
+        [
+            ModelRule(
+                name=manifest.name,
+                after=entry.after,
+                reuse_seconds=entry.reuse_for.seconds,
+                has_tiles=entry.tiles,
+                jitter=entry.jitter.ratio,
+            )
+            for entry, manifest in zip(config.models, manifests, strict=False)
+        ]
+    )
+
+
+def _models(config: Config, manifests: Iterable[Manifest]) -> tuple[ModelSetup, ...]:
+    found = {manifest.name: (entry, manifest) for entry, manifest in zip(config.models, manifests, strict=False)}
+    setups = []
+    for place, rule in enumerate(model_rules(config, [manifest for _, manifest in found.values()])):
+        entry, manifest = found[rule.name]
+        setups.append(ModelSetup(rule.name, manifest.reference, provider=entry.provider, place=place, rule=rule))
+    return tuple(setups)
+
+
+def _refuse_unreachable(config: Config, manifests: Sequence[Manifest]) -> None:
+    """A model that waits for what nobody says would never be asked."""
+    if len(manifests) > MOST_MODELS:
+        raise ModelRefused(f"models: {len(manifests)} are too many; name at most {MOST_MODELS}")
+    labels = {manifest.name: manifest.model_info.labels for manifest in manifests}
+    try:
+        rules = model_rules(config, manifests)
+    except ValueError as error:
+        raise ModelRefused(f"models: {error}") from None
+    for rule in rules:
+        for name in rule.after:
+            model, _, label = name.partition("/")
+            if label not in labels[model]:
+                known = ", ".join(labels[model][:_MOST_NAMED])
+                raise ModelRefused(f"models: {rule.name} waits for {name}, but {model} has only the labels {known}")
 
 
 def _views(config: Config) -> ViewSetup:

@@ -22,7 +22,7 @@ _MOST_SHOWN = 20  # ImageNet has a thousand labels
 @app.command("list")
 def list_models(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List the models of the zoo and of the config."""
-    configured = read_config_quietly(config).models
+    configured = [model.reference for model in read_config_quietly(config).models]
     rows = []
     for reference in dict.fromkeys([*zoo_names(), *configured]):
         manifest = _manifest(reference)
@@ -90,7 +90,7 @@ def check(
 
     settings = read_config_quietly(config)
     rows, faults, manifests = [], [], []
-    for reference in [name] if name is not None else settings.models:
+    for reference in [name] if name is not None else [model.reference for model in settings.models]:
         try:
             manifest = load_manifest(reference)
             begun_at = time.perf_counter()

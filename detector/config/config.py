@@ -16,6 +16,7 @@ from detector.config.blind import BlindSection
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.ingest import ChosenByKind
 from detector.config.matching import MatchingSection
+from detector.config.models import ModelEntry, ModelSection
 from detector.config.references import absolute_path
 from detector.config.sampling import SamplingSection, StreamSection, sampling_conflicts
 from detector.config.sections import (
@@ -33,7 +34,7 @@ from detector.config.sections import (
 )
 from detector.config.trust import TrustSection
 from detector.config.units import Between, Duration
-from detector.config.values import BankName, ClassName, EmptyMeansDefault, ModelReference, Name
+from detector.config.values import BankName, ClassName, EmptyMeansDefault, Name
 from detector.config.wording import listed, nearest, shown
 from detector.ingest.embedded import EmbeddedSettings
 from detector.rationing import Rank, Risk
@@ -95,8 +96,8 @@ class Config(Section):
     """What is done about a stream that cannot be seen, and when, for each cause."""
     analysis: Annotated[AnalysisSection, EmptyMeansDefault()] = AnalysisSection()
     """The processes that hash, match and classify frames."""
-    models: tuple[ModelReference, ...] = ("standin-cards",)
-    """Models that look at each frame: zoo names, or paths to a model.yaml or its folder."""
+    models: tuple[ModelEntry, ...] = (ModelSection(name="standin-cards"),)
+    """Models that look at frames: zoo names, paths, or a section for what runs one and when it is asked."""
     classes: Annotated[dict[ClassName, ClassSection], EmptyMeansDefault()] = Field(default_factory=dict)
     """What each class may do, by `model/label`; a class without a line is off."""
     banks: Annotated[dict[BankName, BankSection], EmptyMeansDefault()] = Field(default_factory=dict)
@@ -132,7 +133,7 @@ class Config(Section):
         lists = (
             ("sources", "name", [source.name for source in self.sources]),
             ("streams", "match", [stream.match for stream in self.streams]),
-            ("models", None, list(self.models)),
+            ("models", None, [model.reference for model in self.models]),
         )
         for section, key, values in lists:
             for place, value in enumerate(values):
@@ -143,16 +144,19 @@ class Config(Section):
 
     def _classes_without_model(self) -> Iterator[Conflict]:
         """A class of a model that is not loaded would never fire. What a path's model is called stands in no config."""
-        if any("/" in model for model in self.models):
+        if any(model.name is None for model in self.models):
             return
-        for name in self.classes:
+        names = [model.reference for model in self.models]
+        named: list[tuple[tuple[str | int, ...], str]] = [(("classes", name), name) for name in self.classes]
+        named += [(("models", at, "after", name), name) for at, one in enumerate(self.models) for name in one.after]
+        for place, name in named:
             model = name.partition("/")[0]
-            if model not in self.models:
-                near = nearest(model, self.models)
+            if model not in names:
+                near = nearest(model, names)
                 meant = f", did you mean {near}" if near else ""
-                known = listed(self.models) or "none"
+                known = listed(names) or "none"
                 what = f"its model {shown(model)} is not under models ({known}){meant}; add it there"
-                yield Conflict(("classes", name), what, concerns=(("models",),))
+                yield Conflict(place, what, concerns=(("models",),))
 
     def _taken_addresses(self) -> Iterator[Conflict]:
         taken = {}

@@ -86,6 +86,7 @@ Prefix = Annotated[
     str, _matching(r"(?=.{1,128}$)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", "stopframe or acme/stopframe (no + # $)")
 ]
 Pattern = Annotated[str, _matching(r"[^\x00-\x1f\x7f]{1,500}", '"live/new-*"')]
+HostName = Annotated[str, _matching(r"[A-Za-z0-9_.-]{1,253}", "live.example.com (letters, digits, _ . -)")]
 Username = Annotated[str, _matching(r"[^\x00-\x1f\x7f]{1,256}", "stopframe")]
 LadderStep = Annotated[
     Step,
@@ -97,4 +98,3 @@ Score = Annotated[float, Field(strict=True, ge=0, le=1)]
 FilePath = Annotated[Path, BeforeValidator(absolute_path)]
 """A file that is read when it is needed, not when the config is: `check` looks at no other file."""
 Switch = Annotated[bool, Field(strict=True)]
-ModelReference = Annotated[str, BeforeValidator(read_model)]

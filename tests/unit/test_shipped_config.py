@@ -49,7 +49,8 @@ def _options(values: dict[str, Any], section: type[BaseModel], above: str = "") 
             yield from _options(value, below, f"{path}.")
         elif inner is not None and value:
             for item in value.values() if isinstance(value, dict) else value:
-                yield from _options(item, inner, f"{path}[].")
+                if isinstance(item, dict):  # else a word that stands for a section
+                    yield from _options(item, inner, f"{path}[].")
         else:
             yield path, value
 
@@ -107,7 +108,7 @@ def test_each_example_is_valid_alone(tmp_path: Path) -> None:
     path = tmp_path / "stopframe.yaml"
     text = _text()
     blocks = re.findall(r"(?:^#(?! \S|$).*\n)+", text, re.MULTILINE)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         path.write_text(text.replace(block, _EXAMPLE.sub("", block)), encoding="utf-8")
         assert check_files([path]) == []

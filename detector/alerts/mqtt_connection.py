@@ -8,10 +8,11 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import aiomqtt
-from paho.mqtt.client import MQTT_ERR_SUCCESS
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTT_ERR_SUCCESS
 from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -51,7 +52,8 @@ class MqttSettings:
 
     `password` is asked at every connect and never kept or logged. With `tls`, the broker's certificate is always
     verified, against `ca_file` or the system's authorities, and so is its host name. `protocol`: `auto` tries MQTT 5
-    and falls back to 3.1.1 if the broker says that it has no 5.
+    and falls back to 3.1.1 if the broker says that it has no 5. With `session_seconds` the broker keeps what comes for
+    us for so long while we are away, and each message until we acknowledge it.
     """
 
     host: str
@@ -70,6 +72,7 @@ class MqttSettings:
     reconnect_first_seconds: float = 0.25
     reconnect_limit_seconds: float = 5.0
     retain_ended_seconds: float = 3600.0
+    session_seconds: int = 0
 
     def __post_init__(self) -> None:
         """Refuse names that would make other topics than promised."""
@@ -140,7 +143,8 @@ class MqttLink:
         except aiomqtt.MqttError:
             self.fail("it did not answer a subscription; check that the broker runs and is not overloaded")
             raise SinkUnavailable("the broker did not answer") from None
-        return int(getattr(codes[0], "value", codes[0]))
+        first = codes[0]
+        return first if isinstance(first, int) else int(first.value)
 
     def publish_unanswered(self, topic: str, payload: bytes) -> bool:
         """Publish with QoS 0; False if not even the sending worked."""
@@ -241,8 +245,13 @@ async def _received(client: aiomqtt.Client) -> AsyncIterator[Received]:
         yield _as_received(message)
 
 
-def _as_received(message: aiomqtt.Message) -> Received:
-    return Received(str(message.topic), bytes(message.payload), time.monotonic(), bool(message.retain))
+def _as_received(message: aiomqtt.Message, acknowledge: Callable[[], None] = lambda: None) -> Received:
+    return Received(str(message.topic), bytes(message.payload), time.monotonic(), bool(message.retain), acknowledge)
+
+
+def _acknowledge(client: aiomqtt.Client, message: aiomqtt.Message) -> None:
+    """Answer the broker, where that was left to us; it sends again what a lost connection kept from being answered."""
+    client._client.ack(message.mid, message.qos)  # noqa: SLF001 - aiomqtt has no way of its own
 
 
 @contextlib.asynccontextmanager
@@ -316,7 +325,7 @@ async def _watch(client: aiomqtt.Client, link: MqttLink, inbox: Inbox) -> None:
     """Hand on what comes, and notice the end of the connection: the stream of messages ends with it."""
     try:
         async for message in client.messages:
-            inbox.take(_as_received(message))
+            inbox.take(_as_received(message, partial(_acknowledge, client, message)))
     except aiomqtt.MqttError as error:
         code = getattr(error.__cause__ or error, "rc", None)
         if isinstance(code, ReasonCode) and code.value != _UNSPECIFIED:
@@ -345,24 +354,31 @@ def _make_client(
         username=settings.username,
         password=_password(settings),
         protocol=aiomqtt.ProtocolVersion.V5 if is_five else aiomqtt.ProtocolVersion.V311,
-        clean_session=None if is_five else True,
+        clean_session=None if is_five else not settings.session_seconds,
+        clean_start=False if settings.session_seconds else MQTT_CLEAN_START_FIRST_ONLY,
         will=None if will_topic is None else aiomqtt.Will(will_topic, b"offline", qos=1, retain=True),
         timeout=settings.answer_timeout_seconds,
         keepalive=settings.keepalive_seconds,
         tls_context=_tls_context(settings),
         logger=quiet,
         max_queued_incoming_messages=inbox_limit,
-        properties=_packet_limit() if is_five and inbox_limit is not None else None,
+        properties=_connect_properties(settings, has_inbox=inbox_limit is not None) if is_five else None,
     )
+    if settings.session_seconds:
+        client._client.manual_ack_set(True)  # noqa: SLF001 - aiomqtt has no way of its own
     client._client.connect_timeout = settings.answer_timeout_seconds  # noqa: SLF001 - aiomqtt gives no way in
     client._loop = ForgivingLoop(client._loop)  # type: ignore[assignment]  # noqa: SLF001
     return client
 
 
-def _packet_limit() -> Properties:
+def _connect_properties(settings: MqttSettings, *, has_inbox: bool) -> Properties | None:
+    """What a broker with MQTT 5 is told; every connection of a kept session says so, else the broker drops it."""
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.MaximumPacketSize = PACKET_LIMIT_BYTES
-    return properties
+    if has_inbox:
+        properties.MaximumPacketSize = PACKET_LIMIT_BYTES
+    if settings.session_seconds:
+        properties.SessionExpiryInterval = settings.session_seconds
+    return None if properties.isEmpty() else properties  # type: ignore[no-untyped-call]
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:

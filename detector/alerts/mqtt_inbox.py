@@ -1,7 +1,7 @@
 """What the service hears over MQTT: who listens to which topics, and what the broker denies."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -19,12 +19,17 @@ _FIRST_REFUSAL: Final = 0x80
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message as it came; `at` is monotonic seconds. `is_retained`: the broker kept it, nobody says it now."""
+    """A message as it came; `at` is monotonic seconds. `is_retained`: the broker kept it, nobody says it now.
+
+    Where the session is kept, whoever hears it calls `acknowledge` once it is dealt with; until then it comes again
+    with every connection. Elsewhere the broker was answered already, and it does nothing.
+    """
 
     topic: str
     payload: bytes
     at: float
     is_retained: bool = False
+    acknowledge: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
 
 Hear = Callable[[Received], None]

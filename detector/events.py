@@ -136,8 +136,9 @@ class CutResult:
     """What the ingest server did.
 
     `count` is how many publishers it dropped; `gone_at` the monotonic time of the last media byte it accepted, or None
-    where the server does not say.
+    where the server does not say; `note` what an operator should know of this cut, one sentence.
     """
 
     count: int
     gone_at: float | None = None
+    note: str = ""

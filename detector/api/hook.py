@@ -7,9 +7,10 @@ import time
 from http import HTTPStatus
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from detector.ingest.hooks import BODY_LIMIT_BYTES, AnswersHooks, HookAnswer, HookOutcome
+from detector.ingest.hooks import BODY_LIMIT_BYTES, AnswersHooks, HookAnswer, HookOutcome, ProvesHooks
 from detector.metrics import Metrics
 
 _BODY_SECONDS = 2.0
@@ -30,6 +31,8 @@ def add_hook(app: FastAPI, secret: str, server: AnswersHooks, metrics: Metrics) 
         body = await _body(request)
         if body is None:
             answer = HookAnswer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HookOutcome.UNREADABLE)
+        elif isinstance(server, ProvesHooks) and not server.is_genuine(body, request.headers):
+            answer = HookAnswer(HTTPStatus.UNAUTHORIZED, HookOutcome.UNREADABLE)
         else:
             given_answer = server.answer_hook(body)
             if inspect.isawaitable(given_answer):
@@ -38,6 +41,8 @@ def add_hook(app: FastAPI, secret: str, server: AnswersHooks, metrics: Metrics) 
         outcome = answer.outcome or _OUTCOMES[answer.status < HTTPStatus.BAD_REQUEST]
         metrics.hook(outcome, time.monotonic() - asked_at)
         headers = {} if answer.location is None else {"Location": answer.location}
+        if answer.content is not None:
+            return JSONResponse(dict(answer.content), answer.status, headers)
         return Response(status_code=answer.status, headers=headers)
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import GetJsonSchemaHandler
 from pydantic_core import CoreSchema
@@ -99,3 +99,39 @@ class HookUrl(SourceUrl):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """An http or https URL, or the name of a variable."""
         return {"type": "string", "pattern": r"^(?:https?://|\$\{[A-Za-z_])\S+$"}
+
+
+class ReadUrl(SourceUrl):
+    """Where streams of a server are read: a URL with `{name}` in it, and `{app}` where there are several.
+
+    Printing shows scheme and host alone.
+    """
+
+    __slots__ = ()
+    kinds: ClassVar[Mapping[str, SourceKind | None]] = {
+        "http": SourceKind.HTTP_TS,
+        "https": SourceKind.HTTP_TS,
+        "rtmp": SourceKind.RTMP,
+        "rtmps": SourceKind.RTMP,
+    }
+
+    @classmethod
+    def parse(cls, url: object) -> Self:
+        """Read such a URL. Raises ValueError with a sentence that holds nothing of it."""
+        try:
+            read = super().parse(url)
+        except ValueError:
+            read = None
+        if read is None or "{name}" not in urlsplit(read.reveal()).path:
+            raise ValueError("is no URL of streams; write http(s):// or rtmp(s):// with host and a path with {name}")
+        return read
+
+    def for_stream(self, app: str, name: str) -> tuple[SourceKind, str]:
+        """How one stream is read: names are percent-encoded into their places."""
+        url = self.reveal().replace("{app}", quote(app, safe="")).replace("{name}", quote(name, safe=""))
+        return self.kind_as(), url
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """A URL with `{name}`, or the name of a variable."""
+        return {"type": "string", "pattern": r"^(?:(?:https?|rtmps?)://\S*\{name\}\S*|\$\{[A-Za-z_]\S+)$"}

@@ -19,7 +19,7 @@ import structlog
 from pydantic import Field
 
 from detector.config.addresses import ListenAddress
-from detector.config.sections import IngestSection
+from detector.config.hold import HoldingSection
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
 from detector.ingest.board import PublisherBoard
@@ -35,7 +35,7 @@ _SWEEP_SECONDS = 0.25
 _READER = "reader"
 
 
-class EmbeddedSettings(IngestSection):
+class EmbeddedSettings(HoldingSection):
     """The relay inside the service."""
 
     kind: Literal["embedded"] = "embedded"

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
+from detector.config.hold import HoldingSection
 from detector.config.references import Secret
-from detector.config.sections import IngestSection
 from detector.config.servers import HookUrl, HttpServerUrl, RtmpServerUrl
 from detector.config.units import Between, Duration
 from detector.config.values import Username
@@ -52,7 +52,7 @@ _READER = "stopframe"
 _SERVICE_ACTIONS = frozenset({"api", "metrics", "pprof"})
 
 
-class MediaMtxSettings(IngestSection):
+class MediaMtxSettings(HoldingSection):
     """MediaMTX."""
 
     kind: Literal["mediamtx"] = "mediamtx"

@@ -17,7 +17,7 @@ import httpx
 import structlog
 
 from detector.config.endpoints import EndpointUrl
-from detector.config.sections import IngestSection
+from detector.config.hold import HoldingSection
 from detector.config.servers import HttpServerUrl, RtmpServerUrl
 from detector.config.units import Between, Duration
 from detector.config.values import Name
@@ -45,7 +45,7 @@ _NONCE = "stopframe"
 _HERE = HttpServerUrl("http", "127.0.0.1", 8080)
 
 
-class NginxRtmpSettings(IngestSection):
+class NginxRtmpSettings(HoldingSection):
     """nginx with the RTMP module."""
 
     kind: Literal["nginx-rtmp"] = "nginx-rtmp"

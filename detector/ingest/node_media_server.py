@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
+from detector.config.hold import HoldingSection
 from detector.config.references import Secret
-from detector.config.sections import IngestSection
 from detector.config.servers import PlainHttpServerUrl
 from detector.config.units import Between, Duration
 from detector.config.values import Username
@@ -37,7 +37,7 @@ _PUBLISH_ACTIONS = frozenset({"prePublish", "postPublish"})
 _CHANGES = frozenset({*_PUBLISH_ACTIONS, "donePublish"})
 
 
-class NodeMediaServerSettings(IngestSection):
+class NodeMediaServerSettings(HoldingSection):
     """node-media-server 4, from npm."""
 
     kind: Literal["node-media-server"] = "node-media-server"

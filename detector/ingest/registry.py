@@ -7,12 +7,18 @@ from typing import Any
 
 from detector.config.sections import IngestSection
 from detector.ingest.adapter import IngestServer
+from detector.ingest.ant_media import AntMedia, AntMediaSettings
+from detector.ingest.aws_ivs import AwsIvs, AwsIvsSettings
 from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
+from detector.ingest.livekit import LiveKit, LiveKitSettings
 from detector.ingest.mediamtx import MediaMtx, MediaMtxSettings
 from detector.ingest.nginx_rtmp import NginxRtmp, NginxRtmpSettings
 from detector.ingest.node_media_server import NodeMediaServer, NodeMediaServerSettings
 from detector.ingest.none import NoIngest, NoIngestSettings
+from detector.ingest.ovenmediaengine import OvenMediaEngine, OvenMediaEngineSettings
+from detector.ingest.platform import Platform, PlatformSettings
 from detector.ingest.revocations import Revocations
+from detector.ingest.srs import Srs, SrsSettings
 
 ENTRY_POINT_GROUP = "stopframe.ingest"
 """Out-of-tree servers: an entry point that names an `IngestKind`."""
@@ -35,6 +41,12 @@ INGEST_SERVERS: dict[str, IngestKind] = {
     "nginx-rtmp": IngestKind(NginxRtmpSettings, NginxRtmp),
     "mediamtx": IngestKind(MediaMtxSettings, MediaMtx),
     "node-media-server": IngestKind(NodeMediaServerSettings, NodeMediaServer),
+    "srs": IngestKind(SrsSettings, Srs),
+    "ovenmediaengine": IngestKind(OvenMediaEngineSettings, OvenMediaEngine),
+    "ant-media": IngestKind(AntMediaSettings, AntMedia),
+    "livekit": IngestKind(LiveKitSettings, LiveKit),
+    "aws-ivs": IngestKind(AwsIvsSettings, AwsIvs),
+    "platform": IngestKind(PlatformSettings, Platform),
 }
 
 

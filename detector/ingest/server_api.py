@@ -72,25 +72,30 @@ class ServerApi:
         self._http = None
         await self._resources.aclose()
 
-    async def ask(
+    async def ask(  # noqa: PLR0913 - what a request is made of, by name
         self,
         method: str,
         path: str,
         *,
         params: Mapping[str, str | int] | None = None,
         body: Any = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
         token: str | None = None,
         wants_json: bool = True,
     ) -> ApiAnswer:
         """Ask one question; `path` is quoted already, `body` becomes JSON, `token` goes in as bearer.
+
+        `content` is sent as it is, in place of `body`, for requests that are signed byte by byte.
 
         Any HTTP status is an answer; without `wants_json` it is all that counts. Raises `IngestUnavailable` where no
         answer came, or none that can be understood.
         """
         if self._http is None:
             raise IngestUnavailable(f"{self._server} cannot be asked any more: the service is stopping")
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        request = self._http.build_request(method, path, params=params, json=body, headers=headers)
+        shown = {} if token is None else {"authorization": f"Bearer {token}"}
+        shown |= headers or {}
+        request = self._http.build_request(method, path, params=params, json=body, content=content, headers=shown)
         try:
             # httpx limits each read; a server that sends a byte now and then is bounded by this alone.
             async with asyncio.timeout(self._timeout_seconds):

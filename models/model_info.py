@@ -1,7 +1,7 @@
 """How pixels become a model's input and its output becomes scores: the values, and the only place that checks them.
 
-The keys are those of the OpenVINO Model API (openvinotoolkit/model_api, parameters.py), plus `center_crop` and
-`box_head`. Whatever file a value was found in, it passes through `read_model_info`.
+The keys are those of the OpenVINO Model API (openvinotoolkit/model_api, parameters.py), plus `center_crop`,
+`jpeg_quality` and `box_head`. Whatever file a value was found in, it passes through `read_model_info`.
 """
 
 import re
@@ -37,7 +37,8 @@ class ModelInfo:
     `output_raw_scores` True means that the graph ends before its softmax (or, with `multilabel` and with boxes, its
     sigmoid) and Stopframe applies it; False means that the outputs are probabilities already. `mean_values` are
     subtracted and `scale_values` divided by, in the model's channel order, on the 0-255 scale. `center_crop` cuts a
-    square of that side out of the middle after resizing to `orig_width` x `orig_height`. A `Detection` model has a
+    square of that side out of the middle after resizing to `orig_width` x `orig_height`. With `jpeg_quality` what is
+    left is encoded as JPEG and decoded again, as a model wants whose makers do the same. A `Detection` model has a
     `box_head`; a label's score is then that of its best box, 0 where the best is below `confidence_threshold`.
     """
 
@@ -58,6 +59,7 @@ class ModelInfo:
     scale_values: tuple[float, float, float]
     box_head: str | None = None
     confidence_threshold: float = 0.0
+    jpeg_quality: int | None = None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -106,6 +108,7 @@ def read_model_info(section: Section) -> ModelInfo:
         scale_values=section.three_numbers("scale_values", 1.0),
         box_head=section.choice("box_head", BOX_HEADS) if is_detection else None,
         confidence_threshold=section.number("confidence_threshold", 0.0, 1.0, 0.0) if is_detection else 0.0,
+        jpeg_quality=section.whole("jpeg_quality", 1, 100) if section.has("jpeg_quality") else None,
     )
     for key, values in (("mean_values", info.mean_values), ("scale_values", info.scale_values)):
         if any(abs(value) > MAX_NORMALISATION for value in values):

@@ -65,14 +65,15 @@ class Preprocessor:
             self._canvas.fill(info.pad_value)
             self._placement = placement
         _resize(picture, self._canvas, placement, _INTERPOLATIONS[info.interpolation_mode])
+        visible = self._visible if info.jpeg_quality is None else _through_jpeg(self._visible, info.jpeg_quality)
         if info.layout == "NCHW":
-            self._fill_planes(self.tensor[at])
+            self._fill_planes(visible, self.tensor[at])
         else:
-            self._fill_rows(self.tensor[at])
+            self._fill_rows(visible, self.tensor[at])
         return self.tensor
 
-    def _fill_planes(self, target: NDArray[Any]) -> None:
-        cv2.split(self._visible, self._planes)
+    def _fill_planes(self, visible: NDArray[np.uint8], target: NDArray[Any]) -> None:
+        cv2.split(visible, self._planes)
         order = (0, 1, 2) if self._info.reverse_input_channels else (2, 1, 0)
         for channel, plane in enumerate(target):
             np.copyto(plane, self._planes[order[channel]])
@@ -80,11 +81,11 @@ class Preprocessor:
                 np.multiply(plane, self._factor[channel], out=plane)
                 np.add(plane, self._offset[channel], out=plane)
 
-    def _fill_rows(self, target: NDArray[Any]) -> None:
-        pixels = self._visible
+    def _fill_rows(self, visible: NDArray[np.uint8], target: NDArray[Any]) -> None:
+        pixels = visible
         if not self._info.reverse_input_channels:
             pixels = self._ordered
-            cv2.cvtColor(self._visible, cv2.COLOR_RGB2BGR, dst=pixels)
+            cv2.cvtColor(visible, cv2.COLOR_RGB2BGR, dst=pixels)
         np.copyto(target, pixels)
         if not self._is_raw:
             rows = target.reshape(len(target), -1)
@@ -110,6 +111,12 @@ def place(resize_type: str, width: int, height: int, size: tuple[int, int]) -> P
     if resize_type == "fit_to_window":
         return Placement(whole, (0, 0, across, down))
     return Placement(whole, ((target_width - across) // 2, (target_height - down) // 2, across, down))
+
+
+def _through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """RGB pixels as they come out of a JPEG file, with colours at half the resolution as libjpeg has them."""
+    _, packed = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
 def _clamp(value: int, highest: int) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,6 +105,24 @@ def test_equals_the_slow_way(resize_type: str, layout: str, colours: str, center
         assert fast.dtype == np.float32
         # cv2 resizes in 11-bit fixed point and rounds to whole grey levels.
         assert np.abs(fast - slow).max() <= 1.01 / min(info.scale_values)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("colours", ["RGB", "BGR"])
+def test_jpeg_quality_takes_the_pixels_through_a_jpeg_file(layout: str, colours: str) -> None:
+    """What a model sees is what libjpeg makes of the crop, in the model's order of channels."""
+    info = dataclasses.replace(
+        INFO, layout=layout, reverse_input_channels=colours == "RGB", orig_width=256, orig_height=256, center_crop=224,
+        mean_values=(0.0, 0.0, 0.0), scale_values=(1.0, 1.0, 1.0), jpeg_quality=75,
+    )  # fmt: skip
+    smooth = cv2.GaussianBlur(picture(1), (31, 31), 5)
+    crop = np.ascontiguousarray(smooth[16:240, 16:240, ::-1])
+    expected = cv2.imdecode(cv2.imencode(".jpg", crop, (cv2.IMWRITE_JPEG_QUALITY, 75))[1], cv2.IMREAD_COLOR)
+    expected = expected if colours == "BGR" else expected[:, :, ::-1]
+    found = Preprocessor(info).fill(smooth, 1280, 720)[0]
+
+    assert (found == (expected.transpose(2, 0, 1) if layout == "NCHW" else expected)).all()
+    assert 0 < np.abs(expected.astype(int) - (crop if colours == "BGR" else crop[:, :, ::-1])).max() < 60
 
 
 def test_nearest_copies_pixels() -> None:

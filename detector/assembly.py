@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from detector.alerts.delivery import Delivery
@@ -33,8 +34,11 @@ from detector.settings import breaker_settings, enforcer_settings, response_sett
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.store.outbox import Outbox
+from detector.trust.commands import CommandDesk, DeskParts
+from detector.trust.distrust import Distrust
 from detector.trust.keyring import load_keyring
-from detector.trust.signing import NodeSigner
+from detector.trust.replay import CommandNumbers
+from detector.trust.signing import NodeSigner, TrustedKeys
 from streams.nursery import Nursery, NurseryBroken
 
 
@@ -88,6 +92,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, manifests)))
     credentials = load_or_create(config.state_dir)
     keyring = load_keyring(config.state_dir)
+    signer = NodeSigner(config.node, keyring.signer)
     # Watching without a store is better than not watching: a full disk or a damaged file turns health red.
     database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db", must_open=False))
     broker, sink = await start_mqtt(config, stack, database)
@@ -104,6 +109,8 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
         nursery=nursery,
         pool=pool,
         credentials=credentials,
+        keyring=keyring,
+        distrust=Distrust(metrics),
         database=database,
         sink=sink,
         delivery=delivery,
@@ -122,10 +129,24 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
             settings=response_settings(config),
             live_streams=lambda: len(service.supervisor.sessions),
             cut_made=service.cut_made,
-            sign=NodeSigner(config.node, keyring.signer),
+            sign=signer,
         )
     )
     ear.responder = service.responder
+    service.commands = await stack.enter_async_context(
+        CommandDesk(
+            service,
+            DeskParts(
+                line=sink,
+                prefix=config.alerts.mqtt.prefix,
+                signer=signer,
+                keys=partial(_trusted_keys, service),
+                numbers=CommandNumbers(database),
+                distrust=parts.distrust,
+                told=metrics.command,
+            ),
+        )
+    )
     hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
     http = await stack.enter_async_context(
         HttpServer(
@@ -154,6 +175,10 @@ class _Ear:
         """As `detector.alerts.courier.Report`."""
         if self.responder is not None:
             self.responder.attempted(notice, receipt)
+
+
+def _trusted_keys(service: Service) -> TrustedKeys:
+    return service.config.trust.keys()  # of the config in force, which is replaced
 
 
 def _make_state_dir(state_dir: Path) -> None:

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from detector.events import CutState, Step
 from detector.metric_words import AlertState, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
 from detector.publisher_times import TimeFault
+from detector.trust.messages import Result
 from models.evidence import Strength
 from models.hashing.view_table import Tier
 from streams.frame import SampleReason
@@ -120,6 +121,13 @@ class MetricSeries:
         self.cuts = self._counter("cuts", "Cuts by state reached.", "state", CutState)
         self.http_refusals = self._counter(
             "http_refusals", "Control requests over TCP without the right token.", "reason", Refusal
+        )
+        self.commands = self._counter("commands", "Signed commands by what became of them.", "result", Result)
+        self.untrusted = Counter(
+            "stopframe_untrusted",
+            "Messages that were not believed, by what they claimed to be.",
+            ["purpose", "reason"],
+            registry=self._registry,
         )
         self.selftests = self._counter(
             "selftests", "Self-tests by what became of them.", "state", ("ok", "failed", "unsent")

@@ -18,6 +18,8 @@ from detector.log_output import LogOutput
 from detector.metric_series import VIEW_TIERS, MetricSeries
 from detector.metric_words import AlertState, CoverageKind, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
 from detector.publisher_times import TimeFault
+from detector.trust.messages import Result
+from detector.trust.signing import Purpose, Reason
 from models.evidence import Inspection
 from streams.frame import SampleReason
 from streams.wire import EndCode
@@ -264,6 +266,14 @@ class Metrics:
     def http_refused(self, reason: Refusal) -> None:
         """A request to the control API over TCP had no right token."""
         self._series.http_refusals.labels(reason.value).inc()
+
+    def untrusted(self, purpose: Purpose, reason: Reason) -> None:
+        """A message was not believed."""
+        self._series.untrusted.labels(purpose.value, reason.value).inc()
+
+    def command(self, result: Result) -> None:
+        """A believed command came to this."""
+        self._series.commands.labels(result.value).inc()
 
     # How much there is now
 

@@ -11,6 +11,8 @@ from detector.ingest.adapter import IngestServer
 from detector.ingest.revocations import Revocations
 from detector.metrics import Metrics
 from detector.store.database import Database
+from detector.trust.distrust import Distrust
+from detector.trust.keyring import Keyring
 from models.manifest import Manifest
 from streams.nursery import Nursery
 
@@ -33,6 +35,8 @@ class Parts:
     nursery: Nursery
     pool: AnalysisPool
     credentials: Credentials
+    keyring: Keyring
+    distrust: Distrust
     database: Database
     sink: MqttSink
     delivery: Delivery

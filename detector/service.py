@@ -41,6 +41,7 @@ from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
 from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.orphans import keep_reaping
+from detector.overrides import SamplingOverrides
 from detector.overview import incident_row, load_state, sandbox_state, stream_row, unseen_streams, versions
 from detector.parts import Addresses, Parts
 from detector.reloader import Reloader
@@ -63,6 +64,8 @@ from detector.store.database import StoreUnavailable
 from detector.store.incidents import IncidentNotFound, Incidents
 from detector.store.retention import InUse
 from detector.supervisor import Supervisor, Watched
+from detector.trust.commands import CommandDesk
+from detector.trust.signing import public_key_text
 from detector.upkeep import Upkeep
 from detector.works import Work, Works
 from models.manifest import describe_moderation
@@ -80,6 +83,7 @@ class Service:
 
     responder: Responder
     addresses: Addresses
+    commands: CommandDesk
 
     def __init__(self, config: Config, parts: Parts, file: ConfigFile | None = None) -> None:
         self.config = config
@@ -100,6 +104,8 @@ class Service:
         )
         self._moderation = describe_moderation(parts.manifests)
         self._secret = parts.credentials.deployment
+        self._distrust = parts.distrust
+        self._signer = parts.keyring.signer
         self._sink = parts.sink
         self._enforcer = parts.enforcer
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
@@ -135,6 +141,7 @@ class Service:
         )
         self._cpu = CpuControl(self.supervisor.sessions.values, lambda: cpu_limits(self.config), parts.metrics)
         self._renewal = Renewal(self._all_sessions, self._wanted_settings, self.supervisor)
+        self._overrides = SamplingOverrides(self._renewal.begin)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -161,6 +168,7 @@ class Service:
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
             Work("readers", self._renewal.run),
+            Work("overrides", self._overrides.run),
             Work("cpu", self._cpu.run),
             *([Work("config", self._reloader.run)] if self._reloader else []),
             Work("selftest", self.selftest.run),
@@ -198,6 +206,7 @@ class Service:
         for count, sentence in (*unseen, *self._cpu.shortages()):
             # One hostile publisher must not be able to turn the whole node red: it takes more than half of them.
             (problems if 2 * count > len(self.supervisor.sessions) else notes).append(sentence)
+        notes += self._distrust.notes()
         if self.supervisor.failed_total:
             notes.append(
                 f"{self.supervisor.failed_total} sessions broke by a fault of stopframe's; report what its log says"
@@ -214,6 +223,7 @@ class Service:
             notes=tuple(notes),
             versions=versions(),
             sandbox=sandbox_state(self.config.sandbox, self.supervisor.sessions.values(), self.pool.state()),
+            signing={"key_id": self._signer.key_id, "public_key": public_key_text(self._signer.public_key)},
             load=load_state(self._cpu, self.pool),
         )
 
@@ -259,6 +269,12 @@ class Service:
         except TooManyHints as error:
             raise NotNow(str(error)) from error
         return HintReport(session.stream_id, hint.score, hint.lasts_seconds)
+
+    def sample_closer(self, stream: str, detect_within_seconds: float, lasts_seconds: float) -> None:
+        """As `detector.trust.orders.Actor.sample_closer`."""
+        found = pick(stream, self.supervisor.sessions, NoSuchStream)
+        self._overrides.put(found, detect_within_seconds, lasts_seconds)
+        log.info("sampling.closer", stream=found, detect_within=detect_within_seconds, seconds=lasts_seconds)
 
     async def undo(self, incident: str) -> UndoReport:
         """As `ServiceView.undo`."""
@@ -319,6 +335,7 @@ class Service:
         self._enforcer.reconfigure(enforcer_settings(config))
         self._sink.retain_ended(config.alerts.retain_ended.seconds)
         self.responder.reconfigure(response, breaker)
+        self.commands.listen()
         running = list(self._all_sessions())
         self.supervisor.watch_sources(sources)
         await asyncio.gather(*(session.reconfigure(self._settings_at_once(session)) for session in running))
@@ -327,7 +344,9 @@ class Service:
     # Sessions
 
     def _open_session(self, watched: Watched) -> StreamSession:
+        name = stream_id(self._secret, watched.key)
         settings = session_settings(self.config, watched.key.path, watched.kind, watched.url)
+        settings = self._overrides.apply(name, settings)
         parts = SessionParts(
             self.nursery,
             self.pool,
@@ -336,7 +355,6 @@ class Service:
             gate=self._cpu.admission,
             incidents=self.incident_bank,
         )
-        name = stream_id(self._secret, watched.key)
         record = self._blind_records.of(name)
         return StreamSession(name, watched.key, settings, parts, connection=watched.connection, record=record)
 
@@ -345,7 +363,8 @@ class Service:
 
     def _wanted_settings(self, session: StreamSession) -> SessionSettings:
         job = session.settings.job
-        return session_settings(self.config, session.key.path, job.kind, job.url)
+        settings = session_settings(self.config, session.key.path, job.kind, job.url)
+        return self._overrides.apply(session.stream_id, settings)
 
     def _settings_at_once(self, session: StreamSession) -> SessionSettings:
         """What is wanted, but for the part of the reader's job that takes another reader."""

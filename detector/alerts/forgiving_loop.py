@@ -20,9 +20,11 @@ class ForgivingLoop:
         return getattr(self._loop, name)
 
     def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call back when there is something to read; a socket that is closed is not watched."""
         with contextlib.suppress(OSError, ValueError):
             self._loop.add_reader(descriptor, callback)
 
     def add_writer(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call back when there is room to write; a socket that is closed is not watched."""
         with contextlib.suppress(OSError, ValueError):
             self._loop.add_writer(descriptor, callback)

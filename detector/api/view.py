@@ -35,7 +35,8 @@ class Ambiguous(ViewError):
 class Health:
     """Whether the service does its job. `problems` make `ok` False; `notes` are worth knowing and turn nothing red.
 
-    Neither holds a secret in force, whoever wrote the sentence. `load` holds CPU seconds a second (`readers`,
+    Neither holds a secret in force, whoever wrote the sentence. `signing` holds the `key_id` and the `public_key` that
+    the node's messages are verified with. `load` holds CPU seconds a second (`readers`,
     `analysis`, `service`, and the `budget` of all), how many frames are `waiting` and were `dropped`, and how
     many streams are `refused`.
     """
@@ -45,6 +46,7 @@ class Health:
     notes: tuple[str, ...] = ()
     versions: dict[str, Any] = field(default_factory=dict)
     sandbox: dict[str, Any] = field(default_factory=dict)
+    signing: dict[str, str] = field(default_factory=dict)
     load: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

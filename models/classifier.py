@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
@@ -50,6 +51,31 @@ class ModelStopped(ModelError):
     """The run was ended by `StopSwitch.stop`; the classifier answers nothing any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelContent:
+    """All that lies of a model on disk, read and verified: to open it no file is needed any more."""
+
+    manifest: Manifest
+    content: bytes
+    check_picture: NDArray[np.uint8] | None
+
+
+def read_content(manifest: Manifest) -> ModelContent:
+    """Read a model's file and its check picture; the file is not parsed yet.
+
+    Raises:
+        ManifestError: The file is missing or not the one that the manifest names.
+        ModelUnusable: The check picture is none.
+    """
+    picture = None
+    if manifest.check is not None:
+        read = cv2.imread(str(manifest.check.picture), cv2.IMREAD_COLOR)
+        if read is None or read.shape != PICTURE_SHAPE:
+            raise ModelUnusable(manifest.name, f"{manifest.check.picture} is no 256x256 picture; restore it")
+        picture = np.ascontiguousarray(read[:, :, ::-1], np.uint8)
+    return ModelContent(manifest, read_model(manifest), picture)
+
+
 class StopSwitch:
     """Ends a model that does not end by itself, from another thread, also while it is still being loaded.
 
@@ -74,8 +100,9 @@ class StopSwitch:
 class Classifier:
     """A model, loaded, warmed up and proved to answer as its manifest promises.
 
-    The file is read once; what was verified against the manifest's sha256 is what runs. One instance belongs to one
-    thread. `stop_switch` lets a watchdog end a load or run that hangs; without one, `stop()` does it for runs.
+    From a manifest, or from what was read of it before: the file is read once, and what was verified against the
+    manifest's sha256 is what runs. One instance belongs to one thread. `stop_switch` lets a watchdog end a load or run
+    that hangs; without one, `stop()` does it for runs.
 
     Raises:
         ManifestError: The file is missing or not the one that the manifest names.
@@ -85,19 +112,24 @@ class Classifier:
     """
 
     def __init__(
-        self, manifest: Manifest, *, provider: str | Provider = "cpu", stop_switch: StopSwitch | None = None
+        self,
+        model: Manifest | ModelContent,
+        *,
+        provider: str | Provider = "cpu",
+        stop_switch: StopSwitch | None = None,
     ) -> None:
-        self.manifest = manifest
+        read = read_content(model) if isinstance(model, Manifest) else model
+        self.manifest = manifest = read.manifest
         self.name = manifest.name
         self.labels = manifest.model_info.labels
         self.sha256 = manifest.file.sha256
         self.provider = choose_provider(provider) if isinstance(provider, str) else provider
         self._switch = stop_switch or StopSwitch()
-        self._session = self._load(read_model(manifest))
+        self._session = self._load(read.content)
         self._head = self._check_interface()
         self._input_name = self._session.get_inputs()[0].name
         self._preprocessor = Preprocessor(manifest.model_info)
-        self._warm_up()
+        self._warm_up(read.check_picture)
 
     def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
         """The score of every label, 0-1, for a 256x256x3 uint8 RGB picture of a `width` x `height` pixel frame.
@@ -172,7 +204,7 @@ class Classifier:
         except HeadError as error:
             raise ModelUnusable(self.name, str(error)) from None
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, check_picture: NDArray[np.uint8] | None) -> None:
         info = self.manifest.model_info
         wants_softmax = info.output_raw_scores and not info.multilabel and info.box_head is None
         try:
@@ -182,19 +214,15 @@ class Classifier:
             if wants_softmax and all(map(is_share, answers)):
                 # A second softmax would press all scores together, and no threshold would ever be reached.
                 raise ModelFailed(self.name, "its outputs are probabilities already; set output_raw_scores: false")
-            self._check_parity()
+            self._check_parity(check_picture)
         except ModelFailed as error:
             raise ModelUnusable(self.name, str(error).removeprefix(f"model {self.name}: ")) from None
 
-    def _check_parity(self) -> None:
+    def _check_parity(self, picture: NDArray[np.uint8] | None) -> None:
         check = self.manifest.check
-        if check is None:
+        if check is None or picture is None:
             return
-        picture = cv2.imread(str(check.picture), cv2.IMREAD_COLOR)
-        if picture is None or picture.shape != PICTURE_SHAPE:
-            raise ModelUnusable(self.name, f"{check.picture} is no 256x256 picture; restore it")
-        rgb = np.ascontiguousarray(picture[:, :, ::-1], np.uint8)
-        scores = self.score(rgb, PICTURE_SIDE, PICTURE_SIDE)
+        scores = self.score(picture, PICTURE_SIDE, PICTURE_SIDE)
         for label, expected in check.expect.items():
             if abs(scores[label] - expected) > check.tolerance:
                 raise ModelUnusable(

@@ -64,12 +64,16 @@ class Inspector:
         self._clock = clock
         self._banks = {bank.name: bank for bank in banks}
         self._limits = dict(limits or {})
-        bare = placed([one for one in classifiers if not isinstance(one, Placed)])
-        self._models = (*(one for one in classifiers if isinstance(one, Placed)), *bare)
+        self.take_models(classifiers)
         self._algorithms = dict(algorithms if algorithms is not None else hash_algorithms())
         self._viewer = viewer or Viewer(None, lambda: 0.0)
         self._wall_clock = wall_clock
         self._counted = self._counted_rows()
+
+    def take_models(self, classifiers: Sequence[Scorer | Placed]) -> None:
+        """Show frames to these classifiers from now on, and to no others."""
+        bare = placed([one for one in classifiers if not isinstance(one, Placed)])
+        self._models = (*(one for one in classifiers if isinstance(one, Placed)), *bare)
 
     @property
     def limits(self) -> Mapping[str, BankLimits]:

@@ -45,17 +45,24 @@ class Provider:
     """An execution provider: our name for it, ONNX Runtime's, and the precision that it computes in.
 
     `precision` is what is asked of the runtime (fp32, bf16, tf32), never a guess; an int8 model says so itself.
+    `library` is the file that brings it, where it is not part of the runtime.
     """
 
     name: str
     execution_provider: str
     precision: str
     options: Mapping[str, str] = field(default_factory=dict)
+    library: str = ""
 
     @property
     def is_gpu(self) -> bool:
         """Whether it pays to hand it many pictures at once."""
         return self.name in {"cuda", "tensorrt"}
+
+    @property
+    def readable_folders(self) -> tuple[str, ...]:
+        """What a session with it reads while it is opened, beside the model itself."""
+        return (str(Path(self.library).parent),) if self.library else ()
 
 
 _BUNDLED: Final = {
@@ -71,32 +78,28 @@ PROVIDER_NAMES: Final = ("cpu", "openvino", "openvino-fp32", "cuda", "tensorrt")
 
 
 def available_providers() -> tuple[str, ...]:
-    """Names of the providers that the runtime here has, cpu first. Whether there is a GPU, only a load tells.
-
-    Where OpenVINO's package is installed this loads its library, which starts threads.
-    """
-    openvino = _OPENVINO if _has_openvino() else ()
+    """Names of the providers that are installed for this processor, cpu first. Nothing is loaded: more tells a load."""
+    # Releases up to 1.8.1 take no processor but Intel's (github.com/microsoft/onnxruntime/pull/31981).
+    has_openvino = is_installed(OPENVINO_DISTRIBUTION) and "GenuineIntel" in _processor_words()
     present = onnxruntime.get_available_providers()
     gpus = tuple(name for name in ("cuda", "tensorrt") if _BUNDLED[name].execution_provider in present)
-    return ("cpu", *openvino, *gpus)
+    return ("cpu", *(_OPENVINO if has_openvino else ()), *gpus)
 
 
 def choose_provider(name: str = AUTO) -> Provider:
     """The provider of that name; for `auto`, where nothing was measured, the first of GPU, OpenVINO and processor.
 
+    Nothing is loaded yet and no thread started, so it may be chosen before a cage is entered that no file is read in.
+
     Raises:
         ProviderUnavailable: It is unknown or not installed, or two runtimes are installed over each other.
     """
     refuse_mixed_runtimes()
-    if name == "cpu":
-        return _BUNDLED[name]
-    if name in _OPENVINO and is_installed(OPENVINO_DISTRIBUTION):
-        _openvino_processor()
-        return _openvino(name)
     available = available_providers()
     if name == AUTO:
         name = next(one for one in _PREFERRED if one in available)
-        return _openvino(name) if name in _OPENVINO else _BUNDLED[name]
+    if name in _OPENVINO and is_installed(OPENVINO_DISTRIBUTION):
+        return _openvino(name)
     if name not in available:
         remedy = f"; {_REMEDIES[name]}" if name in _REMEDIES else ""
         raise ProviderUnavailable(f"provider {name!r} is not available{remedy}; here you can use {listed(available)}")
@@ -118,7 +121,7 @@ def open_session(content: bytes, options: Any, provider: Provider) -> Any:
     """
     # Without enable_fallback=0 a failure is printed to stdout and tried again with other providers.
     if provider.name == "openvino":
-        options.add_provider_for_devices([_openvino_processor()], dict(provider.options))
+        options.add_provider_for_devices([_openvino_processor(provider.library)], dict(provider.options))
         session = onnxruntime.InferenceSession(content, options, enable_fallback=0)
     else:
         chosen = (provider.execution_provider, dict(provider.options))
@@ -128,20 +131,29 @@ def open_session(content: bytes, options: Any, provider: Provider) -> Any:
     return session
 
 
-@cache
 def has_bf16() -> bool:
     """Whether this processor multiplies bf16 (Linux, x86): in tiles (AMX), or in rows of 512 bits."""
+    return not _processor_words().isdisjoint({"amx_bf16", "avx512_bf16"})
+
+
+@cache
+def _processor_words() -> frozenset[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
-    return any({"amx_bf16", "avx512_bf16"} & set(line.split()) for line in lines if line.startswith("flags"))
+        return frozenset()
+    return frozenset(word for line in lines if line.startswith(("flags", "vendor_id")) for word in line.split())
+
+
+def _openvino(name: str) -> Provider:
+    precision = "bf16" if name == "openvino" and has_bf16() else "fp32"
+    library = importlib.import_module("onnxruntime_ep_openvino").get_library_path()
+    return Provider("openvino", OPENVINO, precision, _openvino_options(precision), library)
 
 
 @cache
-def _openvino_processor() -> Any:
+def _openvino_processor(library: str) -> Any:
     """OpenVINO's CPU device, after its library was registered with the runtime, once in a process."""
-    library = importlib.import_module("onnxruntime_ep_openvino").get_library_path()
     try:
         onnxruntime.register_execution_provider_library(OPENVINO, library)
     except Exception as error:  # noqa: BLE001 -- whatever a foreign library raises, the others can still run models
@@ -149,23 +161,7 @@ def _openvino_processor() -> Any:
     for device in onnxruntime.get_ep_devices():
         if device.ep_name == OPENVINO and device.device.type == onnxruntime.OrtHardwareDeviceType.CPU:
             return device
-    # Its releases up to 1.8.1 take no processor but Intel's (github.com/microsoft/onnxruntime/pull/31981).
-    raise ProviderUnavailable(f"{OPENVINO_DISTRIBUTION} knows no processor of this make; use cpu")
-
-
-def _has_openvino() -> bool:
-    if not is_installed(OPENVINO_DISTRIBUTION):
-        return False
-    try:
-        _openvino_processor()
-    except ProviderUnavailable:
-        return False
-    return True
-
-
-def _openvino(name: str) -> Provider:
-    precision = "bf16" if name == "openvino" and has_bf16() else "fp32"
-    return Provider("openvino", OPENVINO, precision, _openvino_options(precision))
+    raise ProviderUnavailable(f"{OPENVINO_DISTRIBUTION} takes no processor of this make; use cpu")
 
 
 def _openvino_options(precision: str) -> dict[str, str]:

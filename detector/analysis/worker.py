@@ -1,14 +1,15 @@
 """One analysis process: reads requests from its socket, looks at frames, answers; no credentials, no network.
 
-Runs forked from a warm process, so that a replacement is ready in tens of milliseconds. What it needs is loaded before
-it enters its cage; afterwards it can read the banks' folder and nothing else.
+Runs forked from a warm process, so that a replacement is ready in tens of milliseconds. What it needs is read before it
+enters its cage; afterwards it can read the banks' folder and nothing else. Models are parsed and opened in the cage:
+their files may be anybody's, and threads that they start are held by it only if they start there.
 """
 
 import gc
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from detector.analysis.messages import (
     TEXT_LIMIT_BYTES,
     BankSetup,
     Kind,
+    ModelSetup,
     ViewSetup,
     WorkerReady,
     WorkerSetup,
 )
-from detector.analysis.model_loading import load_classifier
+from detector.analysis.model_loading import ModelFound, find_model, open_classifier
 from detector.memory import return_freed
 from models.arrays import IndexCorrupt
 from models.asking import Placed
@@ -125,18 +127,18 @@ class _Worker:
         self._runs_on: dict[str, str] = {}
         self._refused_banks: dict[str, str] = {}
         self._viewer = Viewer(_budget(setup.views), time.process_time)
-        classifiers = self._load_models()
-        self._models = {one.name: one.sha256 for one in (each.classifier for each in classifiers)}
+        found = self._find_models()
         self._inspector = Inspector(
             clock=time.perf_counter,
             banks=self._load_banks(),
             limits=_limits(setup),
-            classifiers=classifiers,
             viewer=self._viewer,
             wall_clock=time.time,
         )
         self._inspector.inspect(bytes(PLANE_BYTES), bytes(PICTURE_BYTES), 64, 64)  # warms up
-        self._cage = self._enter_cage()
+        self._cage = self._enter_cage(found)
+        self._models: dict[str, str] = {}
+        self._inspector.take_models(self._open_models(found))
         self._told_cpu_seconds = 0.0
 
     def serve(self) -> None:
@@ -180,22 +182,33 @@ class _Worker:
             except (IndexCorrupt, OSError) as error:
                 self._refused_banks[name] = _sentence(error)
 
-    def _load_models(self) -> Sequence[Placed]:
-        loaded = []
+    def _find_models(self) -> list[tuple[ModelSetup, ModelFound]]:
+        """Read the models; the cage lets no file of theirs be read."""
+        found = []
         for model in self._setup.models:
-            self._channel.send(messages.pack(Kind.STAGE, _MODEL_STAGE + model.name.encode()))
+            self._announce(_MODEL_STAGE + model.name.encode())
             try:
-                classifier = load_classifier(
-                    model.source, memory_limit_bytes=self._setup.memory_limit_bytes, provider=model.provider
-                )
+                found.append((model, find_model(model.source, provider=model.provider)))
             except (ManifestError, ModelError, ProviderUnavailable) as error:
                 self._refused[model.name] = _sentence(error)
-                continue
-            rule = model.rule or ModelRule(model.name)
-            loaded.append(Placed(_Announced(classifier, self._announce), rule, model.place))
-            self._runs_on[model.name] = f"{classifier.provider.name} {classifier.provider.precision}"
         self._announce(b"")
-        return loaded
+        return found
+
+    def _open_models(self, found: Iterable[tuple[ModelSetup, ModelFound]]) -> Sequence[Placed]:
+        opened = []
+        for setup, model in found:
+            self._announce(_MODEL_STAGE + setup.name.encode())
+            try:
+                classifier = open_classifier(model, memory_limit_bytes=self._setup.memory_limit_bytes)
+            except (ModelError, ProviderUnavailable) as error:
+                self._refused[setup.name] = _sentence(error)
+                continue
+            rule = setup.rule or ModelRule(setup.name)
+            opened.append(Placed(_Announced(classifier, self._announce), rule, setup.place))
+            self._models[classifier.name] = classifier.sha256
+            self._runs_on[setup.name] = f"{classifier.provider.name} {classifier.provider.precision}"
+        self._announce(b"")
+        return opened
 
     def _announce(self, stage: bytes) -> None:
         self._channel.send(messages.pack(Kind.STAGE, stage))
@@ -211,11 +224,12 @@ class _Worker:
                 self._refused_banks[name] = _sentence(error)
         return loaded
 
-    def _enter_cage(self) -> CageReport:
+    def _enter_cage(self, found: Iterable[tuple[ModelSetup, ModelFound]]) -> CageReport:
+        libraries = {folder for _, model in found for folder in model.provider.readable_folders}
         return enter(
             CagePolicy(
                 connect_port=None,
-                readable_paths=self._setup.readable_paths,
+                readable_paths=(*self._setup.readable_paths, *sorted(libraries)),
                 memory_limit_bytes=self._setup.memory_limit_bytes,
                 open_files=_OPEN_FILES,
                 mode=SandboxMode(self._setup.sandbox),

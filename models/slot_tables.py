@@ -1,14 +1,11 @@
 """Tables by which a multi-index finds the rows that share a key with a query in at least one slot of the hash.
 
-The general pigeonhole (Norouzi, Punjani, Fleet: Fast Exact Search in Hamming Space with Multi-Index Hashing, 2012): cut
-the hash into slots and give slot i the radius t_i; if the t_i + 1 add up to at least R + 1, a row within R of the query
-is within t_i of it in at least one slot.
+Which slots, and how far each has to be probed, is for `models.slots`.
 """
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import ArrayFolder, IndexCorrupt
-from models.soft_probes import DEFAULT_PATTERNS, flip_masks
+from models.slots import WIDEST, Slots
+from models.soft_probes import flip_masks, flip_patterns
 
 Rows = NDArray[np.uint8]
 """(N, bits / 8) uint8: one hash a row, most significant bit first."""
@@ -27,72 +25,10 @@ _MOST_PER_KEY: Final = 2048
 _MOST_PER_QUERY: Final = 32_768
 """Rows compared per query by likely probes. Random lists meet about 700."""
 
-_WIDEST: Final = 26
-"""Bits of a slot at most: a table has two to the power of them entries."""
 
-_LONG_BITS: Final = 128
-"""Hashes of so many bits are searched by likely keys too."""
-
-_CANDIDATES: Final = 750
-"""Rows that likely probes of a query may meet. Measured, a probe costs some 20 ns and a candidate some 30."""
-
-_CANDIDATE_COST: Final = 2.0
-"""A candidate costs about so many probes: it is fetched by number and then compared in full."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """How a hash is cut: slot i covers `widths[i]` bits from bit `offsets[i]` of the little-endian words of a row."""
-
-    offsets: tuple[int, ...]
-    widths: tuple[int, ...]
-
-    def radii(self, radius: int) -> tuple[int, ...]:
-        """The radius of each slot, -1 where it needs no probe; wide slots, whose probes are dear, get the smaller."""
-        base, extra = divmod(radius + 1, len(self.widths))
-        plain = len(self.widths) - extra
-        return tuple(base - 1 if i < plain else base for i in range(len(self.widths)))
-
-
-def slots_for(row_count: int, bits: int, radius: int) -> Slots:
-    """Choose the slots for a list.
-
-    Short hashes are only searched exactly: as many slots as make probes and candidates together cheapest. Long ones are
-    searched by likely keys far more often, and the narrower the slots, the likelier a copy shares a probed key: as many
-    as keep the candidates few. For random rows both come to about `bits / log2(rows)`. A slot is never wider than the
-    list can fill (tables would outgrow the rows) nor wider than 26 bits.
-    """
-    widest = min(_WIDEST, max(8, math.ceil(math.log2(max(row_count, 2))) + 1))
-    fewest = max(1, math.ceil(bits / widest))
-    choices = [_even_slots(count, bits) for count in range(fewest, max(fewest, bits // 8) + 1)]
-    if bits < _LONG_BITS:
-        return min(choices, key=lambda slots: _cost(slots, row_count, radius))
-    return max(choices, key=lambda slots: (-max(_likely_candidates(slots, row_count), _CANDIDATES), len(slots.widths)))
-
-
-def _likely_candidates(slots: Slots, row_count: int) -> float:
-    """How many rows likely probes meet in a list of random rows."""
-    return sum(DEFAULT_PATTERNS * row_count / (1 << width) for width in slots.widths)
-
-
-def _even_slots(count: int, bits: int) -> Slots:
-    base, extra = divmod(bits, count)
-    widths = [base + 1] * extra + [base] * (count - extra)
-    offsets = [sum(widths[:i]) for i in range(count)]
-    return Slots(tuple(offsets), tuple(widths))
-
-
-def _cost(slots: Slots, row_count: int, radius: int) -> float:
-    total = 0.0
-    for width, reach in zip(slots.widths, slots.radii(radius), strict=True):
-        probes = sum(math.comb(width, flips) for flips in range(reach + 1))
-        total += probes * (1 + _CANDIDATE_COST * row_count / (1 << width))
-    return total
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Probes:
-    # One entry per probe, over all slots: which slot's key to take, which bits of it to flip.
+    # One entry per probe of an exact search, over all slots: which slot's key to take, which bits of it to flip.
     # `bases` is where that slot's table begins.
     slot: NDArray[np.intp]
     flips: NDArray[np.int64]
@@ -100,10 +36,10 @@ class _Probes:
 
 
 @lru_cache(maxsize=64)
-def _probes_for(slots: Slots, radius: int) -> _Probes:
+def _probes_for(slots: Slots, radius: int, row_count: int) -> _Probes:
     numbers: list[NDArray[np.intp]] = []
     flips: list[NDArray[np.int64]] = []
-    for number, (width, reach) in enumerate(zip(slots.widths, slots.radii(radius), strict=True)):
+    for number, (width, reach) in enumerate(zip(slots.widths, slots.radii(radius, row_count), strict=True)):
         patterns = [
             sum(1 << bit for bit in chosen)
             for count in range(min(reach, width) + 1)
@@ -111,10 +47,43 @@ def _probes_for(slots: Slots, radius: int) -> _Probes:
         ]
         flips.append(np.array(patterns, dtype=np.int64))
         numbers.append(np.full(len(patterns), number, dtype=np.intp))
-    sizes = [(1 << width) + 1 for width in slots.widths]
-    starts = np.array([sum(sizes[:i]) for i in range(len(sizes))], dtype=np.int64)
     slot = np.concatenate(numbers)
-    return _Probes(slot, np.concatenate(flips), starts[slot])
+    return _Probes(slot, np.concatenate(flips), slots.bases[slot])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    # How all probes of one look-up lie in a row: a line of all likely probes for each of the `others`, then for each of
+    # the `exact` queries a line of the likely probes that are `far`, then for each of these one of the exact probes.
+    # `ends` is where each line ends, `queries` whose it is; `begins` where the numbers of each probe's slot begin.
+    others: NDArray[np.intp]
+    exact: NDArray[np.intp]
+    far: NDArray[np.intp]
+    begins: NDArray[np.int64]
+    ends: NDArray[np.intp]
+    queries: NDArray[np.intp]
+
+
+@lru_cache(maxsize=32)
+def _layout(slots: Slots, row_count: int, patterns: int, radius: int, exact: bytes) -> _Layout:
+    """The layout for queries of which the bytes of `exact` tell, one by one, whether every near row is wanted."""
+    is_exact = np.frombuffer(exact, dtype=np.bool_)
+    others, asked = np.flatnonzero(~is_exact), np.flatnonzero(is_exact)
+    weak = flip_patterns(patterns, min(slots.widths))
+    # What an exact search probes anyway is not probed twice; the likeliest come first.
+    is_far = np.count_nonzero(weak, axis=1)[:, None] > np.array(slots.radii(radius, row_count))
+    pattern, far_slot = np.nonzero(is_far)
+    lines = [np.repeat(np.arange(len(slots.widths)), len(weak))] * len(others) + [far_slot] * len(asked)
+    if len(asked):
+        lines += [_probes_for(slots, radius, row_count).slot] * len(asked)
+    return _Layout(
+        others=others,
+        exact=asked,
+        far=far_slot * len(weak) + pattern,
+        begins=np.concatenate(lines).astype(np.int64) * row_count,
+        ends=np.cumsum([len(line) for line in lines]),
+        queries=np.concatenate([others, asked, asked]),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,11 +111,17 @@ class SlotTables:
         self.ids: Final = ids
         self.starts: Final = starts
         self._flat_ids = ids.reshape(-1)
-        sizes = [(1 << width) + 1 for width in slots.widths]
-        self._powers = np.zeros((sum(slots.widths), len(slots.widths)))
-        for number, (offset, width) in enumerate(zip(slots.offsets, slots.widths, strict=True)):
-            self._powers[offset : offset + width, number] = np.ldexp(1.0, np.arange(width))
-        self._bases = np.array([sum(sizes[:i]) for i in range(len(sizes))], dtype=np.int64)
+        # A slot lies in one word, or its upper bits lie in the next: those of the others are masked away.
+        offsets, widths = np.array(slots.offsets), np.array(slots.widths)
+        self._words = offsets >> 6
+        self._shifts = (offsets & 63).astype(np.uint64)
+        self._masks = (np.uint64(1) << widths.astype(np.uint64)) - np.uint64(1)
+        is_split = (offsets & 63) + widths > 64
+        self._next_words = np.where(is_split, self._words + 1, 0)
+        self._next_shifts = np.where(is_split, 64 - (offsets & 63), 0).astype(np.uint64)
+        self._next_masks = np.where(is_split, self._masks, np.uint64(0))
+        self._bases = slots.bases
+        self._begins = np.arange(len(slots.widths), dtype=np.int64) * ids.shape[1]
 
     @classmethod
     def build(cls, rows: Rows, slots: Slots) -> Self:
@@ -174,7 +149,7 @@ class SlotTables:
             IndexCorrupt: The tables do not fit the rows.
         """
         widths, ids, starts = opened.facts.get("widths"), opened.arrays["ids"], opened.arrays["starts"]
-        if not isinstance(widths, list) or not all(isinstance(width, int) and 0 < width <= _WIDEST for width in widths):
+        if not isinstance(widths, list) or not all(isinstance(width, int) and 0 < width <= WIDEST for width in widths):
             raise IndexCorrupt(folder, "its slot widths are no list of whole numbers")
         if not widths:
             return None
@@ -199,9 +174,14 @@ class SlotTables:
 
     def keys(self, words: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Cut (V, words) little-endian words into (V, slots) keys."""
-        # One product with powers of two, exact in floats, instead of four operations for each slot.
-        bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
-        return np.asarray((bits.astype(np.float64) @ self._powers).astype(np.int64))
+        keys = words.take(self._words, axis=1)
+        keys >>= self._shifts
+        beyond = words.take(self._next_words, axis=1)
+        beyond <<= self._next_shifts
+        beyond &= self._next_masks
+        keys |= beyond
+        keys &= self._masks
+        return keys.view(np.int64)
 
     def candidates(self, words: NDArray[np.uint64], radius: int, *, most: int) -> Candidates:
         """Give every row that lies within `radius` of a query, among others, for (V, words) queries.
@@ -209,71 +189,144 @@ class SlotTables:
         A query that meets more than `most` is `overfull` and has none: lists with large clusters of like hashes can
         fill one key with most of their rows, and a scan is cheaper then.
         """
-        probes = _probes_for(self.slots, radius)
-        places = self.keys(words).take(probes.slot, axis=1)
-        places ^= probes.flips
-        places += probes.bases
+        probes = _probes_for(self.slots, radius, self.ids.shape[1])
+        places = self._exact_places(self.keys(words), probes)
         first, counts = self._runs(places)
         overfull = np.flatnonzero(counts.sum(axis=1) > most)
         counts[overfull] = 0
-        return self._met(first, counts, probes.slot, overfull=overfull)
+        runs = _Runs.of(counts.reshape(-1), np.arange(1, len(words) + 1) * len(probes.slot))
+        begins = np.broadcast_to(self._begins[probes.slot], counts.shape).reshape(-1)
+        return self._met(runs, first.reshape(-1), begins, np.arange(len(words)), overfull=overfull)
 
     def same_candidates(self, words: NDArray[np.uint64]) -> Candidates:
         """Give every row that equals a query, among others: by the slot in which fewest rows share its key."""
-        first, counts = self._runs(self.keys(words) + self._bases)
+        places = self.keys(words) + self._bases
+        first = self.starts.take(places).astype(np.int64)
+        counts = self.starts.take(places + 1) - first
         queries = np.arange(len(words))
         slots = np.argmin(counts, axis=1)
         fewest = counts[queries, slots]
-        shift = first[queries, slots] + slots * self.ids.shape[1] - (np.cumsum(fewest) - fewest)
+        shift = first[queries, slots] + self._begins[slots] - (np.cumsum(fewest) - fewest)
         rows = self._flat_ids.take(np.repeat(shift, fewest) + np.arange(int(fewest.sum())))
         return Candidates(np.repeat(queries, fewest), rows, np.zeros(0, np.intp))
 
     def likely_candidates(
-        self, words: NDArray[np.uint64], deviations: NDArray[np.float32], patterns: int
+        self,
+        words: NDArray[np.uint64],
+        deviations: NDArray[np.float32],
+        patterns: int,
+        *,
+        exact: NDArray[np.bool_],
+        radius: int,
+        most: int,
     ) -> Candidates:
         """Give the rows that share one of the `patterns` likeliest keys of a slot with a query.
 
-        What one key or one query meets beyond a bound is left out and counted, the likeliest keys first.
+        What one key or one query meets beyond a bound is left out and counted, the likeliest keys first. The queries
+        flagged in `exact` get every row within `radius` too, as from `candidates`, in the same pass.
         """
-        places = self.keys(words)[:, :, None] ^ flip_masks(deviations, self.slots.widths, patterns)
-        views, slots, count = places.shape
-        places += self._bases[:, None]
-        first, counts = self._runs(places.reshape(views, slots * count))
-        met = int(counts.sum())
-        if met > _MOST_PER_KEY:  # else no bound can be touched
-            np.minimum(counts, _MOST_PER_KEY, out=counts)
-            if np.any(counts.sum(axis=1) > _MOST_PER_QUERY):
-                by_rank = counts.reshape(views, slots, count).transpose(0, 2, 1).reshape(views, -1)
-                room = np.maximum(_MOST_PER_QUERY - (np.cumsum(by_rank, axis=1) - by_rank), 0)
-                kept = np.minimum(by_rank, room).reshape(views, count, slots).transpose(0, 2, 1)
-                counts = np.ascontiguousarray(kept).reshape(views, -1)
-        return self._met(first, counts, np.repeat(np.arange(slots), count), cut=met - int(counts.sum()))
+        keys, likely = self.keys(words), flip_masks(deviations, self.slots.widths, patterns)
+        likely ^= keys[:, :, None]
+        likely += self._bases[:, None]
+        layout = _layout(self.slots, self.ids.shape[1], patterns, radius, exact.tobytes())
+        first, counts = self._runs(self._places(keys, likely.reshape(len(likely), -1), layout, radius))
+        runs = _Runs.of(counts, layout.ends)
+        lines, asked = len(layout.others), layout.exact
+        is_overfull = runs.met[lines + len(asked) :] > most
+        if is_overfull.any():  # then the likely probes that were left out are needed after all
+            rest = exact.copy()
+            rest[asked[is_overfull]] = False
+            found = self.likely_candidates(words, deviations, patterns, exact=rest, radius=radius, most=most)
+            return Candidates(found.query, found.row, asked[is_overfull], found.cut)
+        cut = 0
+        if runs.longest > _MOST_PER_KEY or runs.met[: lines + len(asked)].max() > _MOST_PER_QUERY:
+            ends = layout.ends[: lines + len(asked)].tolist()
+            for number, (begin, end) in enumerate(pairwise([0, *ends])):
+                cut += _bound(counts[begin:end], len(self.slots.widths) if number < lines else 1)
+            runs = _Runs.of(counts, layout.ends)
+        return self._met(runs, first, layout.begins, layout.queries, cut=cut)
 
-    def _runs(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where each probed key's run of rows starts in its slot, and how long it is."""
+    def _places(
+        self, keys: NDArray[np.int64], likely: NDArray[np.int64], layout: _Layout, radius: int
+    ) -> NDArray[np.int64]:
+        """The places in `starts` of all probes, in their layout; `likely` are those of (queries, likely probes)."""
+        if len(layout.exact) == 0:
+            return likely.reshape(-1)
+        places = np.empty(len(layout.begins), dtype=np.int64)
+        end = len(layout.others) * likely.shape[1]
+        likely.take(layout.others, axis=0, out=places[:end].reshape(-1, likely.shape[1]), mode="clip")
+        far = likely.take(layout.exact, axis=0).take(layout.far, axis=1)
+        places[end : end + far.size] = far.reshape(-1)
+        probes = _probes_for(self.slots, radius, self.ids.shape[1])
+        places[end + far.size :] = self._exact_places(keys.take(layout.exact, axis=0), probes).reshape(-1)
+        return places
+
+    def _exact_places(self, keys: NDArray[np.int64], probes: _Probes) -> NDArray[np.int64]:
+        places = keys.take(probes.slot, axis=1)
+        places ^= probes.flips
+        places += probes.bases
+        return places
+
+    def _runs(self, places: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Where each probed key's run of rows starts in its slot, and how long it is. `places` are spoilt."""
         first = self.starts.take(places)
-        counts = self.starts.take(places + 1) - first
-        return first.astype(np.int64), counts.astype(np.int64)
+        places += 1
+        counts = self.starts.take(places)
+        counts -= first
+        return first, counts
 
     def _met(
         self,
-        first: NDArray[np.int64],
-        counts: NDArray[np.int64],
-        slot: NDArray[np.intp],
+        runs: "_Runs",
+        first: NDArray[np.uint32],
+        begins: NDArray[np.int64],
+        queries: NDArray[np.intp],
         *,
         overfull: NDArray[np.intp] | None = None,
         cut: int = 0,
     ) -> Candidates:
-        probe_count = counts.shape[1]
-        hit = np.flatnonzero(counts)
-        counts = counts.ravel()[hit]
         # A run of places first..first+count-1 per probe, all in one array: running number minus the run's own start.
-        run_ends = np.cumsum(counts)
-        shift = first.ravel()[hit] + slot.take(hit % probe_count) * self.ids.shape[1] - (run_ends - counts)
-        total = int(run_ends[-1]) if len(run_ends) else 0
-        rows = self._flat_ids.take(np.repeat(shift, counts) + np.arange(total))
+        shift = begins.take(runs.probe)
+        shift += first.take(runs.probe)
+        shift -= runs.before
+        places = np.repeat(shift, runs.count)
+        places += np.arange(len(places))
         nobody = np.zeros(0, np.intp) if overfull is None else overfull
-        return Candidates(np.repeat(hit // probe_count, counts), rows, nobody, cut)
+        return Candidates(np.repeat(queries, runs.met), self._flat_ids.take(places), nobody, cut)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    # The probes that meet rows, how many each meets, and how many those before it; how many each line of probes meets.
+    probe: NDArray[np.intp]
+    count: NDArray[np.int64]
+    before: NDArray[np.int64]
+    met: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counts: NDArray[np.uint32], ends: NDArray[np.intp]) -> Self:
+        probe = np.flatnonzero(counts != 0)  # of booleans it is several times faster
+        count = counts.take(probe).astype(np.int64)
+        before = np.zeros(len(count) + 1, dtype=np.int64)
+        np.cumsum(count, out=before[1:])
+        met = before.take(np.searchsorted(probe, ends))
+        met[1:] -= met[:-1].copy()
+        return cls(probe, count, before[:-1], met)
+
+    @property
+    def longest(self) -> int:
+        return int(self.count.max(initial=0))
+
+
+def _bound(counts: NDArray[np.uint32], slots: int) -> int:
+    """Hold the runs of a line of likely probes, (slots x patterns), to their bounds; return how many rows that cuts."""
+    met = int(counts.sum(dtype=np.int64))
+    np.minimum(counts, _MOST_PER_KEY, out=counts)
+    if counts.sum(dtype=np.int64) > _MOST_PER_QUERY:
+        by_rank = counts.reshape(slots, -1).T.reshape(-1).astype(np.int64)
+        room = np.maximum(_MOST_PER_QUERY - (np.cumsum(by_rank) - by_rank), 0)
+        counts[:] = np.minimum(by_rank, room).reshape(-1, slots).T.reshape(-1)
+    return met - int(counts.sum(dtype=np.int64))
 
 
 def _keys(words: NDArray[np.uint64], offset: int, width: int) -> NDArray[np.uint32]:

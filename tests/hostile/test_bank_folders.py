@@ -21,7 +21,8 @@ from models.generations import POINTER, REBUILDING
 from models.index import HammingIndex
 from models.rebuild import rebuild
 from models.shelves import _BASE_DTYPES
-from models.slot_tables import SlotTables, slots_for
+from models.slot_tables import SlotTables
+from models.slots import slots_for
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from models.arrays import IndexCorrupt
 from models.hits import MOST_HITS, Hits
 from models.index import HammingIndex
-from models.slot_tables import Slots, SlotTables, slots_for
+from models.slot_tables import SlotTables
+from models.slots import Slots, slots_for
 
 Rows = NDArray[np.uint8]
 
@@ -241,7 +242,27 @@ def test_slots_cover_the_hash_and_never_miss(count: int) -> None:
     for bits, limit in ((256, 31), (64, 10)):
         slots = slots_for(count, bits, limit)
         assert sum(slots.widths) == bits
-        assert all(sum(reach + 1 for reach in slots.radii(radius)) == radius + 1 for radius in range(limit + 1))
+        assert all(sum(reach + 1 for reach in slots.radii(radius, count)) == radius + 1 for radius in range(limit + 1))
+
+
+@pytest.mark.parametrize(("bits", "count"), [(256, 1_000), (256, 1_000_000), (256, 10_000_000), (64, 50_000)])
+def test_keys_are_the_bits_of_their_slots(bits: int, count: int) -> None:
+    """A slot's key is its bits of the hash, also where it begins in one word and ends in the next."""
+    slots, rows = slots_for(count, bits, 10), np.random.default_rng(bits).integers(0, 256, (50, bits // 8), np.uint8)
+    tables = SlotTables.build(rows[:1], slots)
+
+    keys = tables.keys(rows.view("<u8"))
+
+    numbers = [int.from_bytes(row.tobytes(), "little") for row in rows]
+    cuts = list(zip(slots.offsets, slots.widths, strict=True))
+    assert keys.tolist() == [[number >> offset & (1 << width) - 1 for offset, width in cuts] for number in numbers]
+
+
+def test_slots_take_the_radii_that_cost_less() -> None:
+    """Narrow slots go further while probes cost most, wide ones where the rows that share a key do."""
+    slots = Slots((0, 9), (9, 7))
+    assert slots.radii(2, 1) == (0, 1)
+    assert slots.radii(2, 100_000) == (1, 0)
 
 
 def test_a_saved_index_answers_as_before(tmp_path: Path) -> None:

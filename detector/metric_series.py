@@ -122,7 +122,7 @@ class MetricSeries:
         self.http_refusals = self._counter(
             "http_refusals", "Control requests over TCP without the right token.", "reason", Refusal
         )
-        self.commands = self._counter("commands", "Signed commands by what became of them.", "result", Result)
+        self.commands = self._counter("commands", "Signed commands by what became of them.", "state", Result)
         self.untrusted = Counter(
             "stopframe_untrusted",
             "Messages that were not believed, by what they claimed to be.",

@@ -29,7 +29,7 @@ WIDTH: Final = 1280
 """What a stream shows, with `HEIGHT`; a picture of another shape is pressed into it, for both sides alike."""
 HEIGHT: Final = 720
 
-_FPS: Final = 5
+_FPS: Final = 2
 _PATIENCE_SECONDS: Final = 60.0
 
 

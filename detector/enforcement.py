@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import structlog
 
@@ -52,7 +52,7 @@ class CutTarget:
     """Whom to cut.
 
     `connection` is the server's id of the publisher that was seen; `hit_at` the monotonic arrival of the frame that
-    asked for the cut, from which `time_to_cut_ms` counts.
+    asked for the cut, from which `time_to_cut_ms` counts. `is_by_hand`: an operator asked, and no alert did.
     """
 
     stream_id: str
@@ -61,6 +61,7 @@ class CutTarget:
     connection: str | None = None
     incident_id: str | None = None
     hit_at: float | None = None
+    is_by_hand: bool = False
 
 
 @dataclass(slots=True)
@@ -79,6 +80,7 @@ class _Run:
     gone_at: float | None = None
     empty_since: float | None = None
     trouble: str = ""
+    note: str = ""
     task: "asyncio.Task[CutOutcome] | None" = None
 
 
@@ -88,6 +90,22 @@ class EnforcerCounters:
 
     cuts_total: dict[CutState, int] = field(default_factory=dict)
     unavailable_total: int = 0
+
+
+class Cutting(Protocol):
+    """Whoever cuts: `Enforcer` here, or `detector.remote.cuts.RemoteCuts` through a cutter elsewhere."""
+
+    async def cut(self, target: CutTarget, *, last_packet_at: Callable[[], float | None]) -> CutOutcome:
+        """Cut, and return when it is proved, refused or out of time."""
+
+    async def undo(self, key: StreamKey, *, stream_id: str = "", incident_id: str = "") -> None:
+        """Let `key` publish again. Raises `IngestUnavailable`."""
+
+    async def settle(self) -> None:
+        """Let what is under way end, for a while."""
+
+    def reconfigure(self, settings: EnforcerSettings) -> None:
+        """Go by other limits."""
 
 
 class Enforcer:
@@ -290,7 +308,7 @@ class Enforcer:
             run.trouble = run.trouble or "the key could not be revoked"
             return None
         if run.count and is_quiet:
-            return self._outcome(run, CutState.CONFIRMED, "")
+            return self._outcome(run, CutState.CONFIRMED, run.note)
         return self._judge_nobody(run, answered_at, is_quiet=is_quiet)
 
     def _judge_nobody(self, run: _Run, answered_at: float, *, is_quiet: bool) -> CutOutcome | None:
@@ -334,6 +352,7 @@ class Enforcer:
             # The publisher may have reconnected since it was seen. Its key is denied: whoever holds it now goes too.
             result = await self._ask_in_time(run, self._ingest.cut(key))
         run.count += result.count
+        run.note = result.note or run.note
         if result.gone_at is not None:
             run.gone_at = max(result.gone_at, run.gone_at or result.gone_at)
 

@@ -24,7 +24,7 @@ from detector.ingest.adapter import IngestUnavailable
 from detector.ingest.asked import PUBLISHERS_LIMIT, AskedServer, items, text
 from detector.ingest.hooks import BadForm, HookAnswer, HookOutcome, json_fields
 from detector.ingest.revocations import Revocations
-from detector.ingest.server_api import ServerApi
+from detector.ingest.server_api import ApiAnswer, ServerApi
 from detector.ingest.tokens import bearer_token, token_claims
 from streams.job import SourceKind
 
@@ -119,43 +119,48 @@ class LiveKit(AskedServer):
         return HookAnswer(200, HookOutcome.TOLD)
 
     async def _ask_for_live(self) -> list[Publisher]:
-        found: list[Publisher] = []
-        from_ingress: set[StreamKey] = set()
-        for room in items((await self._ask("RoomService", "ListRooms", {}, {"roomList": True})).get("rooms", [])):
-            name = str(room.get("name", ""))
-            # A room that nobody publishes in costs no question.
-            if not name or room.get("num_publishers", room.get("numPublishers", 1)) == 0:
-                continue
-            grant = {"roomAdmin": True, "room": name}
-            answer = await self._ask("RoomService", "ListParticipants", {"room": name}, grant)
-            for participant in items(answer.get("participants", [])):
-                if any(_is_video(track) for track in items(participant.get("tracks", []))):
-                    key = StreamKey(self.name, name, text(participant["identity"]))
-                    found.append(self._publisher(key, text(participant["sid"])))
-                    if participant.get("kind") in _FROM_INGRESS:
-                        from_ingress.add(key)
+        found: dict[Publisher, bool] = {}
+        for room in await self._rooms():
+            grant = {"roomAdmin": True, "room": room}
+            answer = await self._ask("RoomService", "ListParticipants", {"room": room}, grant)
+            with self._reading(answer) as content:
+                for participant in items(content.get("participants", [])):
+                    if any(_is_video(track) for track in items(participant.get("tracks", []))):
+                        key = StreamKey(self.name, room, text(participant["identity"]))
+                        publisher = self._publisher(key, text(participant["sid"]))
+                        found[publisher] = participant.get("kind") in _FROM_INGRESS
             if len(found) > PUBLISHERS_LIMIT:
                 raise self._too_many()
-        self._from_ingress = from_ingress
-        self._returned = {publisher.key for publisher in found if self.is_revoked(publisher.key)} - from_ingress
-        return found
+        self._from_ingress = {publisher.key for publisher, is_from_ingress in found.items() if is_from_ingress}
+        self._returned = {publisher.key for publisher in found if self.is_revoked(publisher.key)} - self._from_ingress
+        return list(found)
+
+    async def _rooms(self) -> list[str]:
+        """Rooms that somebody may publish in: others cost no question."""
+        answer = await self._ask("RoomService", "ListRooms", {}, {"roomList": True})
+        with self._reading(answer) as content:
+            rooms = items(content.get("rooms", []))
+            return [text(room["name"]) for room in rooms if room.get("num_publishers", room.get("numPublishers")) != 0]
 
     async def _drop(self, publisher: Publisher) -> int:
         key = publisher.key
         grant = {"roomAdmin": True, "room": key.app}
         answer = await self._ask("RoomService", "RemoveParticipant", {"room": key.app, "identity": key.name}, grant)
-        return 0 if answer.get("code") == _NO_SUCH else 1
+        return 1 if answer.status == 200 else 0
 
     async def _delete_ingress(self, key: StreamKey) -> None:
         grant = {"ingressAdmin": True}
         answer = await self._ask("Ingress", "ListIngress", {"room_name": key.app}, grant)
-        for ingress in items(answer.get("items", [])):
-            identity = ingress.get("participant_identity", ingress.get("participantIdentity"))
-            number = ingress.get("ingress_id", ingress.get("ingressId"))
-            if identity == key.name and isinstance(number, str):
-                await self._ask("Ingress", "DeleteIngress", {"ingress_id": number}, grant)
+        with self._reading(answer) as content:
+            found = [
+                text(ingress.get("ingress_id", ingress.get("ingressId")))
+                for ingress in items(content.get("items", []))
+                if ingress.get("participant_identity", ingress.get("participantIdentity")) == key.name
+            ]
+        for number in found:
+            await self._ask("Ingress", "DeleteIngress", {"ingress_id": number}, grant)
 
-    async def _ask(self, service: str, method: str, question: dict[str, Any], grant: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, service: str, method: str, question: dict[str, Any], grant: dict[str, Any]) -> ApiAnswer:
         """One call; an error `not_found` is returned as it came, all others raise."""
         secret, now = self._settings.api_secret, int(self._wall_clock())
         if secret is None:
@@ -163,10 +168,10 @@ class LiveKit(AskedServer):
         claims = {"iss": self._settings.api_key, "nbf": now - 10, "exp": now + _TOKEN_SECONDS, "video": grant}
         token = bearer_token(secret.reveal(), claims)
         answer = await self._api.ask("POST", f"/twirp/livekit.{service}/{method}", body=question, token=token)
-        content = answer.content if isinstance(answer.content, dict) else None
-        if content is None or (answer.status != 200 and content.get("code") != _NO_SUCH):
+        is_gone = answer.status == 404 and isinstance(answer.content, dict) and answer.content.get("code") == _NO_SUCH
+        if answer.status != 200 and not is_gone:
             raise self._api.refuse(answer)
-        return content
+        return answer
 
 
 def _is_video(track: dict[str, Any]) -> bool:

@@ -1,0 +1,225 @@
+"""Ingest servers that answer as no server should: every adapter survives them, in time, in bounds, in one sentence."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from detector.events import StreamKey
+from detector.ingest.adapter import IngestServer, IngestUnavailable
+from detector.ingest.hooks import AnswersHooks
+from tests.fixtures_ingest_peers import (
+    SECRET,
+    FakeAntMedia,
+    FakeIvs,
+    FakeLiveKit,
+    FakeOme,
+    FakePlatform,
+    FakeSrs,
+    Peer,
+    asking,
+)
+from tests.ingest_benches import BENCHES, made
+
+REMOTE = sorted(name for name, bench in BENCHES.items() if bench.at_port)
+KEY_NAME = "SECRETKEY99"
+_MIB = 1024 * 1024
+_JSON = b"content-type: application/json\r\n"
+
+
+def _plain(status: str, body: bytes, headers: bytes = _JSON) -> bytes:
+    return b"HTTP/1.1 %s\r\n%sContent-Length: %d\r\n\r\n%s" % (status.encode(), headers, len(body), body)
+
+
+_SECRETS = f'{{"error": "{KEY_NAME} {SECRET}"}}'.encode()
+ANSWERS: dict[str, bytes] = {
+    **{
+        f"type {body[:12]!r}": _plain("200 OK", body) for body in (b"[]", b"{}", b"null", b'"x"', b"1", b"[[]]", b"NaN")
+    },
+    "items of wrong types": _plain(
+        "200 OK",
+        b'{"code": 0, "response": [1], "streams": [{"id": 1}], "items": 5, "rooms": {}, "data": {"streams": [7]}, '
+        b'"publishers": [{"app": [], "name": 3}], "pageCount": "x"}',
+    ),
+    "pages without end": _plain(
+        "200 OK", b'{"streams": [], "publishers": [], "nextToken": "1", "next": "1", "code": 0}'
+    ),
+    "nested": _plain("200 OK", b"[" * 100_000),
+    "10 MB": _plain("200 OK", b'{"streams": [' + b"0," * (5 * _MIB) + b"0]}"),
+    "no text": _plain("200 OK", b"\xff\xfe\x00" * 100),
+    "truncated": b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"streams": [',
+    "no HTTP": b"\x00\x01SSH-2.0-x\r\n\r\n",
+    **{f"{status}": _plain(f"{status} X", _SECRETS) for status in (204, 400, 401, 403, 404, 409, 429, 500, 503)},
+    "HTML": _plain("502 Bad Gateway", b"<html>" + KEY_NAME.encode(), b""),
+}
+
+
+@dataclass
+class Rogue:
+    """Answers every request with `answer`; `drip` seconds between its bytes, `flood` bytes more after it."""
+
+    answer: bytes = b""
+    drip: float = 0.0
+    flood: int = 0
+    port: int = 0
+    sent: int = 0
+    elsewhere: int = 0
+    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._answer(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the client has had enough
+        finally:
+            writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.elsewhere += b" /elsewhere" in head
+        if self.drip:
+            for byte in self.answer:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(self.drip)
+        writer.write(self.answer)
+        for _ in range(self.flood // 65536):
+            writer.write(b"0," * 32768)
+            await writer.drain()
+            self.sent += 65536
+        writer.write_eof()
+        await reader.read()  # until the client has read it and closes
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator["Rogue"]:
+        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._serve(reader, writer), name="rogue")
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+        async with await asyncio.start_server(begin, "127.0.0.1", 0) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            yield self
+            for task in self.tasks:
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+def _key(kind: str) -> StreamKey:
+    return StreamKey("edge", BENCHES[kind].plain_app, KEY_NAME)
+
+
+@contextlib.asynccontextmanager
+async def _beside_a_rogue(kind: str, folder: Path) -> AsyncIterator[tuple[IngestServer, Rogue]]:
+    at_port = BENCHES[kind].at_port
+    assert at_port is not None
+    async with Rogue(_plain("500 X", b"")).serving() as rogue, made(kind, folder, at_port(rogue.port)) as server:
+        yield server, rogue
+
+
+async def _survive(server: IngestServer, key: StreamKey, what: str) -> None:
+    """Nobody is listed and nothing was cut; what is said is one sentence without anything secret."""
+    started_at = asyncio.get_running_loop().time()
+    said: list[str] = []
+    try:
+        assert await server.publishers() == [], what
+    except IngestUnavailable as error:
+        said.append(str(error))
+    try:
+        assert (await server.cut(key)).count == 0, what
+    except IngestUnavailable as error:
+        said.append(str(error))
+    assert asyncio.get_running_loop().time() - started_at < 4, what
+    for sentence in [*said, *server.problems()]:
+        assert re.fullmatch(r"[ -~]{10,400}", sentence), (what, sentence)
+        assert KEY_NAME not in sentence, what
+        assert SECRET not in sentence, what
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+async def test_no_answer_is_believed_that_is_none(kind: str, tmp_path: Path) -> None:
+    """Wrong types, errors, garbage: nobody is live then, nothing was cut, and one sentence says why."""
+    async with _beside_a_rogue(kind, tmp_path) as (server, rogue):
+        for what, answer in ANSWERS.items():
+            rogue.answer = answer
+            await _survive(server, _key(kind), what)
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+async def test_redirects_lead_nowhere_and_drips_end(kind: str, tmp_path: Path) -> None:
+    """A redirect is no answer, with the credentials it would carry away; a byte now and then costs the time limit."""
+    async with _beside_a_rogue(kind, tmp_path) as (server, rogue):
+        location = b"Location: http://127.0.0.1:%d/elsewhere\r\n" % rogue.port
+        for status in ("301 Moved Permanently", "307 Temporary Redirect"):
+            rogue.answer = _plain(status, b"{}", location)
+            await _survive(server, _key(kind), status)
+        rogue.answer, rogue.drip = _plain("200 OK", b'{"streams": []}'), 0.02
+        await _survive(server, _key(kind), "drip")
+        assert rogue.elsewhere == 0
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+async def test_a_flood_is_cut_off(kind: str, tmp_path: Path) -> None:
+    """An answer that never ends is read up to a bound and no further, whatever length it announces."""
+    async with _beside_a_rogue(kind, tmp_path) as (server, rogue):
+        rogue.sent, rogue.flood = 0, 256 * _MIB
+        rogue.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n["
+        with pytest.raises(IngestUnavailable):
+            await server.publishers()
+        assert rogue.sent < 128 * _MIB, "the connection is closed long before its end"
+
+
+PEERS: dict[str, tuple[type[Peer], int]] = {
+    "srs": (FakeSrs, 2500),
+    "ovenmediaengine": (FakeOme, 60),
+    "ant-media": (FakeAntMedia, 240),
+    "livekit": (FakeLiveKit, 1000),
+    "aws-ivs": (FakeIvs, 350),
+    "platform": (FakePlatform, 350),
+}
+
+
+@contextlib.asynccontextmanager
+async def _beside_a_peer(kind: str, folder: Path) -> AsyncIterator[tuple[IngestServer, Peer]]:
+    at_port = BENCHES[kind].at_port
+    assert at_port is not None
+    async with PEERS[kind][0]().serving() as peer:
+        settings = at_port(peer.port) | {"timeout": "10s", "poll": "30s"}
+        async with made(kind, folder, settings) as server:
+            if isinstance(server, AnswersHooks):
+                peer.ask = asking(server)
+            yield server, peer
+
+
+@pytest.mark.parametrize("kind", sorted(PEERS))
+async def test_thousands_of_publishers_are_all_listed(kind: str, tmp_path: Path) -> None:
+    """However many pages it takes, everybody is listed once, and whoever is cut is the one who was meant."""
+    async with _beside_a_peer(kind, tmp_path) as (server, peer):
+        app, count = BENCHES[kind].plain_app, PEERS[kind][1]
+        peer.live = {(app, f"name{n}"): f"c{n}" for n in range(count)}
+        listed = await server.publishers()
+        assert sorted(publisher.key.name for publisher in listed) == sorted(f"name{n}" for n in range(count))
+        assert len({publisher.connection for publisher in listed}) == count
+        assert (await server.cut(StreamKey("edge", app, f"name{count - 1}"))).count == 1
+        assert (app, f"name{count - 1}") not in peer.live
+        assert len(peer.live) == count - 1
+
+
+@pytest.mark.parametrize("kind", sorted(set(PEERS) - {"aws-ivs"}))
+async def test_names_that_nobody_can_ask_for_are_told_and_kept_out(kind: str, tmp_path: Path) -> None:
+    """Control characters and endless names are neither watched nor let in, and health says so without naming them."""
+    async with _beside_a_peer(kind, tmp_path) as (server, peer):
+        bad = ["a\nERROR b", "x" * 500, "tab\there", "\x1b[31m"]
+        app = BENCHES[kind].plain_app
+        peer.live = {(app, name): f"c{n}" for n, name in enumerate(["good", *bad], start=1)}
+        assert [publisher.key.name for publisher in await server.publishers()] == ["good"]
+        told = next(sentence for sentence in server.problems() if "nobody can ask for" in sentence)
+        assert told.startswith("4 publishers")
+        assert "ERROR" not in "".join(server.problems())
+        if BENCHES[kind].denies:
+            assert not any([await peer.allows(app, name) for name in bad])
+            assert await peer.allows(app, "good")

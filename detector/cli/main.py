@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from detector.cli import demo, hashes, models, operate, plan, report, run, scan, top
+from detector.cli import command, demo, hashes, keys, models, operate, plan, report, run, scan, top, verify
 from detector.cli.output import CommandFailed, note
 from detector.logs import catch_faults
 
@@ -58,6 +58,9 @@ app.command("cut")(operate.cut)
 app.command("undo")(operate.undo)
 app.command("hint")(operate.hint)
 app.add_typer(report.app, name="report")
+app.add_typer(keys.app, name="keys")
+app.command("verify")(verify.verify)
+app.add_typer(command.app, name="command")
 
 
 def main() -> None:

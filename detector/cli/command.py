@@ -1,0 +1,96 @@
+"""`stopframe command`: makes a signed command for a node, on standard output, for any MQTT client to publish."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from detector.cli.output import CommandFailed, note
+from detector.credentials import CredentialsError
+from detector.trust.messages import COMMAND_LIFE_LIMIT_MS, Command, CommandName, build_command, command_topic
+
+app = typer.Typer(
+    help="Make a signed command for a node, wherever it runs: the line to publish goes to standard output.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+KeyFile = Annotated[
+    Path, typer.Option("--key", metavar="FILE", envvar="STOPFRAME_KEY", help="Your key, of `stopframe keys new`.")
+]
+Node = Annotated[str, typer.Option("--node", metavar="NODE", help="The node's name: its config's node.")]
+Life = Annotated[float, typer.Option("--life", metavar="SECONDS", help="How long it is good for, at most 300.")]
+Stream = Annotated[str, typer.Argument(metavar="STREAM", help="The stream's whole id, 26 characters.")]
+
+_LIFE_SECONDS = 30.0
+
+
+@app.command("cut")
+def cut(stream: Stream, key: KeyFile, node: Node, life: Life = _LIFE_SECONDS) -> None:
+    """Cut a live stream."""
+    _make(key, node, life, CommandName.CUT, {"stream": stream})
+
+
+@app.command("undo")
+def undo(
+    incident: Annotated[str, typer.Argument(metavar="INCIDENT", help="The whole incident_id of its alert.")],
+    key: KeyFile,
+    node: Node,
+    life: Life = _LIFE_SECONDS,
+) -> None:
+    """Take back what an incident did: its key may publish again."""
+    _make(key, node, life, CommandName.UNDO, {"incident": incident})
+
+
+@app.command("hint")
+def hint(  # noqa: PLR0913, PLR0917 - options of the command line
+    stream: Stream,
+    key: KeyFile,
+    node: Node,
+    score: Annotated[float, typer.Option("--score", help="0 to 1; from 0.5 on the stream is decoded through.")] = 1.0,
+    source: Annotated[str, typer.Option("--source", help="Who says so: a-z 0-9 _ . -")] = "operator",
+    reason: Annotated[str, typer.Option("--reason", help="Why: a-z 0-9 _ . -")] = "report",
+    lasts: Annotated[float, typer.Option("--for", metavar="SECONDS", help="For how long, at most 3600.")] = 300.0,
+    life: Life = _LIFE_SECONDS,
+) -> None:
+    """Have a live stream looked at more closely for a while."""
+    arguments = {"stream": stream, "score": score, "source": source, "reason": reason, "lasts_s": lasts}
+    _make(key, node, life, CommandName.HINT, arguments)
+
+
+@app.command("sampling")
+def sampling(
+    stream: Stream,
+    key: KeyFile,
+    node: Node,
+    within: Annotated[float, typer.Option("--detect-within", metavar="SECONDS", help="0.2 to 600.")] = 1.0,
+    lasts: Annotated[float, typer.Option("--for", metavar="SECONDS", help="For how long, at most 3600.")] = 300.0,
+    life: Life = _LIFE_SECONDS,
+) -> None:
+    """Have whatever a live stream shows for so long be seen, for a while; never less than its config asks for."""
+    _make(key, node, life, CommandName.SAMPLING, {"stream": stream, "detect_within_s": within, "lasts_s": lasts})
+
+
+def _make(key: Path, node: str, life: float, name: CommandName, arguments: dict[str, Any]) -> None:
+    from pydantic import ValidationError
+
+    from detector.trust.keyring import read_key
+    from detector.trust.orders import ARGUMENTS
+
+    if not 1 <= life * 1000 <= COMMAND_LIFE_LIMIT_MS:
+        raise CommandFailed(f"--life must lie between 0.001 and {COMMAND_LIFE_LIMIT_MS // 1000} seconds")
+    try:
+        ARGUMENTS[name].model_validate(arguments)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CommandFailed(f"{first['loc'][0]}: {first['msg']}") from None
+    try:
+        signer = read_key(key)
+    except CredentialsError as error:
+        raise CommandFailed(str(error)) from None
+    now_ms = time.time_ns() // 1_000_000
+    # The time is the number: it rises by itself from one command to the next, on whichever machine the key is used.
+    made = Command(node, name, arguments, now_ms, now_ms, now_ms + round(life * 1000))
+    typer.echo(build_command(made, signer).decode())
+    note(f"publish it, not retained, on {command_topic('PREFIX', node, name)}; it is good for {life:g} s")

@@ -19,7 +19,7 @@ from detector.breaker import Breaker
 from detector.config.config import Config
 from detector.config_file import ConfigFile
 from detector.credentials import Credentials, CredentialsError, load_or_create, stream_id
-from detector.enforcement import Enforcer
+from detector.enforcement import Cutting, Enforcer
 from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.ingest.embedded import EmbeddedIngest
 from detector.ingest.hooks import AnswersHooks
@@ -28,6 +28,7 @@ from detector.ingest.revocations import FileRevocations, Revocations, Revocation
 from detector.match_budget import BudgetExceeded, refuse_excess
 from detector.metrics import Metrics
 from detector.parts import Addresses, Parts
+from detector.remote.setup import Remote, RemoteParts
 from detector.response import Responder
 from detector.service import Service
 from detector.settings import breaker_settings, enforcer_settings, response_settings
@@ -98,11 +99,29 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     broker, sink = await start_mqtt(config, stack, database)
     ear = _Ear()
     sinks = [sink, *await start_other_sinks(config, stack)]
-    delivery = await stack.enter_async_context(Delivery(Outbox(database), sinks, report=ear.hear))
+    remote = Remote.of(config, sink, sinks[1:])
+    sinks, takes = (sinks, {}) if remote is None else (remote.sinks, remote.takes)
+    delivery = await stack.enter_async_context(Delivery(Outbox(database), sinks, report=ear.hear, takes=takes))
     revocations = await stack.enter_async_context(_revocations(config, credentials))
     ingest = await stack.enter_async_context(_ingest(config, revocations))
     incidents = Incidents(database)
-    enforcer = await stack.enter_async_context(Enforcer(ingest, incidents, enforcer_settings(config)))
+    distrust = Distrust(metrics)
+    enforcer: Cutting
+    if remote is None:
+        enforcer = await stack.enter_async_context(Enforcer(ingest, incidents, enforcer_settings(config)))
+    else:
+        remote_parts = RemoteParts(
+            delivery=delivery,
+            ingest=ingest,
+            incidents=incidents,
+            database=database,
+            signer=signer,
+            secret=credentials.deployment,
+            distrust=distrust,
+            keys=lambda: _trusted_keys(service),
+            last_packet_at=lambda stream: _last_packet_at(service, stream),
+        )
+        enforcer = await stack.enter_async_context(remote.cuts(remote_parts))
     parts = Parts(
         manifests=manifests,
         metrics=metrics,
@@ -110,7 +129,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
         pool=pool,
         credentials=credentials,
         keyring=keyring,
-        distrust=Distrust(metrics),
+        distrust=distrust,
         database=database,
         sink=sink,
         delivery=delivery,
@@ -179,6 +198,11 @@ class _Ear:
 
 def _trusted_keys(service: Service) -> TrustedKeys:
     return service.config.trust.keys()  # of the config in force, which is replaced
+
+
+def _last_packet_at(service: Service, stream: str) -> float | None:
+    session = service.supervisor.sessions.get(stream)
+    return None if session is None else session.last_packet_at
 
 
 def _make_state_dir(state_dir: Path) -> None:

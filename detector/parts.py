@@ -6,7 +6,7 @@ from detector.alerts.delivery import Delivery
 from detector.alerts.mqtt import MqttSink
 from detector.analysis.pool import AnalysisPool
 from detector.credentials import Credentials
-from detector.enforcement import Enforcer
+from detector.enforcement import Cutting
 from detector.ingest.adapter import IngestServer
 from detector.ingest.revocations import Revocations
 from detector.metrics import Metrics
@@ -42,4 +42,4 @@ class Parts:
     delivery: Delivery
     revocations: Revocations
     ingest: IngestServer
-    enforcer: Enforcer
+    enforcer: Cutting

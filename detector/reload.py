@@ -34,6 +34,9 @@ NEEDS_RESTART: Final[Mapping[str, str]] = {
     "alerts.mqtt": "alerts are on their way through this connection",
     "alerts.jsonl": "alerts that are on disk wait for this file by its name",
     "alerts.webhook": "alerts that are on disk wait for this endpoint by its name",
+    "alerts.second_channel": "alerts that are on disk wait for it",
+    "enforcement.where": "cuts are under way there",
+    "enforcement.cutter": "cuts are under way there",
     "http.listen": "the socket is open",
 }
 """Keys, or groups of keys, that only a start takes up, and why."""

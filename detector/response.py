@@ -17,7 +17,7 @@ from detector.alerts.ids import RisingIds
 from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker, BreakerSettings
 from detector.cut_journal import CutOutcome
-from detector.enforcement import CutTarget, Enforcer
+from detector.enforcement import CutTarget, Cutting
 from detector.events import CutState, Decision, Signal, Step, StreamKey
 from detector.metric_words import AlertState
 from detector.metrics import Metrics
@@ -102,7 +102,7 @@ class Responder:
         *,
         delivery: Delivery,
         incidents: Incidents,
-        enforcer: Enforcer,
+        enforcer: Cutting,
         breaker: Breaker,
         metrics: Metrics,
         settings: ResponseSettings,
@@ -139,7 +139,15 @@ class Responder:
             await self._give_up(record)
             return
         log.info("cut.resumed", stream=record.stream_id, incident=record.incident_id)
-        target = CutTarget(record.stream_id, record.session, record.key, record.connection or None, record.incident_id)
+        is_by_hand = record.signals == _BY_HAND
+        target = CutTarget(
+            record.stream_id,
+            record.session,
+            record.key,
+            record.connection or None,
+            record.incident_id,
+            is_by_hand=is_by_hand,
+        )
         self._begin_cut(target, lambda: None)
 
     async def _give_up(self, record: IncidentRecord) -> None:
@@ -232,10 +240,11 @@ class Responder:
 
     def attempted(self, notice: Notice, receipt: Receipt | None) -> None:
         """Count one attempt to deliver an alert, and the time from its frame to the first acceptance."""
-        if receipt is not Receipt.ACCEPTED:
+        if receipt is Receipt.ACCEPTED:
+            self._metrics.alert(AlertState.DELIVERED)
+        elif receipt is not Receipt.AWAITED:  # it has arrived, and its cutter has yet to answer
             self._metrics.alert(AlertState.RETRIED if receipt is None else AlertState.REFUSED)
             return
-        self._metrics.alert(AlertState.DELIVERED)
         arrived_at = self._waiting.pop(notice.alert_id, None)
         if arrived_at is not None:
             self._metrics.frame_to_ack(self._clock() - arrived_at)
@@ -256,7 +265,7 @@ class Responder:
         except StoreUnavailable as error:
             log.warning("incident.unrecorded", stream=stream.stream_id, why=str(error))
         self._metrics.decision(Step.CUT)
-        target = _target(stream, record.incident_id, self._clock())
+        target = replace(_target(stream, record.incident_id, self._clock()), is_by_hand=True)
         outcome = await self._enforcer.cut(target, last_packet_at=stream.last_packet_at)
         self._metrics.cut(outcome.state)
         return record.incident_id, outcome

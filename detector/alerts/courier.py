@@ -17,6 +17,9 @@ log = structlog.get_logger()
 
 _REFILL_PAUSE_SECONDS: Final = 0.05
 _UNMARKED_LIMIT: Final = 10_000
+_HELD_LOOK_SECONDS: Final = 1.0
+"""What waits for somebody's answer is looked at so often; its sink knows when it is due."""
+
 _END_OF_TIME_MS: Final = 2**62
 
 Report = Callable[[Notice, Receipt | None], None]
@@ -218,6 +221,7 @@ class Courier:
             limit_seconds=self._settings.backoff_limit_seconds,
             jitter=self._jitter(),
         )
+        has_fault = False
         try:
             for notice in snapshot:
                 if notice not in lane.notices:  # settled meanwhile
@@ -231,14 +235,19 @@ class Courier:
                     lane.drop(notice.alert_id)
                     await self._mark_accepted(notice)
                     continue
-                await self._mark_attempt(notice, wait)
+                if receipt in {Receipt.HELD, Receipt.AWAITED}:
+                    wait = min(wait, _HELD_LOOK_SECONDS)
+                else:
+                    has_fault = True
+                if receipt is not Receipt.HELD:
+                    await self._mark_attempt(notice, wait)
                 if receipt is None or receipt is Receipt.NOBODY_LISTENS:
                     break  # the next one must not overtake it
         finally:
             has_news = len(lane.notices) > sum(notice in snapshot for notice in lane.notices)
             now = self._clock.monotonic()
             lane.due_at = now if has_news else now + wait
-            lane.attempts = 0 if has_news else lane.attempts + 1
+            lane.attempts = 0 if has_news else lane.attempts + has_fault
             self._window.settle(lane)
 
     async def _deliver(self, notice: Notice) -> Receipt | None:
@@ -256,9 +265,10 @@ class Courier:
         counters.by_receipt_total[word] = counters.by_receipt_total.get(word, 0) + 1
         if receipt is Receipt.ACCEPTED:
             counters.accepted_total += 1
-        elif receipt is not Receipt.AWAITED:
+        elif receipt not in {Receipt.AWAITED, Receipt.HELD}:
             counters.attempts_failed_total += 1
-        self._report(notice, receipt)
+        if receipt is not Receipt.HELD:
+            self._report(notice, receipt)
         return receipt
 
     async def _mark_accepted(self, notice: Notice) -> None:

@@ -27,11 +27,13 @@ class Notice:
 class Receipt(Enum):
     """What the other side said of one alert. Only `ACCEPTED` ends its delivery.
 
-    `AWAITED` is no fault: the alert is on its way, and whoever acts on it has not said yet what became of it.
+    Two are no faults: `AWAITED` is on its way, and whoever acts on it has not said yet what became of it; `HELD` was not
+    sent now, for the same reason.
     """
 
     ACCEPTED = "accepted"
     AWAITED = "awaited"
+    HELD = "held"
     NOBODY_LISTENS = "nobody listens"
     NOT_AUTHORIZED = "not authorized"
     REFUSED = "refused"

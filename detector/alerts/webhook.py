@@ -59,8 +59,8 @@ class WebhookSink:
     """The webhook sink. 2xx is accepted; every other answer is sent again, with backoff, until the alert expires.
 
     TLS is verified, redirects are not followed, proxy variables are not obeyed. Each new connection resolves the host
-    anew, and none outlives a failure. `hear`, where set, is given the body of each accepting answer: it may hold an
-    acknowledgement.
+    anew, and none outlives a failure. `hear`, where set, is given each alert with the body of its accepting answer: it
+    may hold an acknowledgement.
     """
 
     name = "webhook"
@@ -69,7 +69,7 @@ class WebhookSink:
         self, settings: WebhookSettings, *, retained: RetainedTopics | None = None, clock: Clock | None = None
     ) -> None:
         del retained
-        self.hear: Callable[[bytes], None] | None = None
+        self.hear: Callable[[Notice, bytes], None] | None = None
         self._settings = settings
         self._clock = clock or Clock()
         self._resources = AsyncExitStack()
@@ -130,7 +130,7 @@ class WebhookSink:
             raise self._unavailable(_explain(error)) from None
         receipt = self._judge(status)
         if receipt is Receipt.ACCEPTED and self.hear is not None and body:
-            self.hear(body)
+            self.hear(notice, body)
         return receipt
 
     def problems(self) -> list[str]:

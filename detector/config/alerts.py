@@ -1,7 +1,7 @@
 """The section `alerts`: where alerts go, and what each place needs."""
 
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -85,6 +85,8 @@ class WebhookSection(Section):
     """Where: https://, or http:// on this machine alone; `${NAME}` takes it from the environment; null for none."""
     secret: Secret | None = None
     """What each request is signed with: `${NAME}` or `{file: PATH}`, 16 characters or more."""
+    takes: Literal["all", "unanswered"] = "all"
+    """`all` alerts, or with enforcement.where: remote only cuts that the cutter leaves `unanswered`."""
     timeout: Annotated[Duration, Between("100ms", "30s")] = Duration.parse("5s")
     """How long one answer may take."""
     ca_file: FilePath | None = None
@@ -104,6 +106,13 @@ class WebhookSection(Section):
         return self
 
 
+class SecondChannelSection(Section):
+    """When cuts that the cutter does not answer go another way as well."""
+
+    after: Annotated[Duration, Between("1s", "10m")] = Duration.parse("5s")
+    """How long a cut waits for the cutter's answer, with enforcement.where: remote; then it goes to the webhook."""
+
+
 class AlertsSection(Section):
     """Telling others."""
 
@@ -119,3 +128,5 @@ class AlertsSection(Section):
     """The file."""
     webhook: Annotated[WebhookSection, EmptyMeansDefault()] = WebhookSection()
     """The endpoint."""
+    second_channel: Annotated[SecondChannelSection, EmptyMeansDefault()] = SecondChannelSection()
+    """The second channel."""

@@ -18,6 +18,7 @@ from detector.config.ingest import ChosenByKind
 from detector.config.matching import MatchingSection
 from detector.config.models import ModelEntry, ModelSection
 from detector.config.references import absolute_path
+from detector.config.remote import remote_conflicts
 from detector.config.sampling import SamplingSection, StreamSection, sampling_conflicts
 from detector.config.sections import (
     AnalysisSection,
@@ -123,6 +124,7 @@ class Config(Section):
             *self._taken_addresses(),
             *unreadable_sources(self.sources, self.reader),
             *sampling_conflicts(self.sampling, self.streams),
+            *remote_conflicts(self.enforcement, self.alerts, self.trust),
         ]
         if conflicts:
             raise refuse(*conflicts)

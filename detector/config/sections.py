@@ -259,6 +259,10 @@ class EnforcementSection(Section):
     """Nothing is cut until this is true."""
     deadline: Annotated[Duration, Between("1s", "10m")] = Duration.parse("10s")
     """How long a cut may take until its failure is an alert."""
+    where: Literal["local", "remote"] = "local"
+    """`local`: this service cuts; `remote`: a `stopframe cutter` elsewhere does, asked by signed alerts."""
+    cutter: Name = "cutter"
+    """With `remote`: the cutter's node name, under which it takes commands."""
     breaker: Annotated[BreakerSection, EmptyMeansDefault()] = BreakerSection()
     """The breaker."""
     flood: Annotated[FloodSection, EmptyMeansDefault()] = FloodSection()

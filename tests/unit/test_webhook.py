@@ -103,7 +103,7 @@ async def test_an_answers_body_is_heard_up_to_its_bound() -> None:
     """An acknowledgement in the body is handed on; a flood is not read."""
     heard: list[bytes] = []
     async with Endpoint(body=b'{"state":"cut"}') as endpoint, _sink(endpoint) as sink:
-        sink.hear = heard.append
+        sink.hear = lambda _notice, body: heard.append(body)
         await sink.deliver(_notice())
         endpoint.body = b"x" * 100_000
         async with asyncio.timeout(5):

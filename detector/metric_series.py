@@ -8,6 +8,7 @@ from detector.events import CutState, Step
 from detector.metric_words import AlertState, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
 from detector.publisher_times import TimeFault
 from detector.trust.messages import Result
+from detector.trust.signing import Purpose, Reason
 from models.evidence import Strength
 from models.hashing.view_table import Tier
 from streams.frame import SampleReason
@@ -129,6 +130,9 @@ class MetricSeries:
             ["purpose", "reason"],
             registry=self._registry,
         )
+        for reason in Reason:
+            for purpose in (Purpose.ACK, Purpose.COMMAND):  # what a service hears
+                self.untrusted.labels(purpose.value, reason.value)
         self.selftests = self._counter(
             "selftests", "Self-tests by what became of them.", "state", ("ok", "failed", "unsent")
         )

@@ -1,4 +1,4 @@
-"""What the service publishes, as shipped: the AsyncAPI document and the JSON Schemas that it refers to."""
+"""What the service publishes and hears, as shipped: the AsyncAPI document and the JSON Schemas that it refers to."""
 
 import json
 from importlib.resources import files
@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import yaml
 
-SCHEMAS: Final = ("alert", "coverage", "health", "selftest", "status")
-"""The kinds of message with a JSON Schema of their own: the last level of their topic."""
+SCHEMAS: Final = ("ack", "alert", "answer", "command", "coverage", "health", "selftest", "status")
+"""The kinds of message with a JSON Schema of their own: the last level of their topic, but for commands."""
 
 
 def message_schema(kind: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ LARGEST_SEQ: Final = 2**53 - 1
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _WORD: Final = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 _DETAIL_CHARACTERS: Final = 200
+_ACK_FIELDS: Final = frozenset({"schema", "alert_id", "stream", "state", "by", "at", "detail", "key_id", "sig"})
 _COMMAND_FIELDS: Final = frozenset(
     {"schema", "node", "command", "arguments", "seq", "issued_at", "expires_at", "key_id", "sig"}
 )
@@ -154,6 +155,7 @@ def read_ack(payload: bytes, keys: TrustedKeys, *, stream: str, now_ms: int) -> 
         not _matches(_UUID, said.get("alert_id"))
         or not _matches(_WORD, said.get("by"))
         or said.get("state") not in set(AckState)
+        or not said.keys() <= _ACK_FIELDS
         or not (detail is None or (isinstance(detail, str) and len(detail) <= _DETAIL_CHARACTERS))
     ):
         raise NotTrusted(Reason.MALFORMED, "it is no acknowledgement by its schema")

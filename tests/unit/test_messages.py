@@ -12,6 +12,7 @@ import pytest
 from detector.alerts.alert import alert_schema
 from detector.alerts.messages import SCHEMAS, asyncapi, message_schema
 from detector.coverage import Cause, Kind
+from detector.trust.signing import Purpose, TrustedKey, TrustedKeys
 
 
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:
@@ -67,11 +68,12 @@ def test_the_document_hangs_together() -> None:
     assert all(_referred(document, each) for each in references)
     for name, channel in document["channels"].items():
         assert set(re.findall(r"{(\w+)}", channel["address"])) == set(channel["parameters"])
-        assert channel["address"].endswith(f"/{name}")
+        assert channel["address"].rsplit("/", 1)[-1].strip("{}") == name
         assert list(channel["messages"]) == [name]
     used = [operation["channel"]["$ref"].rsplit("/", 1)[-1] for operation in document["operations"].values()]
     assert sorted(used) == sorted(document["channels"])
-    assert {operation["action"] for operation in document["operations"].values()} == {"send"}
+    heard = {name for name, operation in document["operations"].items() if operation["action"] == "receive"}
+    assert heard == {"hearAck", "hearCommand"}, "everything else is sent by the service"
 
 
 def test_the_documented_alert_and_topics_are_the_real_ones() -> None:
@@ -83,12 +85,15 @@ def test_the_documented_alert_and_topics_are_the_real_ones() -> None:
     assert set(examples) == {"stopframe/alert/1", "stopframe/selftest/1"}
     for name, example in examples.items():
         jsonschema.Draft202012Validator(message_schema(name.split("/")[1])).validate(example)
+    key = TrustedKey.of(re.findall(r"ed25519:[\w-]{43}", text)[0], ["alert"])
+    TrustedKeys([key]).verify(examples["stopframe/alert/1"], Purpose.ALERT)
     documented = set(re.findall(r"^\| `<prefix>/(\S+)` \| (\d) \| (yes|no) \|", text, re.MULTILINE))
     document = asyncapi()
     expected = set()
     for operation in document["operations"].values():
         channel = document["channels"][operation["channel"]["$ref"].rsplit("/", 1)[-1]]
-        topic = channel["address"].removeprefix("{prefix}/").replace("{node}", "<node>").replace("{stream}", "<id>")
+        topic = channel["address"].removeprefix("{prefix}/").replace("{stream}", "{id}")
+        topic = topic.replace("{", "<").replace("}", ">")
         mqtt = operation["bindings"]["mqtt"]
         expected.add((topic, str(mqtt["qos"]), "yes" if mqtt["retain"] else "no"))
     assert documented == expected

@@ -36,6 +36,8 @@ _GRID_NOISE: Final = 2.5
 _LONGEST_PERIOD: Final = 24
 """In pixels of the plane: at least two whole periods and a half must show."""
 
+_MEAN: Final = np.full(64, 1 / 64, dtype=np.float32)
+
 _LIKENESS: Final = 0.85
 """Correlation of a profile with itself one period on; re-encoded and fractionally sampled grids reach 0.9."""
 
@@ -46,6 +48,8 @@ def low_information(plane: NDArray[np.uint8]) -> LowInformation | None:
     Deliberately narrow, since what it names goes unseen by the models: a dim scene, a gradient, colour bars or a grid
     drawn over a picture all pass. Only the luma is judged: `has_colour_detail` tells whether the colours say more.
     """
+    if _is_surely_not_flat(plane):
+        return LowInformation.GRID if _is_regular_grid(plane) else None
     below = np.cumsum(np.bincount(plane.ravel(), minlength=256))  # and equal
     level = int(np.searchsorted(below, 2048, side="right"))
     differing = plane.size - below[min(level + _LEVELS, 255)] + (below[level - _LEVELS - 1] if level > _LEVELS else 0)
@@ -67,24 +71,35 @@ def has_colour_detail(picture: NDArray[np.uint8]) -> bool:
     return False
 
 
+def _is_surely_not_flat(plane: NDArray[np.uint8]) -> bool:
+    # Of every 16th pixel more than `_SPECKS` are darker than what more than `_SPECKS` are brighter than, by more than
+    # what lies within `_LEVELS` of any level: a tenth of the price of counting them all.
+    sampled = plane[::4, ::4].ravel()
+    sampled.partition((_SPECKS, sampled.size - 1 - _SPECKS))
+    return int(sampled[-1 - _SPECKS]) - int(sampled[_SPECKS]) > 2 * _LEVELS
+
+
 def _is_regular_grid(plane: NDArray[np.uint8]) -> bool:
     # Stripes and line grids are a sum of a function of x and one of y, chessboards add a product of such functions:
     # what is left after taking these out must be noise, and the functions themselves must repeat.
-    levels = plane.astype(np.float32)
-    side = levels.shape[0]
-    by_row = np.add.reduce(levels, axis=1) / side
-    by_column = np.add.reduce(levels, axis=0) / side
-    by_row -= np.add.reduce(by_row) / side
-    rest = levels - by_column[None, :] - by_row[:, None]
-    across, down = by_column - np.add.reduce(by_column) / side, by_row
-    if _rms(rest) > _GRID_NOISE:
-        row = rest[int(np.argmax(np.einsum("ij,ij->i", rest, rest)))]
-        across = row / _norm(row)
+    rest = plane.astype(np.float32)
+    by_row: NDArray[np.float32] = rest @ _MEAN
+    by_column: NDArray[np.float32] = _MEAN @ rest
+    by_row -= by_row @ _MEAN
+    rest -= by_column
+    rest -= by_row[:, None]
+    across: NDArray[np.float32] = by_column - by_column @ _MEAN
+    down = by_row
+    energies = np.einsum("ij,ij->i", rest, rest)
+    energy, most = float(energies.sum()), rest.size * _GRID_NOISE**2
+    if energy > most:
+        strongest = int(energies.argmax())
+        across = rest[strongest] / np.sqrt(energies[strongest])
         down = rest @ across
         # What is left without the product: by Pythagoras, as `across` has length 1. The rows need not be subtracted.
-        if _norm(rest) ** 2 - _norm(down) ** 2 > rest.size * _GRID_NOISE**2:
+        if energy - float(down @ down) > most:
             return False
-        across = across * _norm(down)
+        across *= np.float32(_norm(down))
     profiles = [profile for profile in (across, down) if _rms(profile) > _GRID_NOISE]
     return bool(profiles) and all(_repeats(profile) for profile in profiles)
 

@@ -30,6 +30,8 @@ Spectra = NDArray[np.float32]
 _SIDE: Final = 16
 _BITS: Final = _SIDE * _SIDE
 
+_AS_REFERENCE: Final = frozenset({"identity", "mirror"})
+
 _MIN_CARRIERS: Final = 75
 _MOST_NEAR: Final = int(0.15 * _BITS)
 _MAX_PARTICIPATION: Final = np.float32(60)
@@ -84,42 +86,40 @@ def batch_of(
     mirror image bit for bit, for which coefficients that tie with the median are summed in the reference's order.
     """
     # A hash lists the last coefficient first.
-    flat = spectra.reshape(len(spectra), _BITS)[:, ::-1]
+    flat = np.ascontiguousarray(spectra.reshape(len(spectra), _BITS)[:, ::-1])
     deviations = flat - _medians(flat)
-    sizes = np.abs(deviations)
-    is_stable = np.count_nonzero(sizes < NEAR_MEDIAN, axis=1) <= MAX_NEAR_SHARE * _BITS
+    ordered = np.abs(deviations)
+    ordered.sort(axis=1)
     if plane is not None:
-        for name, levels in (("identity", plane), ("mirror", plane[:, ::-1])):
-            if name not in names:
+        for row, name in enumerate(names):
+            if name not in _AS_REFERENCE or ordered[row, 1] >= TIE_MARGIN:  # fewer than two tie
                 continue
-            row = names.index(name)
-            near = np.flatnonzero(sizes[row] < TIE_MARGIN)
-            if len(near) > 1:
-                exact = flat[row].copy()
-                exact[near] = in_reference_order(levels.astype(np.float32), _BITS - 1 - near)
-                deviations[row] = exact - _medians(exact[None])[0]
+            levels = plane if name == "identity" else plane[:, ::-1]
+            near = np.flatnonzero(np.abs(deviations[row]) < TIE_MARGIN)
+            exact = flat[row].copy()
+            exact[near] = in_reference_order(levels.astype(np.float32), _BITS - 1 - near)
+            deviations[row] = exact - _medians(exact[None])[0]
     return ViewBatch(
         names=tuple(names),
         values=np.packbits(deviations > 0, axis=1),
         deviations=deviations,
         qualities=np.asarray(qualities, dtype=np.int16),
-        is_stable=is_stable,
-        passes_shape=shape_gate(deviations, sizes),
+        is_stable=ordered[:, int(MAX_NEAR_SHARE * _BITS)] >= NEAR_MEDIAN,
+        passes_shape=shape_gate(deviations, ordered),
         tiers=np.asarray(tiers, dtype=np.int8),
     )
 
 
-def shape_gate(deviations: NDArray[np.float32], sizes: NDArray[np.float32] | None = None) -> NDArray[np.bool_]:
+def shape_gate(deviations: NDArray[np.float32], ordered: NDArray[np.float32] | None = None) -> NDArray[np.bool_]:
     """Tell of each view (V, 256) whether a distance beyond the usual limit means anything: (V,) bool.
 
     Few, large coefficients (chessboards, bars, flat pictures with a caption) bring unrelated pictures near each other.
     A view passes where 75 coefficients or more are needed for 80 % of the sum of deviations, at most 15 % of them lie
     within 2 grey levels of the median, the participation ratio is at most 60, and the typical one is 5 or more.
 
-    `sizes` are the absolute deviations, for who has them already.
+    `ordered` are the absolute deviations, ascending, for who has them already.
     """
-    sizes = np.abs(deviations) if sizes is None else sizes
-    ordered = np.sort(sizes, axis=1)
+    ordered = np.sort(np.abs(deviations), axis=1) if ordered is None else ordered
     # 75 or more are needed for 80 % of the sum where all but the largest 74 hold more than a fifth of it.
     carried = ordered[:, : _BITS - _MIN_CARRIERS + 1].sum(axis=1) > np.float32(0.2) * ordered.sum(axis=1)
     is_clear = ordered[:, _MOST_NEAR] >= NEAR_MEDIAN

@@ -62,24 +62,24 @@ def key_text(location: Location) -> str:
     return text or "(file)"
 
 
-def findings(error: ValidationError, values: object) -> Iterator[Finding]:
-    """What the failed validation of a file's `values` found, in words."""
+def findings(error: ValidationError, values: object, root: type[BaseModel] = Config) -> Iterator[Finding]:
+    """What the failed validation of a file's `values` as a `root` found, in words."""
     for details in error.errors(include_url=False):
-        location = _key_location(details)
+        location = _key_location(details, root)
         if details["type"] == CONFLICT:
             for conflict in details["ctx"]["conflicts"]:
                 yield _placed(conflict, location)
         else:
             # What may stand under `ingest` rests on its kind: with a kind that does not exist all of it is open.
             concerns: tuple[Location, ...] = (("ingest", "kind"),) if location[:1] == ("ingest",) else ()
-            yield Finding(location, _message(details, location, values), concerns)
+            yield Finding(location, _message(details, location, values, root), concerns)
 
 
-def _key_location(details: ErrorDetails) -> Location:
+def _key_location(details: ErrorDetails, root: type[BaseModel]) -> Location:
     """Where the fault is. Of a bad name in a group of free names pydantic says `(group, name, "[key]")`."""
     location = details["loc"]
     is_name = location[-1:] == ("[key]",) and details["type"] != "extra_forbidden"
-    return location[:-1] if is_name and section_at(Config, location[:-1]) else location
+    return location[:-1] if is_name and section_at(root, location[:-1]) else location
 
 
 def _placed(conflict: Conflict, section: Location) -> Finding:
@@ -87,11 +87,11 @@ def _placed(conflict: Conflict, section: Location) -> Finding:
     return Finding((*section, *conflict.at), conflict.message, concerns)
 
 
-def _message(details: ErrorDetails, location: Location, values: object) -> str:
+def _message(details: ErrorDetails, location: Location, values: object, root: type[BaseModel]) -> str:
     """One sentence for one of pydantic's errors."""
     kind, given = details["type"], details["input"]
     if kind == "extra_forbidden":
-        return _unknown_key(location, values)
+        return _unknown_key(location, values, root)
     if kind == "value_error":
         return str(details["ctx"]["error"])
     is_secret = bool(location) and location[-1] in _SECRET_KEYS
@@ -134,17 +134,17 @@ _REPLACED = {
 }
 
 
-def _unknown_key(location: Location, values: object) -> str:
+def _unknown_key(location: Location, values: object, root: type[BaseModel]) -> str:
     """A key that no section has: the name probably meant, and all the names there are."""
     if key_text(location) in _REPLACED:
         return _REPLACED[key_text(location)]
-    section = section_at(Config, location[:-1], values)
+    section = section_at(root, location[:-1], values)
     names = sorted(section.model_fields) if section else []
     name = str(location[-1])
     near = nearest(name, names)
     if near:
         return f"no such key; did you mean {near}? (here: {listed(names)})"
-    elsewhere = next((path for path in _paths(Config) if path.endswith(f".{name}")), None)
+    elsewhere = next((path for path in _paths(root) if path.endswith(f".{name}")), None)
     if elsewhere == key_text(location):
         return f"no such key of this kind; write another kind, or one of its own keys ({listed(names)})"
     if elsewhere:

@@ -8,14 +8,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from detector.config.config import Config
 from detector.config.crosscheck import Location
 from detector.config.document import MAX_BYTES, Document, DocumentError, read_document
 from detector.config.faults import ConfigError, Fault, Finding, findings, key_text
 from detector.config.references import LoadContext
+
+SomeConfig = TypeVar("SomeConfig", bound=BaseModel)
 
 # Each round takes out what was at fault and looks at what is left: pydantic looks for conflicts between keys only where
 # the keys themselves are sound, so those of a section come to light in the second round and those of the file later.
@@ -88,6 +91,14 @@ def _state_dir_line(path: Path) -> Document:
     return read_document(found[0] if found else b"")
 
 
+def load_other(root: type[SomeConfig], path: Path | str) -> SomeConfig:
+    """Read the config file of another command, secrets included. Raises ConfigError with every fault."""
+    config, faults, _, _ = _read_as(root, path, os.environ)
+    if config is None:
+        raise ConfigError(list(faults))
+    return config
+
+
 def check_files(paths: Iterable[Path | str]) -> list[Fault]:
     """Every fault of every file, in the order of the files and their lines.
 
@@ -103,25 +114,33 @@ def config_digest(config: Config) -> str:
 
 
 def _read(path: Path | str, environment: Mapping[str, str] | None) -> Reading:
+    return Reading(*_read_as(Config, path, environment))
+
+
+def _read_as(
+    root: type[SomeConfig], path: Path | str, environment: Mapping[str, str] | None
+) -> tuple[SomeConfig | None, tuple[Fault, ...], frozenset[Path], Document | None]:
+    """What `Reading` holds, of any kind of config."""
     file = os.fsencode(path).decode("utf-8", "replace")
     try:
         with Path(path).open("rb") as opened:
             document = read_document(opened.read(MAX_BYTES + 1))
     except OSError as error:
         fault = Fault(file, 1, "(file)", f"cannot be read ({error.strerror}); name a readable config file")
-        return Reading(None, (fault,))
+        return None, (fault,), frozenset(), None
     except ValueError as error:
         if isinstance(error, DocumentError):
-            return Reading(None, (Fault(file, error.line, "(file)", error.message),))
-        return Reading(None, (Fault(file, 1, "(file)", "is no valid path; name a readable config file"),))
+            return None, (Fault(file, error.line, "(file)", error.message),), frozenset(), None
+        fault = Fault(file, 1, "(file)", "is no valid path; name a readable config file")
+        return None, (fault,), frozenset(), None
     context = LoadContext(Path(path).absolute().parent, environment)
-    config, found = _validate(document, context)
+    config, found = _validate(root, document, context)
     faults = [Fault(file, document.line_of(each.location), key_text(each.location), each.message) for each in found]
     for location, line in document.repeated:
         first = document.line_of(location)
         faults.append(Fault(file, line, key_text(location), f"stands in line {first} already; give each key once"))
     files = frozenset(context.secret_files)
-    return Reading(None if faults else config, tuple(_readable(sorted(faults))), files, document)
+    return None if faults else config, tuple(_readable(sorted(faults))), files, document
 
 
 def _readable(faults: list[Fault]) -> list[Fault]:
@@ -132,15 +151,17 @@ def _readable(faults: list[Fault]) -> list[Fault]:
     return [*shown, replace(shown[-1], key="(file)", message=f"more than {_MAX_FAULTS} faults; correct these first")]
 
 
-def _validate(document: Document, context: LoadContext) -> tuple[Config | None, list[Finding]]:
+def _validate(
+    root: type[SomeConfig], document: Document, context: LoadContext
+) -> tuple[SomeConfig | None, list[Finding]]:
     """The config, or everything that is wrong with the values."""
     values: object = document.values
     found: list[Finding] = []
     for _ in range(_ROUNDS):
         try:
-            return Config.model_validate(values, context=context), found
+            return root.model_validate(values, context=context), found
         except ValidationError as error:
-            present = list(itertools.islice(findings(error, values), _MAX_FAULTS + 1))
+            present = list(itertools.islice(findings(error, values, root), _MAX_FAULTS + 1))
         found += [each for each in present if not _rests_on_faults(each, found)]
         if len(found) > _MAX_FAULTS:
             break

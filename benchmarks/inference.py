@@ -18,14 +18,14 @@ from typing import Any, Final
 from benchmarks.efficientnet_lite0 import NAME as LITE0
 from benchmarks.inference_parity import IDENTICAL_LIMIT, LEAST_PICTURES, LIVE_LIMIT, Parity, parities
 from benchmarks.inference_picture import draw_picture
-from benchmarks.inference_streams import KEYFRAMES, SHIPPED, StreamCost, StreamPlan, stream_costs
+from benchmarks.inference_streams import KEYFRAMES, ROWS, SHIPPED, StreamCost, StreamPlan, stream_costs
 from benchmarks.inference_ways import BARE, PLAIN, Errand, WayMissing, WayProcess
 from benchmarks.model_cache import cached_model
 from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
 from benchmarks.throughput_live import LivePlan
 from models.manifest import Manifest, load_manifest, read_model
 from models.manifest_yaml import ManifestError
-from models.providers import available_providers
+from models.providers import ProviderUnavailable, available_providers, choose_provider
 from models.zoo.registry import SHIPPED as ZOO
 
 ARGUMENTS: Final = {
@@ -85,6 +85,7 @@ def measure(options: Options) -> Report:
         "frames_a_turn": _FRAMES_A_TURN,
         "threads": 1,
         "clock": "CPU time of all threads of a process, median of turns",
+        "bank_rows": ROWS,
         "amx_bf16": _has_amx(),
         "seed": options.seed,
         "machine": machine(),
@@ -174,7 +175,7 @@ def _streams(
     plan = (
         StreamPlan((KEYFRAMES,), 1, None)
         if options.is_quick
-        else StreamPlan((KEYFRAMES, SHIPPED), options.trials or 3, LivePlan(8, 30.0))
+        else StreamPlan((KEYFRAMES, SHIPPED), options.trials or 3, LivePlan(8, 30.0, ROWS))
     )
     found = {}
     for provider, mode, cost in stream_costs(plan, chosen, scratch):
@@ -278,13 +279,26 @@ def _stream_checks(options: Options, found: _Found) -> Iterator[Check]:
         if isinstance(cost, StreamCost):
             yield at_least(what, cost.streams_per_core, "streams", limit)
         else:
-            yield not_measured(what, "streams", limit, cost or "the model or the provider is not installed")
+            yield not_measured(
+                what, "streams", limit, cost or _why_not(provider) or f"{_STREAM_MODEL} is not installed"
+            )
     sizes = [one for cost in found.streams.values() if isinstance(cost, StreamCost) for one in cost.pss_bytes]
     what = "memory of an analysis process (PSS), largest"
     if sizes:
         yield at_most(what, max(sizes) / 1e6, "MB", _PSS_LIMIT_MB)
     else:
         yield not_measured(what, "MB", _PSS_LIMIT_MB, "no stream was watched, or the kernel shows no PSS")
+
+
+def _why_not(provider: str) -> str:
+    """Why a provider was not measured; empty where it could be."""
+    if provider in available_providers():
+        return ""
+    try:
+        choose_provider(provider)
+    except ProviderUnavailable as error:
+        return str(error)
+    return "OpenVINO's plug-in for ONNX Runtime takes no other maker's processor than Intel's"
 
 
 def _has_amx() -> bool:
@@ -300,6 +314,6 @@ def _left_out(options: Options, found: _Found) -> list[str]:
         left_out += ["streams as shipped", "streams live over RTMP"]
     if not _has_amx():
         plain, fast = found.costs.get((_STREAM_MODEL, "cpu")), found.costs.get((_STREAM_MODEL, "openvino"))
-        told = f"measured here {_ratio(plain, fast):.2f} times" if plain and fast else "OpenVINO is not installed"
+        told = f"measured here {_ratio(plain, fast):.2f} times" if plain and fast else _why_not("openvino")
         left_out.append(f"OpenVINO at least twice as fast as fp32: this processor has no amx_bf16 ({told})")
     return left_out

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.brokers import ServerMissing
 from benchmarks.decode_references import FLOOR
-from benchmarks.file_watcher import fill_large_bank
+from benchmarks.file_watcher import BANK_ROWS, fill_large_bank
 from benchmarks.nginx import Nginx, ServiceBesideNginx
 from benchmarks.processes import CpuSeconds, own_cpu_seconds, pss_bytes
 from benchmarks.running import ServiceFailed, free_port
@@ -29,10 +29,11 @@ _FIRST_READ_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class LivePlan:
-    """`streams` at once, watched for `window_seconds`."""
+    """`streams` at once, watched for `window_seconds`, against a bank of `rows`."""
 
     streams: int
     window_seconds: float
+    rows: int = BANK_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,13 @@ class LiveCost:
 
 
 async def watch_live(
-    plan: LivePlan, clip: Path, folder: Path, *, sampling: str, matching: str, models: str = "[]"
+    plan: LivePlan,
+    clip: Path,
+    folder: Path,
+    *,
+    sampling: str,
+    matching: str,
+    models: str = "[]",
 ) -> LiveCost:
     """Publish `clip` many times and watch; raises `ServerMissing` and `ServiceFailed`."""
     if shutil.which("ffmpeg") is None:
@@ -73,7 +80,7 @@ async def watch_live(
             f'alerts: {{mqtt: {{url: "mqtt://127.0.0.1:{free_port()}", embedded_broker: true}}}}'
         )
         service = ServiceBesideNginx(folder / "service", nginx, settings)
-        fill_large_bank(service.state_dir)
+        fill_large_bank(service.state_dir, plan.rows)
         await nginx.start(service.http_port, service.hook_secret)
         async with service:
             await asyncio.sleep(_SETTLE_SECONDS)  # the last analysis processes are still starting

@@ -53,7 +53,7 @@ def secret_picture(secret: bytes, name: str) -> SecretPicture:
     pdq = hash_algorithms()["pdq"]
     for attempt in range(_ATTEMPTS):
         colours = _texture(hmac.digest(secret, b"%s\0%s\0%d" % (_PURPOSE, name.encode(), attempt), "sha256"))
-        plane = _plane(colours)
+        plane = luma_plane(colours)
         found = pdq.hash_plane(plane)
         if found.quality >= _LEAST_QUALITY and found.is_stable and low_information(plane) is None:
             return SecretPicture(plane.tobytes(), colours.tobytes(), found.value)
@@ -70,7 +70,7 @@ def _texture(seed: bytes) -> NDArray[np.uint8]:
     return np.asarray(smooth, dtype=np.uint8)
 
 
-def _plane(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def luma_plane(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The luma (BT.601) of a picture, 64x64, each pixel the mean of those it stands for."""
     luma = colours.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     step = PICTURE_SIDE // PLANE_SIDE

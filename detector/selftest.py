@@ -1,12 +1,12 @@
 """The self-test: once a minute a picture that must be found goes through every analysis process, and out over MQTT.
 
 It fails where watching has silently ended: a process that answers nothing or always the same, a model that gives no
-scores, a bank that is not in force, a policy that does not act, a broker that takes no message.
+scores, always the same or others than its maker promised, a bank that is not in force, a policy that does not act, a
+broker that takes no message.
 """
 
 import asyncio
 import hmac
-import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,9 +22,11 @@ from detector.analysis.pool import AnalysisPool, FrameDropped
 from detector.canary import SecretPicture, secret_picture
 from detector.events import Observation, Step
 from detector.metrics import Metrics
+from detector.model_check import CheckedModel, ModelChecks, ModelFault, told
 from detector.policy import BankRule, History, PolicySettings, decide
 from models.arrays import IndexCorrupt
 from models.bank_store import CANARY_BANK, put_canary
+from models.cascade import TEST, Asking
 from models.evidence import Inspection
 
 log = structlog.get_logger()
@@ -57,17 +59,21 @@ class SelfTestTopic(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One self-test: how many processes were asked, the slowest of them by stage (ms), and each fault in one clause."""
+    """One self-test: how many processes were asked, the slowest of them by stage (ms), and each fault in one clause.
+
+    `model_faults` are those of models alone: the rest of the way is sound.
+    """
 
     at_ms: int
     processes: int
     stages_ms: Mapping[str, int] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    model_faults: tuple[ModelFault, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether all was found that had to be found."""
-        return not self.faults
+        return not self.faults and not self.model_faults
 
     def message(self) -> dict[str, Any]:
         """As `selftest.schema.json` describes it."""
@@ -77,7 +83,7 @@ class Result:
             "ok": self.ok,
             "processes": self.processes,
             "stages_ms": dict(self.stages_ms),
-            "why": "; ".join(self.faults)[:1000] or None,
+            "why": "; ".join((*self.faults, *map(str, self.model_faults)))[:1000] or None,
         }
 
 
@@ -88,7 +94,7 @@ class SelfTest:
         pool: Each of its processes is tested.
         secret: The deployment's; the pictures are derived from it.
         banks_dir: Where the canary's bank is put beside the users' banks.
-        models: The labels that each configured model must score, by the model's name.
+        models: What each configured model must answer.
         topic: Where results go.
         metrics: Counts them.
         deadline_seconds: How long one frame may take, by the config in force; never less than 2 s.
@@ -100,7 +106,7 @@ class SelfTest:
         pool: AnalysisPool,
         secret: bytes,
         banks_dir: Path,
-        models: Mapping[str, Collection[str]],
+        models: Collection[CheckedModel],
         topic: SelfTestTopic,
         metrics: Metrics,
         deadline_seconds: Callable[[], float] = lambda: _LEAST_DEADLINE_SECONDS,
@@ -110,7 +116,7 @@ class SelfTest:
         self._pool = pool
         self._secret = hmac.digest(secret, b"stopframe self-test", "sha256")
         self._banks_dir = banks_dir
-        self._models = {name: frozenset(labels) for name, labels in models.items()}
+        self._checks = ModelChecks(models)
         self._topic = topic
         self._metrics = metrics
         self._deadline_seconds = deadline_seconds
@@ -152,8 +158,11 @@ class SelfTest:
         """One sentence for each way that is broken."""
         found = []
         if self._is_told and self.last is not None:
-            why = self.last.message()["why"]
-            found.append(f"the self-test fails: {why}; streams may go unwatched, see the log and restart stopframe")
+            found += told(self.last.model_faults)
+            why = "; ".join(self.last.faults)
+            if why:
+                what = f"the self-test fails: {why[:1000]}; streams may go unwatched"
+                found.append(f"{what}, see the log and restart stopframe")
         if self._unsent >= _MISSES_TO_TELL:
             found.append(f"the self-test's result cannot be published: {self._why_unsent}; alerts go the same way")
         return found
@@ -171,13 +180,15 @@ class SelfTest:
         )
         stages: dict[str, int] = {}
         faults = [] if asked else ["no analysis process is running"]
-        for process, (seconds, found) in zip(asked, answers, strict=True):
+        of_models: list[ModelFault] = []
+        for process, (seconds, found, broken) in zip(asked, answers, strict=True):
             faults += [f"analysis process {process} {fault}" for fault in found]
+            of_models += broken
             for stage, taken in seconds.items():
                 stages[stage] = max(stages.get(stage, 0), round(taken * 1000))
         if faults and self._entry_fault:  # alone it is none: what the processes took up before is in force
             faults.insert(0, f"the canary's bank cannot be written ({self._entry_fault}), see to its disk")
-        return Result(at_ms, len(asked), stages, tuple(faults))
+        return Result(at_ms, len(asked), stages, tuple(faults), tuple(of_models))
 
     async def _put_entry(self, canary: SecretPicture) -> None:
         """Have the canary's entry in force: a disk that was full at the start has room some day, and a bank is lost."""
@@ -206,31 +217,41 @@ class SelfTest:
 
     async def _ask(
         self, process: int, canary: SecretPicture, decoy: SecretPicture, *, deadline_seconds: float
-    ) -> tuple[dict[str, float], list[str]]:
+    ) -> tuple[dict[str, float], list[str], list[ModelFault]]:
         """One process: it must find the canary, and must not find it in another picture of the same kind.
 
-        Each picture has the whole time of a frame: before each a stream's frame may be looked at.
+        Then each model must say of its own check picture what its maker promised. All of them go the way of a stream's
+        frame, and each has the whole time of one: before each a stream's frame may be looked at.
         """
         began = time.monotonic()
         try:
-            found = await self._pool.inspect_canary(canary.frame(began), process, deadline_at=began + deadline_seconds)
-            between = time.monotonic()
-            other = await self._pool.inspect_canary(
-                decoy.frame(between), process, deadline_at=between + deadline_seconds
-            )
+            found = await self._show(canary, process, deadline_seconds)
+            other = await self._show(decoy, process, deadline_seconds)
+            checks = {
+                model.name: await self._show(model.picture, process, deadline_seconds, model.asking)
+                for model in self._checks.models
+                if model.picture is not None
+            }
         except FrameDropped as dropped:
             why = "ended at the self-test's picture" if dropped.cause == "crash" else "did not answer in time"
-            return {}, [why if self._pool.is_ready(process) or dropped.cause == "crash" else "is not running"]
+            return {}, [why if self._pool.is_ready(process) or dropped.cause == "crash" else "is not running"], []
         faults = [*_canary_faults(canary, found), *_decoy_faults(decoy, other)]
-        for model, labels in self._models.items():
-            faults += model_faults(model, labels, found)
+        broken = list(self._checks.judge(process, found, other, checks))
         decided_at = time.monotonic()
         if not faults and not _acts_on(found, began):
             faults.append("found the canary, and the policy did not act on it")
         now = time.monotonic()
-        looked = sum(found.stage_seconds.values()) + sum(other.stage_seconds.values())
+        looked = sum(sum(one.stage_seconds.values()) for one in (found, other, *checks.values()))
         seconds = dict(found.stage_seconds) | {"decide": now - decided_at, "total": now - began}
-        return seconds | {"wait": max(0.0, decided_at - began - looked)}, faults
+        return seconds | {"wait": max(0.0, decided_at - began - looked)}, faults, broken
+
+    async def _show(
+        self, picture: SecretPicture, process: int, deadline_seconds: float, asking: Asking = TEST
+    ) -> Inspection:
+        now = time.monotonic()
+        return await self._pool.inspect_canary(
+            picture.frame(now), process, deadline_at=now + deadline_seconds, asking=asking
+        )
 
     def _note(self, result: Result, *, is_start: bool = False) -> None:
         self.last = result
@@ -239,6 +260,8 @@ class SelfTest:
         is_broken = not result.ok and (is_start or self._is_told or self._misses >= _MISSES_TO_TELL)
         if is_broken and not self._is_told:
             log.warning("selftest.failed", why=result.message()["why"])
+            for process in {fault.process for fault in result.model_faults}:
+                self._pool.restart(process)  # what memory spoiled, the file mends: it is read and verified anew
         elif self._is_told and result.ok:
             log.info("selftest.recovered")
         self._is_told = is_broken
@@ -266,19 +289,6 @@ class SelfTest:
         elif counts:
             self._unsent += 1
             self._metrics.selftest_unsent()
-
-
-def model_faults(model: str, labels: Collection[str], inspection: Inspection) -> list[str]:
-    """What is wrong with one model's answer to the canary. It must score all its labels with numbers of 0-1.
-
-    Scores that a model is known to give belong here, too, once manifests carry them.
-    """
-    scores = {score.label: score.score for score in inspection.scores if score.model == model}
-    if model in inspection.failed_models or not scores:
-        return [f"has no valid answer from model {model}"]
-    if set(scores) != set(labels) or not all(math.isfinite(score) and 0 <= score <= 1 for score in scores.values()):
-        return [f"has an answer of model {model} that does not fit its labels"]
-    return []
 
 
 def _canary_faults(canary: SecretPicture, inspection: Inspection) -> list[str]:

@@ -40,6 +40,7 @@ from detector.hints import TooManyHints
 from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
 from detector.metric_words import AlertState, CrashKind, RowsLost
+from detector.model_check import checked_models
 from detector.orphans import keep_reaping
 from detector.overrides import SamplingOverrides
 from detector.overview import incident_row, load_state, sandbox_state, stream_row, unseen_streams, versions
@@ -128,7 +129,7 @@ class Service:
             pool=parts.pool,
             secret=parts.credentials.deployment,
             banks_dir=config.state_dir / BANKS_FOLDER,
-            models={manifest.name: manifest.model_info.labels for manifest in parts.manifests},
+            models=checked_models(parts.manifests, [rule.name for rule in parts.pool.model_rules]),
             topic=parts.sink,
             metrics=parts.metrics,
             deadline_seconds=lambda: self.config.analysis.deadline.seconds,

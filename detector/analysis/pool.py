@@ -16,10 +16,10 @@ from typing import Self
 import structlog
 
 from detector.analysis import messages
+from detector.analysis.answers import ScoreDrift, without_canary
 from detector.analysis.channel import Channel, open_channel
 from detector.analysis.line import Line, Waiting
 from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
-from models.bank_store import CANARY_BANK
 from models.cascade import TEST, Asking, ModelRule
 from models.evidence import Inspection
 from models.hashing.scenes import Look
@@ -99,6 +99,7 @@ class AnalysisPool:
         self._blamed: dict[str, set[str]] = {}
         self._losses: OrderedDict[str, int] = OrderedDict()
         self._quarantined: set[str] = set()
+        self._drift = ScoreDrift()
         self.restarts = 0
         self.dropped: Counter[str] = Counter()
 
@@ -175,7 +176,7 @@ class AnalysisPool:
             return [*found, "no analysis process is running; see the log for why they end"]
         found += [f"model {name} is not in use: {why}" for name, why in sorted(state.refused.items())]
         found += [f"bank {name} is not in use: {why}" for name, why in sorted(state.refused_banks.items())]
-        return found
+        return found + self._drift.problems()
 
     def reconfigure(self, settings: PoolSettings) -> None:
         """Go by other limits from the next frame on: of the queue, of a model's time, of distances, of views.
@@ -196,6 +197,12 @@ class AnalysisPool:
         self._bank_generation += 1
         while self._resting:
             self._resting.pop().wake()
+
+    def restart(self, process: int) -> None:
+        """End the process of that place: another one, which loads everything anew, takes its place."""
+        channel = self._slots[process].channel
+        if channel is not None:
+            channel.close()
 
     async def inspect(
         self,
@@ -221,7 +228,9 @@ class AnalysisPool:
         self._wake_one()
         return await entry.done
 
-    async def inspect_canary(self, frame: Frame, process: int, *, deadline_at: float) -> Inspection:
+    async def inspect_canary(
+        self, frame: Frame, process: int, *, deadline_at: float, asking: Asking = TEST
+    ) -> Inspection:
         """As `inspect`, but in the process of that place (0 to `workers` - 1) and no other, as its very next frame.
 
         Only this answer tells of the canary's bank. Raises `FrameDropped` with cause crash when the process ends
@@ -231,7 +240,7 @@ class AnalysisPool:
         if slot.canary is not None:
             self._drop(slot.canary, "stale")
         slot.canary = entry = Waiting(
-            deadline_at, self._number(), frame, self._promise(), _UNKNOWN, TEST, is_canary=True
+            deadline_at, self._number(), frame, self._promise(), _UNKNOWN, asking, is_canary=True
         )
         if slot.channel is not None:
             slot.channel.wake()
@@ -300,6 +309,7 @@ class AnalysisPool:
 
     async def _set_up(self, slot: _Slot, channel: Channel) -> None:
         setup = self._settings.setup
+        self._drift.forget(slot.index)
         models = tuple(model for model in setup.models if model.name not in self._quarantined)
         slot.bank_generation = self._bank_generation
         slot.channel = channel
@@ -348,7 +358,9 @@ class AnalysisPool:
             raise
         slot.stage = slot.stream = ""
         if not entry.done.done():
-            entry.done.set_result(inspection if entry.is_canary else _without_canary(inspection))
+            if not entry.is_canary:
+                self._drift.heard(slot.index, entry.stream, inspection)
+            entry.done.set_result(inspection if entry.is_canary else without_canary(inspection))
 
     def _hand_on(self, entry: Waiting) -> None:
         if entry.stream:
@@ -382,10 +394,3 @@ class AnalysisPool:
                 return body
             else:
                 raise AnalysisProtocolError(f"{kind.name} instead of {wanted.name}")
-
-
-def _without_canary(inspection: Inspection) -> Inspection:
-    """No stream's frame can be about the canary, whatever it shows."""
-    if all(match.bank != CANARY_BANK for match in inspection.matches):
-        return inspection
-    return replace(inspection, matches=tuple(match for match in inspection.matches if match.bank != CANARY_BANK))

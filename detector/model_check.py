@@ -1,0 +1,160 @@
+"""What the self-test asks of each model: the scores that its maker promised, and others for other pictures."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+
+from detector.canary import SecretPicture, luma_plane
+from models.cascade import Asking
+from models.evidence import ClassScore, Inspection
+from models.manifest import Manifest
+from streams.frame import PICTURE_SIDE
+
+_DRIFT: Final = 0.05
+"""How far a model's scores for one picture may move while the service runs, where its manifest gives no tolerance."""
+
+_LEAST_ALIKE: Final = 4
+"""So many different pictures with the same scores speak against a model that was never seen to give others."""
+
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedModel:
+    """One model as the self-test knows it: its labels, and what it must say of its manifest's picture, if there is one.
+
+    `place` is that among all models, as `Asking` counts them.
+    """
+
+    name: str
+    labels: frozenset[str]
+    place: int = 0
+    picture: SecretPicture | None = None
+    expect: Scores | None = None
+    tolerance: float = _DRIFT
+
+    @property
+    def asking(self) -> Asking:
+        """Asks this model alone."""
+        everybody = (1 << 32) - 1
+        return Asking(awake=everybody, rested=everybody & ~(1 << self.place), is_test=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFault:
+    """What is wrong with one model in one analysis process, as a clause that goes on after its name."""
+
+    process: int
+    model: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"model {self.model} in analysis process {self.process} {self.what}"
+
+
+def checked_models(manifests: Sequence[Manifest], order: Sequence[str]) -> tuple[CheckedModel, ...]:
+    """The models of these manifests; `order` has their names as `Asking` counts them.
+
+    A check's picture that cannot be read is left out: loading the model says so.
+    """
+    found = []
+    for manifest in manifests:
+        check = manifest.check
+        picture = None if check is None else _picture(str(check.picture))
+        place = order.index(manifest.name) if manifest.name in order else 0
+        labels = frozenset(manifest.model_info.labels)
+        if check is None or picture is None:
+            found.append(CheckedModel(manifest.name, labels, place))
+        else:
+            widest = max([check.tolerance, *check.tolerances.values()])  # whatever provider runs it
+            found.append(CheckedModel(manifest.name, labels, place, picture, check.expect, widest))
+    return tuple(found)
+
+
+class ModelChecks:
+    """Judges the models' answers to the self-test's pictures, test after test.
+
+    `models` are all that are configured, or their labels by name.
+    """
+
+    def __init__(self, models: Collection[CheckedModel]) -> None:
+        self.models = tuple(models)
+        self._has_varied: set[str] = set()
+        self._alike: dict[tuple[int, str], tuple[tuple[float, ...], int]] = {}
+        self._first: dict[tuple[str, str], Scores] = {}
+
+    def judge(
+        self, process: int, canary: Inspection, decoy: Inspection, checks: Mapping[str, Inspection]
+    ) -> Iterator[ModelFault]:
+        """One process's answers about the canary, another picture, and by model about its own check picture."""
+        for model in self.models:
+            asked = [canary, decoy, *([checks[model.name]] if model.name in checks else [])]
+            what = self._fault(process, model, asked, has_check=model.name in checks)
+            if what:
+                yield ModelFault(process, model.name, what)
+
+    def _fault(self, process: int, model: CheckedModel, asked: Sequence[Inspection], *, has_check: bool) -> str:
+        if any(model.name in one.failed_models or not _scores_of(model, one) for one in asked):
+            return "gave no valid answer"
+        answers = [{score.label: score.score for score in _scores_of(model, one)} for one in asked]
+        if any(set(scores) != model.labels for scores in answers):
+            return "gave an answer that does not fit its labels"
+        if self._is_constant(process, model, answers):
+            return "answers the same to every picture"
+        if has_check and model.expect is not None:
+            for label, expected in model.expect.items():
+                found = answers[-1][label]
+                if abs(found - expected) > model.tolerance:
+                    return f"gives {label} {found:.4f} for its check picture, where {expected:g} is right"
+        return self._drifted(model, _scores_of(model, asked[0]))
+
+    def _is_constant(self, process: int, model: CheckedModel, answers: Sequence[Scores]) -> bool:
+        """Bit by bit: whoever computes gives other numbers for other pictures, but for a detector that finds nothing."""
+        vectors = [tuple(scores[label] for label in sorted(scores)) for scores in answers]
+        key = (process, model.name)
+        if any(vector != vectors[0] for vector in vectors) or not any(vectors[0]):
+            self._has_varied.update({model.name} if any(map(any, vectors)) else ())
+            self._alike.pop(key, None)
+            return False
+        before, alike = self._alike.get(key, (vectors[0], 1))
+        # Of two pictures in each test the canary is always the same one.
+        alike = alike + len(vectors) - 1 if before == vectors[0] else len(vectors)
+        self._alike[key] = (vectors[0], alike)
+        return model.name in self._has_varied or len(vectors) > 2 or alike >= _LEAST_ALIKE
+
+    def _drifted(self, model: CheckedModel, scores: Sequence[ClassScore]) -> str:
+        """The canary is the same picture each time: what a model said of it at first, it must go on saying."""
+        runs_on = f"{scores[0].provider} {scores[0].precision}"
+        first = self._first.setdefault((model.name, runs_on), {score.label: score.score for score in scores})
+        for score in scores:
+            if abs(score.score - first[score.label]) > model.tolerance:
+                return f"gives {score.label} {score.score:.4f} for a picture to which it gave {first[score.label]:.4f}"
+        return ""
+
+
+def told(faults: Sequence[ModelFault]) -> list[str]:
+    """One sentence for each model, with the processes in which it is broken, and the remedy."""
+    by_model: dict[tuple[str, str], list[int]] = {}
+    for fault in faults:
+        by_model.setdefault((fault.model, fault.what), []).append(fault.process)
+    remedy = "run 'stopframe models check', restore the model's file, and restart stopframe"
+    return [
+        f"model {model} {what} in analysis process {' and '.join(map(str, processes[:8]))}: "
+        f"frames go unclassified; {remedy}"
+        for (model, what), processes in by_model.items()
+    ]
+
+
+def _scores_of(model: CheckedModel, inspection: Inspection) -> list[ClassScore]:
+    return [score for score in inspection.scores if score.model == model.name]
+
+
+def _picture(path: str) -> SecretPicture | None:
+    read = cv2.imread(path, cv2.IMREAD_COLOR)
+    if read is None or read.shape != (PICTURE_SIDE, PICTURE_SIDE, 3):
+        return None
+    colours = np.ascontiguousarray(read[:, :, ::-1], np.uint8)
+    return SecretPicture(luma_plane(colours).tobytes(), colours.tobytes(), b"")

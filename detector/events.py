@@ -80,7 +80,9 @@ class Signal:
     `name` is the algorithm, the class (`model/label`) or the cause of blindness. `distance` is set for hashes and
     sequences (the farthest frame's), `frames` for sequences, `score` for classes. `threshold` is the limit in force.
     `expected_false` is how many strangers as near as this one frame meets by chance in a list of that length, None
-    where the chance is not known. `source` is what the breaker counts by: `BANK/entry`, `model/label` or `blind/cause`.
+    where the chance is not known. `provider` and `precision` are what ran a model, `view` the look that gave its score,
+    which `is_reused` where the picture had not changed. `source` is what the breaker counts by: `BANK/entry`,
+    `model/label` or `blind/cause`.
     """
 
     kind: str
@@ -99,6 +101,9 @@ class Signal:
     expected_false: float | None = None
     generation: str | None = None
     model_sha256: str | None = None
+    provider: str | None = None
+    precision: str | None = None
+    is_reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,7 +262,11 @@ def _judge_class(settings: PolicySettings, history: History, score: ClassScore) 
         step=step,
         threshold=rule.cut if deciding is Step.CUT else rule.review,
         score=score.score,
+        view=score.view,
         model_sha256=score.model_sha256,
+        provider=score.provider or None,
+        precision=score.precision or None,
+        is_reused=score.is_reused,
     )
     return _Reached(signal, is_weak, (counts[deciding], settings.votes_of))
 

@@ -241,6 +241,7 @@ def _signal(signal: Signal) -> dict[str, Any]:
         "quality": signal.quality,
         "second_test": _second_test(signal),
         "expected_false": _significant(signal.expected_false),
+        "reused": True if signal.is_reused else None,
     }
     return told | {name: value for name, value in optional.items() if value is not None}
 
@@ -296,10 +297,14 @@ def _largest_causes(seconds_by_cause: Mapping[str, float]) -> dict[str, float]:
 
 
 def _provenance(facts: AlertFacts) -> dict[str, Any]:
-    """Name what the strongest signals came from: the model's digest and the list's generation."""
+    """Name what the strongest signals came from: the model and what ran it, the list's generation."""
     strongest_first = sorted(facts.signals, key=lambda signal: -signal.step)
+    of_model = next((s for s in strongest_first if s.model_sha256), None)
     return {
-        "model_sha256": _text(next((s.model_sha256 for s in strongest_first if s.model_sha256), None)),
+        "model": _text(of_model.name.partition("/")[0]) if of_model else None,
+        "model_sha256": _text(of_model.model_sha256) if of_model else None,
+        "provider": _text(of_model.provider) if of_model else None,
+        "precision": _text(of_model.precision) if of_model else None,
         "list_version": _text(next((s.generation for s in strongest_first if s.generation), None)),
         "config_digest": _text(facts.config_digest),
         "sampling_reason": _text(facts.sampling_reason),

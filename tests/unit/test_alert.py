@@ -2,6 +2,7 @@
 
 import json
 import string
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +46,9 @@ _signals = st.builds(
     quality=st.none() | st.integers(0, 100),
     generation=st.none() | _texts,
     model_sha256=st.none() | _texts,
+    provider=st.none() | _texts,
+    precision=st.none() | _texts,
+    is_reused=st.booleans(),
 )
 _seconds = st.floats(0, 1e9)
 _causes = st.dictionaries(_texts, _seconds, max_size=40)
@@ -149,13 +153,39 @@ def test_payload_tells_everything_of_a_hash_match() -> None:
         "latency_ms": {"decode": 20, "score": 480, "queue": 400, "total": 900},
         "coverage": {"seen_s": 12.0, "skipped_s": {}, "blind_s": {"stall": 1.5}, "max_gap_s": 1.5},
         "provenance": {
+            "model": None,
             "model_sha256": None,
+            "provider": None,
+            "precision": None,
             "list_version": "gen-7",
             "config_digest": "c0ffee",
             "sampling_reason": "keyframe",
         },
         "expires_at": "2027-01-15T08:00:59.900Z",
         "durable": True,
+    }
+
+
+def test_payload_of_a_class_says_what_looked_and_at_what() -> None:
+    """Model, digest, provider and precision are the strongest class signal's; the look that gave the score is named."""
+    seen = Signal(
+        *("class", "nudity/nsfw", "nudity/nsfw", Step.REVIEW, 0.7),
+        score=0.91,
+        view="cell_1_2_of_2x2",
+        model_sha256="ab" * 32,
+        provider="openvino",
+        precision="bf16",
+        is_reused=True,
+    )
+    weaker = replace(seen, name="other/x", source="other/x", step=Step.SHADOW, model_sha256="cd" * 32)
+    payload = _payload(_facts(signals=(weaker, seen), action=Step.REVIEW))
+
+    assert (payload["signals"][0]["view"], payload["signals"][0]["reused"]) == ("cell_1_2_of_2x2", True)
+    assert {name: payload["provenance"][name] for name in ("model", "model_sha256", "provider", "precision")} == {
+        "model": "nudity",
+        "model_sha256": "ab" * 32,
+        "provider": "openvino",
+        "precision": "bf16",
     }
 
 

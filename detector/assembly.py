@@ -20,11 +20,13 @@ from detector.config.config import Config
 from detector.config_file import ConfigFile
 from detector.credentials import Credentials, CredentialsError, load_or_create, stream_id
 from detector.enforcement import Cutting, Enforcer
+from detector.hold import Hold, hold_settings
 from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.ingest.embedded import EmbeddedIngest
 from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
+from detector.ingest.viewers import HoldsViewers
 from detector.match_budget import BudgetExceeded, refuse_excess
 from detector.metrics import Metrics
 from detector.parts import Addresses, Parts
@@ -103,7 +105,8 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     sinks, takes = (sinks, {}) if remote is None else (remote.sinks, remote.takes)
     delivery = await stack.enter_async_context(Delivery(Outbox(database), sinks, report=ear.hear, takes=takes))
     revocations = await stack.enter_async_context(_revocations(config, credentials))
-    ingest = await stack.enter_async_context(_ingest(config, revocations))
+    hold = Hold(hold_settings(config), lambda key: stream_id(credentials.deployment, key))
+    ingest = await stack.enter_async_context(_ingest(config, revocations, hold))
     incidents = Incidents(database)
     distrust = Distrust(metrics)
     enforcer: Cutting
@@ -135,6 +138,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
         delivery=delivery,
         revocations=revocations,
         ingest=ingest,
+        hold=hold,
         enforcer=enforcer,
     )
     service = Service(config, parts, file)
@@ -221,6 +225,12 @@ def _revocations(config: Config, credentials: Credentials) -> Revocations:
     )
 
 
-def _ingest(config: Config, revocations: Revocations) -> IngestServer:
+def _ingest(config: Config, revocations: Revocations, hold: Hold) -> IngestServer:
     kind = config.ingest.kind
-    return ingest_kind(kind).make(config.ingest, revocations, kind)
+    server = ingest_kind(kind).make(config.ingest, revocations, kind)
+    if isinstance(server, HoldsViewers):
+        server.viewers = hold  # before it listens: nobody gets in meanwhile
+    elif hold.settings.samples:
+        why = f"the ingest server {kind} asks nobody about viewers: take ingest.hold out"
+        raise ServiceRefused(why, may_pass=False)
+    return server

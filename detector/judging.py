@@ -15,7 +15,7 @@ from detector.coverage import Cause
 from detector.events import Decision, Observation
 from detector.metric_words import DropCause
 from detector.metrics import Metrics
-from detector.policy import History, PolicySettings, decide
+from detector.policy import History, PolicySettings, Verdict, decide
 from detector.sight import Sight
 from detector.trail import Trail
 from streams.frame import MAX_BURST_FRAMES, Frame, SampleReason
@@ -51,6 +51,8 @@ class JudgeParts:
     """Hears what the analysis of each frame cost."""
     trail: Trail | None = None
     """Remembers what the stream shows, and knows what the incident bank may do to it."""
+    judged: Callable[[Observation, Verdict], None] = lambda _observation, _verdict: None
+    """Hears of each frame that was judged."""
 
 
 class Judge:
@@ -184,6 +186,7 @@ class Judge:
         history = self._histories.get(frame.track, History())
         self._histories[frame.track], verdict = decide(policy, history, observation)
         self.judged += 1
+        self._parts.judged(observation, verdict)
         self.decision_seconds = now - observation.arrived_at
         self._parts.metrics.frame_to_decision(self.decision_seconds)
         if self._parts.trail is not None:

@@ -7,6 +7,7 @@ from detector.alerts.mqtt import MqttSink
 from detector.analysis.pool import AnalysisPool
 from detector.credentials import Credentials
 from detector.enforcement import Cutting
+from detector.hold import Hold
 from detector.ingest.adapter import IngestServer
 from detector.ingest.revocations import Revocations
 from detector.metrics import Metrics
@@ -42,4 +43,5 @@ class Parts:
     delivery: Delivery
     revocations: Revocations
     ingest: IngestServer
+    hold: Hold
     enforcer: Cutting

@@ -37,6 +37,7 @@ from detector.config_file import ConfigFile
 from detector.cpu_control import CpuControl
 from detector.credentials import stream_id
 from detector.hints import TooManyHints
+from detector.hold import hold_settings
 from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
 from detector.metric_words import AlertState, CrashKind, RowsLost
@@ -109,6 +110,7 @@ class Service:
         self._signer = parts.keyring.signer
         self._sink = parts.sink
         self._enforcer = parts.enforcer
+        self._hold = parts.hold
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works = Works(())
@@ -202,7 +204,7 @@ class Service:
         problems += self.ingest.problems()
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
-        notes = [*self.delivery.notes(), *exposure_notes(self.config), *self._banks.notes()]
+        notes = [*self.delivery.notes(), *exposure_notes(self.config), *self._banks.notes(), *self._hold.notes()]
         unseen = unseen_streams(self.supervisor.sessions.values(), time.monotonic())
         for count, sentence in (*unseen, *self._cpu.shortages()):
             # One hostile publisher must not be able to turn the whole node red: it takes more than half of them.
@@ -334,6 +336,7 @@ class Service:
         self.pool.reconfigure(await self._banks.pool_settings(config))  # the one that may refuse
         self.config = config
         self._enforcer.reconfigure(enforcer_settings(config))
+        self._hold.settings = hold_settings(config)
         self._sink.retain_ended(config.alerts.retain_ended.seconds)
         self.responder.reconfigure(response, breaker)
         self.commands.listen()
@@ -355,6 +358,7 @@ class Service:
             self._respond,
             gate=self._cpu.admission,
             incidents=self.incident_bank,
+            judged=self._hold.begin(watched.key, watched.connection),
         )
         record = self._blind_records.of(name)
         return StreamSession(name, watched.key, settings, parts, connection=watched.connection, record=record)
@@ -401,6 +405,7 @@ class Service:
 
     async def _session_ended(self, session: StreamSession) -> None:
         self.responder.session_ended(session.session)
+        self._hold.end(session.key, session.connection)
         if session.trail is not None:
             self.incident_bank.left(session.trail, session.session)
         is_back = session.stream_id in self.supervisor.sessions

@@ -20,11 +20,12 @@ from detector.blindness import BlindAlert, Record
 from detector.blindness_telling import BlindnessTelling
 from detector.coverage import Cause, Coverage
 from detector.end_telling import EndTelling
-from detector.events import Decision, Step, StreamKey
+from detector.events import Decision, Observation, Step, StreamKey
 from detector.incident_bank import IncidentBank
 from detector.judging import Judge, JudgeParts
 from detector.metering import StreamMeter
 from detector.metrics import Metrics
+from detector.policy import Verdict
 from detector.publisher_times import PublisherTimes
 from detector.rationing import Ration
 from detector.reader_figures import ReaderFigures
@@ -67,6 +68,7 @@ class SessionParts:
     clock: Callable[[], float] = time.monotonic
     gate: Gate = field(default_factory=OpenGate)
     incidents: IncidentBank | None = None
+    judged: Callable[[Observation, Verdict], None] = lambda _observation, _verdict: None
 
 
 class StreamSession:
@@ -116,6 +118,7 @@ class StreamSession:
                 lambda: self.risk,
                 self.meter.analysed,
                 self.trail,
+                parts.judged,
             ),
         )
         self.readers = 0

@@ -26,6 +26,7 @@ from detector.ingest.board import PublisherBoard
 from detector.ingest.keys import BadPath, parse_path, path_for
 from detector.ingest.relay import Channel, Connection, Refused, RelayCounters, RelayLimits
 from detector.ingest.revocations import Revocations
+from detector.ingest.viewers import OpenGate, ViewerGate
 from detector.redaction import hide_secret
 from streams.job import SourceKind
 
@@ -83,6 +84,7 @@ class EmbeddedIngest:
         self.clock = clock
         self.limits = limits or RelayLimits()
         self.counters = RelayCounters()
+        self.viewers: ViewerGate = OpenGate()
         self._settings = settings
         self._max_connections = settings.max_connections if max_connections is None else max_connections
         self._revocations = revocations
@@ -230,6 +232,9 @@ class EmbeddedIngest:
             raise Refused(404, "nobody publishes this stream now")
         query = target.partition(b"?")[2]
         is_guest = not hmac.compare_digest(query, f"{_READER}={self._reader_secret}".encode())
+        if is_guest and not self.viewers.may_watch(channel.publisher.key, channel.publisher.connection):
+            self.counters.guests_refused_total += 1
+            raise Refused(403, "this stream is not cleared for viewers yet: try again in a few seconds")
         if is_guest and self._guests >= self._settings.max_guests:
             self.counters.guests_refused_total += 1
             raise Refused(503, "there is no room for another reader: try later")

@@ -24,10 +24,12 @@ from detector.config.values import Username
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
 from detector.ingest.hook_watch import HookWatch
+from detector.ingest.hooks import HookAnswer, HookOutcome
 from detector.ingest.keys import PART_LIMIT_CHARACTERS
 from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ServerApi
+from detector.ingest.viewers import OpenGate, ViewerGate
 from streams.job import SourceKind
 
 _SERVER = "MediaMTX"
@@ -114,6 +116,7 @@ class MediaMtx:
     ) -> None:
         self.name = name
         self.forward_failures_total = 0
+        self.viewers: ViewerGate = OpenGate()
         self._settings = settings
         self._revocations = revocations
         self._clock = clock
@@ -203,11 +206,11 @@ class MediaMtx:
             )
         return [*found, *self._revocations.problems()]
 
-    async def answer_hook(self, body: bytes) -> int:
+    async def answer_hook(self, body: bytes) -> HookAnswer | int:
         """The HTTP status for one question of the authentication hook: 200 lets in, all else does not.
 
-        Revoked keys may not publish; our own readers may read; the API, metrics and pprof are for this machine and for
-        the account in the config. The rest is what `forward` says, or else let in.
+        Revoked keys may not publish; our own readers may read, others what is cleared for viewers; the API, metrics and
+        pprof are for this machine and for the account in the config. The rest is what `forward` says, or else let in.
         """
         try:
             fields = json.loads(body)
@@ -218,12 +221,23 @@ class MediaMtx:
             refusal = self._why_not_publish(path)
             if refusal is not None:
                 return refusal
-        if action == "read" and self._is_account(fields, (_READER, self._reader_password)):
-            return 200
+        if action == "read":
+            if self._is_account(fields, (_READER, self._reader_password)):
+                return 200
+            if not self._may_watch(path):
+                return HookAnswer(403, HookOutcome.HELD)
         if self._forward is not None:
-            return await self._ask_forward(*self._forward, fields)
-        is_let_in = action not in _SERVICE_ACTIONS or self._may_use_service(fields)
-        return 200 if is_let_in else 401
+            status = await self._ask_forward(*self._forward, fields)
+        else:
+            is_let_in = action not in _SERVICE_ACTIONS or self._may_use_service(fields)
+            status = 200 if is_let_in else 401
+        if action == "publish" and status < 300:  # only now: whoever may not publish holds up nobody's viewers
+            self.viewers.publisher_comes(StreamKey(self.name, *split_path(path)))
+        return status
+
+    def _may_watch(self, path: str) -> bool:
+        key = StreamKey(self.name, *split_path(path))
+        return not self.viewers.is_shut or (not self.is_revoked(key) and self.viewers.may_watch(key))
 
     def _why_not_publish(self, path: str) -> int | None:
         if not _is_path(path):

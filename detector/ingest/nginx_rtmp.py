@@ -5,29 +5,27 @@ Contract: github.com/arut/nginx-rtmp-module, `ngx_rtmp_notify_module.c`, `ngx_rt
 """
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Annotated, Literal, Self
+from typing import Self
 from urllib.parse import quote
 
 import httpx
 import structlog
 
-from detector.config.endpoints import EndpointUrl
-from detector.config.hold import HoldingSection
-from detector.config.servers import HttpServerUrl, RtmpServerUrl
-from detector.config.units import Between, Duration
-from detector.config.values import Name
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
 from detector.ingest.board import PublisherBoard
 from detector.ingest.hooks import BadForm, HookAnswer, HookOutcome, first_values
 from detector.ingest.nginx_roll import Entry, Roll
-from detector.ingest.nginx_stat import STAT_LIMIT_BYTES, BadStat, StatPublisher, parse_stat
+from detector.ingest.nginx_settings import NginxRtmpSettings
+from detector.ingest.nginx_stat import STAT_LIMIT_BYTES, BadStat, StatPublisher, is_readable, parse_stat
 from detector.ingest.revocations import Revocations
+from detector.ingest.viewers import OpenGate, ViewerGate, ViewerList
 from streams.job import SourceKind
 
 log = structlog.get_logger()
@@ -38,34 +36,10 @@ _JOIN_SECONDS = 0.03
 """From our reader's `on_play` until it has joined the stream: one round trip of nginx to itself, measured, and some."""
 _REFUSAL_SECONDS = 0.8
 """How long a cut waits for a publisher that control cannot reach to be refused at its next `on_update`."""
-_NAME_BYTES = 255
 _ENDED_SECONDS = 30.0
 _REMEMBERED = 10_000
 _NONCE = "stopframe"
-_HERE = HttpServerUrl("http", "127.0.0.1", 8080)
-
-
-class NginxRtmpSettings(HoldingSection):
-    """nginx with the RTMP module."""
-
-    kind: Literal["nginx-rtmp"] = "nginx-rtmp"
-    """`nginx-rtmp` is nginx with the RTMP module."""
-    control: EndpointUrl = EndpointUrl(_HERE, "/control")
-    """Its `rtmp_control` location."""
-    stat: EndpointUrl = EndpointUrl(_HERE, "/stat")
-    """Its `rtmp_stat` location."""
-    rtmp: RtmpServerUrl = RtmpServerUrl("rtmp", "127.0.0.1", 1935)
-    """Where streams are read."""
-    apps: tuple[Name, ...] = ()
-    """Applications that are watched; empty for all."""
-    poll: Annotated[Duration, Between("100ms", "1m")] = Duration.parse("1s")
-    """How often the stat page is read."""
-    update_interval: Annotated[Duration, Between("500ms", "5m")] = Duration.parse("3s")
-    """How often nginx calls `on_update`: its `notify_update_timeout`."""
-    hook_deadline: Annotated[Duration, Between("0s", "5s")] = Duration.parse("500ms")
-    """How long `on_publish` is held until our reader is in place; then it is answered all the same."""
-    quarantine: Name | None = None
-    """Whom we cut is not dropped but publishes on under this name and a number, where nobody looks; null drops."""
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 class NginxRtmp:
@@ -83,11 +57,13 @@ class NginxRtmp:
     ) -> None:
         self.name = name
         self.polls_failed_total = 0
+        self.viewers: ViewerGate = OpenGate()
         self._settings = settings
         self._revocations = revocations
         self._clock = clock
         self._roll = Roll(name, settings.update_interval.seconds)
         self._board = PublisherBoard()
+        self._watching = ViewerList()
         self._quarantined: dict[str, str] = {}
         self._ended_by_hook: dict[StreamKey, tuple[str, float]] = {}
         # Our own readers show this in their play arguments; it ends with the process.
@@ -194,12 +170,15 @@ class NginxRtmp:
             case "publish_done":
                 return self._on_publish_done(fields.get("clientid", ""), key.name)
             case "play":
-                return self._on_play(key, fields.get(_NONCE, ""))
+                return self._on_play(key, fields.get("clientid", ""), fields.get(_NONCE, ""))
+            case "play_done":
+                self._watching.left(fields.get("clientid", ""))
+                return HookAnswer(200, HookOutcome.TOLD)
             case _:
                 return HookAnswer(200, HookOutcome.TOLD)
 
     async def _on_publisher(self, call: str, key: StreamKey, clientid: str, address: str) -> HookAnswer:
-        if not clientid.isdecimal() or not _is_readable(key.app) or not _is_readable(key.name):
+        if not clientid.isdecimal() or not is_readable(key.app) or not is_readable(key.name):
             # What no reader can ask for could be published and never be seen.
             return HookAnswer(403, HookOutcome.UNREADABLE)
         if self._is_quarantine(key.name):
@@ -211,11 +190,18 @@ class NginxRtmp:
             return await self._on_publish(clientid, key, address)
         return self._on_update(clientid, key, address)
 
-    async def _on_publish(self, clientid: str, key: StreamKey, address: str) -> HookAnswer:
+    async def _why_not_publish(self, clientid: str, key: StreamKey) -> HookAnswer | None:
         if key in self._revocations:
             if self._settings.quarantine is None:
                 return HookAnswer(403, HookOutcome.DENIED)
             return HookAnswer(302, HookOutcome.DENIED, location=self._quarantine_for(clientid))
+        is_held = self.viewers.is_shut and not await self._has_no_viewers(key)
+        return HookAnswer(403, HookOutcome.HELD) if is_held else None
+
+    async def _on_publish(self, clientid: str, key: StreamKey, address: str) -> HookAnswer:
+        refusal = await self._why_not_publish(clientid, key)
+        if refusal is not None:
+            return refusal
         deadline = self._settings.hook_deadline.seconds
         entry = self._roll.published(clientid, key, address, self._clock())
         if not deadline:
@@ -264,11 +250,43 @@ class NginxRtmp:
             return HookAnswer(403, HookOutcome.DENIED)
         return HookAnswer(200, HookOutcome.TOLD)
 
-    def _on_play(self, key: StreamKey, nonce: str) -> HookAnswer:
+    def _on_play(self, key: StreamKey, clientid: str, nonce: str) -> HookAnswer:
         if secrets.compare_digest(nonce.encode("utf-8", "surrogateescape"), self._nonce.encode()):
             for entry in self._find(key):
                 entry.attached.set()
+        elif self.viewers.is_shut:
+            if not self._may_watch(key):
+                return HookAnswer(403, HookOutcome.HELD)
+            self._watching.came(key, clientid)
         return HookAnswer(200, HookOutcome.TOLD)
+
+    def _may_watch(self, key: StreamKey) -> bool:
+        """Whether viewers may see everybody who may be publishing `key`; somebody must: else they wait for anyone."""
+        if self._settings.apps and key.app not in self._settings.apps:
+            return True
+        connections = [entry.publisher.connection for entry in self._find(key)]
+        may_see = [self.viewers.may_watch(key, connection) for connection in connections]
+        return key not in self._revocations and bool(may_see) and all(may_see)
+
+    async def _has_no_viewers(self, key: StreamKey) -> bool:
+        """Whether nobody waits here for whoever publishes `key` next; those who saw the last publisher are dropped.
+
+        False where somebody publishes already, whom nginx would keep anyway, or where nginx does not answer.
+        """
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                if self._find(key):
+                    await self._read_stat()
+                if any(entry.is_listed for entry in self._find(key)):
+                    return False
+                if _PLAIN.fullmatch(key.name):  # the control module takes names undecoded
+                    await self._control("drop/subscriber", key.app, f"name={key.name}")
+                for viewer in self._watching.of(key):
+                    await self._control("drop/subscriber", key.app, f"clientid={viewer}")
+                    self._watching.left(viewer)
+        except (IngestUnavailable, TimeoutError):
+            return False
+        return True
 
     # Stat and control
 
@@ -296,10 +314,12 @@ class NginxRtmp:
     async def _cut_one(self, entry: Entry) -> int:
         key = entry.publisher.key
         newname = None if self._settings.quarantine is None else self._quarantine_for(entry.clientid)
-        if newname is not None and await self._control("redirect", key.app, entry.clientid, newname):
+        if newname is not None and await self._control(
+            "redirect/publisher", key.app, f"clientid={entry.clientid}&newname={newname}"
+        ):
             return 1
         self._quarantined.pop(entry.clientid, None)
-        count = await self._control("drop", key.app, entry.clientid)
+        count = await self._control("drop/publisher", key.app, f"clientid={entry.clientid}")
         if count:
             # nginx closes it before it answers anything else; its publish_done is on the way.
             self._roll.remove(entry.clientid)
@@ -317,10 +337,9 @@ class NginxRtmp:
             async with asyncio.timeout(_REFUSAL_SECONDS):
                 await entry.gone.wait()
 
-    async def _control(self, verb: str, app: str, clientid: str, newname: str = "") -> int:
-        """How many publishers the control module acted on; always asked by clientid, as it takes names undecoded."""
-        more = f"&newname={newname}" if newname else ""
-        url = f"{self._settings.control}/{verb}/publisher?app={quote(app, safe='')}&clientid={clientid}{more}"
+    async def _control(self, what: str, app: str, whom: str) -> int:
+        """How many the control module acted on; publishers are named by clientid, as it takes names undecoded."""
+        url = f"{self._settings.control}/{what}?app={quote(app, safe='')}&{whom}"
         answer = (await self._ask(url, "ingest.control")).strip()
         return int(answer) if answer.isdigit() and len(answer) < 10 else 0
 
@@ -371,12 +390,3 @@ class NginxRtmp:
     def _is_quarantine(self, name: str) -> bool:
         prefix, _, number = name.rpartition("-")
         return prefix == self._settings.quarantine and number.isdecimal()
-
-
-def _is_readable(text: str) -> bool:
-    """Whether a reader can ask for it: UTF-8 without control characters, as long as nginx takes."""
-    try:
-        length = len(text.encode())
-    except UnicodeEncodeError:
-        return False
-    return 0 < length <= _NAME_BYTES and not any(ord(c) < 0x20 or ord(c) == 0x7F or c == "?" for c in text)

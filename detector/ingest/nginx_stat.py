@@ -7,6 +7,7 @@ stands there as a space, so a name with spaces may be another one: `is_exact` is
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
+_NAME_BYTES = 255
 STAT_LIMIT_BYTES = 32 * 1024 * 1024
 """Longest page that is read: about 700 bytes a client."""
 
@@ -107,3 +108,12 @@ def parse_stat(page: bytes) -> StatPage:
 
 def _refuse_doctype(*_: object) -> None:
     raise BadStat("the stat page declares a document type")
+
+
+def is_readable(text: str) -> bool:
+    """Whether a reader can ask for it: UTF-8 without control characters, as long as nginx takes."""
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        return False
+    return 0 < length <= _NAME_BYTES and not any(ord(c) < 0x20 or ord(c) == 0x7F or c == "?" for c in text)

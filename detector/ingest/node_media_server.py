@@ -6,8 +6,10 @@ also looked for in the list. API and webhook: github.com/illuspas/Node-Media-Ser
 """
 
 import asyncio
+import hmac
 import json
 import math
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -23,9 +25,12 @@ from detector.config.values import Username
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
 from detector.ingest.hook_watch import HookWatch
+from detector.ingest.hooks import HookAnswer, HookOutcome
 from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ApiAnswer, ServerApi
+from detector.ingest.viewers import OpenGate, ViewerGate
+from detector.redaction import hide_secret
 from streams.job import SourceKind
 
 _SERVER = "node-media-server"
@@ -33,7 +38,10 @@ _LOGIN_PAUSE_SECONDS = 300.0
 """The server locks an account for 15 minutes after five refused logins: the one who corrects it needs some left."""
 
 _PUBLISHING = "publishing"
-_PUBLISH_ACTIONS = frozenset({"prePublish", "postPublish"})
+_FIRST_PUBLISH_ACTION = "prePublish"
+_PUBLISH_ACTIONS = frozenset({_FIRST_PUBLISH_ACTION, "postPublish"})
+_PLAY_ACTIONS = frozenset({"prePlay", "postPlay"})
+_READER = "stopframe"
 _CHANGES = frozenset({*_PUBLISH_ACTIONS, "donePublish"})
 
 
@@ -71,7 +79,11 @@ class NodeMediaServer:
         self._settings = settings
         self._revocations = revocations
         self._clock = clock
+        self.viewers: ViewerGate = OpenGate()
         self._watch = HookWatch()
+        # Our own readers show this; it ends with the process.
+        self._reader_secret = secrets.token_urlsafe(24)
+        hide_secret(self._reader_secret)
         self._api = ServerApi(
             _SERVER, str(settings.api), setting="ingest.api", timeout_seconds=settings.timeout.seconds
         )
@@ -135,7 +147,7 @@ class NodeMediaServer:
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """HTTP-FLV: it begins with the pictures since the last keyframe, which the server keeps."""
         path = f"/{quote(key.app, safe='')}/{quote(key.name, safe='')}.flv"
-        return SourceKind.HTTP_FLV, f"{self._settings.api}{path}"
+        return SourceKind.HTTP_FLV, f"{self._settings.api}{path}?{_READER}={self._reader_secret}"
 
     def problems(self) -> list[str]:
         """What keeps this server from being watched or obeyed, one sentence each."""
@@ -147,9 +159,10 @@ class NodeMediaServer:
             )
         return [*found, *self._revocations.problems()]
 
-    def answer_hook(self, body: bytes) -> int:
+    def answer_hook(self, body: bytes) -> HookAnswer | int:
         """The HTTP status for one call of the webhook: 403 for publishing a revoked key, 200 for all else.
 
+        While viewers are held, 403 also for playing what is not cleared; some of it has been sent by then.
         Anything but 200 makes the server close the session that the call is about, viewers and our own readers
         included. The body is JSON whatever its content type says; 400 where it is none.
         """
@@ -158,16 +171,30 @@ class NodeMediaServer:
             action, app, name = (fields[key] for key in ("action", "app", "name"))
         except (ValueError, KeyError, TypeError, RecursionError):
             return 400
-        if action not in _CHANGES:
-            return 200
-        self._poll.hurry()
-        if action not in _PUBLISH_ACTIONS:
+        if action in _CHANGES:
+            self._poll.hurry()
+        if action not in _PUBLISH_ACTIONS and action not in _PLAY_ACTIONS:
             return 200
         if not isinstance(app, str) or not isinstance(name, str):
             return 400
         key = StreamKey(self.name, app, name)
+        return self._on_play(key, fields.get("query")) if action in _PLAY_ACTIONS else self._on_publish(key, action)
+
+    def _on_publish(self, key: StreamKey, action: str) -> int:
         self._watch.asked(key)
-        return 403 if self.is_revoked(key) else 200
+        if self.is_revoked(key):
+            return 403
+        if action == _FIRST_PUBLISH_ACTION:
+            self.viewers.publisher_comes(key)
+        return 200
+
+    def _on_play(self, key: StreamKey, query: object) -> HookAnswer | int:
+        given = query.get(_READER) if isinstance(query, dict) else None
+        shown = given.encode("utf-8", "replace") if isinstance(given, str) else b""
+        if not self.viewers.is_shut or hmac.compare_digest(shown, self._reader_secret.encode()):
+            return 200
+        is_let_in = not self.is_revoked(key) and self.viewers.may_watch(key)
+        return 200 if is_let_in else HookAnswer(403, HookOutcome.HELD)
 
     async def _list(self) -> list[Publisher]:
         answer = await self._ask("GET", "/api/v1/streams")

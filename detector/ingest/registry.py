@@ -12,7 +12,8 @@ from detector.ingest.aws_ivs import AwsIvs, AwsIvsSettings
 from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
 from detector.ingest.livekit import LiveKit, LiveKitSettings
 from detector.ingest.mediamtx import MediaMtx, MediaMtxSettings
-from detector.ingest.nginx_rtmp import NginxRtmp, NginxRtmpSettings
+from detector.ingest.nginx_rtmp import NginxRtmp
+from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.node_media_server import NodeMediaServer, NodeMediaServerSettings
 from detector.ingest.none import NoIngest, NoIngestSettings
 from detector.ingest.ovenmediaengine import OvenMediaEngine, OvenMediaEngineSettings

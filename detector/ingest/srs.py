@@ -109,10 +109,10 @@ class Srs(AskedServer):
         return HookAnswer(200, HookOutcome.TOLD, content=_OK)
 
     async def _on_publish(self, key: StreamKey) -> HookAnswer:
+        if self.viewers.is_shut and not await self._has_no_viewers(key):
+            return HookAnswer(403, HookOutcome.HELD, content=_NO)
         if not self._may_publish(key):
             return HookAnswer(403, HookOutcome.DENIED, content=_NO)
-        if self.viewers.is_shut and not await self._viewers_dropped(key):
-            return HookAnswer(403, HookOutcome.HELD, content=_NO)
         return HookAnswer(200, HookOutcome.LET_IN, content=_OK)
 
     def _on_play(self, key: StreamKey, client: str, query: str) -> HookAnswer:
@@ -122,12 +122,14 @@ class Srs(AskedServer):
             self._watching.came(key, client)
         return HookAnswer(200, HookOutcome.TOLD, content=_OK)
 
-    async def _viewers_dropped(self, key: StreamKey) -> bool:
+    async def _has_no_viewers(self, key: StreamKey) -> bool:
         """Whether nobody is left who was let in to an earlier publisher of `key`: SRS lets viewers wait for the next.
 
-        A server that does not answer keeps the new publisher out rather than showing it to them.
+        False where somebody publishes already, whom SRS would keep anyway, or where SRS does not answer.
         """
         try:
+            if any(publisher.key == key for publisher in await self._poll.now()):
+                return False
             for viewer in self._watching.of(key):
                 await self._drop_client(viewer)
                 self._watching.left(viewer)

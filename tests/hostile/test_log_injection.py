@@ -20,7 +20,8 @@ from detector.cli.output import note, table
 from detector.config.servers import HttpServerUrl
 from detector.events import StreamKey
 from detector.ingest.adapter import IngestUnavailable
-from detector.ingest.nginx_rtmp import NginxRtmp, NginxRtmpSettings
+from detector.ingest.nginx_rtmp import NginxRtmp
+from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.revocations import FileRevocations, Revocations
 from detector.logs import VALUE_CHARACTERS, configure_logs
 from detector.metrics import LABEL_LIMIT, Metrics

@@ -18,7 +18,8 @@ from detector.config.loading import load_config
 from detector.credentials import load_or_create
 from detector.events import CutState, StreamKey
 from detector.ingest.hooks import HookAnswer
-from detector.ingest.nginx_rtmp import NginxRtmp, NginxRtmpSettings
+from detector.ingest.nginx_rtmp import NginxRtmp
+from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.revocations import FileRevocations, Revocations
 from detector.metrics import Metrics
 from detector.service import Service

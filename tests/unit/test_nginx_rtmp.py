@@ -13,7 +13,8 @@ from detector.config.endpoints import EndpointUrl
 from detector.events import StreamKey
 from detector.ingest.hooks import BODY_LIMIT_BYTES, BadForm, HookAnswer, HookOutcome, first_values
 from detector.ingest.nginx_roll import Roll
-from detector.ingest.nginx_rtmp import NginxRtmp, NginxRtmpSettings
+from detector.ingest.nginx_rtmp import NginxRtmp
+from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.nginx_stat import BadStat, StatPage, StatPublisher, parse_stat
 from detector.ingest.revocations import FileRevocations, Revocations
 from detector.metrics import Metrics

@@ -136,7 +136,13 @@ def _openssl(folder: Path, *words: str) -> None:
 class ExampleBroker(Mosquitto):
     """mosquitto with the shipped example's files: only ports, paths and certificates are other ones."""
 
-    users: ClassVar = {"stopframe": "service-pw", "consumer": "consumer-pw", "stranger": "stranger-pw"}
+    users: ClassVar = {
+        "stopframe": "service-pw",
+        "cutter": "cutter-pw",
+        "operator": "operator-pw",
+        "consumer": "consumer-pw",
+        "stranger": "stranger-pw",
+    }
 
     def __init__(self, folder: Path) -> None:
         port = free_port()

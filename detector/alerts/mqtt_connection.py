@@ -21,7 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from detector.alerts.forgiving_loop import ForgivingLoop
 from detector.alerts.mqtt_faults import BROKEN, explain_failure, explain_refusal
-from detector.alerts.mqtt_inbox import INBOX_LIMIT, PACKET_LIMIT_BYTES, Inbox, Received
+from detector.alerts.mqtt_inbox import INBOX_LIMIT, PACKET_LIMIT_BYTES, UNANSWERED_LIMIT, Inbox, Received
 from detector.alerts.mqtt_tls import TlsFileUnusable, tls_context
 from detector.alerts.sink import SinkUnavailable
 
@@ -137,9 +137,12 @@ class MqttLink:
         Raises:
             SinkUnavailable: no SUBACK came in time, or the connection broke.
         """
-        options = SubscribeOptions(qos=1, retainAsPublished=True) if self.has_properties else None
         try:
-            codes = await self._client.subscribe(topic_filter, qos=1, options=options)
+            if self.has_properties:
+                options = SubscribeOptions(qos=1, retainAsPublished=True)
+                codes = await self._client.subscribe(topic_filter, options=options)
+            else:
+                codes = await self._client.subscribe(topic_filter, qos=1)
         except aiomqtt.MqttError:
             self.fail("it did not answer a subscription; check that the broker runs and is not overloaded")
             raise SinkUnavailable("the broker did not answer") from None
@@ -378,6 +381,7 @@ def _connect_properties(settings: MqttSettings, *, has_inbox: bool) -> Propertie
         properties.MaximumPacketSize = PACKET_LIMIT_BYTES
     if settings.session_seconds:
         properties.SessionExpiryInterval = settings.session_seconds
+        properties.ReceiveMaximum = UNANSWERED_LIMIT
     return None if properties.isEmpty() else properties  # type: ignore[no-untyped-call]
 
 

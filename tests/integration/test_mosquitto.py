@@ -105,20 +105,24 @@ async def test_password_from_the_environment_reaches_the_broker(example_broker: 
 
 
 async def test_acl_lets_each_user_do_its_part_and_no_more(example_broker: ExampleBroker) -> None:
-    """The service writes exactly its topics, the consumer reads them, a third user can do neither."""
+    """The service writes exactly its topics, the consumer nothing, a cutter acks, an operator commands one node."""
+    own = ("available", "health", "selftest", "answer")
     tried = [
-        *(f"stopframe/ingest-1/{kind}" for kind in ("available", "health", "selftest")),
+        *(f"stopframe/ingest-1/{kind}" for kind in own),
         *(f"stopframe/stream/S/{kind}" for kind in ("alert", "status", "coverage", "ack")),
         "stopframe/other/available",
-        "stopframe/cmd/cut",
+        *(f"stopframe/cmd/{node}/cut" for node in ("ingest-1", "ingest-2")),
+        "stopframe/cmd/ingest-1/else",
         "elsewhere",
     ]
     allowed = {
         user: {topic for topic in tried if _may_publish(example_broker, user, topic)} for user in example_broker.users
     }
     assert allowed == {
-        "stopframe": {f"stopframe/ingest-1/{kind}" for kind in ("available", "health", "selftest")}
+        "stopframe": {f"stopframe/ingest-1/{kind}" for kind in own}
         | {f"stopframe/stream/S/{kind}" for kind in ("alert", "status", "coverage")},
+        "cutter": {"stopframe/stream/S/ack"},
+        "operator": {"stopframe/cmd/ingest-1/cut"},
         "consumer": set(),
         "stranger": set(),
     }

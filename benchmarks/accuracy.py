@@ -39,9 +39,6 @@ FOLDERS: Final = {
 _SHORT: Final = "500"
 _LONG: Final = "1M"
 _SIZES: Final = {_SHORT: 500, "5,000": 5_000, _LONG: 1_000_000}
-_SCENES_EVERY: Final = 7
-"""Every so many-th unrelated picture is in no list: it is what lies around a picture in a picture."""
-
 _SEQUENCE_GOAL: Final = 0.97
 _PAIRS_GOAL: Final = 1e11
 
@@ -77,8 +74,7 @@ def _measured(
 ) -> Report:
     step = len(material.known) / count
     known_pictures = [material.known[int(place * step)] for place in range(count)]
-    scenes = list(material.unrelated[::_SCENES_EVERY])
-    fill = [path for place, path in enumerate(material.unrelated) if place % _SCENES_EVERY]
+    scenes, fill = material.parted(options.seed)
     known = rows_of_pictures(known_pictures)
     if options.is_quick:  # as many as are quickly made: the list is called by what its limits are
         filling = rows_of_pictures(fill[:200])

@@ -23,11 +23,15 @@ _CHATTER: Final = ("hello", "lol", "nice", "wow", "gg", "what")
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One edit: its name, what is promised of its recall (0: nothing, it is told all the same), and how it is made."""
+    """One edit: its name, what is promised of its recall (0: nothing, it is told all the same), and how it is made.
+
+    `has_scene` where it shows some of the scene, which need not be one otherwise.
+    """
 
     name: str
     goal: float
     make: Callable[[Frame, Rng, Frame], Frame]
+    has_scene: bool = False
 
     @property
     def is_promised(self) -> bool:
@@ -279,11 +283,11 @@ PROMISED: Final = (
     Edit("text + logo", 0.90, _text_and_logo),
     Edit("bottom bar 12 %", 0.85, _bottom_bar),
     Edit("chat box 25x40 %", 0.85, _chat_box),
-    Edit("picture in picture 70 %", 0.95, _in_picture(0.66, 0.74)),
-    Edit("picture in picture 50 %", 0.90, _in_picture(0.47, 0.53)),
+    Edit("picture in picture 70 %", 0.95, _in_picture(0.66, 0.74), has_scene=True),
+    Edit("picture in picture 50 %", 0.90, _in_picture(0.47, 0.53), has_scene=True),
     Edit("quarter turn", 0.97, _quarter_turn),
     Edit("rotate 2 degrees", 0.95, _rotated(2)),
-    Edit("filmed screen (simulated)", 0.85, _filmed),
+    Edit("filmed screen (simulated)", 0.85, _filmed, has_scene=True),
 )
 
 ASIDE: Final = (
@@ -293,12 +297,12 @@ ASIDE: Final = (
     Edit("9:16 cut", 0, _upright_cut),
     Edit("mirror + crop 5 %", 0, _both(_cropped(0.05), _mirrored)),
     Edit("crop 3 % + chat box", 0, _both(_cropped(0.03), _chat_box)),
-    Edit("picture in picture 35 %", 0, _in_picture(0.33, 0.37)),
-    Edit("picture in picture + face", 0, _with_face_camera),
+    Edit("picture in picture 35 %", 0, _in_picture(0.33, 0.37), has_scene=True),
+    Edit("picture in picture + face", 0, _with_face_camera, has_scene=True),
     Edit("rotate 4 degrees", 0, _rotated(4)),
     Edit("rotate 2 degrees + zoom", 0, _rotated(2, 1.08)),
     Edit("quarter turn between bars", 0, _quarter_turn_between_bars),
-    Edit("filmed in a lit room", 0, _filmed_bright_room),
+    Edit("filmed in a lit room", 0, _filmed_bright_room, has_scene=True),
     Edit("colour filter", 0, _colour_filter),
     Edit("inverted", 0, _inverted),
 )

@@ -145,7 +145,8 @@ def _of_one(number: int) -> tuple[list[int], list[dict[str, Any]], list[bytes]]:
     sampled: list[bytes] = []
     for place, edit in enumerate(PROMISED):
         rng = np.random.default_rng([_STATE["seed"], number, place, 7])
-        scene = _opened(_STATE["frames"][int(rng.integers(0, len(_STATE["frames"])))])
+        other = int(rng.integers(0, len(_STATE["frames"])))
+        scene = _opened(_STATE["frames"][other]) if edit.has_scene else frame
         batch = view_batch(sample_of(encoded(edit.make(frame, rng, scene), rng)))
         views.append(len(batch))
         gated = np.flatnonzero(trusted_views(batch))

@@ -2,18 +2,20 @@
 
 Pictures are taken by rule, never by hand: no transparency, 240 pixels or more on the shorter side, something to see
 (PDQ quality 50 or more), and more than 80 bits from every other, mirrored or turned too, so that a match on a wrong
-entry is false. They are kept smaller from run to run. Frames of clips count where they differ from all others by more
-than 24 bits.
+entry is false. Who draws a series uses pictures twice (a figure on its page, and cut out and mirrored; a ground with
+another bar on it), which no distance tells, so a folder with all that is in it stands on one side. They are kept
+smaller from run to run. Frames of clips count where they differ from all others by more than 24 bits.
 """
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import cv2
@@ -32,17 +34,34 @@ _SHORTEST_SIDE: Final = 240
 _LONGEST: Final = {KNOWN: 1280, UNRELATED: 640}
 _PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _VIDEOS: Final = frozenset({".mp4", ".avi", ".webm", ".ogv", ".mkv", ".mov"})
-_FORMAT: Final = 4
+_FORMAT: Final = 5
+_SCENES_SHARE: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What is measured on. `said` tells what it is and how many, for the report."""
+    """What is measured on. `said` tells what it is and how many, for the report; `series` which one a picture is of."""
 
     known: Sequence[Path]
     unrelated: Sequence[Path]
     clips: Sequence[Path]
     said: dict[str, object] = field(default_factory=dict)
+    series: Mapping[str, str] = field(default_factory=dict)
+
+    def parted(self, seed: int) -> tuple[list[Path], list[Path]]:
+        """The unrelated pictures on two sides: a seventh that may be shown to lists, and what lists are filled with.
+
+        Whole series, drawn by `seed`; one that is larger than what is still wanted stays among the filling.
+        """
+        members: dict[str, list[Path]] = {}
+        for path in self.unrelated:
+            members.setdefault(self.series.get(path.name, path.name), []).append(path)
+        shown: set[Path] = set()
+        for series in sorted(members, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest()):
+            if len(shown) + len(members[series]) <= max(1, len(self.unrelated) // _SCENES_SHARE):
+                shown.update(members[series])
+        shown = shown or set(self.unrelated[::_SCENES_SHARE])  # all are of one series: nothing better can be done
+        return [path for path in self.unrelated if path in shown], [p for p in self.unrelated if p not in shown]
 
 
 def load(pictures: Path | None = None, clips: Path | None = None) -> Material:
@@ -56,8 +75,8 @@ def load(pictures: Path | None = None, clips: Path | None = None) -> Material:
         kept = _prepared(cache_folder() / "prepared", _package_files(), split=False)
         said = {"material": f"pictures of {sum(p.use != CLIPS for p in PACKAGES)} packages, none of them tuned on"}
     videos = _files(clips, _VIDEOS) if clips is not None else _package_clips()
-    said |= {"known": len(kept[KNOWN]), "unrelated": len(kept[UNRELATED]), "clips": [path.name for path in videos]}
-    return Material(kept[KNOWN], kept[UNRELATED], videos, said)
+    said |= {"known": len(kept.known), "unrelated": len(kept.unrelated), "clips": [path.name for path in videos]}
+    return Material(kept.known, kept.unrelated, videos, said, kept.series)
 
 
 def read_picture(path: Path) -> Frame:
@@ -170,12 +189,27 @@ def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
     )
 
 
-def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> dict[str, list[Path]]:
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Pictures as they are kept, and by their names the series that they are of."""
+
+    known: list[Path]
+    unrelated: list[Path]
+    series: dict[str, str]
+
+    @classmethod
+    def under(cls, folder: Path, listing: Mapping[str, Any]) -> "_Prepared":
+        """What a listing names."""
+        known, unrelated = ([folder / name for name in listing[use]] for use in (KNOWN, UNRELATED))
+        return cls(known, unrelated, listing["series"])
+
+
+def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> _Prepared:
     """Select and shrink once; `split` takes every second picture of the known ones as unrelated."""
     listing = folder / "listing.json"
     count = sum(len(paths) for paths in files.values())
     if listing.is_file() and (found := json.loads(listing.read_text())).get("of") == [_FORMAT, count]:
-        return {use: [folder / name for name in found[use]] for use in (KNOWN, UNRELATED)}
+        return _Prepared.under(folder, found)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     wanted = [(path, folder / f"{use}-{n:05}.jpg", _LONGEST[use]) for use in files for n, path in enumerate(files[use])]
@@ -190,8 +224,20 @@ def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> dic
     sides = {use: [name for name in names if name.startswith(use)] for use in (KNOWN, UNRELATED)}
     if split:
         sides = {KNOWN: names[::2], UNRELATED: names[1::2]}
-    listing.write_text(json.dumps({"of": [_FORMAT, count], **sides}))
-    return {use: [folder / name for name in sides[use]] for use in sides}
+    sources = {target.name: source for source, target, _ in wanted if target.name in kept}
+    said = {"of": [_FORMAT, count], **sides, "series": _series(sources)}
+    listing.write_text(json.dumps(said))
+    return _Prepared.under(folder, said)
+
+
+def _series(sources: Mapping[str, Path]) -> dict[str, str]:
+    """By name the uppermost folder above each picture that has pictures of its own."""
+    folders = {path.parent for path in sources.values()}
+    above = os.path.commonpath(folders) if folders else ""
+    return {
+        name: os.path.relpath(next(folder for folder in reversed(path.parents) if folder in folders), above)
+        for name, path in sources.items()
+    }
 
 
 def _shrunk(wanted: tuple[Path, Path, int]) -> bytes | None:

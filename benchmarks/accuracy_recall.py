@@ -123,7 +123,8 @@ def _of_one(number: int) -> list[tuple[str, bool, dict[str, Tally]]]:
     counted = []
     for place, edit in enumerate(edits):
         rng = np.random.default_rng([_STATE["seed"], number, place])
-        scene = read_picture(_STATE["scenes"][int(rng.integers(0, len(_STATE["scenes"])))])
+        other = int(rng.integers(0, len(_STATE["scenes"])))
+        scene = read_picture(_STATE["scenes"][other]) if edit.has_scene else picture
         batch = view_batch(sample_of(encoded(edit.make(picture, rng, scene), rng)))
         is_plain = int(np.bitwise_count(batch.values[0] ^ own).sum()) <= _PLAIN_BITS
         lists = {name: _tally(bank, batch, f"picture-{number}") for name, bank in _STATE["banks"].items()}

@@ -295,6 +295,8 @@ def _met_by_hashes(hashes: Sequence[ViewHash], near: NearRows, radius: int, min_
         values=np.zeros(count),
         has_second=np.zeros(count, dtype=bool),
         is_sure=np.zeros(count, dtype=bool),
+        second_limits=np.zeros(count, dtype=np.int64),
+        is_plain=np.zeros(count, dtype=bool),
     )
     return Met(asked, hits, near.rows_at(hits.row), judged, len(near))
 

@@ -159,12 +159,12 @@ class _Explainer:
         radius = self._bank.own_reach(asked.algorithm, self._limits)
         count = len(hits)
         ranks = np.where(hits.distance <= radius, other_ranks(asked, self._limits.min_quality)[hits.query], NOTHING)
-        nothing = np.zeros(count, dtype=np.bool_)
+        nothing, limits = np.zeros(count, dtype=np.bool_), np.full(count, radius, dtype=np.int64)
         near = _Near(
             asked,
             hits,
             rows.rows_at(hits.row),
-            Judged(ranks.astype(np.int8), np.full(count, radius, dtype=np.int64), np.zeros(count), nothing, nothing),
+            Judged(ranks.astype(np.int8), limits, np.zeros(count), nothing, nothing, limits, nothing),
             np.full(len(hashes), radius, dtype=np.int64),
             ~nothing,
             (np.asarray(asked.qualities) < self._limits.min_quality) & ~np.asarray(asked.is_stable),
@@ -267,7 +267,7 @@ class _Explainer:
 
     def _held_to(self, near: _Near, view: int, place: int) -> str:
         """What holds a match to its strength."""
-        distance, limit = int(near.hits.distance[place]), int(near.judged.limits[place])
+        limit = int(near.judged.limits[place])
         if near.radii is None:
             more = "vouch for themselves" if may_cut_alone(near.asked.algorithm) else "ask for no more"
             return f"within {limit} bits; hashes of {near.asked.algorithm} {more}"
@@ -279,6 +279,14 @@ class _Explainer:
         if strength is Strength.CUT:
             tested = " with its second test passed" if near.judged.is_sure[place] else ""
             return f"within {limit} bits{tested}"
+        return self._not_cut(near, view, place)
+
+    def _not_cut(self, near: _Near, view: int, place: int) -> str:
+        """What a match that a view could act on lacks for a cut."""
+        assert near.radii is not None
+        distance = int(near.hits.distance[place])
+        if near.judged.is_plain[place]:
+            return f"a row of next to no structure cuts within {near.radii.plain} bits of the frame as it is alone"
         if not near.judged.is_sure[place]:
             return self._failed_test(near, place, near.judged.second_test(place)[1], "for more")
         if near.rows.shows_window(place) and distance > NEAR_WINDOW:

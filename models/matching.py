@@ -15,14 +15,21 @@ from numpy.typing import NDArray
 from models.evidence import SecondTest
 from models.false_matches import SECOND_HASH_RATE, SECOND_TEST_RATE, pair_rate
 from models.hashing.plainness import plain
-from models.hashing.second_tests import difference_hashes_of_views, second_distances, weighted_shares
+from models.hashing.second_tests import (
+    difference_hashes_of_views,
+    second_distances,
+    structures_of_views,
+    weighted_shares,
+)
 from models.hashing.view_batch import ViewBatch
 from models.hashing.view_table import Tier
 from models.hits import Hits
 from models.radii import (
     EXACT,
     FAR_WINDOW_LIMIT,
+    LEAST_PART,
     NEAR_WINDOW,
+    PART_BY_STRUCTURE,
     SECOND_LIMIT,
     SHARE_LIMIT,
     UNGATED,
@@ -37,7 +44,7 @@ PDQ: Final = "pdq"
 """The one algorithm whose views come as a batch, and whose matches may ask for more than a review."""
 
 _MOST_LOOKED_AT: Final = 256
-"""Different bare hashes that one frame may act on; a hostile list could have it meet any number."""
+"""Different hashes that one frame may act on, the nearest; a hostile list could have it meet any number."""
 
 NOTHING: Final = -1
 """The rank of a hit that may not even vote; others have `Strength.rank`."""
@@ -59,7 +66,7 @@ class Judged:
 
     `ranks` are `Strength.rank` or `NOTHING`, `limits` the radius in force for that strength; of a hit that may ask for
     nothing the one for a vote. `values` are the second test's, `has_second` says of which, `is_sure` whether it was
-    passed; `second_bits` is the limit of second hashes for it.
+    passed; `second_limits` are the limits of second hashes for it. `is_plain`: it could cut, if its row had structure.
     """
 
     ranks: NDArray[np.int8]
@@ -67,12 +74,13 @@ class Judged:
     values: NDArray[np.float64]
     has_second: NDArray[np.bool_]
     is_sure: NDArray[np.bool_]
-    second_bits: int = SECOND_LIMIT
+    second_limits: NDArray[np.int64]
+    is_plain: NDArray[np.bool_]
 
     def second_test(self, place: int) -> tuple[SecondTest, float]:
         """Which test a hit is held to, and its limit."""
         if self.has_second[place]:
-            return SecondTest.SECOND_HASH, float(self.second_bits)
+            return SecondTest.SECOND_HASH, float(self.second_limits[place])
         return SecondTest.SHARE, SHARE_LIMIT
 
 
@@ -97,29 +105,35 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
     """Judge what was met; `hits.query` are rows of the batch.
 
     * Within `radii.plain` bits a row may cut, as PDQ's authors advise, unless its second hash says that it is another
-      picture (`SECOND_LIMIT`); a window of a picture may only with its second test passed, since each picture has a
-      hundred of them, and beyond `NEAR_WINDOW` by a better second hash.
+      picture; a window of a picture may only with its second test passed, since each picture has a hundred of them, and
+      beyond `NEAR_WINDOW` by a better second hash.
     * With the second test passed a row may cut within `radii.share` or `radii.second`, and ask for review within
       `radii.review`. Within 31 bits every row but a window may ask for review.
+    * The limit of second hashes is `radii.second_bits`; for a cut by any view but the frame as it is or mirrored, and
+      for a cut beyond `radii.plain`, the less the less there is in the view.
     * Any row may vote within `radii.vote`; in long lists beyond 31 bits only with the second test passed at its looser
       limit.
-    * A bare hash of next to no structure may cut by the frame as it is or mirrored alone, and within `radii.plain`.
+    * A row of next to no structure may cut by the frame as it is or mirrored alone, and within `radii.plain`.
     * Nothing goes beyond `UNGATED` by a view that fails a gate, and none below `min_quality` or unstable may cut: a
       farther row by a view that may is worth more.
     """
     reach = np.where(trusted_views(batch), radii.vote, min(UNGATED, radii.vote))[hits.query]
-    values = _second_values(batch, hits, met)
-    is_sure = values <= np.where(met.has_second, radii.second_bits, SHARE_LIMIT)
+    values, structures = _second_values(batch, hits, met)
+    parts = np.minimum(1.0, LEAST_PART + PART_BY_STRUCTURE * structures)
+    second_limits = np.floor(radii.second_bits * parts + 1e-6).astype(np.int64)
+    is_sure = values <= np.where(met.has_second, second_limits, SHARE_LIMIT)
+    may_ask = values <= np.where(met.has_second, radii.second_bits, SHARE_LIMIT)
     may_vote = values <= np.where(met.has_second, SECOND_LIMIT, VOTE_SHARE_LIMIT)
+    is_shown = _as_shown(batch)[hits.query]
     untested = np.where(met.is_window, NOTHING, np.int64(EXACT))
-    is_refuted = met.has_second & (values > SECOND_LIMIT)
+    is_refuted = met.has_second & ~np.where(is_shown, may_ask, is_sure)
     is_vague = met.is_window & (hits.distance > NEAR_WINDOW) & (values > FAR_WINDOW_LIMIT)
     tested = np.where(met.has_second, radii.second, radii.share)
     cuts = np.where(is_sure & ~is_vague, tested, np.minimum(np.where(is_refuted, NOTHING, untested), radii.plain))
     cuts = np.where(acting_views(batch.qualities, batch.is_stable, min_quality)[hits.query], cuts, NOTHING)
-    is_plain = _plain_rows(met, hits.distance <= np.minimum(cuts, reach))
-    cuts = np.where(is_plain, np.where(_as_shown(batch)[hits.query], np.minimum(cuts, radii.plain), NOTHING), cuts)
-    reviews = np.where(is_sure, radii.review, untested)
+    is_plain = _plain_rows(met, hits.distance, hits.distance <= np.minimum(cuts, reach))
+    cuts = np.where(is_plain, np.where(is_shown, np.minimum(cuts, radii.plain), NOTHING), cuts)
+    reviews = np.where(may_ask, radii.review, untested)
     votes = np.where(may_vote | radii.votes_untested, radii.vote, EXACT)
     ranks = np.full(len(hits), NOTHING, dtype=np.int8)
     limits = np.minimum(votes, reach)
@@ -128,7 +142,7 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
         is_within = hits.distance <= limit
         ranks[is_within] = rank
         limits[is_within] = limit[is_within]
-    return Judged(ranks, limits, values, met.has_second, is_sure, radii.second_bits)
+    return Judged(ranks, limits, values, met.has_second, is_sure, second_limits, is_plain)
 
 
 def chance(distance: int, rows: int, views: int, test: SecondTest, *, is_sure: bool) -> float:
@@ -144,20 +158,23 @@ def _as_shown(batch: ViewBatch) -> NDArray[np.bool_]:
     return np.asarray(batch.tiers == Tier.EVERY_SAMPLE)
 
 
-def _plain_rows(met: MetRows, is_asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell which of the bare rows that are asked about (P,) are of pictures with next to no structure."""
+def _plain_rows(met: MetRows, distances: NDArray[np.int64], is_asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which of the rows that are asked about (P,) are of pictures with next to no structure."""
     told = np.zeros(len(is_asked), dtype=np.bool_)
-    asked = np.flatnonzero(is_asked & ~met.has_second)
+    asked = np.flatnonzero(is_asked)
     if len(asked):
-        hashes, place = np.unique(met.hashes[asked], axis=0, return_inverse=True)
+        asked = asked[np.argsort(distances[asked], kind="stable")]
+        hashes, first, place = np.unique(met.hashes[asked], axis=0, return_index=True, return_inverse=True)
+        nearest = np.argsort(first)[:_MOST_LOOKED_AT]
         are_plain = np.ones(len(hashes), dtype=np.bool_)  # what is too many to look at may not act
-        are_plain[:_MOST_LOOKED_AT] = plain(hashes[:_MOST_LOOKED_AT])
+        are_plain[nearest] = plain(hashes[nearest])
         told[asked] = are_plain[place.ravel()]
     return told
 
 
-def _second_values(batch: ViewBatch, hits: Hits, met: MetRows) -> NDArray[np.float64]:
-    values = np.zeros(len(hits), dtype=np.float64)
+def _second_values(batch: ViewBatch, hits: Hits, met: MetRows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """The second test's value of each hit (P,), and where it is of second hashes the structure of its view (P,)."""
+    values, structures = np.zeros(len(hits), dtype=np.float64), np.zeros(len(hits), dtype=np.float32)
     bare = ~met.has_second
     if bare.any():
         values[bare] = weighted_shares(batch.deviations, hits.query[bare], met.hashes[bare])
@@ -165,4 +182,5 @@ def _second_values(batch: ViewBatch, hits: Hits, met: MetRows) -> NDArray[np.flo
         used, place = np.unique(hits.query[met.has_second], return_inverse=True)
         seconds = difference_hashes_of_views(batch.deviations[used])
         values[met.has_second] = second_distances(seconds, place, met.seconds[met.has_second])
-    return values
+        structures[met.has_second] = structures_of_views(batch.deviations[used])[place]
+    return values, structures

@@ -4,6 +4,9 @@ Two hashes that lie 32-64 bits apart may be copies of one picture or two picture
 there is the *weighted share*: an edit turns over the bits of small coefficients, chance turns over any. For a picture
 at hand there is a *second hash* of 512 bits: the signs of the horizontal and vertical steps of the low-pass picture
 that the 16x16 PDQ coefficients describe (a difference hash, D. Wong 2013, `ImageHash.dhash`, on a smoother picture).
+
+Its bits tell less where there is little to see: one outline on plain ground settles nearly all of them, and another
+such outline settles them alike. `structures_of_views` says how much there is; how many bits may differ goes by it.
 """
 
 from typing import Final
@@ -67,10 +70,7 @@ def difference_hash(spectrum: NDArray[np.float32]) -> bytes:
 
 def difference_hashes(spectra: NDArray[np.float32]) -> Seconds:
     """The second hashes (n, 64) uint8 of views with these (n, 16, 16) coefficients."""
-    across = _LEVELS_T @ spectra @ _STEPS
-    down = _STEPS_T @ spectra @ _LEVELS
-    signs = np.stack((across, down), axis=1) > 0
-    return np.packbits(signs.reshape(len(spectra), SECOND_BITS), axis=1)
+    return _hashes(*_steps(spectra))
 
 
 def difference_hashes_of_views(deviations: NDArray[np.float32]) -> Seconds:
@@ -78,7 +78,22 @@ def difference_hashes_of_views(deviations: NDArray[np.float32]) -> Seconds:
 
     The median that is missing from them is small beside the low coefficients: 3 bits of 512 on average, 18 at most.
     """
-    return difference_hashes(np.ascontiguousarray(deviations[:, ::-1]).reshape(-1, _SIDE, _SIDE))
+    return difference_hashes(_spectra(deviations))
+
+
+def structures_of_views(deviations: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of views with these `ViewBatch.deviations` (V, 256) there is to tell them from others by: (V,), 0-1.
+
+    The part of the low-pass picture that its steps are spread over: the participation ratio of their lengths, squared.
+    Of copies of photographs nine in ten have more than 0.23, half 0.37; a lone edge or disc on plain ground 0.05-0.17.
+    """
+    across, down = _steps(_spectra(deviations))
+    energy = across * across + down * down
+    total = energy.sum(axis=(1, 2))
+    lengths = np.sqrt(energy).sum(axis=(1, 2))
+    whole = _SIDE * _SIDE * total
+    part = np.divide(lengths * lengths, whole, out=np.zeros_like(total), where=whole > 0)
+    return np.asarray(part * part, dtype=np.float32)
 
 
 def second_distances(seconds: Seconds, queries: NDArray[np.integer], rows: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -108,6 +123,20 @@ def turned_seconds(seconds: Seconds) -> Seconds:
 def inverted_seconds(seconds: Seconds) -> Seconds:
     """Second hashes of the negatives of the same views."""
     return ~seconds
+
+
+def _spectra(deviations: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(deviations[:, ::-1]).reshape(-1, _SIDE, _SIDE)
+
+
+def _steps(spectra: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Steps to the right and steps down, (n, 16, 16) each."""
+    return np.asarray(_LEVELS_T @ spectra @ _STEPS), np.asarray(_STEPS_T @ spectra @ _LEVELS)
+
+
+def _hashes(across: NDArray[np.float32], down: NDArray[np.float32]) -> Seconds:
+    signs = np.stack((across, down), axis=1) > 0
+    return np.packbits(signs.reshape(len(across), SECOND_BITS), axis=1)
 
 
 def _signs(seconds: Seconds) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -18,7 +18,8 @@ from models.banks import Bank, BankLimits, Beside, Negatives
 from models.evidence import HashMatch, Opinion, SecondTest, Strength
 from models.explaining import Reason, ViewVerdict
 from models.hashing.algorithm import Fingerprint
-from models.hashing.second_tests import difference_hashes_of_views
+from models.hashing.second_tests import difference_hashes_of_views, structures_of_views
+from models.hashing.spectrum import spectra_of
 from models.hashing.view_batch import ViewBatch
 from models.index import LINEAR_ROWS
 from models.naming import ViewHash, strongest
@@ -107,18 +108,21 @@ def _asks(batch: ViewBatch, view: int, row: Row, radii: Radii) -> Strength | Non
         return None
     if row.second is not None:
         value = _bits(difference_hashes_of_views(batch.deviations[view : view + 1])[0], row.second)
-        is_sure, may_vote, tested = value <= radii.second_bits, value <= 160, radii.second
-        is_refuted = value > 160
+        structure = float(structures_of_views(batch.deviations[view : view + 1])[0])
+        limit = int(radii.second_bits * min(1.0, 0.2 + 2 * structure) + 1e-6)
+        is_sure, may_ask, may_vote, tested = value <= limit, value <= radii.second_bits, value <= 160, radii.second
+        is_refuted = value > (radii.second_bits if batch.tiers[view] == 0 else limit)
     else:
         value, is_refuted = 0, False
         share = _share(batch, view, row.value)
         is_sure, may_vote, tested = share <= 0.17, share <= 0.19, radii.share
+        may_ask = is_sure
     may_act = bool(batch.is_stable[view]) and batch.qualities[view] >= 50
     may_act &= not (row.is_window and distance > 48 and value > 136)
     as_advised = not row.is_window and not is_refuted and distance <= radii.plain
     if may_act and ((is_sure and distance <= tested) or as_advised):
         return Strength.CUT
-    if (is_sure and distance <= radii.review) or (not row.is_window and distance <= 31):
+    if (may_ask and distance <= radii.review) or (not row.is_window and distance <= 31):
         return Strength.REVIEW
     return Strength.VOTE if may_vote or radii.votes_untested or distance <= 31 else None
 
@@ -308,9 +312,11 @@ def test_a_window_needs_its_second_hash_at_any_distance(second: int, strength: S
     [
         (50_000, 160, Strength.CUT),
         (50_001, 149, Strength.VOTE),
-        (500_000, 148, Strength.CUT),
-        (500_001, 137, Strength.VOTE),
-        (6_500_000, 136, Strength.CUT),
+        (150_000, 148, Strength.CUT),
+        (150_001, 137, Strength.VOTE),
+        (500_000, 136, Strength.CUT),
+        (500_001, 121, Strength.VOTE),
+        (6_500_000, 120, Strength.CUT),
     ],
 )
 def test_a_long_list_asks_for_a_better_second_hash(rows: int, second: int, strength: Strength) -> None:
@@ -502,27 +508,47 @@ def test_a_rare_bank_is_named_beside_a_crowd() -> None:
     assert [match.distance for match in named] == sorted(match.distance for match in named)
 
 
-# --- bare hashes of next to no structure
+# --- rows and views of next to no structure
 
 
+@pytest.mark.parametrize("has_second", [False, True])
 @pytest.mark.parametrize(("view", "strength"), [(0, Strength.CUT), (1, Strength.REVIEW)])
-def test_plain_bare_hash_cuts_by_the_frame_as_it_is_alone(view: int, strength: Strength) -> None:
+def test_plain_row_cuts_by_the_frame_as_it_is_alone(view: int, strength: Strength, *, has_second: bool) -> None:
     """A hash that is one row by one column may act by the frame itself, and ask for review by views made of it."""
     chance = np.random.default_rng(7)
     signs = chance.choice((-1, 1), 16)[:, None] * chance.choice((-1, 1), 16)[None, :]
     deviations = np.stack([signs.ravel(), signs[::-1].ravel()]).astype(np.float32) * chance.lognormal(3, 0.8, (2, 256))
-    yes = np.ones(2, np.bool_)
-    batch = ViewBatch(
-        ("identity", "zoom_3"),
-        np.packbits(deviations > 0, axis=1),
-        deviations.astype(np.float32),
-        np.full(2, 90, np.int16),
-        yes,
-        yes,
-        np.array([0, 1], np.int8),
-    )
-    bank = bank_of([Row(near(batch, view, 20), "plain")])
+    batch = _seen(deviations.astype(np.float32))
+    second = second_near(batch, view, 0) if has_second else None
+    bank = bank_of([Row(near(batch, view, 20), "plain", second=second)])
 
     match = only(bank.match(batch, now_seconds=NOW).matches)
 
     assert (match.view, match.strength) == (batch.names[view], strength)
+    told = {verdict.view: verdict.told for verdict in bank.explain(batch)}
+    assert ("next to no structure" in told["zoom_3"]) is (view == 1)
+
+
+@pytest.mark.parametrize(("second", "strength"), [(70, Strength.CUT), (90, Strength.REVIEW)])
+def test_a_view_with_little_to_see_needs_a_nearer_second_hash(second: int, strength: Strength) -> None:
+    """Any lone edge settles the bits of a second hash alike: what is enough for a photograph is not for that."""
+    levels = np.arange(64)
+    edge = np.where(levels[:, None] + 0.4 * levels[None, :] > 40, 200, 20)
+    spectra = spectra_of(np.stack([edge, edge]).astype(np.float32)).reshape(2, 256)[:, ::-1]
+    batch = _seen(spectra - np.median(spectra, axis=1, keepdims=True))
+    assert structures_of_views(batch.deviations)[1] < 0.16
+    values = batch.values[1].copy()
+    row = Row(values ^ np.packbits(np.arange(256) % 7 == 0), "edge", second=second_near(batch, 1, second))
+    bank = bank_of([row])
+
+    matches = {match.view: match.strength for match in bank.match(batch, now_seconds=NOW).matches}
+
+    assert set(matches.values()) == {strength}
+
+
+def _seen(deviations: NDArray[np.float32]) -> ViewBatch:
+    """A frame and one view of it, that pass every gate."""
+    yes, qualities, tiers = np.ones(2, np.bool_), np.full(2, 90, np.int16), np.array([0, 1], np.int8)
+    return ViewBatch(
+        ("identity", "zoom_3"), np.packbits(deviations > 0, axis=1), deviations, qualities, yes, yes, tiers
+    )

@@ -15,6 +15,7 @@ from models.hashing.second_tests import (
     difference_hashes,
     difference_hashes_of_views,
     second_distances,
+    structures_of_views,
     weighted_share,
     weighted_shares,
 )
@@ -150,3 +151,17 @@ def test_second_distances_are_hamming_distances(seed: int, pairs: int) -> None:
         for q, r in zip(queries, rows, strict=True)
     ]
     assert second_distances(seconds, queries, rows).tolist() == wanted
+
+
+def test_structure_tells_scenes_from_lone_edges() -> None:
+    """An edge on plain ground has next to none, a flat view none, and a scene the same however it is turned."""
+    levels = np.arange(64, dtype=np.float32)
+    edge = np.where(levels[:, None] + 0.4 * levels[None, :] > 40, 200, 20).astype(np.float32)
+    scenes = np.stack([plane(scene(seed)) for seed in range(6)]).astype(np.float32)
+    ways = [scenes, scenes[:, :, ::-1], scenes.transpose(0, 2, 1), 255 - scenes]
+    found = [structures_of_views(_batch(spectra_of(np.ascontiguousarray(way))).deviations) for way in ways]
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], abs=0.02)
+    assert float(found[0].min()) > 0.1
+    assert float(structures_of_views(_batch(spectra_of(edge[None])).deviations)[0]) < 0.16
+    assert structures_of_views(np.zeros((1, 256), np.float32)).tolist() == [0.0]

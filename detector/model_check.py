@@ -112,7 +112,7 @@ class ModelChecks:
         return self._drifted(model, _scores_of(model, asked[0]))
 
     def _is_constant(self, process: int, model: CheckedModel, answers: Sequence[Scores]) -> bool:
-        """Bit by bit: whoever computes gives other numbers for other pictures, but for a detector that finds nothing."""
+        """Bit by bit: who computes gives other numbers for other pictures, but for a detector that finds nothing."""
         vectors = [tuple(scores[label] for label in sorted(scores)) for scores in answers]
         key = (process, model.name)
         if any(vector != vectors[0] for vector in vectors) or not any(vectors[0]):

@@ -16,7 +16,8 @@ from models.licences import is_agpl
 from models.manifest import Manifest, read_model
 from models.onnx_scan import UnsafeModelError, refuse_unsafe
 from models.preprocess import PICTURE_SIDE, Preprocessor
-from models.providers import Provider, ProviderUnavailable, choose_provider, open_session
+from models.providers import Provider, ProviderUnavailable, choose_provider
+from models.sessions import open_session
 
 PICTURE_SHAPE: Final = (PICTURE_SIDE, PICTURE_SIDE, 3)
 
@@ -222,13 +223,14 @@ class Classifier:
         check = self.manifest.check
         if check is None or picture is None:
             return
+        tolerance = check.tolerance_of(self.provider.name)
         scores = self.score(picture, PICTURE_SIDE, PICTURE_SIDE)
         for label, expected in check.expect.items():
-            if abs(scores[label] - expected) > check.tolerance:
+            if abs(scores[label] - expected) > tolerance:
                 raise ModelUnusable(
                     self.name,
                     f"it gives {label} {scores[label]:.4f} for {check.picture.name}, the manifest expects {expected:g} "
-                    f"within {check.tolerance:g}; check channel order, resizing and precision",
+                    f"within {tolerance:g}; check channel order, resizing and precision",
                 )
 
     def _run(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:

@@ -22,6 +22,8 @@ from models.model_info import ModelInfo, read_categories, read_model_info
 from models.zoo.registry import zoo_folder, zoo_names
 
 MANIFEST_NAME: Final = "model.yaml"
+PROVIDERS: Final = ("cpu", "openvino", "cuda", "tensorrt")
+"""What runs a model; `models.providers` knows how."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,11 +60,19 @@ class ModelLicense:
 
 @dataclass(frozen=True, slots=True)
 class ParityCheck:
-    """A picture beside the manifest and what the model must say of it, within `tolerance`, on every host."""
+    """A picture beside the manifest and what the model must say of it, within `tolerance`, on every host.
+
+    `tolerances` has others for some providers, by their names.
+    """
 
     picture: Path
     expect: Mapping[str, float]
     tolerance: float
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+
+    def tolerance_of(self, provider: str) -> float:
+        """How far scores may lie from what is expected where this provider runs the model."""
+        return self.tolerances.get(provider, self.tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,8 @@ class Manifest:
     categories: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
+    asked_as: str = ""
+    """What `load_manifest` was given."""
 
     @property
     def reference(self) -> str:
@@ -132,6 +144,7 @@ def load_manifest(path_or_zoo_name: str | Path) -> Manifest:
         categories=categories,
         notes=notes,
         provenance=top.provenance,
+        asked_as=str(path_or_zoo_name),
     )
 
 
@@ -292,5 +305,10 @@ def _read_check(section: Section, labels: tuple[str, ...]) -> ParityCheck:
             raise wanted.fault(label, "is no label of this model; use one of model_info.labels")
         expect[label] = wanted.number(label, 0.0, 1.0)
     wanted.finish()
+    tolerances = {}
+    if section.has("tolerances"):
+        others = section.section("tolerances")
+        tolerances = {name: others.number(name, 0.0, 1.0) for name in PROVIDERS if others.has(name)}
+        others.finish()
     section.finish()
-    return ParityCheck(picture=section.path.parent / picture, expect=expect, tolerance=tolerance)
+    return ParityCheck(section.path.parent / picture, expect, tolerance, tolerances)

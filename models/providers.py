@@ -1,4 +1,4 @@
-"""Which part of ONNX Runtime runs a model, in which precision, with one thread where it runs on the processor."""
+"""Which part of ONNX Runtime runs a model, in which precision. Nothing here loads the runtime: the service asks too."""
 
 import importlib
 import importlib.metadata
@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
-
-import onnxruntime
+from typing import Final
 
 _RUNTIMES: Final = (
     "onnxruntime",
@@ -60,9 +58,18 @@ class Provider:
         return self.name in {"cuda", "tensorrt"}
 
     @property
-    def readable_folders(self) -> tuple[str, ...]:
-        """What a session with it reads while it is opened, beside the model itself."""
-        return (str(Path(self.library).parent),) if self.library else ()
+    def readable_paths(self) -> tuple[str, ...]:
+        """What a session with it reads while it is opened, beside the model itself: folders and files that exist."""
+        if not self.library:
+            return ()
+        # Where OpenVINO cannot read which processors there are, its start never ends (1.8.1).
+        wanted = (
+            str(Path(self.library).parent),
+            "/sys/devices/system/cpu",
+            "/sys/devices/system/node",
+            "/proc/cpuinfo",
+        )
+        return tuple(path for path in wanted if Path(path).exists())
 
 
 _BUNDLED: Final = {
@@ -81,8 +88,7 @@ def available_providers() -> tuple[str, ...]:
     """Names of the providers that are installed for this processor, cpu first. Nothing is loaded: more tells a load."""
     # Releases up to 1.8.1 take no processor but Intel's (github.com/microsoft/onnxruntime/pull/31981).
     has_openvino = is_installed(OPENVINO_DISTRIBUTION) and "GenuineIntel" in _processor_words()
-    present = onnxruntime.get_available_providers()
-    gpus = tuple(name for name in ("cuda", "tensorrt") if _BUNDLED[name].execution_provider in present)
+    gpus = ("cuda", "tensorrt") if is_installed("onnxruntime-gpu") else ()
     return ("cpu", *(_OPENVINO if has_openvino else ()), *gpus)
 
 
@@ -112,25 +118,6 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def open_session(content: bytes, options: Any, provider: Provider) -> Any:
-    """A session of the runtime that runs the model in `content` with `provider`.
-
-    Raises:
-        ProviderUnavailable: Its library or its device is missing.
-        Exception: Whatever else ONNX Runtime raises.
-    """
-    # Without enable_fallback=0 a failure is printed to stdout and tried again with other providers.
-    if provider.name == "openvino":
-        options.add_provider_for_devices([_openvino_processor(provider.library)], dict(provider.options))
-        session = onnxruntime.InferenceSession(content, options, enable_fallback=0)
-    else:
-        chosen = (provider.execution_provider, dict(provider.options))
-        session = onnxruntime.InferenceSession(content, options, providers=[chosen], enable_fallback=0)
-    if provider.execution_provider not in session.get_providers():  # CUDA without a driver says so on stderr only
-        raise ProviderUnavailable(f"provider {provider.name!r} finds no device; check its driver, or use cpu")
-    return session
-
-
 def has_bf16() -> bool:
     """Whether this processor multiplies bf16 (Linux, x86): in tiles (AMX), or in rows of 512 bits."""
     return not _processor_words().isdisjoint({"amx_bf16", "avx512_bf16"})
@@ -149,19 +136,6 @@ def _openvino(name: str) -> Provider:
     precision = "bf16" if name == "openvino" and has_bf16() else "fp32"
     library = importlib.import_module("onnxruntime_ep_openvino").get_library_path()
     return Provider("openvino", OPENVINO, precision, _openvino_options(precision), library)
-
-
-@cache
-def _openvino_processor(library: str) -> Any:
-    """OpenVINO's CPU device, after its library was registered with the runtime, once in a process."""
-    try:
-        onnxruntime.register_execution_provider_library(OPENVINO, library)
-    except Exception as error:  # noqa: BLE001 -- whatever a foreign library raises, the others can still run models
-        raise ProviderUnavailable(f"{OPENVINO_DISTRIBUTION} does not go with this onnxruntime ({error})") from None
-    for device in onnxruntime.get_ep_devices():
-        if device.ep_name == OPENVINO and device.device.type == onnxruntime.OrtHardwareDeviceType.CPU:
-            return device
-    raise ProviderUnavailable(f"{OPENVINO_DISTRIBUTION} takes no processor of this make; use cpu")
 
 
 def _openvino_options(precision: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -20,6 +20,7 @@ from detector.analysis.answers import ScoreDrift, without_canary
 from detector.analysis.channel import Channel, open_channel
 from detector.analysis.line import Line, Waiting
 from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
+from detector.analysis.provider_choice import run_by
 from models.cascade import TEST, Asking, ModelRule
 from models.evidence import Inspection
 from models.hashing.scenes import Look
@@ -87,6 +88,7 @@ class AnalysisPool:
 
     def __init__(self, settings: PoolSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self.providers: Mapping[str, str] = {}  # what runs a model, by its name, whatever the settings say
         self._clock = clock
         self._queue = Line()
         self._resting: list[Channel] = []
@@ -102,6 +104,7 @@ class AnalysisPool:
         self._drift = ScoreDrift()
         self.restarts = 0
         self.dropped: Counter[str] = Counter()
+        self.refused_models: Mapping[str, str] = {}  # configured models that no process is told of, and why
 
     async def __aenter__(self) -> Self:
         """Start the processes and wait until the first is warm, so that the first frame finds one."""
@@ -167,7 +170,8 @@ class AnalysisPool:
 
     def problems(self) -> list[str]:
         """One sentence for each thing that an operator should know of."""
-        found = [
+        found = [f"model {name} is not in use: {why}" for name, why in sorted(self.refused_models.items())]
+        found += [
             f"model {name} was taken out after it ended its process {QUARANTINE_AFTER} times; replace it"
             for name in sorted(self._quarantined)
         ]
@@ -310,7 +314,7 @@ class AnalysisPool:
     async def _set_up(self, slot: _Slot, channel: Channel) -> None:
         setup = self._settings.setup
         self._drift.forget(slot.index)
-        models = tuple(model for model in setup.models if model.name not in self._quarantined)
+        models = run_by(self.providers, [model for model in setup.models if model.name not in self._quarantined])
         slot.bank_generation = self._bank_generation
         slot.channel = channel
         channel.send(messages.pack_setup(replace(setup, models=models)))

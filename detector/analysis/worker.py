@@ -225,7 +225,7 @@ class _Worker:
         return loaded
 
     def _enter_cage(self, found: Iterable[tuple[ModelSetup, ModelFound]]) -> CageReport:
-        libraries = {folder for _, model in found for folder in model.provider.readable_folders}
+        libraries = {path for _, model in found for path in model.provider.readable_paths}
         return enter(
             CagePolicy(
                 connect_port=None,

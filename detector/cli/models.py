@@ -1,5 +1,6 @@
 """`stopframe models ...`: which models there are, where their values come from, and whether they answer as promised."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from detector.cli.options import AsJson, ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, line, table
 from models.manifest import Manifest, load_manifest
 from models.manifest_yaml import ManifestError
+from models.trial import Choice
 from models.zoo.registry import zoo_names
 
 app = typer.Typer(
@@ -84,32 +86,46 @@ def check(
     model knows each class of the config.
     """
     from detector.analysis.model_loading import load_classifier
+    from detector.analysis.provider_choice import choose_for
     from detector.analysis.setup import MEMORY_LIMIT_BYTES, ModelRefused, refuse_unknown_classes
     from models.classifier import ModelError
     from models.providers import ProviderUnavailable
 
     settings = read_config_quietly(config)
     rows, faults, manifests = [], [], []
-    for reference in [name] if name is not None else [model.reference for model in settings.models]:
+    wanted = {model.reference: model.provider for model in settings.models}
+    for reference in [name] if name is not None else list(wanted):
         try:
             manifest = load_manifest(reference)
+            choice = asyncio.run(choose_for(manifest.reference, wanted.get(reference, "auto"), settings.sandbox))
             begun_at = time.perf_counter()
-            load_classifier(manifest.reference, memory_limit_bytes=MEMORY_LIMIT_BYTES)
+            classifier = load_classifier(
+                manifest.reference, memory_limit_bytes=MEMORY_LIMIT_BYTES, provider=choice.provider
+            )
         except (ManifestError, ModelError, ProviderUnavailable) as error:
             faults.append(str(error))
             continue
         manifests.append(manifest)
         parity = "answers as promised" if manifest.check else "promises no answer to check"
-        rows.append((manifest.name, "usable", parity, f"{time.perf_counter() - begun_at:.2f}"))
+        seconds = f"{time.perf_counter() - begun_at:.2f}"
+        runs_on = f"{classifier.provider.name} {classifier.provider.precision}"
+        rows.append((manifest.name, "usable", parity, seconds, runs_on, _trial(choice)))
     if name is None and not faults:  # a model that cannot be used says nothing about its labels
         try:
             refuse_unknown_classes(settings, manifests)
         except ModelRefused as error:
             faults.append(str(error))
     if rows:
-        table(("model", "state", "parity", "seconds"), rows)
+        table(("model", "state", "parity", "seconds", "runs on", "tried, ms of a picture"), rows)
     if faults:
         raise CommandFailed("\n".join(faults))
+
+
+def _trial(choice: Choice) -> str:
+    if not choice.trials:
+        return "no choice"
+    costs = [f"{provider} {cost:g}" for provider, cost in choice.milliseconds.items()]
+    return "; ".join([*costs, *(f"{provider}: {why}" for provider, why in choice.passed_over.items())])
 
 
 def _manifest(reference: str | Path) -> Manifest:

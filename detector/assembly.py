@@ -6,12 +6,14 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from detector.alerts.delivery import Delivery
 from detector.alerts.embedded_broker import BrokerUnavailable
 from detector.alerts.setup import start_mqtt, start_other_sinks
 from detector.alerts.sink import Notice, Receipt
 from detector.analysis.pool import AnalysisPool
-from detector.analysis.setup import BANKS_FOLDER, ModelRefused, load_manifests, pool_settings
+from detector.analysis.setup import BANKS_FOLDER, ModelRefused, find_models, pool_settings
 from detector.api.app import create_app
 from detector.api.control import SOCKET_NAME, create_control_app
 from detector.api.server import HttpServer, ListenFailed, UnixServer, exclusive
@@ -43,6 +45,9 @@ from detector.trust.keyring import load_keyring
 from detector.trust.replay import CommandNumbers
 from detector.trust.signing import NodeSigner, TrustedKeys
 from streams.nursery import Nursery, NurseryBroken
+
+
+log = structlog.get_logger()
 
 
 class ServiceRefused(Exception):
@@ -85,14 +90,17 @@ async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncI
 
 
 async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack) -> Service:
-    manifests = load_manifests(config)
+    models = find_models(config)
+    for model, why in models.refused.items():
+        log.warning("model.refused", model=model, why=why)
     _make_state_dir(config.state_dir)
     refuse_excess(config)
     stack.enter_context(exclusive(config.state_dir / "service.lock"))  # before anything in it is opened
     metrics = Metrics()
     # The two forkservers start before any secret is read: what they hold, every child holds.
     nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
-    pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, manifests)))
+    pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, models.manifests)))
+    pool.refused_models = models.refused
     credentials = load_or_create(config.state_dir)
     keyring = load_keyring(config.state_dir)
     signer = NodeSigner(config.node, keyring.signer)
@@ -126,7 +134,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
         )
         enforcer = await stack.enter_async_context(remote.cuts(remote_parts))
     parts = Parts(
-        manifests=manifests,
+        manifests=models.manifests,
         metrics=metrics,
         nursery=nursery,
         pool=pool,

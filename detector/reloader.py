@@ -114,7 +114,8 @@ class Reloader:
             key = "" if first.key == "(file)" else f" at {first.key}"
             notes.append(
                 f"the config file has a fault in line {first.line}{key}{others}, and the next start would be "
-                "refused: the last good config stays in force; 'stopframe check' says what to correct"
+                "refused or leave a model out: the last good config stays in force; "
+                "'stopframe check' says what to correct"
             )
         if self._waiting:
             notes.append(

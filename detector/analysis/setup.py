@@ -1,11 +1,14 @@
 """What the analysis processes are told, from a config: models found and verified, banks, limits, the cage."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
 
 from detector.analysis.messages import BankSetup, ModelSetup, ViewSetup, WorkerSetup
 from detector.analysis.pool import PoolSettings
 from detector.config.banks import BankKind
 from detector.config.config import Config
+from detector.config.models import ModelSection
 from models.cascade import MOST_MODELS, ModelRule, in_order
 from models.hashing.view_table import Tier
 from models.manifest import Manifest, load_manifest, read_model
@@ -21,30 +24,60 @@ MEMORY_LIMIT_BYTES = 8 << 30
 
 
 class ModelRefused(Exception):
-    """Raised by `load_manifests`: a configured model cannot be used; one sentence with the remedy."""
+    """Raised by `find_models` and `load_manifests`: a configured model cannot be used; one sentence with the remedy."""
 
 
-def load_manifests(config: Config) -> tuple[Manifest, ...]:
+@dataclass(frozen=True, slots=True)
+class FoundModels:
+    """The configured models that can be used; and why others cannot, by the end of what the config calls them."""
+
+    manifests: tuple[Manifest, ...]
+    refused: Mapping[str, str]
+
+
+def find_models(config: Config) -> FoundModels:
     """Return the manifests of the configured models, each model file read once against its sha256.
 
+    A model whose manifest or file is missing or not what it should be is left out: lists and other models must not stop
+    acting because of it. What was to wait for its scores looks at every frame.
+
     Raises:
-        ModelRefused: a manifest or a model file is missing or not what it should be, or two models share a name.
+        ModelRefused: two models share a name, wait for each other, or a class is of a model that is found without it.
     """
     found: dict[str, Manifest] = {}
+    refused: dict[str, str] = {}
     for entry in config.models:
         try:
             manifest = load_manifest(entry.reference)
             read_model(manifest)
         except ManifestError as error:
-            raise ModelRefused(str(error)) from error
+            refused[PurePath(entry.reference).name] = str(error)
+            continue
         if manifest.name in found:
             raise ModelRefused(
                 f"two models are called {manifest.name}; give one of them another name in its model.yaml"
             )
         found[manifest.name] = manifest
-    refuse_unknown_classes(config, found.values())
-    _refuse_unreachable(config, tuple(found.values()))
-    return tuple(found.values())
+    manifests = tuple(found.values())
+    if not refused:
+        refuse_unknown_classes(config, manifests)
+    for name, sentence in unknown_classes(config, manifests):
+        if name.partition("/")[0] in found:  # else it may be of a model that was left out
+            raise ModelRefused(f"classes: {sentence}")
+    _refuse_unreachable(config, manifests)
+    return FoundModels(manifests, refused)
+
+
+def load_manifests(config: Config) -> tuple[Manifest, ...]:
+    """As `find_models`, but all or nothing.
+
+    Raises:
+        ModelRefused: any of the configured models cannot be used.
+    """
+    found = find_models(config)
+    for sentence in found.refused.values():
+        raise ModelRefused(sentence)
+    return found.manifests
 
 
 def pool_settings(
@@ -85,22 +118,33 @@ def model_rules(config: Config, manifests: Iterable[Manifest]) -> tuple[ModelRul
     Raises:
         ValueError: They wait for each other, or for what is not there; one sentence.
     """
-    return in_order(
-        [
+    found = _with_entries(config, manifests)
+    is_whole = len(found) == len(config.models)
+    known = {manifest.name for _, manifest in found}
+    rules = []
+    for entry, manifest in found:
+        # What waits for the scores of a model that is not there would never be asked, or on half of its grounds.
+        is_free = not is_whole and any(name.partition("/")[0] not in known for name in entry.after)
+        rules.append(
             ModelRule(
                 name=manifest.name,
-                after=entry.after,
+                after={} if is_free else entry.after,
                 reuse_seconds=entry.reuse_for.seconds,
                 has_tiles=entry.tiles,
                 jitter=entry.jitter.ratio,
             )
-            for entry, manifest in zip(config.models, manifests, strict=False)
-        ]
-    )
+        )
+    return in_order(rules)
+
+
+def _with_entries(config: Config, manifests: Iterable[Manifest]) -> list[tuple[ModelSection, Manifest]]:
+    """Each manifest with what the config says of it."""
+    entries = {entry.reference: entry for entry in config.models}
+    return [(entries[manifest.asked_as], manifest) for manifest in manifests if manifest.asked_as in entries]
 
 
 def _models(config: Config, manifests: Iterable[Manifest]) -> tuple[ModelSetup, ...]:
-    found = {manifest.name: (entry, manifest) for entry, manifest in zip(config.models, manifests, strict=False)}
+    found = {manifest.name: (entry, manifest) for entry, manifest in _with_entries(config, manifests)}
     setups = []
     for place, rule in enumerate(model_rules(config, [manifest for _, manifest in found.values()])):
         entry, manifest = found[rule.name]

@@ -72,6 +72,8 @@ class Hold:
         """Publishers that viewers were let in to without the clean samples, because `on_doubt` is `admit`."""
         self.settings = settings
         """In force; another one may be put in its place at any time."""
+        self.is_exempt: Callable[[str], bool] = lambda _path: False
+        """Whether viewers may watch `app/name` unseen: where nobody is cut either."""
         self._name = name
         self._clock = clock
         self._held: dict[StreamKey, _Held] = {}
@@ -83,7 +85,7 @@ class Hold:
 
     def may_watch(self, key: StreamKey, connection: str | None = None) -> bool:
         """Whether viewers may see `key`: never while nobody is known to publish it, or somebody else does."""
-        if not self.is_shut:
+        if not self.is_shut or self.is_exempt(key.path):
             return True
         held = self._held.get(key)
         if held is None or connection not in (None, held.connection):

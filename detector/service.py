@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from detector.accounts import Accounts, coverage_words
+from detector.allow_list import AllowList
 from detector.analysis.setup import BANKS_FOLDER
 from detector.api.view import (
     PREFIX_LENGTH,
@@ -110,7 +111,9 @@ class Service:
         self._signer = parts.keyring.signer
         self._sink = parts.sink
         self._enforcer = parts.enforcer
+        self._allow = AllowList(lambda: self.config.enforcement.allow)
         self._hold = parts.hold
+        self._hold.is_exempt = self._allow.covers
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works = Works(())
@@ -205,6 +208,7 @@ class Service:
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
         notes = [*self.delivery.notes(), *exposure_notes(self.config), *self._banks.notes(), *self._hold.notes()]
+        notes += self._allow.notes(session.key.path for session in self.supervisor.sessions.values())
         unseen = unseen_streams(self.supervisor.sessions.values(), time.monotonic())
         for count, sentence in (*unseen, *self._cpu.shortages()):
             # One hostile publisher must not be able to turn the whole node red: it takes more than half of them.
@@ -387,6 +391,7 @@ class Service:
 
     async def _respond(self, session: StreamSession, decision: Any) -> None:
         judged = self._banks.judge(decision, len(self.supervisor.sessions))
+        judged = self._allow.soften(judged, session.key.path)
         await self.responder.respond(judged, self._facts(session))
 
     def _facts_of(self, stream: str) -> StreamFacts | None:

@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from detector.config.addresses import ListenAddress, SourceUrl
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.references import Secret
-from detector.config.units import Between, Duration, Share, Size
+from detector.config.units import Between, Duration, Moment, Share, Size
 from detector.config.values import (
     EmptyMeansDefault,
     FilePath,
     LadderStep,
     Name,
+    Pattern,
     Score,
     Switch,
     read_workers,
@@ -252,6 +253,17 @@ class IncidentBankSection(Section):
     """How long the frames of an incident are known."""
 
 
+class AllowSection(Section):
+    """Streams that nobody is cut from, for a while."""
+
+    match: Pattern
+    """Shell pattern (`*`, `?`, `[abc]`) that `app/name` must match; case counts."""
+    until: Moment
+    """Until then, and not a second longer, what would cut them asks for a review."""
+    reason: Annotated[Pattern, Field(max_length=200)]
+    """Why, for whoever reads it in a year; without anybody's key."""
+
+
 class EnforcementSection(Section):
     """Cutting publishers."""
 
@@ -269,6 +281,8 @@ class EnforcementSection(Section):
     """The quarantine of entries that match many streams at once."""
     incident_bank: Annotated[IncidentBankSection, EmptyMeansDefault()] = IncidentBankSection()
     """What was just cut."""
+    allow: Annotated[tuple[AllowSection, ...], EmptyMeansDefault(), Field(max_length=1000)] = ()
+    """Streams that are not cut until a time: what would cut them asks for a review."""
 
 
 class HttpSection(Section):

@@ -28,6 +28,10 @@ _QUICK = DeliverySettings(
 )
 
 _WALL_CLOCK_READERS = {
+    "detector/allow_list.py": "until when people let a stream go uncut",
+    "detector/ingest/aws_ivs.py": "the date that a request is signed with",
+    "detector/ingest/livekit.py": "the date that a token is signed with",
+    "detector/ingest/platform.py": "the date that a request is signed with",
     "detector/analysis/worker.py": "until when a bank or an entry rests: people gave a date",
     "detector/alerts/clock.py": "turned into a clock that does not step",
     "detector/accounts.py": "the time that an account is filed under",
@@ -36,8 +40,11 @@ _WALL_CLOCK_READERS = {
     "detector/cli/hashes_show.py": "whether a bank or an entry rests",
     "detector/cli/report.py": "which days to show",
     "detector/cut_journal.py": "the time that is written beside a monotonic one",
+    "detector/cutter/cutter.py": "whether an alert is over, as its sender wrote; times in acknowledgements",
     "detector/enforcement.py": "the time that is written beside a monotonic one",
     "detector/incident_bank.py": "how long an incident's frames are kept, over restarts",
+    "detector/remote/cuts.py": "which alerts are over, as they say themselves; the time beside a monotonic one",
+    "detector/remote/line.py": "whether what was signed is still good, numbers of commands that rise over restarts",
     "detector/response.py": "ids that only rise, times in alerts",
     "detector/service.py": "the time of an undo",
     "detector/session.py": "the time that status shows",

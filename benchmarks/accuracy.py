@@ -4,6 +4,7 @@ Everything goes the way that a stream's frames go: scaled by the reader, all vie
 match on a wrong entry counts as false. `benchmarks.accuracy_packages` fetches what is measured on.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,8 @@ FOLDERS: Final = {
 _SHORT: Final = "500"
 _LONG: Final = "1M"
 _SIZES: Final = {_SHORT: 500, "5,000": 5_000, _LONG: 1_000_000}
+_TOLD: Final = ("edited_frames", "pairs", "asks")
+
 _SEQUENCE_GOAL: Final = 0.97
 _PAIRS_GOAL: Final = 1e11
 
@@ -88,6 +91,7 @@ def _measured(
     for row in rows:
         print("  " + "  ".join(f"{key}={_shown(value)}" for key, value in row.items() if "view" not in key), flush=True)
     checks = _recall_checks(found)
+    _note("copies are held against lists")
     results: list[dict[str, Any]] = [{"part": "recall", **row} for row in rows]
 
     others = [path for path in material.known if path not in set(known_pictures)] + scenes
@@ -103,6 +107,7 @@ def _measured(
     hashes = stored.hashes if stored is not None else known.hashes
     false = false_matches(frames, held, hashes, brute_views=120 if options.is_quick else 6_000, seed=options.seed)
     results.append({"part": "false", **_false_row(false, hashes)})
+    print("  " + "  ".join(f"{key}={value}" for key, value in results[-1].items() if key in _TOLD), flush=True)
     checks += _false_checks(false, len(frames), is_quick=options.is_quick)
     _note("false matches are counted")
 
@@ -248,7 +253,13 @@ def _left_out(options: Options) -> list[str]:
 
 
 def _note(text: str) -> None:
-    print(f"  {text}", flush=True)
+    """Say what is done, and what all of it took so far, this process and those that ended."""
+    taken = os.times()
+    cpu = taken.user + taken.system + taken.children_user + taken.children_system
+    print(f"  {text} ({cpu:.0f} s of CPU time, {time.perf_counter() - _BEGAN:.0f} s)", flush=True)
+
+
+_BEGAN: Final = time.perf_counter()
 
 
 def _shown(value: object) -> str:

@@ -294,6 +294,8 @@ class _Explainer:
             if value > FAR_WINDOW_LIMIT:
                 return f"a window so far off may cut with a second hash {FAR_WINDOW_LIMIT} bits off, not {value:.0f}"
         has_second = bool(near.judged.has_second[place])
+        if not has_second and distance <= min(int(near.widest[view]), near.radii.share):
+            return f"{distance} bits are too many for a cut by a view with so little in it"
         cut = min(int(near.widest[view]), near.radii.second if has_second else near.radii.share)
         return (
             f"{distance} bits are beyond {cut}, the limit for a cut by one frame in a list of {near.counted_rows} rows"

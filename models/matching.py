@@ -28,8 +28,10 @@ from models.radii import (
     EXACT,
     FAR_WINDOW_LIMIT,
     LEAST_PART,
+    LEAST_REACH,
     NEAR_WINDOW,
     PART_BY_STRUCTURE,
+    REACH_BY_STRUCTURE,
     SECOND_LIMIT,
     SHARE_LIMIT,
     UNGATED,
@@ -111,6 +113,7 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
       `radii.review`. Within 31 bits every row but a window may ask for review.
     * The limit of second hashes is `radii.second_bits`; for a cut by any view but the frame as it is or mirrored, and
       for a cut beyond `radii.plain`, the less the less there is in the view.
+    * A bare hash may cut the less far the less there is in the view, likewise.
     * Any row may vote within `radii.vote`; in long lists beyond 31 bits only with the second test passed at its looser
       limit.
     * A row of next to no structure may cut by the frame as it is or mirrored alone, and within `radii.plain`.
@@ -130,6 +133,7 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
     is_vague = met.is_window & (hits.distance > NEAR_WINDOW) & (values > FAR_WINDOW_LIMIT)
     tested = np.where(met.has_second, radii.second, radii.share)
     cuts = np.where(is_sure & ~is_vague, tested, np.minimum(np.where(is_refuted, NOTHING, untested), radii.plain))
+    cuts = np.where(met.has_second, cuts, np.minimum(cuts, _bare_reach(radii, structures, is_shown)))
     cuts = np.where(acting_views(batch.qualities, batch.is_stable, min_quality)[hits.query], cuts, NOTHING)
     is_plain = _plain_rows(met, hits.distance, hits.distance <= np.minimum(cuts, reach))
     cuts = np.where(is_plain, np.where(is_shown, np.minimum(cuts, radii.plain), NOTHING), cuts)
@@ -154,6 +158,13 @@ def chance(distance: int, rows: int, views: int, test: SecondTest, *, is_sure: b
     return pair_rate(distance) * views * rows * (passed.get(test, 1.0) if is_sure else 1.0)
 
 
+def _bare_reach(radii: Radii, structures: NDArray[np.float32], is_shown: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How far (P,) a bare hash may be for a cut by what there is in a view: outlines on plain ground are alike."""
+    parts = np.minimum(1.0, LEAST_REACH + REACH_BY_STRUCTURE * structures)
+    reach = np.floor(max(radii.plain, radii.share) * parts + 1e-6).astype(np.int64)
+    return np.asarray(np.where(is_shown, np.maximum(reach, radii.plain), reach))
+
+
 def _as_shown(batch: ViewBatch) -> NDArray[np.bool_]:
     return np.asarray(batch.tiers == Tier.EVERY_SAMPLE)
 
@@ -173,14 +184,14 @@ def _plain_rows(met: MetRows, distances: NDArray[np.int64], is_asked: NDArray[np
 
 
 def _second_values(batch: ViewBatch, hits: Hits, met: MetRows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """The second test's value of each hit (P,), and where it is of second hashes the structure of its view (P,)."""
-    values, structures = np.zeros(len(hits), dtype=np.float64), np.zeros(len(hits), dtype=np.float32)
+    """The second test's value of each hit (P,), and the structure of its view (P,)."""
+    values = np.zeros(len(hits), dtype=np.float64)
+    used, place = np.unique(hits.query, return_inverse=True)
+    deviations = batch.deviations[used]
     bare = ~met.has_second
     if bare.any():
         values[bare] = weighted_shares(batch.deviations, hits.query[bare], met.hashes[bare])
     if met.has_second.any():
-        used, place = np.unique(hits.query[met.has_second], return_inverse=True)
-        seconds = difference_hashes_of_views(batch.deviations[used])
-        values[met.has_second] = second_distances(seconds, place, met.seconds[met.has_second])
-        structures[met.has_second] = structures_of_views(batch.deviations[used])[place]
-    return values, structures
+        seconds = difference_hashes_of_views(deviations)
+        values[met.has_second] = second_distances(seconds, place[met.has_second], met.seconds[met.has_second])
+    return values, structures_of_views(deviations)[place]

@@ -46,6 +46,13 @@ than 1.3 times what is allowed, six within 1.5 times, 26 within 1.8 times, once 
 900 of the frames are of packages that nothing was chosen by but this. Of copies one in a hundred is lost by it.
 """
 
+LEAST_REACH: Final = 0.3
+REACH_BY_STRUCTURE: Final = 3.0
+"""The same for bare hashes, of which only the distance is known: which part of the limit for a cut a view reaches that
+is not the frame as it is or mirrored. Of 8,500 edited benign frames 16 rows within 40 bits could cut in a list of a
+million, none of which are so near; of copies two in a thousand are lost by it, six at 40 bits.
+"""
+
 NEAR_WINDOW: Final = 48
 """Further than this a window of a picture may cut only with its second hash within `FAR_WINDOW_LIMIT`: a rectangle of a
 screen and a window of a plain picture are both little more than an edge and a blot, and there are many of each."""

@@ -101,6 +101,10 @@ def _bits(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
     return int(np.unpackbits(one ^ other).sum())
 
 
+def _structure(batch: ViewBatch, view: int) -> float:
+    return float(structures_of_views(batch.deviations[view : view + 1])[0])
+
+
 def _asks(batch: ViewBatch, view: int, row: Row, radii: Radii) -> Strength | None:
     distance = _bits(batch.values[view], row.value)
     gate = bool(batch.passes_shape[view]) and batch.qualities[view] >= 50
@@ -108,8 +112,7 @@ def _asks(batch: ViewBatch, view: int, row: Row, radii: Radii) -> Strength | Non
         return None
     if row.second is not None:
         value = _bits(difference_hashes_of_views(batch.deviations[view : view + 1])[0], row.second)
-        structure = float(structures_of_views(batch.deviations[view : view + 1])[0])
-        limit = int(radii.second_bits * min(1.0, 0.2 + 2 * structure) + 1e-6)
+        limit = int(radii.second_bits * min(1.0, 0.2 + 2 * _structure(batch, view)) + 1e-6)
         is_sure, may_ask, may_vote, tested = value <= limit, value <= radii.second_bits, value <= 160, radii.second
         is_refuted = value > (radii.second_bits if batch.tiers[view] == 0 else limit)
     else:
@@ -119,6 +122,9 @@ def _asks(batch: ViewBatch, view: int, row: Row, radii: Radii) -> Strength | Non
         may_ask = is_sure
     may_act = bool(batch.is_stable[view]) and batch.qualities[view] >= 50
     may_act &= not (row.is_window and distance > 48 and value > 136)
+    if row.second is None:
+        reach = int(max(radii.plain, radii.share) * min(1.0, 0.3 + 3 * _structure(batch, view)) + 1e-6)
+        may_act &= distance <= (max(reach, radii.plain) if batch.tiers[view] == 0 else reach)
     as_advised = not row.is_window and not is_refuted and distance <= radii.plain
     if may_act and ((is_sure and distance <= tested) or as_advised):
         return Strength.CUT
@@ -532,10 +538,7 @@ def test_plain_row_cuts_by_the_frame_as_it_is_alone(view: int, strength: Strengt
 @pytest.mark.parametrize(("second", "strength"), [(70, Strength.CUT), (90, Strength.REVIEW)])
 def test_a_view_with_little_to_see_needs_a_nearer_second_hash(second: int, strength: Strength) -> None:
     """Any lone edge settles the bits of a second hash alike: what is enough for a photograph is not for that."""
-    levels = np.arange(64)
-    edge = np.where(levels[:, None] + 0.4 * levels[None, :] > 40, 200, 20)
-    spectra = spectra_of(np.stack([edge, edge]).astype(np.float32)).reshape(2, 256)[:, ::-1]
-    batch = _seen(spectra - np.median(spectra, axis=1, keepdims=True))
+    batch = _edges()
     assert structures_of_views(batch.deviations)[1] < 0.16
     values = batch.values[1].copy()
     row = Row(values ^ np.packbits(np.arange(256) % 7 == 0), "edge", second=second_near(batch, 1, second))
@@ -544,6 +547,32 @@ def test_a_view_with_little_to_see_needs_a_nearer_second_hash(second: int, stren
     matches = {match.view: match.strength for match in bank.match(batch, now_seconds=NOW).matches}
 
     assert set(matches.values()) == {strength}
+
+
+@pytest.mark.parametrize(("bits", "asked"), [(20, (Strength.CUT,) * 2), (26, (Strength.CUT, Strength.REVIEW))])
+def test_a_bare_hash_reaches_less_far_by_a_view_with_little_to_see(bits: int, asked: tuple[Strength, ...]) -> None:
+    """Within PDQ's limit the frame as it is may cut all the same; a view made of it has to be nearer."""
+    batch = _edges()
+    row = Row(near(batch, 0, bits), "edge")
+    found = []
+    for view in range(2):
+        one = replace(batch, **{name: getattr(batch, name)[view : view + 1] for name in _OF_VIEWS})
+        bank = bank_of([row])
+        found.append(only(bank.match(one, beside=Beside(1_000_000)).matches).strength)
+        told = bank.explain(one, beside=Beside(1_000_000))[0].told
+        assert ("so little in it" in told) is (found[-1] is Strength.REVIEW)
+    assert tuple(found) == asked
+
+
+_OF_VIEWS = ("names", "values", "deviations", "qualities", "is_stable", "passes_shape", "tiers")
+
+
+def _edges() -> ViewBatch:
+    """A lone edge on plain ground: as the frame, and as a view of it."""
+    levels = np.arange(64)
+    edge = np.where(levels[:, None] + 0.4 * levels[None, :] > 40, 200, 20)
+    spectra = spectra_of(np.stack([edge, edge]).astype(np.float32)).reshape(2, 256)[:, ::-1]
+    return _seen(spectra - np.median(spectra, axis=1, keepdims=True))
 
 
 def _seen(deviations: NDArray[np.float32]) -> ViewBatch:

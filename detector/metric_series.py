@@ -64,6 +64,16 @@ class MetricSeries:
             "view_cpu_seconds", "CPU time for making, hashing and looking up views.", "tier", VIEW_TIERS
         )
         self.low_information = self._counter("low_information_frames", "Frames not shown to any model.")
+        self.model_frames = Counter(
+            "stopframe_model_frames",
+            "Frames by what each model was asked about them.",
+            ["model", "how"],
+            registry=self._registry,
+        )
+        self.model_looks = self._counter("model_looks", "Pictures shown to a model: frames and parts of them.", "model")
+        self.model_looks_left_out = self._counter(
+            "model_looks_left_out", "Parts of frames that a model was not shown for want of room.", "model"
+        )
         self.model_failures = self._counter("model_failures", "Answers that a model failed to give.", "model")
         self.coverage = Counter(
             "stopframe_coverage_seconds",

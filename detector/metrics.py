@@ -20,7 +20,7 @@ from detector.metric_words import AlertState, CoverageKind, CrashKind, DropCause
 from detector.publisher_times import TimeFault
 from detector.trust.messages import Result
 from detector.trust.signing import Purpose, Reason
-from models.evidence import Inspection
+from models.evidence import Inspection, ModelUse
 from streams.frame import SampleReason
 from streams.wire import EndCode
 
@@ -109,8 +109,20 @@ class Metrics:
             self._series.not_inspectable.inc()
         if inspection.is_low_information:
             self._series.low_information.inc()
+        for use in inspection.model_uses:
+            self._model_use(use, is_failed=use.model in inspection.failed_models)
         for model in inspection.failed_models:
             self.model_failure(model)
+
+    def _model_use(self, use: ModelUse, *, is_failed: bool) -> None:
+        model = self._models(use.model)
+        asked = "failed" if is_failed else "asked"
+        how = "reused" if use.is_reused else "spared" if use.is_spared else asked
+        self._series.model_frames.labels(model, how).inc()
+        if use.looks:
+            self._series.model_looks.labels(model).inc(use.looks)
+        if use.left_out:
+            self._series.model_looks_left_out.labels(model).inc(use.left_out)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -16,6 +16,7 @@ from detector.config.loading import check_files
 from detector.events import Step
 from detector.ingest.hooks import HookOutcome
 from detector.metrics import Metrics
+from models.evidence import Inspection, ModelUse
 
 ROOT = Path(__file__).parents[2]
 _HIDDEN = re.compile(r"^(\.|dist$|build$|state$)")
@@ -84,6 +85,7 @@ def _metric_names() -> frozenset[str]:
     metrics.coverage("seen", 1.0)
     metrics.signal("hash", Step.REVIEW)
     metrics.model_failure("model")
+    metrics.inspection(Inspection(0, False, False, b"", model_uses=(ModelUse("model", looks=2, left_out=1),)))
     metrics.hook(HookOutcome.LET_IN, 0.0)
     samples = re.findall(r"^(stopframe_\w+)", metrics.expose()[0].decode(), re.MULTILINE)
     return frozenset(samples) | {re.sub(r"_(bucket|count|sum)$", "", name) for name in samples}

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from detector.events import CutState, Step
 from detector.metric_words import AlertState, CrashKind, DropCause
 from detector.metrics import LABEL_LIMIT, Metrics
-from models.evidence import HashMatch, Inspection, Opinion, Strength
+from models.evidence import HashMatch, Inspection, ModelUse, Opinion, Strength
 from streams.frame import SampleReason
 from streams.wire import EndCode
 
@@ -183,3 +183,20 @@ def test_the_text_is_prometheus_and_names_no_stream() -> None:
         "le",
     }
     assert labels <= words
+
+
+def test_what_was_asked_of_each_model_is_counted() -> None:
+    """A frame counts once for a model, by what became of it; its looks and the parts that had no room beside that."""
+    metrics = Metrics()
+    uses = (ModelUse("cheap", looks=5, left_out=2), ModelUse("dear", is_spared=True), ModelUse("still", is_reused=True))
+    metrics.inspection(Inspection(90, True, False, bytes(32), model_uses=uses))
+    metrics.inspection(
+        Inspection(90, True, False, bytes(32), model_uses=(ModelUse("cheap", looks=1),), failed_models=("cheap",))
+    )
+
+    frames = {("cheap", "asked"): 1, ("cheap", "failed"): 1, ("dear", "spared"): 1, ("still", "reused"): 1}
+    for (model, how), count in frames.items():
+        assert metrics.value("stopframe_model_frames_total", model=model, how=how) == count
+    assert metrics.value("stopframe_model_looks_total", model="cheap") == 6
+    assert metrics.value("stopframe_model_looks_left_out_total", model="cheap") == 2
+    assert metrics.value("stopframe_model_looks_total", model="dear") == 0

@@ -11,6 +11,9 @@ log = structlog.get_logger()
 INBOX_LIMIT: Final = 256
 """Messages that came and were not handed on yet; beyond it new ones are dropped."""
 
+UNANSWERED_LIMIT: Final = 64
+"""Messages of a kept session that we may leave unacknowledged; a broker with MQTT 5 sends no more then."""
+
 PACKET_LIMIT_BYTES: Final = 16 * 1024
 """No packet for us is longer: a broker with MQTT 5 keeps longer ones away."""
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from detector.cli import command, demo, hashes, keys, models, operate, plan, report, run, scan, top, verify
+from detector.cli import command, cutter, demo, hashes, keys, models, operate, plan, report, run, scan, top, verify
 from detector.cli.output import CommandFailed, note
 from detector.logs import catch_faults
 
@@ -44,6 +44,7 @@ def _top(
 
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
+app.command("cutter")(cutter.cutter)
 app.command("check")(run.check)
 app.command("reload")(run.reload)
 app.command("scan")(scan.scan)

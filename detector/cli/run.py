@@ -67,7 +67,7 @@ def _end_at_once(*_: object) -> None:
     os._exit(0)
 
 
-def _on_first_ending(act: Callable[[], object]) -> None:
+def on_first_ending(act: Callable[[], object]) -> None:
     """Have the first signal to end do something and the second end the process, whatever it is doing."""
     loop = asyncio.get_running_loop()
 
@@ -87,10 +87,10 @@ async def _serve(config: "Config", file: "FollowedFile | None", notifier: Notifi
     is_over = asyncio.Event()
     starting = asyncio.current_task()
     assert starting is not None
-    _on_first_ending(starting.cancel)
+    on_first_ending(starting.cancel)
     try:
         async with notifier.watching(), open_service(config, file) as service:
-            _on_first_ending(is_over.set)
+            on_first_ending(is_over.set)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload_soon)
             service.around_reload = notifier.reloading
             where = service.addresses

@@ -98,4 +98,19 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE alerts RENAME COLUMN is_cut TO urgency",
         "UPDATE alerts SET urgency = CASE urgency WHEN 0 THEN 1 ELSE 3 END",
     ),
+    (
+        # A cutter's: what it was asked for, its signed answers, and what is not to be cut any more.
+        """CREATE TABLE asked_alerts (
+            alert_id TEXT PRIMARY KEY,
+            stream_id TEXT NOT NULL,
+            incident_id TEXT NOT NULL,
+            session TEXT NOT NULL,
+            expires_at_ms INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('received', 'cut', 'rejected')),
+            ack BLOB NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX asked_alerts_by_expiry ON asked_alerts (expires_at_ms)",
+        "CREATE INDEX asked_alerts_by_incident ON asked_alerts (incident_id)",
+        "CREATE TABLE taken_back (incident_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
+    ),
 )

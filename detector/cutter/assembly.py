@@ -1,0 +1,232 @@
+"""The cutter's parts in the order in which they start, and end in the reverse order."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from fastapi import FastAPI, Response
+
+from detector.alerts.mqtt import MqttSink
+from detector.alerts.mqtt_connection import MqttSettings
+from detector.alerts.sink import SinkUnavailable
+from detector.api.hook import add_hook
+from detector.api.refusals import answer_refusals
+from detector.api.server import HttpServer, ListenFailed, exclusive
+from detector.api.view import Health
+from detector.credentials import CredentialsError, load_or_create, stream_id
+from detector.cutter.asked import AskedAlerts
+from detector.cutter.config import CutterConfig
+from detector.cutter.cutter import Cutter, CutterParts
+from detector.enforcement import Enforcer, EnforcerSettings
+from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
+from detector.ingest.hooks import AnswersHooks
+from detector.ingest.registry import ingest_kind
+from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
+from detector.metrics import Metrics
+from detector.overview import versions
+from detector.store.database import Database, StoreUnavailable
+from detector.store.incidents import Incidents
+from detector.store.retained import RetainedTopics
+from detector.trust.commands import CommandDesk, DeskParts
+from detector.trust.distrust import Distrust
+from detector.trust.keyring import load_keyring
+from detector.trust.messages import ack_topic
+from detector.trust.replay import CommandNumbers, SeenAlerts
+from detector.trust.signing import NodeSigner, public_key_text
+
+log = structlog.get_logger()
+
+_READ: Final = ["GET", "HEAD"]
+_QUIET_SECONDS: Final = 0.25
+"""No packet passes through a cutter: after a cut it waits so long, and looks at the server's list once more."""
+
+_ACK_EXPIRES_SECONDS: Final = 600
+_HEALTH_SECONDS: Final = 1.0
+_INGEST_EVERY: Final = 5
+_INGEST_SECONDS: Final = 2.0
+_DRAIN_SECONDS: Final = 3.0
+
+
+class CutterRefused(Exception):
+    """Raised by `open_cutter`: it cannot start, nothing is left running; one sentence with the remedy."""
+
+
+class CutterService:
+    """A running cutter: its health, and where it is found."""
+
+    def __init__(
+        self, config: CutterConfig, cutter: Cutter, mqtt: MqttSink, ingest: IngestServer, distrust: Distrust
+    ) -> None:
+        self.http_port = 0
+        self.public_key = ""
+        self.cutter = cutter
+        self._config = config
+        self._mqtt = mqtt
+        self._ingest = ingest
+        self._distrust = distrust
+        self._ingest_fault: str | None = None
+
+    def health(self) -> Health:
+        """Whether it does its job."""
+        problems = (*self._mqtt.problems(), *self.cutter.problems())
+        if self._ingest_fault is not None:
+            problems = (*problems, self._ingest_fault)
+        if not self._ingest.can_cut:
+            problems = (*problems, f"the ingest server {self._ingest.name} can cut nobody: configure another kind")
+        # What the server asks its hook may go to a service: that nobody asks here is no fault of this node.
+        notes = (*self._mqtt.notes(), *self._ingest.problems(), *self._distrust.notes())
+        return Health(ok=not problems, problems=problems, notes=notes, versions=versions())
+
+    def status_line(self) -> str:
+        """What `systemctl status` shows."""
+        problems = self.health().problems
+        return f"{len(problems)} problems, first: {problems[0]}" if problems else "no problem"
+
+    async def keep_health(self) -> None:
+        """See whether the ingest server answers, and retain the health at the broker, until cancelled."""
+        looks = 0
+        while True:
+            if looks % _INGEST_EVERY == 0:
+                await self._look_at_ingest()
+            looks += 1
+            told = asdict(self.health())
+            del told["load"]
+            self._mqtt.set_health(told)
+            await asyncio.sleep(_HEALTH_SECONDS)
+
+    async def _look_at_ingest(self) -> None:
+        try:
+            await answer_within(_INGEST_SECONDS, self._ingest.publishers())
+        except IngestUnavailable as error:
+            self._ingest_fault = str(error)
+        else:
+            self._ingest_fault = None
+
+
+@contextlib.asynccontextmanager
+async def open_cutter(config: CutterConfig) -> AsyncIterator[CutterService]:
+    """Start everything, yield the running cutter, and end everything in the reverse order.
+
+    Raises:
+        CutterRefused: something that the config names is missing or taken.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            service = await _start(config, stack)
+        except (CredentialsError, IngestUnavailable, ListenFailed, RevocationStoreError, StoreUnavailable) as error:
+            raise CutterRefused(str(error)) from error
+        except OSError as error:
+            what = f"state_dir {config.state_dir} cannot be made ({error.strerror}); name a folder that is writable"
+            raise CutterRefused(what) from error
+        yield service
+        await service.cutter.drain(_DRAIN_SECONDS)
+
+
+async def _start(config: CutterConfig, stack: AsyncExitStack) -> CutterService:
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stack.enter_context(exclusive(config.state_dir / "cutter.lock"))
+    metrics = Metrics()
+    credentials, keyring = load_or_create(config.state_dir), load_keyring(config.state_dir)
+    signer, keys, distrust = NodeSigner(config.node, keyring.signer), config.trust.keys(), Distrust(metrics)
+    database = await stack.enter_async_context(Database.open(config.state_dir / "cutter.db", must_open=False))
+    revocations = await stack.enter_async_context(
+        Revocations(FileRevocations(config.state_dir / "revoked"), lambda key: stream_id(config.deployment, key))
+    )
+    kind = config.ingest.kind
+    ingest = await stack.enter_async_context(ingest_kind(kind).make(config.ingest, revocations, kind))
+    incidents = Incidents(database)
+    settings = EnforcerSettings(deadline_seconds=config.deadline.seconds, quiet_seconds=_QUIET_SECONDS)
+    enforcer = await stack.enter_async_context(Enforcer(ingest, incidents, settings))
+    mqtt = MqttSink(mqtt_settings(config), retained=RetainedTopics(database))
+
+    async def send_ack(stream: str, ack: bytes) -> None:
+        with contextlib.suppress(SinkUnavailable):  # the alert comes again, and so does its answer
+            await mqtt.send(ack_topic(config.mqtt.prefix, stream), ack, expires_in_seconds=_ACK_EXPIRES_SECONDS)
+
+    cutter = Cutter(
+        CutterParts(
+            ingest=ingest,
+            enforcer=enforcer,
+            incidents=incidents,
+            asked=AskedAlerts(database),
+            seen=SeenAlerts(database),
+            signer=keyring.signer,
+            node=config.node,
+            secret=config.deployment,
+            keys=lambda: keys,
+            distrust=distrust,
+            send_ack=send_ack,
+        )
+    )
+    mqtt.listen(f"{config.mqtt.prefix}/stream/+/alert", cutter.hear)
+    service = CutterService(config, cutter, mqtt, ingest, distrust)
+    desk = DeskParts(
+        line=mqtt,
+        prefix=config.mqtt.prefix,
+        signer=signer,
+        keys=lambda: keys,
+        numbers=CommandNumbers(database),
+        distrust=distrust,
+        told=metrics.command,
+    )
+    hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
+    http = HttpServer(_app(service, metrics, hook), config.http.listen.host, config.http.listen.port)
+    await stack.enter_async_context(http)
+    await stack.enter_async_context(cutter)
+    await stack.enter_async_context(CommandDesk(cutter, desk))
+    await stack.enter_async_context(mqtt)  # last: what waited at the broker comes at once
+    keeper = asyncio.create_task(service.keep_health(), name="cutter.health")
+    stack.callback(keeper.cancel)
+    service.http_port, service.public_key = http.port, public_key_text(keyring.signer.public_key)
+    return service
+
+
+def mqtt_settings(config: CutterConfig) -> MqttSettings:
+    """How a cutter speaks to its broker: in a session that is kept."""
+    mqtt = config.mqtt
+    return MqttSettings(
+        host=mqtt.url.host,
+        port=mqtt.url.port,
+        node=config.node,
+        prefix=mqtt.prefix,
+        username=mqtt.username,
+        password=mqtt.password.current if mqtt.password else None,
+        tls=mqtt.url.has_tls,
+        ca_file=str(mqtt.ca_file) if mqtt.ca_file else None,
+        certificate_file=str(mqtt.certificate_file) if mqtt.certificate_file else None,
+        key_file=str(mqtt.key_file) if mqtt.key_file else None,
+        session_seconds=round(mqtt.keep_session.seconds),
+    )
+
+
+def _app(service: CutterService, metrics: Metrics, hook: tuple[str, AnswersHooks] | None) -> FastAPI:
+    app = FastAPI(title="stopframe cutter", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    answer_refusals(app)
+
+    @app.api_route("/health/live", methods=_READ)
+    async def live() -> dict[str, bool]:
+        """Answer while the event loop turns."""
+        return {"ok": True}
+
+    @app.api_route("/health/ready", methods=_READ)
+    async def ready(response: Response) -> Health:
+        """Answer 200 while the cutter does its job, else 503 with the problems."""
+        health = service.health()
+        if not health.ok:
+            response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        return health
+
+    @app.api_route("/metrics", methods=_READ)
+    async def exposition() -> Response:
+        """Answer in Prometheus' text format."""
+        text, content_type = metrics.expose()
+        return Response(text, media_type=content_type)
+
+    if hook is not None:
+        add_hook(app, *hook, metrics)
+    return app

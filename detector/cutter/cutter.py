@@ -1,0 +1,375 @@
+"""The cutter itself: believes alerts, cuts whom they mean, and answers with its signature."""
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+
+from detector.alerts.ids import RisingIds
+from detector.alerts.mqtt_inbox import Received
+from detector.api.view import (
+    CutReport,
+    HintReport,
+    HintRequest,
+    NoSuchIncident,
+    NoSuchStream,
+    UndoReport,
+    ViewError,
+)
+from detector.cut_journal import CutOutcome
+from detector.cutter.asked import CUT, REJECTED, UNDER_WAY, Asked, AskedAlerts
+from detector.cutter.finder import Finder
+from detector.enforcement import CutTarget, Enforcer
+from detector.events import CutState, Publisher, Step, StreamKey
+from detector.ingest.adapter import IngestServer, IngestUnavailable
+from detector.store.database import StoreUnavailable
+from detector.store.incidents import TAKEN_BACK, IncidentNotFound, IncidentRecord, Incidents
+from detector.trust.distrust import Distrust
+from detector.trust.messages import Ack, AckState, build_ack, read_alert
+from detector.trust.replay import SeenAlerts
+from detector.trust.signing import NotTrusted, Purpose, Reason, Signer, TrustedKeys, Verified, time_ms
+
+log = structlog.get_logger()
+
+_WAITING_LIMIT: Final = 256
+_AT_ONCE: Final = 64
+"""Cuts under way. While there are so many, the broker keeps the next alerts: it has no answer for them yet."""
+
+_AGAIN_SECONDS: Final = 1.0
+_MEMORY_LIMIT: Final = 4096
+_SLOW_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutterParts:
+    """What the cutter is made of. `send_ack` publishes a signed answer of one stream, and never raises."""
+
+    ingest: IngestServer
+    enforcer: Enforcer
+    incidents: Incidents
+    asked: AskedAlerts
+    seen: SeenAlerts
+    signer: Signer
+    node: str
+    secret: bytes = field(repr=False)
+    keys: Callable[[], TrustedKeys]
+    distrust: Distrust
+    send_ack: Callable[[str, bytes], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class CutterCounters:
+    """What happened since the start."""
+
+    alerts_total: int = 0
+    ignored_total: int = 0
+    repeated_total: int = 0
+    not_durable_total: int = 0
+    answers_total: dict[str, int] = field(default_factory=dict)
+
+
+class Cutter:
+    """Takes alerts by `hear`; `async with` owns every cut under way. Implements `detector.trust.orders.Actor`.
+
+    An alert is on disk before the broker is told that it was taken, and its answer before it is sent: `kill -9` at any
+    moment cuts nobody twice and forgets nobody. A disk that refuses does not keep anybody on air: then memory stands
+    for it, and `problems` says so.
+    """
+
+    def __init__(
+        self,
+        parts: CutterParts,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.counters = CutterCounters()
+        self._parts = parts
+        self._clock = clock
+        self._wall_ms = wall_ms
+        self._sleep = sleep
+        self._ids = RisingIds(wall_ms)
+        self._finder = Finder(parts.ingest, parts.secret, clock=clock, sleep=sleep)
+        self._waiting: asyncio.Queue[Received] = asyncio.Queue(_WAITING_LIMIT)
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._begun: dict[str, float] = {}
+        self._in_memory: OrderedDict[str, Asked] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._disk_fault: str | None = None
+        self._trouble: str | None = None
+
+    async def __aenter__(self) -> Self:
+        """Go on with what an earlier run began, then take what comes."""
+        self._spawn(self._finder.follow(), "cutter.publishers")
+        try:
+            for asked in await self._parts.asked.under_way(self._wall_ms()):
+                log.info("cut.resumed", stream=asked.stream_id, incident=asked.incident_id)
+                await self._begin(asked)
+        except StoreUnavailable as error:  # the services send again what has no answer
+            self._disk_fault = str(error)
+        self._spawn(self._take_forever(), "cutter.take")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take no more; what is under way goes on at the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def drain(self, seconds: float) -> None:
+        """Let the cuts under way end, for so long at most."""
+        until = self._clock() + seconds
+        while self._begun and self._clock() < until:
+            await self._sleep(0.02)
+
+    def hear(self, received: Received) -> None:
+        """Take an alert in. One that has no room here stays with the broker, which was told nothing."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._waiting.put_nowait(received)
+
+    def problems(self) -> list[str]:
+        """What keeps cuts from being made or remembered, one sentence each."""
+        told = []
+        if self._disk_fault is not None:
+            told.append(f"what was cut is remembered in memory only: {self._disk_fault}")
+        slow = sum(self._clock() - begun_at > _SLOW_SECONDS for begun_at in self._begun.values())
+        if slow:
+            why = f": {self._trouble}" if self._trouble else "; see the ingest server's log"
+            told.append(f"{slow} cuts have been under way for more than {_SLOW_SECONDS:.0f} s{why}")
+        return told
+
+    # What commands ask for
+
+    async def cut(self, stream: str) -> CutReport:
+        """Cut a live stream because an operator says so. Raises NoSuchStream, ViewError."""
+        try:
+            publisher = await self._finder.find(stream)
+        except IngestUnavailable as error:
+            raise ViewError(str(error)) from error
+        if publisher is None:
+            raise NoSuchStream("nobody publishes this stream here")
+        incident_id = self._ids.next()
+        outcome = await self._enforce(stream, f"command-{incident_id}", incident_id, publisher, publisher.key)
+        return CutReport(stream, incident_id, outcome.state, outcome.count, None, outcome.detail)
+
+    async def undo(self, incident: str) -> UndoReport:
+        """Let whom an incident cut publish again, and cut nobody for it any more. Raises NoSuchIncident, ViewError."""
+        try:
+            await self._parts.asked.take_back(incident, self._wall_ms())
+            record = await self._parts.incidents.get(incident)
+            await self._parts.enforcer.undo(record.key, stream_id=record.stream_id, incident_id=incident)
+            await self._parts.incidents.mark_undone(incident, self._wall_ms())
+        except IncidentNotFound as error:
+            raise NoSuchIncident("nothing was cut for this incident; nothing will be") from error
+        except (IngestUnavailable, StoreUnavailable) as error:
+            raise ViewError(str(error)) from error
+        return UndoReport(incident, record.stream_id, is_restored=True, detail="the key may publish again")
+
+    def hint(self, stream: str, hint: HintRequest) -> HintReport:
+        """A cutter looks at nothing."""
+        raise NoSuchStream(f"a cutter looks at no stream; send hints of {stream} ({hint.source}) to a service")
+
+    def sample_closer(self, stream: str, detect_within_seconds: float, lasts_seconds: float) -> None:
+        """A cutter looks at nothing."""
+        raise NoSuchStream(
+            f"a cutter looks at no stream; {stream} is a service's ({detect_within_seconds}, {lasts_seconds})"
+        )
+
+    # Alerts
+
+    async def _take_forever(self) -> None:
+        while True:
+            received = await self._waiting.get()
+            try:
+                await self._take(received)
+            except NotTrusted as error:
+                self._parts.distrust.note(Purpose.ALERT, error.reason)
+                received.acknowledge()  # or it would come back for ever
+                await asyncio.sleep(0)
+            except Exception:  # a task's edge: one alert that we cannot handle must not keep the others on air
+                log.warning("cutter.fault", exc_info=True)
+                received.acknowledge()
+
+    async def _take(self, received: Received) -> None:
+        """Believe, remember, tell the broker, begin."""
+        if received.is_retained:
+            raise NotTrusted(Reason.RETAINED, "the broker kept it: nobody says it now")
+        stream = received.topic.split("/")[-2]
+        alert = read_alert(received.payload, self._parts.keys(), stream=stream, now_ms=self._wall_ms())
+        self.counters.alerts_total += 1
+        said = alert.object
+        if (said.get("action"), said.get("mode")) != ("cut", "live"):
+            self.counters.ignored_total += 1
+            received.acknowledge()
+            return
+        new = _asked(said)
+        known = await self._remember(alert, new)
+        if known is not new:
+            await self._repeat(known)
+        else:
+            await self._answer(new, AckState.RECEIVED)
+            await self._begin(new)
+        received.acknowledge()
+
+    async def _remember(self, alert: Verified, new: Asked) -> Asked:
+        """The alert as it is known: `new` itself where it never came before."""
+        if new.alert_id in self._in_memory:
+            return self._in_memory[new.alert_id]
+        try:
+            await self._parts.seen.admit(alert, now_ms=self._wall_ms())
+            known = await self._parts.asked.take(new)
+        except StoreUnavailable as error:
+            # What is harmful leaves the air first; that it may be cut once more after a restart is harmless.
+            self._note_disk(str(error))
+            self.counters.not_durable_total += 1
+            self._in_memory[new.alert_id] = new
+            if len(self._in_memory) > _MEMORY_LIMIT:
+                self._in_memory.popitem(last=False)
+            return new
+        self._note_disk(None)
+        return known
+
+    async def _repeat(self, known: Asked) -> None:
+        """It came before: say again what became of it; a publisher that is live all the same is cut once more."""
+        self.counters.repeated_total += 1
+        if known.alert_id in self._begun:
+            await self._answer(known, AckState.RECEIVED)
+        elif not known.is_over or (known.state == CUT and await self._is_live(known)):
+            await self._answer(known, AckState.RECEIVED)
+            await self._begin(known)
+        else:
+            await self._parts.send_ack(known.stream_id, known.ack)
+
+    async def _is_live(self, known: Asked) -> bool:
+        with contextlib.suppress(IngestUnavailable):
+            return await self._finder.look_up(known.stream_id) is not None
+        return False
+
+    async def _begin(self, asked: Asked) -> None:
+        await self._room.acquire()
+        self._begun[asked.alert_id] = self._clock()
+        self._spawn(self._carry_out(asked), f"cutter.cut[{asked.stream_id}]")
+
+    async def _carry_out(self, asked: Asked) -> None:
+        """Try until it is done, refused, or nobody needs it any more."""
+        try:
+            while self._wall_ms() < asked.expires_at_ms:
+                state, detail = await self._try_once(asked)
+                if state is not UNDER_WAY:
+                    self._trouble = None
+                    await self._conclude(asked, state, detail)
+                    return
+                self._trouble = detail
+                await self._sleep(_AGAIN_SECONDS)
+            log.warning("cut.expired", stream=asked.stream_id, alert=asked.alert_id)
+        except Exception:  # a task's edge: the service sends it again, and we try again
+            log.warning("cutter.fault", exc_info=True)
+        finally:
+            self._begun.pop(asked.alert_id, None)
+            self._room.release()
+
+    async def _try_once(self, asked: Asked) -> tuple[str, str]:
+        """One try: the state afterwards, `UNDER_WAY` where another is due, and why."""
+        if await self._is_taken_back(asked.incident_id):
+            return REJECTED, TAKEN_BACK
+        try:
+            publisher = await self._finder.find(asked.stream_id)
+        except IngestUnavailable as error:
+            return UNDER_WAY, str(error)
+        key = publisher.key if publisher is not None else await self._known_key(asked)
+        if key is None:
+            return REJECTED, "nobody publishes this stream here"
+        return _judge(await self._enforce(asked.stream_id, asked.session, asked.incident_id, publisher, key))
+
+    async def _enforce(
+        self, stream: str, session: str, incident_id: str, publisher: Publisher | None, key: StreamKey
+    ) -> CutOutcome:
+        connection = publisher.connection if publisher is not None else ""
+        record = IncidentRecord(
+            incident_id=incident_id,
+            stream_id=stream,
+            session=session,
+            key=key,
+            connection=connection,
+            opened_at_ms=self._wall_ms(),
+            action=Step.CUT,
+            is_live=True,
+            signals="asked by a signed alert",
+            cut_state=CutState.PENDING,
+        )
+        with contextlib.suppress(StoreUnavailable):  # it is written when the disk takes it
+            await self._parts.incidents.open(record)
+        listed_at = self._clock() if publisher is not None else None
+        target = CutTarget(stream, session, key, connection or None, incident_id, listed_at)
+        return await self._parts.enforcer.cut(target, last_packet_at=lambda: listed_at)
+
+    async def _conclude(self, asked: Asked, state: str, detail: str) -> None:
+        ack = self._signed(asked, AckState(state), detail)
+        self.counters.answers_total[state] = self.counters.answers_total.get(state, 0) + 1
+        try:
+            await self._parts.asked.answer(asked.alert_id, state, ack)
+        except StoreUnavailable as error:
+            self._note_disk(str(error))
+        if asked.alert_id in self._in_memory:
+            over = Asked(
+                asked.alert_id, asked.stream_id, asked.incident_id, asked.session, asked.expires_at_ms, state, ack
+            )
+            self._in_memory[asked.alert_id] = over
+        log.info("cutter.answered", stream=asked.stream_id, alert=asked.alert_id, state=state, detail=detail)
+        await self._parts.send_ack(asked.stream_id, ack)
+
+    async def _answer(self, asked: Asked, state: AckState) -> None:
+        await self._parts.send_ack(asked.stream_id, self._signed(asked, state, ""))
+
+    def _signed(self, asked: Asked, state: AckState, detail: str) -> bytes:
+        by = self._parts.node.lower()
+        ack = Ack(asked.alert_id, asked.stream_id, state, by, self._wall_ms(), detail or None)
+        return build_ack(ack, self._parts.signer)
+
+    async def _known_key(self, asked: Asked) -> StreamKey | None:
+        """Whose stream it was when it was cut before: a crash may have come between the cut and its answer."""
+        with contextlib.suppress(IncidentNotFound, StoreUnavailable):
+            return (await self._parts.incidents.get(asked.incident_id)).key
+        return self._finder.key_of(asked.stream_id)
+
+    async def _is_taken_back(self, incident_id: str) -> bool:
+        try:
+            return await self._parts.asked.is_taken_back(incident_id)
+        except StoreUnavailable:
+            return False
+
+    def _note_disk(self, fault: str | None) -> None:
+        if fault is not None and self._disk_fault is None:
+            log.warning("cutter.not_durable", reason=fault)
+        self._disk_fault = fault
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _judge(outcome: CutOutcome) -> tuple[str, str]:
+    """What a cut's outcome means for its alert."""
+    if outcome.state is CutState.CONFIRMED:
+        return CUT, ""
+    if outcome.has_left:
+        return CUT, "it had left; its key is denied"
+    if outcome.detail == TAKEN_BACK or outcome.state is CutState.UNCUTTABLE:
+        return REJECTED, outcome.detail
+    return UNDER_WAY, outcome.detail
+
+
+def _asked(said: Any) -> Asked:
+    alert_id, stream = str(said["alert_id"]), str(said["stream"])
+    incident_id = str(said.get("incident_id") or alert_id)
+    return Asked(alert_id, stream, incident_id, str(said.get("session", "")), time_ms(said["expires_at"]))

@@ -19,7 +19,8 @@ from typing import Any, Self, TypeVar
 
 import cv2
 
-from detector.alerts.mqtt_connection import ConnectionFailed, MqttSettings, Received, listen
+from detector.alerts.mqtt_connection import ConnectionFailed, MqttSettings, listen
+from detector.alerts.mqtt_inbox import Received
 from detector.analysis.setup import BANKS_FOLDER
 from detector.api.view import IncidentRow, StreamRow
 from detector.assembly import open_service

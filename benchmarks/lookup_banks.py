@@ -25,7 +25,7 @@ def bank_results(rows: Rows) -> dict[str, Any]:
     """Measure a bank of these rows, each an entry of its own: one hash added, seen, withdrawn, and a rebuild."""
     with tempfile.TemporaryDirectory() as scratch:
         bank_dir = Path(scratch) / "LIST"
-        _written(bank_dir, rows)
+        write_list(bank_dir, rows)
         first_open_s, held = _seconds(lambda: load_bank(bank_dir))
         new = rows[:1] ^ np.uint8(0x5A)
         add_s, _ = _seconds(lambda: add_entries(bank_dir, new, ["new"]))
@@ -50,7 +50,7 @@ def bank_results(rows: Rows) -> dict[str, Any]:
         }
 
 
-def _written(bank_dir: Path, rows: Rows) -> None:
+def write_list(bank_dir: Path, rows: Rows) -> None:
     """A bank without a Python string for each of its rows."""
     numbers = np.arange(len(rows))
     digits = numbers[:, None] // 10 ** np.arange(7, -1, -1) % 10 + ord("0")

@@ -31,6 +31,18 @@ def test_report_has_the_promised_form(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (tmp_path / "out.png").is_file() == (importlib.util.find_spec("matplotlib") is not None)
 
 
+def test_a_hash_that_acts_late_fails_its_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How soon an added picture acts is measured once, and held to a second."""
+    slow = {"method": lookup.ACTING, "rows": 500, "written_to_incident_p95_s": 1.2}
+    monkeypatch.setattr(lookup, "_ACTING_ROWS", 500)
+    monkeypatch.setattr(lookup, "acting_results", lambda rows, _: slow | {"rows": len(rows)})
+    assert main(["lookup", "--trials", "2", "--json", str(tmp_path / "out.json")]) == 0
+    checks = json.loads((tmp_path / "out.json").read_text())["checks"]
+
+    acting = [check for check in checks if "pointer written" in check["what"]]
+    assert [(check["value"], check["limit"], check["ok"]) for check in acting] == [(1.2, 1.0, False)]
+
+
 def test_a_missing_reference_is_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without faiss the benchmark runs, and says which comparison it could not make and how to get it."""
     monkeypatch.setitem(sys.modules, "faiss", None)

@@ -132,9 +132,9 @@ def test_an_unchanged_picture_keeps_its_scores_for_a_bounded_time() -> None:
     assert track.models["cheap"].seen == 2
 
 
-@given(st.integers(0, 99), st.floats(0.3, 6.0), is_local=st.booleans())
+@given(seed=st.integers(0, 99), per_frame=st.floats(0.3, 6.0), is_local=st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_no_fade_and_no_creeping_corner_keeps_a_score(seed: int, per_frame: float, *, is_local: bool) -> None:
+def test_no_fade_and_no_creeping_corner_keeps_a_score(*, seed: int, per_frame: float, is_local: bool) -> None:
     """Whatever is shown while a score is used again lies within the bounds of the very picture that was scored."""
     track = _Track(replace(_CHEAP, reuse_seconds=10.0), scores={"cheap": 0.0})
     begin, end = _picture(seed).astype(np.float64), _picture(seed + 1000).astype(np.float64)

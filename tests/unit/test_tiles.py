@@ -105,8 +105,13 @@ def test_suspicious_streams_get_their_quarters_and_busy_nodes_none() -> None:
     assert (busy.chosen, busy.left_out) == ((), 4)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 255), st.sampled_from(sorted(_HOSTILE)), is_suspicious=st.booleans())
-def test_work_is_bounded_for_any_picture(seed: int, turn: int, kind: str, *, is_suspicious: bool) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    turn=st.integers(0, 255),
+    kind=st.sampled_from(sorted(_HOSTILE)),
+    is_suspicious=st.booleans(),
+)
+def test_work_is_bounded_for_any_picture(*, seed: int, turn: int, kind: str, is_suspicious: bool) -> None:
     """Never more than four parts, all within the picture and large enough, none lost from the count."""
     drawn = np.random.default_rng(seed)
     picture = _HOSTILE[kind](drawn)

@@ -59,11 +59,7 @@ def find_models(config: Config) -> FoundModels:
             )
         found[manifest.name] = manifest
     manifests = tuple(found.values())
-    if not refused:
-        refuse_unknown_classes(config, manifests)
-    for name, sentence in unknown_classes(config, manifests):
-        if name.partition("/")[0] in found:  # else it may be of a model that was left out
-            raise ModelRefused(f"classes: {sentence}")
+    refuse_unknown_classes(config, manifests)
     _refuse_unreachable(config, manifests)
     return FoundModels(manifests, refused)
 
@@ -186,11 +182,16 @@ def refuse_unknown_classes(config: Config, manifests: Iterable[Manifest]) -> Non
 
 
 def unknown_classes(config: Config, manifests: Iterable[Manifest]) -> list[tuple[str, str]]:
-    """The classes of a config that no model knows, each with the sentence that says so."""
-    known = {f"{manifest.name}/{label}" for manifest in manifests for label in manifest.model_info.labels}
+    """The classes of a config that no model knows, each with the sentence that says so.
+
+    Where a configured model is not among the manifests, what belongs to none of them may be its own.
+    """
+    labels = {manifest.name: manifest.model_info.labels for manifest in manifests}
+    is_whole = len(labels) == len(config.models)
+    known = {f"{model}/{label}" for model, its in labels.items() for label in its}
     listed = ", ".join(sorted(known)) or "none, as no model is configured"
     return [
         (name, f"{name} is not a class of any configured model; there are {listed}")
         for name in config.classes
-        if name not in known
+        if name not in known and (is_whole or name.partition("/")[0] in labels)
     ]

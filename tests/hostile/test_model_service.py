@@ -140,17 +140,21 @@ def sentence_about(name: str, problems: tuple[str, ...]) -> str:
 async def test_a_service_runs_on_without_harmful_models(tmp_path: Path) -> None:
     """Each of eleven harmful files is named once in health, red, and the good model and the lists beside it act."""
     models = [place(tmp_path, name, make().SerializeToString()) for name, (make, _) in HARMFUL.items()]
-    file = write_config(tmp_path, [*models[:5], "standin-cards", *models[5:]])
-    async with open_service(load_config(file)) as service, asyncio.timeout(60):
+    more = "classes: {swapped/a: {step: cut}, nan/b: {step: review}}\n"
+    file = write_config(tmp_path, [*models[:5], "standin-cards", *models[5:]], more)
+    async with open_service(load_config(file), ConfigFile(file)) as service, asyncio.timeout(60):
         health = service.health()
         state = service.pool.state()
         result = await service.selftest.test()
+        write_config(tmp_path, [*models[:5], "standin-cards", *models[5:]], more + "votes: {k: 1, of: 1}\n")
+        report = await service.reload()
 
     assert not health.ok
     for name, (_, words) in HARMFUL.items():
         assert re.search(words, sentence_about(name, health.problems)), name
     assert state is not None
     assert list(state.models) == ["standin-cards"]
+    assert report.applied == ("votes.k", "votes.of"), report.faults
     assert not [fault for fault in result.faults if "canary" in fault or "standin-cards" in fault]
 
 

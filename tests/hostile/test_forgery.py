@@ -92,13 +92,13 @@ class Scene:
 
     def __init__(self, database: Database, *, is_frozen: bool = False, keys: TrustedKeys = KEYS) -> None:
         self.service, self.line, self.metrics = Service(), Line(), Metrics()
-        self.distrust = Distrust(self.metrics)
+        self.distrust, self.keys = Distrust(self.metrics), keys
         self._ticks, self._is_frozen = 0, is_frozen
         parts = DeskParts(
             line=self.line,
             prefix="stopframe",
             signer=NodeSigner("n1", NODE),
-            keys=lambda: keys,
+            keys=lambda: self.keys,
             numbers=CommandNumbers(database),
             distrust=self.distrust,
             wall_ms=lambda: NOW,
@@ -195,6 +195,30 @@ async def test_a_flood_is_bounded_and_without_a_key_nothing_is_heard(tmp_path: P
         deaf = Scene(database, keys=TrustedKeys([CUTTER.trusted_key(["ack"])]))
         async with deaf.desk:
             assert deaf.line.filters == []
+            deaf.keys = KEYS  # as a reload of the config does
+            deaf.desk.listen()
+            assert deaf.line.filters == ["stopframe/cmd/n1/+"]
+
+
+async def test_what_cannot_be_remembered_is_not_obeyed(tmp_path: Path) -> None:
+    """While the disk takes no number nothing is done, and who commanded hears so; a fault of ours is told as one."""
+    async with Database.open(tmp_path / "s.db") as database:
+        scene = Scene(database)
+    async with scene.desk:  # the database is closed
+        await scene.hear(command(1))
+        assert scene.service.done == []
+    async with Database.open(tmp_path / "s.db") as database:
+        faulty = Scene(database)
+        faulty.service.undo = None  # type: ignore[assignment, method-assign]
+        incident = uuid7(NOW, bytes(10))
+        async with faulty.desk:
+            await faulty.hear(
+                command(1, command=CommandName.UNDO, arguments={"incident": incident}), topic="stopframe/cmd/n1/undo"
+            )
+    answers = [json.loads(scene.line.sent[0][1]), json.loads(faulty.line.sent[0][1])]
+    assert [(one["result"], one["reason"]) for one in answers] == [("refused", "disk"), ("failed", "fault")]
+    for one in answers:
+        KEYS.verify(one, Purpose.ANSWER)
 
 
 async def test_a_thousand_forged_and_a_thousand_replayed_alerts_reach_nobody(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from detector.api.view import HintRow, IncidentRow, StreamRow
 from detector.coverage import Kind
 from detector.cpu_control import CpuControl, Standing
 from detector.hints import CLOSER_FROM
+from detector.metrics import Metrics
 from detector.session import StreamSession
 from detector.store.incidents import IncidentRecord
 from streams.job import SandboxMode
@@ -134,9 +135,34 @@ def sandbox_state(
     return {"mode": mode.value, "readers": readers, "analysis": analysis}
 
 
-def load_state(cpu: CpuControl, pool: AnalysisPool) -> dict[str, float]:
-    """What the whole service uses and what it cannot do, for health."""
+def model_state(pool: AnalysisPool) -> dict[str, Any]:
+    """For each model in use what runs it, the digest of its file, and when it is asked."""
+    state = pool.state()
+    if state is None:
+        return {}
     return {
+        rule.name: {
+            "runs_on": state.runs_on.get(rule.name, ""),
+            "sha256": state.models[rule.name],
+            "after": dict(rule.after),
+            "reuse_ms": round(rule.reuse_seconds * 1000),
+            "tiles": rule.has_tiles,
+            "jitter": rule.jitter,
+        }
+        for rule in pool.model_rules
+        if rule.name in state.models
+    }
+
+
+def load_state(cpu: CpuControl, pool: AnalysisPool, metrics: Metrics) -> dict[str, float]:
+    """What the whole service uses and what it cannot do, for health; how often each model was asked, and was not."""
+    asked = {
+        f"{rule.name} {how}": metrics.value("stopframe_model_frames_total", model=rule.name, how=how)
+        for rule in pool.model_rules
+        for how in ("asked", "reused", "spared", "failed")
+    }
+    return {
+        **asked,
         **asdict(cpu.use),
         "waiting": float(pool.waiting),
         "dropped": float(pool.dropped.total()),

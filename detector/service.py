@@ -45,7 +45,7 @@ from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.model_check import checked_models
 from detector.orphans import keep_reaping
 from detector.overrides import SamplingOverrides
-from detector.overview import incident_row, load_state, sandbox_state, stream_row, unseen_streams, versions
+from detector.overview import incident_row, load_state, model_state, sandbox_state, stream_row, unseen_streams, versions
 from detector.parts import Addresses, Parts
 from detector.reloader import Reloader
 from detector.renewal import Renewal
@@ -231,7 +231,8 @@ class Service:
             versions=versions(),
             sandbox=sandbox_state(self.config.sandbox, self.supervisor.sessions.values(), self.pool.state()),
             signing={"key_id": self._signer.key_id, "public_key": public_key_text(self._signer.public_key)},
-            load=load_state(self._cpu, self.pool),
+            models=model_state(self.pool),
+            load=load_state(self._cpu, self.pool, self.metrics),
         )
 
     def http_token(self) -> str | None:

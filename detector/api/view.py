@@ -36,9 +36,9 @@ class Health:
     """Whether the service does its job. `problems` make `ok` False; `notes` are worth knowing and turn nothing red.
 
     Neither holds a secret in force, whoever wrote the sentence. `signing` holds the `key_id` and the `public_key` that
-    the node's messages are verified with. `load` holds CPU seconds a second (`readers`,
-    `analysis`, `service`, and the `budget` of all), how many frames are `waiting` and were `dropped`, and how
-    many streams are `refused`.
+    the node's messages are verified with. `models` says of each model in use what runs it and when it is asked. `load`
+    holds CPU seconds a second (`readers`, `analysis`, `service`, and the `budget` of all), how many frames are
+    `waiting` and were `dropped`, how many streams are `refused`, and how often each model was asked.
     """
 
     ok: bool
@@ -47,6 +47,7 @@ class Health:
     versions: dict[str, Any] = field(default_factory=dict)
     sandbox: dict[str, Any] = field(default_factory=dict)
     signing: dict[str, str] = field(default_factory=dict)
+    models: dict[str, Any] = field(default_factory=dict)
     load: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.accuracy_edits import PROMISED
 from benchmarks.accuracy_false import FalseMatches, asks_at_least, benign_frames, false_matches
 from benchmarks.accuracy_lists import filling_rows, rows_of_pictures
-from benchmarks.accuracy_material import Material, load
+from benchmarks.accuracy_material import Material, load, strangers
 from benchmarks.accuracy_picture import draw_distances, draw_recall
 from benchmarks.accuracy_recall import Found, banks_of, recall
 from benchmarks.accuracy_sequences import Shown, sequences, video_bank, videos_of
@@ -35,6 +35,7 @@ ARGUMENTS: Final = {
 FOLDERS: Final = {
     "pictures": "measure on the pictures of this folder instead; every second one is taken as known",
     "clips": "take the clips of this folder",
+    "strangers": "hold frames of the pictures of this folder against the lists instead, to see what strangers match",
 }
 
 _SHORT: Final = "500"
@@ -98,8 +99,12 @@ def _measured(
     longest = list(sizes)[-1]
     held = {name: bank for name, bank in banks.items() if name.endswith(f" {longest}")}
     more = options.more.get("frames", 16 if options.is_quick else 2000)
-    frames, kinds = benign_frames(
-        material.clips[:1] if options.is_quick else material.clips, others, more, options.seed
+    clips = material.clips[:1] if options.is_quick else material.clips
+    folder = options.folders.get("strangers")
+    frames, kinds = (
+        benign_frames(clips, others, more, options.seed)
+        if folder is None
+        else benign_frames([], strangers(folder), more, options.seed)
     )
     settings["benign_frames"] = kinds
     _note(f"{len(frames)} benign frames: {kinds}")

@@ -112,7 +112,7 @@ def filling_rows(pictures: Sequence[Path], count: int, seed: int) -> ListRows:
 def _digest(pictures: Sequence[Path], count: int, seed: int) -> str:
     code = [_MODELS / "hashing" / f"{name}.py" for name in ("pdq", "spectrum", "linear_views", "second_tests")]
     said = hashlib.sha256(f"{count} {seed} {[path.name for path in pictures]}".encode())
-    for path in (*code, _MODELS / "picture_rows.py"):
+    for path in (*code, _MODELS / "picture_rows.py", _MODELS.parent / "streams" / "decoder.py"):
         said.update(path.read_bytes())
     return said.hexdigest()[:16]
 

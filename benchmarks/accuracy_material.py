@@ -79,6 +79,12 @@ def load(pictures: Path | None = None, clips: Path | None = None) -> Material:
     return Material(kept.known, kept.unrelated, videos, said, kept.series)
 
 
+def strangers(pictures: Path) -> list[Path]:
+    """The pictures of a folder that count, by the same rules: of a kind that nobody has tried before."""
+    name = hashlib.sha256(str(pictures.resolve()).encode()).hexdigest()[:12]
+    return _prepared(cache_folder() / f"strangers-{name}", {KNOWN: _files(pictures, _PICTURES)}, split=False).known
+
+
 def read_picture(path: Path) -> Frame:
     """A picture as it was kept."""
     found = cv2.imread(str(path), cv2.IMREAD_COLOR)

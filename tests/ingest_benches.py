@@ -291,3 +291,19 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[tuple[IngestServer, S
     async with stage_for(folder) as stage, made(kind, folder, stage.settings) as server:
         stage.attach(server)
         yield server, stage
+
+
+class Shut:
+    """A `ViewerGate` that keeps viewers from everything but `cleared`."""
+
+    is_shut = True
+
+    def __init__(self) -> None:
+        self.cleared: set[StreamKey] = set()
+
+    def may_watch(self, key: StreamKey, connection: str | None = None) -> bool:
+        del connection
+        return key in self.cleared
+
+    def publisher_comes(self, key: StreamKey) -> None:
+        self.cleared.discard(key)

@@ -8,6 +8,7 @@ API as in github.com/livekit/protocol at commit d74e7cdb: `protobufs/livekit_roo
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import time
@@ -31,7 +32,6 @@ from streams.job import SourceKind
 MAY_RETURN = "the participant may come back while its token lasts, and is removed again then: refuse it new tokens"
 _TOKEN_SECONDS = 60
 _VIDEO = ("VIDEO", 1)
-_FROM_INGRESS = ("INGRESS", 1)
 _NO_SUCH = "not_found"
 
 
@@ -72,28 +72,38 @@ class LiveKit(AskedServer):
         super().__init__(name, revocations, api, poll_seconds=settings.poll.seconds, clock=clock)
         self._settings = settings
         self._wall_clock = wall_clock
-        self._from_ingress: set[StreamKey] = set()
-        self._returned: set[StreamKey] = set()
+        self._live: dict[StreamKey, str] = {}
+        self._denied_as: dict[StreamKey, str] = {}
+        self._returned = 0
 
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """Wherever the platform's egress puts the participant: our reader speaks no WebRTC."""
         return self._settings.read.for_stream(key.app, key.name)
 
+    async def revoke(self, key: StreamKey) -> None:
+        """As `IngestServer.revoke`: who is in the room stays until the cut, who comes later is cut when seen."""
+        self._denied_as[key] = self._live.get(key, "")
+        await super().revoke(key)
+
+    async def restore(self, key: StreamKey) -> None:
+        """As `IngestServer.restore`; an ingress that was deleted is made anew by the platform."""
+        await super().restore(key)
+        self._denied_as.pop(key, None)
+
     async def cut(self, key: StreamKey, connection: str | None = None) -> CutResult:
         """As `IngestServer.cut`; an ingress is deleted beforehand, so that it brings nobody back."""
-        if key in self._from_ingress:
-            await self._delete_ingress(key)
+        is_for_good = False
+        with contextlib.suppress(IngestUnavailable):  # there may be no such service
+            is_for_good = await self._delete_ingress(key)
         result = await super().cut(key, connection)
-        if not result.count or key in self._from_ingress:
-            return result
-        return CutResult(result.count, result.gone_at, note=MAY_RETURN)
+        return CutResult(result.count, result.gone_at, note=MAY_RETURN if result.count and not is_for_good else "")
 
     def problems(self) -> list[str]:
         """As `IngestServer.problems`; those who came back are named as a number."""
         found = super().problems()
         if self._returned:
             found.append(
-                f"{len(self._returned)} participants of denied identities are back in their LiveKit rooms: refuse them "
+                f"{self._returned} participants of denied identities are back in their LiveKit rooms: refuse them "
                 "tokens, and let tokens last for minutes"
             )
         return found
@@ -119,7 +129,7 @@ class LiveKit(AskedServer):
         return HookAnswer(200, HookOutcome.TOLD)
 
     async def _ask_for_live(self) -> list[Publisher]:
-        found: dict[Publisher, bool] = {}
+        found: list[Publisher] = []
         for room in await self._rooms():
             grant = {"roomAdmin": True, "room": room}
             answer = await self._ask("RoomService", "ListParticipants", {"room": room}, grant)
@@ -127,13 +137,13 @@ class LiveKit(AskedServer):
                 for participant in items(content.get("participants", [])):
                     if any(_is_video(track) for track in items(participant.get("tracks", []))):
                         key = StreamKey(self.name, room, text(participant["identity"]))
-                        publisher = self._publisher(key, text(participant["sid"]))
-                        found[publisher] = participant.get("kind") in _FROM_INGRESS
+                        found.append(self._publisher(key, text(participant["sid"])))
             if len(found) > PUBLISHERS_LIMIT:
                 raise self._too_many()
-        self._from_ingress = {publisher.key for publisher, is_from_ingress in found.items() if is_from_ingress}
-        self._returned = {publisher.key for publisher in found if self.is_revoked(publisher.key)} - self._from_ingress
-        return list(found)
+        self._live = {publisher.key: publisher.connection for publisher in found}
+        denied = [publisher for publisher in found if self.is_revoked(publisher.key)]
+        self._returned = sum(self._denied_as.get(one.key) != one.connection for one in denied)
+        return found
 
     async def _rooms(self) -> list[str]:
         """Rooms that somebody may publish in: others cost no question."""
@@ -148,7 +158,8 @@ class LiveKit(AskedServer):
         answer = await self._ask("RoomService", "RemoveParticipant", {"room": key.app, "identity": key.name}, grant)
         return 1 if answer.status == 200 else 0
 
-    async def _delete_ingress(self, key: StreamKey) -> None:
+    async def _delete_ingress(self, key: StreamKey) -> bool:
+        """Whether there was an ingress for `key`; there is none any more."""
         grant = {"ingressAdmin": True}
         answer = await self._ask("Ingress", "ListIngress", {"room_name": key.app}, grant)
         with self._reading(answer) as content:
@@ -159,6 +170,7 @@ class LiveKit(AskedServer):
             ]
         for number in found:
             await self._ask("Ingress", "DeleteIngress", {"ingress_id": number}, grant)
+        return bool(found)
 
     async def _ask(self, service: str, method: str, question: dict[str, Any], grant: dict[str, Any]) -> ApiAnswer:
         """One call; an error `not_found` is returned as it came, all others raise."""

@@ -6,10 +6,8 @@ also looked for in the list. API and webhook: github.com/illuspas/Node-Media-Ser
 """
 
 import asyncio
-import hmac
 import json
 import math
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -17,20 +15,17 @@ from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
-from detector.config.hold import HoldingSection
 from detector.config.references import Secret
+from detector.config.sections import IngestSection
 from detector.config.servers import PlainHttpServerUrl
 from detector.config.units import Between, Duration
 from detector.config.values import Username
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
 from detector.ingest.hook_watch import HookWatch
-from detector.ingest.hooks import HookAnswer, HookOutcome
 from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ApiAnswer, ServerApi
-from detector.ingest.viewers import OpenGate, ViewerGate
-from detector.redaction import hide_secret
 from streams.job import SourceKind
 
 _SERVER = "node-media-server"
@@ -38,14 +33,11 @@ _LOGIN_PAUSE_SECONDS = 300.0
 """The server locks an account for 15 minutes after five refused logins: the one who corrects it needs some left."""
 
 _PUBLISHING = "publishing"
-_FIRST_PUBLISH_ACTION = "prePublish"
-_PUBLISH_ACTIONS = frozenset({_FIRST_PUBLISH_ACTION, "postPublish"})
-_PLAY_ACTIONS = frozenset({"prePlay", "postPlay"})
-_READER = "stopframe"
+_PUBLISH_ACTIONS = frozenset({"prePublish", "postPublish"})
 _CHANGES = frozenset({*_PUBLISH_ACTIONS, "donePublish"})
 
 
-class NodeMediaServerSettings(HoldingSection):
+class NodeMediaServerSettings(IngestSection):
     """node-media-server 4, from npm."""
 
     kind: Literal["node-media-server"] = "node-media-server"
@@ -79,11 +71,7 @@ class NodeMediaServer:
         self._settings = settings
         self._revocations = revocations
         self._clock = clock
-        self.viewers: ViewerGate = OpenGate()
         self._watch = HookWatch()
-        # Our own readers show this; it ends with the process.
-        self._reader_secret = secrets.token_urlsafe(24)
-        hide_secret(self._reader_secret)
         self._api = ServerApi(
             _SERVER, str(settings.api), setting="ingest.api", timeout_seconds=settings.timeout.seconds
         )
@@ -147,7 +135,7 @@ class NodeMediaServer:
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """HTTP-FLV: it begins with the pictures since the last keyframe, which the server keeps."""
         path = f"/{quote(key.app, safe='')}/{quote(key.name, safe='')}.flv"
-        return SourceKind.HTTP_FLV, f"{self._settings.api}{path}?{_READER}={self._reader_secret}"
+        return SourceKind.HTTP_FLV, f"{self._settings.api}{path}"
 
     def problems(self) -> list[str]:
         """What keeps this server from being watched or obeyed, one sentence each."""
@@ -159,10 +147,9 @@ class NodeMediaServer:
             )
         return [*found, *self._revocations.problems()]
 
-    def answer_hook(self, body: bytes) -> HookAnswer | int:
+    def answer_hook(self, body: bytes) -> int:
         """The HTTP status for one call of the webhook: 403 for publishing a revoked key, 200 for all else.
 
-        While viewers are held, 403 also for playing what is not cleared; some of it has been sent by then.
         Anything but 200 makes the server close the session that the call is about, viewers and our own readers
         included. The body is JSON whatever its content type says; 400 where it is none.
         """
@@ -171,30 +158,16 @@ class NodeMediaServer:
             action, app, name = (fields[key] for key in ("action", "app", "name"))
         except (ValueError, KeyError, TypeError, RecursionError):
             return 400
-        if action in _CHANGES:
-            self._poll.hurry()
-        if action not in _PUBLISH_ACTIONS and action not in _PLAY_ACTIONS:
+        if action not in _CHANGES:
+            return 200
+        self._poll.hurry()
+        if action not in _PUBLISH_ACTIONS:
             return 200
         if not isinstance(app, str) or not isinstance(name, str):
             return 400
         key = StreamKey(self.name, app, name)
-        return self._on_play(key, fields.get("query")) if action in _PLAY_ACTIONS else self._on_publish(key, action)
-
-    def _on_publish(self, key: StreamKey, action: str) -> int:
         self._watch.asked(key)
-        if self.is_revoked(key):
-            return 403
-        if action == _FIRST_PUBLISH_ACTION:
-            self.viewers.publisher_comes(key)
-        return 200
-
-    def _on_play(self, key: StreamKey, query: object) -> HookAnswer | int:
-        given = query.get(_READER) if isinstance(query, dict) else None
-        shown = given.encode("utf-8", "replace") if isinstance(given, str) else b""
-        if not self.viewers.is_shut or hmac.compare_digest(shown, self._reader_secret.encode()):
-            return 200
-        is_let_in = not self.is_revoked(key) and self.viewers.may_watch(key)
-        return 200 if is_let_in else HookAnswer(403, HookOutcome.HELD)
+        return 403 if self.is_revoked(key) else 200
 
     async def _list(self) -> list[Publisher]:
         answer = await self._ask("GET", "/api/v1/streams")

@@ -22,6 +22,7 @@ from detector.ingest.mediamtx import MediaMtx, MediaMtxSettings, join_path, spli
 from detector.ingest.revocations import FileRevocations, Revocations
 from streams.job import SourceKind
 from tests.fixtures_mediamtx import FakeMediaMtx, question, until
+from tests.ingest_benches import Shut
 
 
 @contextlib.asynccontextmanager
@@ -264,3 +265,34 @@ async def test_a_server_that_goes_away_takes_no_publisher_along(tmp_path: Path) 
                     await question_
             assert not waiting.done()
         assert await asyncio.wait_for(waiting, 5) is not None
+
+
+async def test_viewers_wait_until_the_path_is_cleared(tmp_path: Path) -> None:
+    """Reading is refused until then, by whatever account, and again once somebody else may publish; we may read."""
+    async with attached(FakeMediaMtx(), tmp_path) as server:
+        server.viewers = gate = Shut()
+        gate.cleared.add(key := StreamKey("edge", "live", "key"))
+
+        async def asked(action: str, path: str, **changes: str | None) -> int:
+            answer = await server.answer_hook(json.dumps(question(action, path, **changes)).encode())
+            return answer if isinstance(answer, int) else answer.status
+
+        ours = dict(part.split("=") for part in server.reader_source(key)[1].partition("?")[2].split("&"))
+        assert await asked("read", "live/other", user="viewer", password="x") == 403
+        assert await asked("read", "live/other", user=ours["user"], password=ours["pass"]) == 200
+        assert await asked("read", "live/key") == 200
+        await server.revoke(key)
+        assert await asked("read", "live/key") == 403, "it is about to be cut"
+        await server.restore(key)
+        assert await asked("publish", "live/key") == 200
+        assert await asked("read", "live/key") == 403
+
+
+async def test_whom_the_platform_refuses_takes_nobodys_viewers(tmp_path: Path) -> None:
+    """A publisher whom its own hook turns away does not make a cleared stream wait anew."""
+    forward = HookUrl.parse("http://127.0.0.1:1/auth")
+    async with attached(FakeMediaMtx(), tmp_path, forward=forward) as server:
+        server.viewers = gate = Shut()
+        gate.cleared.add(key := StreamKey("edge", "live", "key"))
+        assert await server.answer_hook(json.dumps(question("publish", "live/key")).encode()) == 503
+        assert key in gate.cleared

@@ -17,6 +17,7 @@ BENCHMARKS: Final = {
     "delay": "benchmarks.delay",
     "demo": "benchmarks.demo",
     "evasion": "benchmarks.evasion",
+    "faults": "benchmarks.faults",
     "fuzz": "benchmarks.fuzz",
     "inference": "benchmarks.inference",
     "latency": "benchmarks.latency",

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import platform
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import structlog
@@ -28,7 +30,6 @@ from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import Metrics
-from detector.overview import versions
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.store.retained import RetainedTopics
@@ -80,7 +81,12 @@ class CutterService:
             problems = (*problems, f"the ingest server {self._ingest.name} can cut nobody: configure another kind")
         # What the server asks its hook may go to a service: that nobody asks here is no fault of this node.
         notes = (*self._mqtt.notes(), *self._ingest.problems(), *self._distrust.notes())
-        return Health(ok=not problems, problems=problems, notes=notes, versions=versions())
+        return Health(
+            ok=not problems,
+            problems=problems,
+            notes=notes,
+            versions={"stopframe": _version(), "python": platform.python_version()},
+        )
 
     def status_line(self) -> str:
         """What `systemctl status` shows."""
@@ -184,6 +190,13 @@ async def _start(config: CutterConfig, stack: AsyncExitStack) -> CutterService:
     stack.callback(keeper.cancel)
     service.http_port, service.public_key = http.port, public_key_text(keyring.signer.public_key)
     return service
+
+
+def _version() -> str:
+    try:
+        return version("stopframe")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def mqtt_settings(config: CutterConfig) -> MqttSettings:

@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.cascade import Asking
 from models.evidence import Inspection
@@ -24,6 +24,11 @@ class Waiting:
     risk: int = field(default=0, compare=False)
     is_canary: bool = field(default=False, compare=False)
     attempts: int = field(default=0, compare=False)
+
+    def to_ask(self, *, is_behind: bool) -> Asking:
+        """What to ask of the models: while others wait, no parts of a live stream's frame."""
+        is_live = self.look is not None and self.look.is_paid
+        return replace(self.asking, has_room=False) if is_behind and is_live else self.asking
 
 
 class Line:

@@ -351,8 +351,7 @@ class AnalysisPool:
         entry.attempts += 1
         slot.stream = entry.stream
         try:
-            is_behind = len(self._queue) >= len(self._slots)
-            asking = replace(entry.asking, has_room=False) if is_behind else entry.asking
+            asking = entry.to_ask(is_behind=len(self._queue) >= len(self._slots))
             channel.send(messages.pack_inspect(entry.number, entry.frame, entry.look, asking))
             number, inspection = messages.parse_result(await self._answer(slot, channel, Kind.RESULT))
             if number != entry.number:

@@ -1,5 +1,7 @@
 """In what order frames leave the line for analysis."""
 
+import math
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -8,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.analysis.line import Line, Waiting
+from models.cascade import Asking
+from models.hashing.scenes import Look
 
 
 def waiting(number: int, deadline_at: float, risk: int) -> Waiting:
@@ -58,3 +62,15 @@ def test_an_empty_line_has_none_to_give() -> None:
         line.put(waiting(1, 1.0, 2))
         assert len(line) == 1
         line.take_most_urgent()
+
+
+@pytest.mark.parametrize(
+    ("look", "is_behind", "has_room"),
+    [(Look(), False, True), (Look(), True, False), (None, True, True), (Look(saved_seconds=math.inf), True, True)],
+)
+def test_parts_of_live_frames_are_left_out_while_others_wait(
+    *, look: Look | None, is_behind: bool, has_room: bool
+) -> None:
+    """Single pictures and files are looked at whole, since nobody waits for them."""
+    entry = replace(waiting(1, 1.0, 0), look=look, asking=Asking(awake=3, turn=7))
+    assert entry.to_ask(is_behind=is_behind) == Asking(awake=3, turn=7, has_room=has_room)

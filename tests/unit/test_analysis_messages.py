@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from detector.analysis import messages
 from detector.analysis.messages import AnalysisProtocolError, Kind, ModelSetup, ViewSetup, WorkerReady, WorkerSetup
-from models.evidence import ClassScore, HashMatch, Inspection, Opinion, SecondTest, Strength
+from models.cascade import Asking, ModelRule
+from models.evidence import ClassScore, HashMatch, Inspection, ModelUse, Opinion, SecondTest, Strength
 from models.hashing.scenes import Look
 from models.hashing.view_table import Tier
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
@@ -37,7 +38,10 @@ INSPECTION = Inspection(
             view_hash=bytes(range(32)),
         ),
     ),
-    scores=(ClassScore("cards", "bars", 0.75, "ab" * 32),),
+    scores=(
+        ClassScore("cards", "bars", 0.75, "ab" * 32),
+        ClassScore("cards", "other", 0.5, "ab" * 32, "openvino", "bf16", "cell_1_2_of_2x2", is_reused=True),
+    ),
     failed_models=("broken",),
     stage_seconds={"hash": 0.001},
     left_out_matches=3,
@@ -48,6 +52,7 @@ INSPECTION = Inspection(
     is_inspectable=False,
     suppressed_matches=1,
     tier_seconds={0: 0.0005, 3: 0.002},
+    model_uses=(ModelUse("cards", looks=5, left_out=3), ModelUse("dear", is_spared=True)),
 )
 
 
@@ -87,15 +92,37 @@ def test_a_frame_arrives_as_it_was_sent() -> None:
     assert len(plane) == PLANE_BYTES
 
 
+_DEAR = ModelSetup("d", "/d.yaml", "openvino", place=1, rule=ModelRule("d", {"m/a": 0.2}, 2.0, True, 0.05))
+
+
 def test_setup_and_ready_arrive_as_they_were_sent() -> None:
     """What a process is told and what it says of itself survive the way."""
     setup = WorkerSetup(
-        "/banks", {"A": 20}, (ModelSetup("m", "/m.yaml"),), ("/banks",), "prefer", 1 << 30, ViewSetup(0.5, (0, 2))
+        "/banks", {"A": 20}, (ModelSetup("m", "/m.yaml"), _DEAR), ("/banks",), "prefer", 1 << 30, ViewSetup(0.5, (0, 2))
     )
-    ready = WorkerReady({"m": "ab"}, {"n": "no file"}, {"A": 3}, {"B": "broken"}, ("seccomp",))
+    ready = WorkerReady({"m": "ab"}, {"n": "no file"}, {"A": 3}, {"B": "broken"}, ("seccomp",), {"m": "cpu fp32"})
 
     assert messages.parse_setup(memoryview(body_of(messages.pack_setup(setup))[1])) == setup
     assert messages.parse_ready(body_of(messages.pack_ready(Kind.READY, ready))[1]) == ready
+
+
+@given(
+    st.builds(
+        Asking,
+        awake=st.integers(0, 2**32 - 1),
+        rested=st.integers(0, 2**32 - 1),
+        is_suspicious=st.booleans(),
+        has_room=st.booleans(),
+        turn=st.integers(0, 255),
+        draw=st.integers(0, 2**32 - 1),
+        is_test=st.booleans(),
+    )
+)
+def test_what_to_ask_of_models_arrives_as_it_was_sent(asking: Asking) -> None:
+    """Every bit of it."""
+    frame = Frame(1, 2.0, 2.5, None, SampleReason.KEYFRAME, False, 8, 8, bytes(PLANE_BYTES), bytes(PICTURE_BYTES))
+    request = messages.parse_inspect(memoryview(body_of(messages.pack_inspect(1, frame, None, asking))[1]))
+    assert request.asking == asking
 
 
 @given(st.binary(max_size=300))

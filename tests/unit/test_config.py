@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from detector.config.config import CloserLook, Config, default_node, default_state_dir
 from detector.config.faults import ConfigError, Fault
 from detector.config.loading import check_files, config_digest, load_config, read_state_dir
+from detector.config.models import ModelSection
 from detector.config.references import Secret
 from detector.config.sections import AnalysisSection, Section
 from detector.events import Step
@@ -371,6 +372,43 @@ def test_models_are_zoo_names_or_paths_from_the_file(write: Write, tmp_path: Pat
     config = load_config(write("models: [standin-cards, ./mine, m.yaml]\nclasses: {other/x: {}}"))
     references = [model.reference for model in config.models]
     assert references == ["standin-cards", str(tmp_path / "mine"), str(tmp_path / "m.yaml")]
+
+
+def test_a_model_may_have_a_section(write: Write, tmp_path: Path) -> None:
+    """What runs it and when it is asked stands beside its name or path; a plain word stands for a section alone."""
+    text = (
+        "models:\n  - standin-cards\n  - {path: ./mine, provider: cpu, after: {standin-cards/smptebars: 0.2}, "
+        "reuse_for: 2s, tiles: true, jitter: 5%}\n"
+    )
+    plain, mine = load_config(write(text)).models
+    assert plain == ModelSection(name="standin-cards")
+    assert (mine.reference, mine.provider, mine.after) == (
+        str(tmp_path / "mine"),
+        "cpu",
+        {"standin-cards/smptebars": 0.2},
+    )
+    assert (mine.reuse_for.seconds, mine.tiles, mine.jitter.ratio) == (2.0, True, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ("[{provider: cpu}]", "needs name (of the zoo) or path"),
+        ("[{name: a, path: ./b}]", "needs name (of the zoo) or path"),
+        ("[{name: ./a}]", "write it under path"),
+        ("[{path: a}]", "write it under name"),
+        ("[{name: a, reuse_for: 1m}]", "10s"),
+        ("[{name: a, jitter: 30%}]", "20%"),
+        ("[{name: a, after: {b/x: 0.5}}]", 'its model "b" is not under models'),
+        ("[a, {name: a, tiles: true}]", "already"),
+        ("[{name: a, provider: gpu}]", "provider"),
+    ],
+)
+def test_a_models_section_that_makes_no_sense_is_refused(write: Write, models: str, words: str) -> None:
+    """One sentence with the remedy."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(f"models: {models}"))
+    assert words in str(caught.value.faults[0])
 
 
 def test_workers_auto_is_one_per_core() -> None:

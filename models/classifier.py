@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -17,6 +18,7 @@ from models.manifest import Manifest, read_model
 from models.onnx_scan import UnsafeModelError, refuse_unsafe
 from models.preprocess import PICTURE_SIDE, Preprocessor
 from models.providers import Provider, ProviderUnavailable, choose_provider
+from models.quantised import frames_of
 from models.sessions import open_session
 
 PICTURE_SHAPE: Final = (PICTURE_SIDE, PICTURE_SIDE, 3)
@@ -59,6 +61,8 @@ class ModelContent:
     manifest: Manifest
     content: bytes
     check_picture: NDArray[np.uint8] | None
+    kept_frames: tuple[NDArray[np.uint8], ...] = ()
+    """Of a model cut to eight bits: frames whose scores are known from before."""
 
 
 def read_content(manifest: Manifest) -> ModelContent:
@@ -68,13 +72,19 @@ def read_content(manifest: Manifest) -> ModelContent:
         ManifestError: The file is missing or not the one that the manifest names.
         ModelUnusable: The check picture is none.
     """
-    picture = None
-    if manifest.check is not None:
-        read = cv2.imread(str(manifest.check.picture), cv2.IMREAD_COLOR)
-        if read is None or read.shape != PICTURE_SHAPE:
-            raise ModelUnusable(manifest.name, f"{manifest.check.picture} is no 256x256 picture; restore it")
-        picture = np.ascontiguousarray(read[:, :, ::-1], np.uint8)
-    return ModelContent(manifest, read_model(manifest), picture)
+    check, quantised = manifest.check, manifest.quantised
+    picture = None if check is None else _read_pictures(manifest.name, check.picture, 1)[0]
+    kept = [] if quantised is None else _read_pictures(manifest.name, quantised.picture, len(quantised.expect))
+    return ModelContent(manifest, read_model(manifest), picture, tuple(kept))
+
+
+def _read_pictures(model: str, path: Path, count: int) -> list[NDArray[np.uint8]]:
+    read = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    found = None if read is None else frames_of(np.ascontiguousarray(read[:, :, ::-1], np.uint8), count)
+    if found is None or found[0].shape != PICTURE_SHAPE:
+        what = "no 256x256 picture" if count == 1 else f"no picture of {count} frames of 256x256"
+        raise ModelUnusable(model, f"{path} is {what}; restore it")
+    return found
 
 
 class StopSwitch:
@@ -125,12 +135,14 @@ class Classifier:
         self.labels = manifest.model_info.labels
         self.sha256 = manifest.file.sha256
         self.provider = choose_provider(provider) if isinstance(provider, str) else provider
+        if manifest.quantised is not None:
+            self.provider = replace(self.provider, precision="int8")
         self._switch = stop_switch or StopSwitch()
         self._session = self._load(read.content)
         self._head = self._check_interface()
-        self._input_name = self._session.get_inputs()[0].name
+        self.input_name = self._session.get_inputs()[0].name
         self._preprocessor = Preprocessor(manifest.model_info)
-        self._warm_up(read.check_picture)
+        self._warm_up(read)
 
     def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
         """The score of every label, 0-1, for a 256x256x3 uint8 RGB picture of a `width` x `height` pixel frame.
@@ -205,7 +217,7 @@ class Classifier:
         except HeadError as error:
             raise ModelUnusable(self.name, str(error)) from None
 
-    def _warm_up(self, check_picture: NDArray[np.uint8] | None) -> None:
+    def _warm_up(self, read: ModelContent) -> None:
         info = self.manifest.model_info
         wants_softmax = info.output_raw_scores and not info.multilabel and info.box_head is None
         try:
@@ -215,7 +227,8 @@ class Classifier:
             if wants_softmax and all(map(is_share, answers)):
                 # A second softmax would press all scores together, and no threshold would ever be reached.
                 raise ModelFailed(self.name, "its outputs are probabilities already; set output_raw_scores: false")
-            self._check_parity(check_picture)
+            self._check_parity(read.check_picture)
+            self._check_drift(read.kept_frames)
         except ModelFailed as error:
             raise ModelUnusable(self.name, str(error).removeprefix(f"model {self.name}: ")) from None
 
@@ -233,10 +246,23 @@ class Classifier:
                     f"within {tolerance:g}; check channel order, resizing and precision",
                 )
 
+    def _check_drift(self, frames: Sequence[NDArray[np.uint8]]) -> None:
+        quantised = self.manifest.quantised
+        if quantised is None:
+            return
+        after = np.array([list(self.score(one, PICTURE_SIDE, PICTURE_SIDE).values()) for one in frames])
+        moved = float(np.abs(after - np.array(quantised.expect)).max())
+        if not moved <= quantised.limit:
+            raise ModelUnusable(
+                self.name,
+                f"cut to eight bits, a score moves by {moved:.3f} on this machine, the limit is {quantised.limit:g}; "
+                "use the model that it was made of",
+            )
+
     def _run(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
         self._raise_if_stopped()
         try:
-            outputs = self._session.run(self._head.outputs, {self._input_name: tensor}, self._switch.run_options)
+            outputs = self._session.run(self._head.outputs, {self.input_name: tensor}, self._switch.run_options)
         except _RUNTIME_ERRORS as error:
             self._raise_if_stopped()
             raise ModelFailed(self.name, f"the run failed ({_first_line(error)})") from None

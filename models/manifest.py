@@ -19,6 +19,7 @@ from models.drop_in.folder import Folder
 from models.licences import is_agpl
 from models.manifest_yaml import ManifestError, Section, read_sections
 from models.model_info import ModelInfo, read_categories, read_model_info
+from models.quantised import Quantised, read_quantised
 from models.zoo.registry import zoo_folder, zoo_names
 
 MANIFEST_NAME: Final = "model.yaml"
@@ -86,6 +87,7 @@ class Manifest:
     license: ModelLicense
     model_info: ModelInfo
     check: ParityCheck | None = None
+    quantised: Quantised | None = None
     stand_in: bool = False
     categories: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
@@ -129,6 +131,7 @@ def load_manifest(path_or_zoo_name: str | Path) -> Manifest:
     info = read_model_info(top.section("model_info"))
     check = _read_check(top.section("check"), info.labels) if top.has("check") else None
     categories = read_categories(top.section("categories"), info.labels) if top.has("categories") else {}
+    quantised = read_quantised(top.section("quantised"), info.labels) if top.has("quantised") else None
     stand_in = top.take("stand_in", bool, False)
     notes = top.take("notes", str, "")
     top.finish()
@@ -140,6 +143,7 @@ def load_manifest(path_or_zoo_name: str | Path) -> Manifest:
         license=licence,
         model_info=info,
         check=check,
+        quantised=quantised,
         stand_in=stand_in,
         categories=categories,
         notes=notes,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from detector.cli.models_quantise import quantise
 from detector.cli.options import AsJson, ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, line, table
 from models.manifest import Manifest, load_manifest
@@ -17,6 +18,8 @@ from models.zoo.registry import zoo_names
 app = typer.Typer(
     help="Models: what they are, and whether they can be used.", no_args_is_help=True, rich_markup_mode=None
 )
+
+app.command("quantise")(quantise)
 
 _MOST_SHOWN = 20  # ImageNet has a thousand labels
 

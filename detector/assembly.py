@@ -13,6 +13,7 @@ from detector.alerts.embedded_broker import BrokerUnavailable
 from detector.alerts.setup import start_mqtt, start_other_sinks
 from detector.alerts.sink import Notice, Receipt
 from detector.analysis.pool import AnalysisPool
+from detector.analysis.provider_choice import chosen_providers
 from detector.analysis.setup import BANKS_FOLDER, ModelRefused, find_models, pool_settings
 from detector.api.app import create_app
 from detector.api.control import SOCKET_NAME, create_control_app
@@ -45,7 +46,6 @@ from detector.trust.keyring import load_keyring
 from detector.trust.replay import CommandNumbers
 from detector.trust.signing import NodeSigner, TrustedKeys
 from streams.nursery import Nursery, NurseryBroken
-
 
 log = structlog.get_logger()
 
@@ -99,8 +99,11 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     metrics = Metrics()
     # The two forkservers start before any secret is read: what they hold, every child holds.
     nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
-    pool = await stack.enter_async_context(AnalysisPool(pool_settings(config, models.manifests)))
+    settings = pool_settings(config, models.manifests)
+    pool = AnalysisPool(settings)
+    pool.providers = await chosen_providers(settings.setup.models, config.sandbox)
     pool.refused_models = models.refused
+    await stack.enter_async_context(pool)
     credentials = load_or_create(config.state_dir)
     keyring = load_keyring(config.state_dir)
     signer = NodeSigner(config.node, keyring.signer)

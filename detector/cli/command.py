@@ -20,14 +20,15 @@ KeyFile = Annotated[
     Path, typer.Option("--key", metavar="FILE", envvar="STOPFRAME_KEY", help="Your key, of `stopframe keys new`.")
 ]
 Node = Annotated[str, typer.Option("--node", metavar="NODE", help="The node's name: its config's node.")]
-Life = Annotated[float, typer.Option("--life", metavar="SECONDS", help="How long it is good for, at most 300.")]
+Life = Annotated[str, typer.Option("--life", metavar="TIME", help="How long it is good for, at most 5m.")]
+Lasts = Annotated[str, typer.Option("--for", metavar="TIME", help="How long it holds, such as 10m; 1h at most.")]
 Stream = Annotated[str, typer.Argument(metavar="STREAM", help="The stream's whole id, 26 characters.")]
 
-_LIFE_SECONDS = 30.0
+_LIFE = "30s"
 
 
 @app.command("cut")
-def cut(stream: Stream, key: KeyFile, node: Node, life: Life = _LIFE_SECONDS) -> None:
+def cut(stream: Stream, key: KeyFile, node: Node, life: Life = _LIFE) -> None:
     """Cut a live stream."""
     _make(key, node, life, CommandName.CUT, {"stream": stream})
 
@@ -37,7 +38,7 @@ def undo(
     incident: Annotated[str, typer.Argument(metavar="INCIDENT", help="The whole incident_id of its alert.")],
     key: KeyFile,
     node: Node,
-    life: Life = _LIFE_SECONDS,
+    life: Life = _LIFE,
 ) -> None:
     """Take back what an incident did: its key may publish again."""
     _make(key, node, life, CommandName.UNDO, {"incident": incident})
@@ -51,11 +52,17 @@ def hint(  # noqa: PLR0913, PLR0917 - options of the command line
     score: Annotated[float, typer.Option("--score", help="0 to 1; from 0.5 on the stream is decoded through.")] = 1.0,
     source: Annotated[str, typer.Option("--source", help="Who says so: a-z 0-9 _ . -")] = "operator",
     reason: Annotated[str, typer.Option("--reason", help="Why: a-z 0-9 _ . -")] = "report",
-    lasts: Annotated[float, typer.Option("--for", metavar="SECONDS", help="For how long, at most 3600.")] = 300.0,
-    life: Life = _LIFE_SECONDS,
+    lasts: Lasts = "5m",
+    life: Life = _LIFE,
 ) -> None:
     """Have a live stream looked at more closely for a while."""
-    arguments = {"stream": stream, "score": score, "source": source, "reason": reason, "lasts_s": lasts}
+    arguments = {
+        "stream": stream,
+        "score": score,
+        "source": source,
+        "reason": reason,
+        "lasts_s": _seconds("--for", lasts),
+    }
     _make(key, node, life, CommandName.HINT, arguments)
 
 
@@ -64,22 +71,24 @@ def sampling(
     stream: Stream,
     key: KeyFile,
     node: Node,
-    within: Annotated[float, typer.Option("--detect-within", metavar="SECONDS", help="0.2 to 600.")] = 1.0,
-    lasts: Annotated[float, typer.Option("--for", metavar="SECONDS", help="For how long, at most 3600.")] = 300.0,
-    life: Life = _LIFE_SECONDS,
+    within: Annotated[str, typer.Option("--detect-within", metavar="TIME", help="200ms to 10m.")] = "1s",
+    lasts: Lasts = "5m",
+    life: Life = _LIFE,
 ) -> None:
     """Have whatever a live stream shows for so long be seen, for a while; never less than its config asks for."""
-    _make(key, node, life, CommandName.SAMPLING, {"stream": stream, "detect_within_s": within, "lasts_s": lasts})
+    seconds = {"detect_within_s": _seconds("--detect-within", within), "lasts_s": _seconds("--for", lasts)}
+    _make(key, node, life, CommandName.SAMPLING, {"stream": stream} | seconds)
 
 
-def _make(key: Path, node: str, life: float, name: CommandName, arguments: dict[str, Any]) -> None:
+def _make(key: Path, node: str, life: str, name: CommandName, arguments: dict[str, Any]) -> None:
     from pydantic import ValidationError
 
     from detector.trust.keyring import read_key
     from detector.trust.orders import ARGUMENTS
 
-    if not 1 <= life * 1000 <= COMMAND_LIFE_LIMIT_MS:
-        raise CommandFailed(f"--life must lie between 0.001 and {COMMAND_LIFE_LIMIT_MS // 1000} seconds")
+    life_ms = round(_seconds("--life", life) * 1000)
+    if not 1 <= life_ms <= COMMAND_LIFE_LIMIT_MS:
+        raise CommandFailed(f"--life: a command is good for {COMMAND_LIFE_LIMIT_MS // 60_000}m at most; make it anew")
     try:
         ARGUMENTS[name].model_validate(arguments)
     except ValidationError as error:
@@ -91,6 +100,15 @@ def _make(key: Path, node: str, life: float, name: CommandName, arguments: dict[
         raise CommandFailed(str(error)) from None
     now_ms = time.time_ns() // 1_000_000
     # The time is the number: it rises by itself from one command to the next, on whichever machine the key is used.
-    made = Command(node, name, arguments, now_ms, now_ms, now_ms + round(life * 1000))
+    made = Command(node, name, arguments, now_ms, now_ms, now_ms + life_ms)
     typer.echo(build_command(made, signer).decode())
-    note(f"publish it, not retained, on {command_topic('PREFIX', node, name)}; it is good for {life:g} s")
+    note(f"publish it, not retained, on {command_topic('PREFIX', node, name)}; it is good for {life}")
+
+
+def _seconds(option: str, text: str) -> float:
+    from detector.config.units import Duration
+
+    try:
+        return Duration.parse(text).seconds
+    except ValueError as error:
+        raise CommandFailed(f"{option}: {error}") from None

@@ -79,7 +79,7 @@ def test_a_command_is_made_and_believed_and_a_wrong_one_is_not_made(tmp_path: Pa
         now_ms = made["seq"]
         assert read_command(out.strip().encode(), keys, node="n1", name=words[0], now_ms=now_ms).seq >= last
         last = now_ms
-    for wrong in (("cut", "A"), ("hint", STREAM, "--score", "2"), ("cut", STREAM, "--life", "301"), ("undo", STREAM)):
+    for wrong in (("cut", "A"), ("hint", STREAM, "--score", "2"), ("cut", STREAM, "--life", "6m"), ("undo", STREAM)):
         assert _run("command", *wrong, *by)[0] == 2
     assert "keys new" in _run("command", "cut", STREAM, "--key", str(tmp_path / "none"), "--node", "n1")[1]
 

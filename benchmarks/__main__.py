@@ -12,6 +12,7 @@ from benchmarks.report import Options, Report, print_report
 
 BENCHMARKS: Final = {
     "accuracy": "benchmarks.accuracy",
+    "alerts": "benchmarks.alerts",
     "churn": "benchmarks.churn",
     "crowd": "benchmarks.crowd",
     "delay": "benchmarks.delay",

@@ -54,8 +54,8 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the zoo, a model's folder or its file.")],
     config: ConfigFile = None,
 ) -> None:
-    """Show every value of a model's manifest and where it stands."""
-    read_config_quietly(config)
+    """Show every value of a model's manifest and where it stands; last what the config says of it."""
+    settings = read_config_quietly(config)
     manifest = _manifest(name)
     info = manifest.model_info
     values: dict[str, object] = {
@@ -75,6 +75,16 @@ def show(
         (key, _listed(value) if isinstance(value, tuple) else value, _place(manifest, key))
         for key, value in values.items()
     ]
+    entry = next((one for one in settings.models if _is_same(one.reference, name)), None)
+    if entry is not None:
+        of_config: dict[str, object] = {
+            "provider": entry.provider,
+            "after": ", ".join(f"{label} {score:g}" for label, score in entry.after.items()) or None,
+            "reuse_for": str(entry.reuse_for),
+            "tiles": entry.tiles,
+            "jitter": str(entry.jitter),
+        }
+        rows += [(f"config.{key}", value, "config") for key, value in of_config.items()]
     table(("key", "value", "from"), rows)
 
 
@@ -122,6 +132,10 @@ def check(
         table(("model", "state", "parity", "seconds", "runs on", "tried, ms of a picture"), rows)
     if faults:
         raise CommandFailed("\n".join(faults))
+
+
+def _is_same(reference: str, name: str) -> bool:
+    return reference == name or ("/" in reference and Path(reference) == Path(name).absolute())
 
 
 def _trial(choice: Choice) -> str:

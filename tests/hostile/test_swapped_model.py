@@ -26,6 +26,7 @@ from tests.hostile.swapped_worker import ORDER
 pytestmark = pytest.mark.integration
 
 _WORKER = "tests.hostile.swapped_worker"
+_WHOLE = pytest.mark.slow
 _LONGEST_SECONDS = selftest._EVERY_SECONDS + (selftest._MISSES_TO_TELL - 1) * selftest._AFTER_MISS_SECONDS
 """From a fault just after a test to the second miss, as shipped."""
 
@@ -34,7 +35,7 @@ _LONGEST_SECONDS = selftest._EVERY_SECONDS + (selftest._MISSES_TO_TELL - 1) * se
 def _swappable(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Processes whose models can be swapped; a minute takes 0.6 s and the repeat after a miss 0.15 s."""
     monkeypatch.setattr(pool, "Nursery", lambda entry: Nursery(entry.replace("detector.analysis.worker", _WORKER)))
-    if request.node.get_closest_marker("slow") is None:
+    if "real_time" not in request.node.name:
         monkeypatch.setattr(selftest, "_EVERY_SECONDS", 0.6)
         monkeypatch.setattr(selftest, "_AFTER_MISS_SECONDS", 0.15)
 
@@ -83,9 +84,9 @@ async def _until(service: Service, words: str, *, is_there: bool, within_seconds
     ("fault", "words"),
     [
         ("constant", "answers the same to every picture"),
-        ("nan", "gave no valid answer"),
+        pytest.param("nan", "gave no valid answer", marks=_WHOLE),
         ("channels", "for its check picture, where"),
-        ("quantised", "for its check picture, where"),
+        pytest.param("quantised", "for its check picture, where", marks=_WHOLE),
     ],
 )
 async def test_a_model_that_is_swapped_in_a_running_service_is_told(tmp_path: Path, fault: str, words: str) -> None:

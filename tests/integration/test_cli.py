@@ -109,6 +109,7 @@ def test_models_are_listed_shown_and_checked(stopframe: CommandLine) -> None:
     assert (standin["licence"], standin["configured"], standin["moderates"]) == ("Apache-2.0", True, False)
     assert "model.yaml:" in shown.out
     assert "file.sha256" in shown.out
+    assert "config.provider" in shown.out
     assert checked.code == 0, checked.err
     assert "answers as promised" in checked.out
 

@@ -133,7 +133,7 @@ def test_an_unchanged_picture_keeps_its_scores_for_a_bounded_time() -> None:
 
 
 @given(seed=st.integers(0, 99), per_frame=st.floats(0.3, 6.0), is_local=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_no_fade_and_no_creeping_corner_keeps_a_score(*, seed: int, per_frame: float, is_local: bool) -> None:
     """Whatever is shown while a score is used again lies within the bounds of the very picture that was scored."""
     track = _Track(replace(_CHEAP, reuse_seconds=10.0), scores={"cheap": 0.0})

@@ -41,6 +41,7 @@ class Roll:
 
     def __init__(self, server: str, update_seconds: float) -> None:
         self.entries: dict[str, Entry] = {}
+        self._by_key: dict[StreamKey, dict[str, Entry]] = {}
         self._server = server
         self._silence_seconds = 2 * update_seconds + 1.0
         self._numbers = itertools.count(1)
@@ -67,7 +68,15 @@ class Roll:
         entry = self.entries.pop(clientid, None)
         if entry is not None:
             entry.gone.set()
+            alike = self._by_key[entry.publisher.key]
+            del alike[clientid]
+            if not alike:
+                del self._by_key[entry.publisher.key]
         return entry
+
+    def of(self, key: StreamKey) -> list[Entry]:
+        """Everybody who publishes `key`, or is about to; as quick for many publishers as for one."""
+        return list(self._by_key.get(key, {}).values())
 
     def listed(self, page: StatPage, ours: tuple[StatPublisher, ...], now: float) -> None:
         """The server's page says that exactly `ours` are live on the worker that answered."""
@@ -123,6 +132,7 @@ class Roll:
         # A connection may publish, end and publish again: each time is a publisher of its own.
         publisher = Publisher(key, f"{clientid}.{next(self._numbers)}", since_at=now, address=address[:100])
         entry = self.entries[clientid] = Entry(publisher, clientid, is_exact, heard_at, told_at=now)
+        self._by_key.setdefault(key, {})[clientid] = entry
         return entry
 
     def _has_left(self, entry: Entry, now: float) -> bool:

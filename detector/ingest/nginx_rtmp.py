@@ -367,11 +367,7 @@ class NginxRtmp:
     # Bookkeeping
 
     def _find(self, key: StreamKey, connection: str | None = None) -> list[Entry]:
-        return [
-            entry
-            for entry in self._roll.entries.values()
-            if entry.publisher.key == key and connection in (None, entry.publisher.connection)
-        ]
+        return [entry for entry in self._roll.of(key) if connection in (None, entry.publisher.connection)]
 
     def _show(self) -> None:
         self._board.replace(self._roll.on_air(self._clock()))

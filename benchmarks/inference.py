@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.efficientnet_lite0 import NAME as LITE0
+from benchmarks.inference_eight_bits import eight_bits
 from benchmarks.inference_parity import IDENTICAL_LIMIT, LEAST_PICTURES, LIVE_LIMIT, Parity, parities
 from benchmarks.inference_picture import draw_picture
 from benchmarks.inference_streams import KEYFRAMES, ROWS, SHIPPED, StreamCost, StreamPlan, stream_costs
@@ -34,14 +35,18 @@ ARGUMENTS: Final = {
     "streams": "0 leaves out whole streams",
 }
 
+EIGHT_BITS: Final = "cpu, int8"
+
 _BARE_LIMIT: Final = 1.1
 _OPENVINO_LIMIT: Final = 2.0
 _IDLE_LIMIT_MS: Final = 5.0
 _PSS_LIMIT_MB: Final = 150.0
 _STREAM_LIMITS: Final = {
     ("cpu", KEYFRAMES): 40.0,
+    (EIGHT_BITS, KEYFRAMES): 40.0,
     ("openvino", KEYFRAMES): 60.0,
     ("cpu", SHIPPED): 33.0,
+    (EIGHT_BITS, SHIPPED): 33.0,
     ("openvino", SHIPPED): 45.0,
 }
 _STREAM_MODEL: Final = "opennsfw"
@@ -93,12 +98,15 @@ def measure(options: Options) -> Report:
     print_settings("inference", settings)
     found = _Found()
     with tempfile.TemporaryDirectory(prefix="stopframe-inference-") as scratch:
+        small: dict[str, str] = {}
+        if not options.is_quick:  # each takes some ten seconds
+            small, settings["eight_bits"] = eight_bits(models, Path(scratch) / "eight-bits", _STREAM_MODEL)
         if options.more.get("frames", 1):
-            found.costs, found.why = _way_costs(models, providers, trials, options.seed)
+            found.costs, found.why = _way_costs(models, providers, small, trials, options.seed)
         if options.more.get("parity", 1):
             found.parities, found.no_parity = parities(models)
         if options.more.get("streams", 1):
-            found.streams = _streams(options, models, providers, Path(scratch))
+            found.streams = _streams(options, models, providers, small, Path(scratch))
     results = [*_way_results(found.costs), *(one.row() for one in found.parities), *_stream_results(found.streams)]
     if options.json_path is not None:
         settings["picture"] = draw_picture(results, options.json_path.with_suffix(".png"))
@@ -130,7 +138,7 @@ def _models() -> tuple[dict[str, Manifest], dict[str, str]]:
 
 
 def _way_costs(
-    models: Mapping[str, Manifest], providers: Sequence[str], trials: int, seed: int
+    models: Mapping[str, Manifest], providers: Sequence[str], small: Mapping[str, str], trials: int, seed: int
 ) -> tuple[Costs, dict[str, str]]:
     costs: Costs = {}
     why: dict[str, str] = {}
@@ -139,22 +147,24 @@ def _way_costs(
         print(f"  {manifest.name}", flush=True)
         with contextlib.ExitStack() as stack:
             started = [stack.enter_context(WayProcess(reference, way)) for way in (*providers, BARE, PLAIN)]
+            if manifest.name in small:
+                started.append(stack.enter_context(WayProcess(small[manifest.name], "cpu", EIGHT_BITS)))
             ready = []
             for process in started:
                 try:
                     process.wait_ready()
                 except WayMissing as error:
-                    why[process.way] = str(error)
+                    why[process.label] = str(error)
                 else:
                     ready.append(process)
             for process in ready:
-                costs[manifest.name, process.way] = WayCost(load_seconds=process.load_seconds)
+                costs[manifest.name, process.label] = WayCost(load_seconds=process.load_seconds)
             for _ in range(trials):
                 for process in draw.sample(ready, len(ready)):
                     answer = process.go(Errand(frames=_FRAMES_A_TURN))
-                    costs[manifest.name, process.way].turns.append(statistics.median(answer.frame_ms))
+                    costs[manifest.name, process.label].turns.append(statistics.median(answer.frame_ms))
             for process in ready:
-                _note_rest(process, costs[manifest.name, process.way])
+                _note_rest(process, costs[manifest.name, process.label])
     return costs, why
 
 
@@ -167,11 +177,13 @@ def _note_rest(process: WayProcess, cost: WayCost) -> None:
 
 
 def _streams(
-    options: Options, models: Mapping[str, Manifest], providers: Sequence[str], scratch: Path
+    options: Options, models: Mapping[str, Manifest], providers: Sequence[str], small: Mapping[str, str], scratch: Path
 ) -> dict[tuple[str, str], StreamCost | str]:
     if _STREAM_MODEL not in models:
         return {}
     chosen = {name: f"[{{name: {_STREAM_MODEL}, provider: {name}}}]" for name in providers if name != "openvino-fp32"}
+    if _STREAM_MODEL in small:
+        chosen[EIGHT_BITS] = f"[{{path: '{small[_STREAM_MODEL]}', provider: cpu}}]"
     plan = (
         StreamPlan((KEYFRAMES,), 1, None)
         if options.is_quick
@@ -272,7 +284,7 @@ def _parity_checks(found: _Found) -> Iterator[Check]:
 
 def _stream_checks(options: Options, found: _Found) -> Iterator[Check]:
     for (provider, mode), limit in _STREAM_LIMITS.items():
-        if options.is_quick and mode != KEYFRAMES:
+        if options.is_quick and (mode != KEYFRAMES or provider == EIGHT_BITS):
             continue
         cost = found.streams.get((provider, mode))
         what = f"1080p30 with {_STREAM_MODEL} on every sample, {mode}, {provider}: streams per core"
@@ -292,6 +304,8 @@ def _stream_checks(options: Options, found: _Found) -> Iterator[Check]:
 
 def _why_not(provider: str) -> str:
     """Why a provider was not measured; empty where it could be."""
+    if provider in ("cpu", EIGHT_BITS):
+        return f"{_STREAM_MODEL} is not installed, or could not be cut to eight bits"
     if provider in available_providers():
         return ""
     try:
@@ -311,7 +325,7 @@ def _has_amx() -> bool:
 def _left_out(options: Options, found: _Found) -> list[str]:
     left_out = [part for part in ARGUMENTS if not options.more.get(part, 1)]
     if options.is_quick:
-        left_out += ["streams as shipped", "streams live over RTMP"]
+        left_out += ["models of eight bits", "streams as shipped", "streams live over RTMP"]
     if not _has_amx():
         plain, fast = found.costs.get((_STREAM_MODEL, "cpu")), found.costs.get((_STREAM_MODEL, "openvino"))
         told = f"measured here {_ratio(plain, fast):.2f} times" if plain and fast else _why_not("openvino")

@@ -62,8 +62,9 @@ class Answer:
 class WayProcess:
     """`with WayProcess(model, way) as process`: begins to load. `wait_ready` comes before the first errand."""
 
-    def __init__(self, model: str, way: str) -> None:
+    def __init__(self, model: str, way: str, label: str = "") -> None:
         self.model, self.way = model, way
+        self.label = label or way
         self.load_seconds = 0.0
         self._process: subprocess.Popen[str] | None = None
 

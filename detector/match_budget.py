@@ -24,6 +24,10 @@ _SIGNAL = "pdq"
 """The curve is one of 256-bit hashes; shorter ones may never act alone."""
 
 
+_LARGEST_BUDGET = 1_000_000
+"""What `matching.false_matches_per_day` takes at most."""
+
+
 class BudgetExceeded(Exception):
     """Raised by `refuse_excess`: a bank may act on more false matches than is bearable; the arithmetic, the remedy."""
 
@@ -51,26 +55,21 @@ class BankLoad:
         return self.most_bits is not None
 
     def arithmetic(self) -> str:
-        """How the figure comes about: by the way that costs most."""
+        """How the figure comes about."""
         way = max(ways(self.radii), key=lambda one: one.rate)
-        product = way.rate * self.rows * VIEWS_PER_FRAME * self.traffic.frames_per_day
         return (
             f"{self.rows:,} rows x {VIEWS_PER_FRAME} views x {figure(self.traffic.frames_per_day)} frames a day of "
             f"{figure(self.traffic.streams)} streams x {way.rate:.2g} (the chance of strangers within {way.radius} "
-            f"bits, {way.test}) is {figure(product)} false matches a day"
-            + (
-                f", {figure(self.expected_per_day)} with the other ways to match"
-                if product < 0.95 * self.expected_per_day
-                else ""
-            )
+            f"bits, {way.test}) is {figure(self.expected_per_day)} false matches a day"
         )
 
     def remedy(self) -> str:
         """What an operator can do."""
-        raised = f"set matching.false_matches_per_day to {math.ceil(self.expected_per_day)} or more"
+        needed = math.ceil(self.expected_per_day)
+        raised = f", or set matching.false_matches_per_day to {needed} or more" if needed <= _LARGEST_BUDGET else ""
         if self.most_bits is None or self.most_bits < 0:
-            return f"part the list, or {raised}"
-        return f"write max_distance: {self.most_bits} for it, or {raised}"
+            return f"part the list{raised}"
+        return f"write max_distance: {self.most_bits} for it{raised}"
 
 
 def figure(number: float) -> str:

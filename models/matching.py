@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evidence import SecondTest
-from models.false_matches import SECOND_HASH_RATE, SECOND_TEST_RATE, pair_rate
+from models.false_matches import SECOND_TEST_RATE, pair_rate, second_hash_part
 from models.hashing.plainness import plain
 from models.hashing.second_tests import (
     difference_hashes_of_views,
@@ -154,7 +154,7 @@ def chance(distance: int, rows: int, views: int, test: SecondTest, *, is_sure: b
 
     By the measured tail (`models.false_matches`), pessimistically; a second test that was passed leaves few of them.
     """
-    passed = {SecondTest.SHARE: SECOND_TEST_RATE, SecondTest.SECOND_HASH: SECOND_HASH_RATE}
+    passed = {SecondTest.SHARE: SECOND_TEST_RATE, SecondTest.SECOND_HASH: second_hash_part(distance)}
     return pair_rate(distance) * views * rows * (passed.get(test, 1.0) if is_sure else 1.0)
 
 

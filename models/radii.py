@@ -84,14 +84,15 @@ class Radii:
 
 
 TABLE: Final = (
-    Radii(500, plain=31, share=64, second=64, review=64, vote=72, votes_untested=True),
-    Radii(5_000, plain=31, share=56, second=64, review=64, vote=72, votes_untested=True),
-    Radii(50_000, plain=31, share=48, second=64, review=64, vote=72),
-    Radii(150_000, plain=31, share=40, second=64, review=64, vote=72, second_bits=148),
-    Radii(500_000, plain=31, share=40, second=56, review=56, vote=72, second_bits=136),
+    Radii(500, plain=31, share=56, second=64, review=64, vote=72, votes_untested=True),
+    Radii(5_000, plain=31, share=48, second=64, review=64, vote=72, votes_untested=True),
+    Radii(50_000, plain=31, share=40, second=64, review=64, vote=72),
+    Radii(150_000, plain=31, share=36, second=64, review=64, vote=72, second_bits=148),
+    Radii(500_000, plain=31, share=31, second=56, review=56, vote=72, second_bits=136),
     Radii(2_000_000, plain=31, share=31, second=48, review=56, vote=72, second_bits=120),
-    Radii(6_500_000, plain=31, share=31, second=48, review=48, vote=64, second_bits=120),
-    Radii(20_000_000, plain=24, share=31, second=40, review=48, vote=64, second_bits=120),
+    Radii(6_500_000, plain=27, share=27, second=40, review=48, vote=64, second_bits=120),
+    Radii(20_000_000, plain=23, share=23, second=28, review=48, vote=64, second_bits=120),
+    Radii(50_000_000, plain=20, share=20, second=20, review=40, vote=64, second_bits=120),
 )
 """Shortest lists first; the last row holds for all that are longer. A picture at hand brings up to 190 rows (itself and
 its windows), so 150,000 are 800 pictures or more."""

@@ -13,7 +13,7 @@ from math import comb
 from typing import Final
 
 from models.evidence import HashMatch, Opinion
-from models.false_matches import HASH_BITS, SECOND_TEST_RATE, VIEWS_PER_FRAME, pair_rate
+from models.false_matches import HASH_BITS, VIEWS_PER_FRAME, VOTE_TEST_RATE, pair_rate
 from models.matching import PDQ, TRUSTED_QUALITY
 
 FALSE_PER_FRAME: Final = 1e-6
@@ -160,7 +160,7 @@ def expected_false(
     be met, of which ten times as many are reckoned. `second_test`: only rows that pass one count.
     """
     frames = quorum.frames
-    hit = pair_rate(quorum.distance) * VIEWS_PER_FRAME * (SECOND_TEST_RATE if second_test else 1.0)
+    hit = pair_rate(quorum.distance) * VIEWS_PER_FRAME * (VOTE_TEST_RATE if second_test else 1.0)
     reach = min(rows, ROWS_IN_REACH * (1 if in_order else 10))
     others = max(frames - 1, round(rules.within_seconds * rules.samples_per_second))
     return rows * hit * comb(others, frames - 1) * float(min(1.0, hit * reach) ** (frames - 1))

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.config.matching import MatchingSection
-from models.false_matches import Traffic, expected, expected_per_day, pair_rate, widest_radius, within
+from models.false_matches import (
+    NEAR_RATE,
+    Traffic,
+    expected,
+    expected_per_day,
+    pair_rate,
+    second_hash_part,
+    ways,
+    widest_radius,
+    within,
+)
 from models.radii import Radii, radii_for
 
 TRAFFIC = Traffic(streams=100, frames_per_second=1.0)
@@ -17,11 +27,26 @@ def test_the_tail_falls_tenfold_for_each_eight_bits(radius: int, rate: float) ->
     assert pair_rate(radius) == pytest.approx(rate)
 
 
-@pytest.mark.parametrize(("radius", "rows"), [(31, 6_500_000), (40, 500_000), (48, 50_000), (56, 5_000)])
+@pytest.mark.parametrize(("radius", "rows"), [(31, 270_000), (40, 20_000), (48, 2_000), (56, 200)])
 def test_the_sizes_of_lists_that_a_radius_carries(radius: int, rows: int) -> None:
-    """By the weighted share, a match in a million frames is what each radius costs at the length that it is for."""
+    """By the weighted share, each radius costs four matches in a million frames at the length that it is for."""
     only_share = Radii(rows, plain=0, share=radius, second=0, review=64, vote=72)
-    assert expected(only_share, rows) == pytest.approx(1e-6, rel=0.15)
+    assert expected(only_share, rows) == pytest.approx(4e-6, rel=0.15)
+
+
+@pytest.mark.parametrize(("radius", "rate"), [(48, 9e-14), (56, 2e-13), (64, 4.5e-13)])
+def test_second_hashes_leave_what_was_counted(radius: int, rate: float) -> None:
+    """The nearer two strangers are by PDQ, the likelier are they near by their second hashes."""
+    assert pair_rate(radius) * second_hash_part(radius) == pytest.approx(rate, rel=0.02)
+    assert second_hash_part(0) == NEAR_RATE
+
+
+def test_the_way_that_lets_most_through_counts() -> None:
+    """A row has a second hash or none, and a share that is asked within PDQ's own limit asks nothing more."""
+    radii = Radii(1000, plain=31, share=31, second=48, review=56, vote=72)
+    plain, share, second = ways(radii)
+    assert share.rate == 0
+    assert expected(radii, 1000) == pytest.approx(max(plain.rate, second.rate) * 40 * 1000)
 
 
 @pytest.mark.parametrize("rows", [1, 500, 5_000, 67_500, 150_000, 1_000_000, 6_500_000, 10_000_000, 50_000_000])

@@ -254,31 +254,31 @@ def test_a_match_tells_all_that_decided() -> None:
     """View, distance, radius in force, second test and its limit, gates, place in the video, and the chance of it."""
     batch = batch_of(2)
     bank = bank_of([Row(near(batch, 0, 128), "other"), Row(near(batch, 1, 45), "film")])
-    match = only(bank.match(batch, beside=Beside(10_000)).matches)
+    match = only(bank.match(batch, beside=Beside(4_000)).matches)
 
     assert (match.bank, match.entry, match.algorithm, match.bits) == ("CARDS", "film", "pdq", 256)
     assert (match.view, match.distance, match.max_distance, match.strength) == ("mirror", 45, 48, Strength.CUT)
     assert (match.second_test, match.second_limit) == (SecondTest.SHARE, 0.17)
     assert match.second_value == pytest.approx(_share(batch, 1, near(batch, 1, 45)), abs=1e-4)
     assert (match.quality, match.is_stable, match.passes_shape, match.tier) == (90, True, True, 1)
-    assert (match.row, match.position_ms, match.bank_rows) == (1, 500, 10_000)
+    assert (match.row, match.position_ms, match.bank_rows) == (1, 500, 4_000)
     assert match.view_hash == batch.values[1].tobytes()
-    assert match.expected_false == pytest.approx(5e-9 * 10 ** (-11 / 8) * 2 * 10_000 * 1e-3)
+    assert match.expected_false == pytest.approx(5e-9 * 10 ** (-11 / 8) * 2 * 4_000 * 0.1)
 
 
 @pytest.mark.parametrize(
     ("counted", "bits", "strength", "limit"),
     [
-        (400, 60, Strength.CUT, 64),
+        (400, 56, Strength.CUT, 56),
         (400, 66, Strength.VOTE, 72),
         (4_000, 60, Strength.REVIEW, 64),
-        (40_000, 48, Strength.CUT, 48),
+        (40_000, 40, Strength.CUT, 40),
         (40_000, 49, Strength.REVIEW, 64),
         (1_000_000, 31, Strength.CUT, 31),
         (1_000_000, 40, Strength.REVIEW, 56),
         (1_000_000, 60, Strength.VOTE, 72),
-        (50_000_000, 31, Strength.CUT, 31),
-        (50_000_000, 32, Strength.REVIEW, 48),
+        (50_000_000, 20, Strength.CUT, 20),
+        (50_000_000, 32, Strength.REVIEW, 40),
         (50_000_000, 50, Strength.VOTE, 64),
         (400, 73, None, 0),
         (50_000_000, 65, None, 0),

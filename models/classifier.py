@@ -23,6 +23,9 @@ from models.sessions import open_session
 
 PICTURE_SHAPE: Final = (PICTURE_SIDE, PICTURE_SIDE, 3)
 
+LARGEST_BATCH: Final = 32
+"""Beyond this a batch is hardly cheaper for each picture, and everybody waits for it."""
+
 _DTYPES: Final = {"f32": "tensor(float)", "u8": "tensor(uint8)"}
 
 # ONNX Runtime gives each of its status codes an exception class of its own, without a common base but Exception.
@@ -142,6 +145,7 @@ class Classifier:
         self._head = self._check_interface()
         self.input_name = self._session.get_inputs()[0].name
         self._preprocessor = Preprocessor(manifest.model_info)
+        self._batch_preprocessor: Preprocessor | None = None
         self._warm_up(read)
 
     def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
@@ -158,18 +162,41 @@ class Classifier:
 
         On a processor they are run one by one: there a batch costs as much for each picture, and more memory.
         """
-        return [self.score(picture, width, height) for picture, width, height in looks]
+        if self.largest_batch == 1:
+            return [self.score(picture, width, height) for picture, width, height in looks]
+        starts = range(0, len(looks), self.largest_batch)
+        return [scores for start in starts for scores in self._score_batch(looks[start : start + self.largest_batch])]
+
+    @property
+    def largest_batch(self) -> int:
+        """How many pictures are run at once: one on a processor, and where the graph says so."""
+        is_free = not isinstance(self._session.get_inputs()[0].shape[0], int)
+        return LARGEST_BATCH if self.provider.is_gpu and is_free else 1
+
+    def _score_batch(self, looks: Sequence[tuple[NDArray[np.uint8], int, int]]) -> list[dict[str, float]]:
+        if self._batch_preprocessor is None:
+            self._batch_preprocessor = Preprocessor(self.manifest.model_info, LARGEST_BATCH)
+        for place, (picture, width, height) in enumerate(looks):
+            self._refuse_shape(picture)
+            self._batch_preprocessor.fill(picture, width, height, at=place)
+        outputs = self._run(self._batch_preprocessor.tensor[: len(looks)])
+        if any(output.shape[:1] != (len(looks),) for output in outputs):
+            raise ModelFailed(self.name, "its outputs are not one for each picture; export it with a free batch size")
+        return [self._scores([output[place : place + 1] for output in outputs]) for place in range(len(looks))]
 
     def stop(self) -> None:
         """End the current run from another thread, and refuse every later one. Returns at once."""
         self._switch.stop()
 
     def _look(self, picture: NDArray[np.uint8], width: int, height: int) -> list[NDArray[Any]]:
+        self._refuse_shape(picture)
+        return self._run(self._preprocessor.fill(picture, width, height))
+
+    def _refuse_shape(self, picture: NDArray[np.uint8]) -> None:
         if picture.shape != PICTURE_SHAPE or picture.dtype != np.uint8:
             raise ModelFailed(
                 self.name, f"a picture is 256x256x3 uint8 RGB, got {picture.shape} {picture.dtype}; resize it first"
             )
-        return self._run(self._preprocessor.fill(picture, width, height))
 
     def _scores(self, outputs: list[NDArray[Any]]) -> dict[str, float]:
         try:

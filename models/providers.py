@@ -24,7 +24,7 @@ _RUNTIMES: Final = (
 OPENVINO: Final = "OpenVINOExecutionProvider"
 OPENVINO_DISTRIBUTION: Final = "onnxruntime-ep-openvino"
 
-_PREFERRED: Final = ("cuda", "openvino", "cpu")
+_PREFERRED: Final = ("openvino", "cpu")
 _OPENVINO: Final = ("openvino", "openvino-fp32")
 _REMEDIES: Final = {
     "openvino": "run `pip install stopframe[openvino]`",
@@ -32,6 +32,9 @@ _REMEDIES: Final = {
     "cuda": "run `make gpu`",
     "tensorrt": "run `make gpu` and install TensorRT",
 }
+
+
+GPUS: Final = ("cuda", "tensorrt")
 
 
 class ProviderUnavailable(RuntimeError):
@@ -55,7 +58,7 @@ class Provider:
     @property
     def is_gpu(self) -> bool:
         """Whether it pays to hand it many pictures at once."""
-        return self.name in {"cuda", "tensorrt"}
+        return self.name in GPUS
 
     @property
     def readable_paths(self) -> tuple[str, ...]:
@@ -88,12 +91,12 @@ def available_providers() -> tuple[str, ...]:
     """Names of the providers that are installed for this processor, cpu first. Nothing is loaded: more tells a load."""
     # Releases up to 1.8.1 take no processor but Intel's (github.com/microsoft/onnxruntime/pull/31981).
     has_openvino = is_installed(OPENVINO_DISTRIBUTION) and "GenuineIntel" in _processor_words()
-    gpus = ("cuda", "tensorrt") if is_installed("onnxruntime-gpu") else ()
+    gpus = GPUS if is_installed("onnxruntime-gpu") else ()
     return ("cpu", *(_OPENVINO if has_openvino else ()), *gpus)
 
 
 def choose_provider(name: str = AUTO) -> Provider:
-    """The provider of that name; for `auto`, where nothing was measured, the first of GPU, OpenVINO and processor.
+    """The provider of that name; for `auto`, where nothing was measured, the first of OpenVINO and processor.
 
     Nothing is loaded yet and no thread started, so it may be chosen before a cage is entered that no file is read in.
 

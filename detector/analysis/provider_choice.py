@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from detector.analysis.messages import ModelSetup
-from models.providers import AUTO, available_providers
+from models.providers import AUTO, GPUS, available_providers
 from models.trial import MOST_DRIFT, Choice, Trial, choose
 from streams.job import SandboxMode
 
@@ -28,7 +28,7 @@ async def choose_for(source: str, wanted: str = AUTO, sandbox: SandboxMode = San
     """
     if wanted != AUTO:
         return Choice(wanted)
-    available = available_providers()
+    available = [name for name in available_providers() if name not in GPUS]  # an analysis process reaches none
     if len(available) == 1:
         return Choice(available[0])
     trials = [await _try(source, provider, sandbox) for provider in available]

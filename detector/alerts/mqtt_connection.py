@@ -21,7 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from detector.alerts.forgiving_loop import ForgivingLoop
 from detector.alerts.mqtt_faults import BROKEN, explain_failure, explain_refusal
-from detector.alerts.mqtt_inbox import INBOX_LIMIT, PACKET_LIMIT_BYTES, UNANSWERED_LIMIT, Inbox, Received
+from detector.alerts.mqtt_inbox import INBOX_LIMIT, UNANSWERED_LIMIT, Inbox, Received
 from detector.alerts.mqtt_tls import TlsFileUnusable, tls_context
 from detector.alerts.sink import SinkUnavailable
 
@@ -365,7 +365,7 @@ def _make_client(
         tls_context=_tls_context(settings),
         logger=quiet,
         max_queued_incoming_messages=inbox_limit,
-        properties=_connect_properties(settings, has_inbox=inbox_limit is not None) if is_five else None,
+        properties=_connect_properties(settings) if is_five else None,
     )
     if settings.session_seconds:
         client._client.manual_ack_set(True)  # noqa: SLF001 - aiomqtt has no way of its own
@@ -374,15 +374,18 @@ def _make_client(
     return client
 
 
-def _connect_properties(settings: MqttSettings, *, has_inbox: bool) -> Properties | None:
-    """What a broker with MQTT 5 is told; every connection of a kept session says so, else the broker drops it."""
+def _connect_properties(settings: MqttSettings) -> Properties | None:
+    """What a broker with MQTT 5 is told; every connection of a kept session says so, else the broker drops it.
+
+    No MaximumPacketSize: mosquitto 2.0.11 withholds longer packets, but now and then forgets that they are not on their
+    way any more, and after twenty of them sends us nothing more. Its own message_size_limit refuses them at the sender.
+    """
+    if not settings.session_seconds:
+        return None
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    if has_inbox:
-        properties.MaximumPacketSize = PACKET_LIMIT_BYTES
-    if settings.session_seconds:
-        properties.SessionExpiryInterval = settings.session_seconds
-        properties.ReceiveMaximum = UNANSWERED_LIMIT
-    return None if properties.isEmpty() else properties  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = settings.session_seconds
+    properties.ReceiveMaximum = UNANSWERED_LIMIT
+    return properties
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:

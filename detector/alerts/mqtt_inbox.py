@@ -14,9 +14,6 @@ INBOX_LIMIT: Final = 256
 UNANSWERED_LIMIT: Final = 64
 """Messages of a kept session that we may leave unacknowledged; a broker with MQTT 5 sends no more then."""
 
-PACKET_LIMIT_BYTES: Final = 16 * 1024
-"""No packet for us is longer: a broker with MQTT 5 keeps longer ones away."""
-
 _FIRST_REFUSAL: Final = 0x80
 
 

@@ -473,3 +473,26 @@ async def _retained(broker: ExampleBroker) -> set[str]:
     async with listening(broker.port, "stopframe/stream/+/status", **broker.login("consumer")) as ear:
         await asyncio.sleep(0.3)
         return {message.topic.value for message in ear.messages if message.payload}
+
+
+async def test_long_messages_never_make_the_service_deaf(make_mosquitto: Callable[..., Mosquitto]) -> None:
+    """Whoever may write to us may send long messages in between: what others send still arrives.
+
+    mosquitto 2.0.11 sends nothing more to a client that it withheld twenty packets from for their length.
+    """
+    broker = make_mosquitto("allow_anonymous true")
+    sink = MqttSink(MqttSettings(host="127.0.0.1", port=broker.port, node="n"))
+    lengths: list[int] = []
+    sink.listen("to/us", lambda received: lengths.append(len(received.payload)))
+    async with sink, aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        await sink.wait_ready()
+        while not lengths:  # the subscription follows the connection
+            await client.publish("to/us", b"?", qos=1)
+        for _ in range(40):
+            await asyncio.gather(
+                client.publish("to/us", b"y" * 100_000, qos=1),
+                *(client.publish("to/us", b"xx", qos=1) for _ in range(20)),
+            )
+        await client.publish("to/us", b"last", qos=1)
+        await until(lambda: 4 in lengths)
+        assert (lengths.count(2), lengths.count(100_000)) == (800, 40)

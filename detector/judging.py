@@ -12,7 +12,7 @@ import structlog
 from detector.analysis.looks import TrackLooks
 from detector.analysis.pool import AnalysisPool, FrameDropped
 from detector.coverage import Cause
-from detector.events import Decision, Observation
+from detector.events import Decision, Observation, Step
 from detector.metric_words import DropCause
 from detector.metrics import Metrics
 from detector.policy import History, PolicySettings, Verdict, decide
@@ -134,6 +134,11 @@ class Judge:
                 "session.frame_failed", stream=self._stream_id, why=type(error).__name__, detail=str(error)[:200]
             )
 
+    def _has_voted(self, frame: Frame, observation: Observation) -> bool:
+        votes = self._histories[frame.track].votes
+        named = (f"{score.model}/{score.label}" for score in observation.inspection.scores)
+        return any(votes[name][-1] is not Step.OFF for name in named if name in votes)
+
     def _track(self, frame: Frame) -> TrackLooks:
         looks = self._looks.get(frame.track)
         if looks is None:
@@ -193,7 +198,7 @@ class Judge:
             self._parts.trail.saw(observation.arrived_at, observation.inspection)
             if verdict.is_at_cut:
                 self._parts.trail.hit(observation.arrived_at, frame, observation.inspection.fingerprint)
-        if verdict.weak_hit or verdict.signals:
+        if verdict.weak_hit or verdict.signals or self._has_voted(frame, observation):
             self._track(frame).models.suspect(now)
         if verdict.weak_hit:
             await self._parts.weak_hit()

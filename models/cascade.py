@@ -143,8 +143,12 @@ class TrackModels:
         return found
 
     def suspect(self, now: float) -> None:
-        """Something else speaks against the stream: parts of its frames are worth a look for a while."""
+        """Something speaks against the stream, a score that voted perhaps.
+
+        Parts of its frames are worth a look for a while, and no score is used again: votes are looks of their own.
+        """
         self._suspicious_until = now + SUSPICION_SECONDS
+        self._scored.clear()
 
     def _known(self, picture: bytes | memoryview, size: tuple[int, int], now: float) -> int:
         """The models whose scores this picture has, as bits. Those that are too old to be any good are dropped."""

@@ -241,6 +241,16 @@ def test_suspicion_from_elsewhere_lasts_and_ends() -> None:
     assert not track.ask(picture, _SIZE, SUSPICION_SECONDS).is_suspicious
 
 
+def test_a_score_that_voted_is_not_used_again() -> None:
+    """Votes are to be looks of their own: after a vote the same picture is shown to the model once more."""
+    track = _Track(_CHEAP, scores={"cheap": 0.9})
+    for _ in range(3):
+        assert not track.show(_picture()).scores[0].is_reused
+        track.track.suspect(track.now)
+        track.now += 0.1
+    assert track.models["cheap"].seen == 3
+
+
 def test_what_is_known_is_nothing_to_begin_with() -> None:
     """A track's first frame is shown to whoever the rules say."""
     assert TrackModels([_CHEAP, _DEAR]).ask(_picture().tobytes(), _SIZE, 0.0) == Asking(turn=1)

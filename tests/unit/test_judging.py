@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from detector.analysis.pool import AnalysisPool
 from detector.blindness import default_rules
 from detector.events import Decision, Step
 from detector.judging import Judge, JudgeParts
@@ -13,7 +12,8 @@ from detector.policy import BankRule, ClassRule, PolicySettings
 from detector.sight import Sight, SightSettings
 from detector.trail import Trail
 from models.bank_store import INCIDENT_BANK
-from models.evidence import ClassScore, HashMatch, Inspection, Opinion
+from models.cascade import Asking, ModelRule
+from models.evidence import ClassScore, HashMatch, Inspection, ModelUse, Opinion
 from streams.frame import PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
 from streams.sampling import SamplingSettings
 
@@ -28,13 +28,17 @@ class FakePool:
     """Gives the inspections that it was given, one for each frame."""
 
     bank_generation = 0
-    model_rules = ()
+    model_rules = (ModelRule("cards", reuse_seconds=2.0),)
 
     def __init__(self, inspections: list[Inspection]) -> None:
         self.inspections = inspections
+        self.asked: list[Asking] = []
 
-    async def inspect(self, _frame: Frame, **_: Any) -> Inspection:
-        return self.inspections.pop(0)
+    async def inspect(self, _frame: Frame, *, asking: Asking, **_: Any) -> Inspection:
+        self.asked.append(asking)
+        found = self.inspections.pop(0)
+        use = ModelUse("cards", is_reused=True) if asking.rested else ModelUse("cards", looks=1)
+        return replace(found, model_uses=(use,), scores=() if asking.rested else found.scores)
 
 
 def found(number: int, *matches: HashMatch, score: float = 0.0) -> Inspection:
@@ -49,7 +53,9 @@ def frame(number: int) -> Frame:
     )  # fmt: skip
 
 
-async def judged(*inspections: Inspection, standing: bool | None = None) -> tuple[Trail, list[Decision]]:
+async def judged(
+    *inspections: Inspection, standing: bool | None = None, pools: list[FakePool] | None = None
+) -> tuple[Trail, list[Decision]]:
     """Have one stream's frames judged; gives its trail and what was decided."""
     decisions: list[Decision] = []
     trail = Trail("stream", "session", 0.0, lambda _trail, _entry: standing)
@@ -60,7 +66,9 @@ async def judged(*inspections: Inspection, standing: bool | None = None) -> tupl
     async def nothing() -> None:
         return
 
-    pool: AnalysisPool = FakePool(list(inspections))  # type: ignore[assignment]
+    pool: Any = FakePool(list(inspections))
+    if pools is not None:
+        pools.append(pool)
     sight = Sight(0.0, SightSettings(SamplingSettings(), default_rules(), 2.0))
     parts = JudgeParts(pool, Metrics(), sight, respond, nothing, lambda: None, lambda: 0.0, trail=trail)
     judge = Judge("stream", "session", parts)
@@ -98,3 +106,16 @@ async def test_a_stream_that_was_there_before_is_looked_at_by_people() -> None:
     _, early = await judged(found(1, again), standing=False)
     _, own = await judged(found(1, again), standing=None)
     assert ([decision.action for decision in early], own) == ([Step.REVIEW], [])
+
+
+async def test_an_unchanged_picture_is_scored_once_unless_its_score_votes() -> None:
+    """What votes is looked at again each time; a quorum is made of looks, not of one score counted three times."""
+    pools: list[FakePool] = []
+    _, calm = await judged(*(found(number, score=0.1) for number in range(4)), pools=pools)
+    _, votes = await judged(*(found(number, score=0.95) for number in range(4)), pools=pools)
+
+    assert [bool(asking.rested) for asking in pools[0].asked] == [False, True, True, True]
+    assert [bool(asking.rested) for asking in pools[1].asked] == [False] * 4
+    assert [asking.is_suspicious for asking in pools[1].asked] == [False, True, True, True]
+    assert calm == []
+    assert votes[-1].votes == (3, 5) or votes[-1].votes == (4, 5)

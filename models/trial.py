@@ -77,4 +77,4 @@ def runs_within(budget_seconds: float, first_seconds: float) -> int:
     """How many runs fit into the time, after a first that took `first_seconds`: a few always, and never very many."""
     if first_seconds <= 0:
         return _MOST_RUNS
-    return max(_FEWEST_RUNS, min(_MOST_RUNS, int(budget_seconds / first_seconds)))
+    return max(_FEWEST_RUNS, int(min(_MOST_RUNS, budget_seconds / first_seconds)))

@@ -29,7 +29,7 @@ from detector.alerts.mqtt_connection import MqttSettings
 from detector.alerts.mqtt_inbox import Received
 
 _LOOKERS_STAY_SECONDS: Final = 6.0
-_SETTLE_SECONDS: Final = 60.0
+_SETTLE_SECONDS: Final = 75.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class Plan:
 _FULL: Final = Plan(
     kills=100,
     alerts=2_000,
-    cuts_per_second=2.5,
+    cuts_per_second=2.0,
     looks_per_second=0.5,
-    longest_seconds=390.0,
+    longest_seconds=375.0,
     rest_seconds=(0.5, 6.0),
 )
 _QUICK: Final = Plan(

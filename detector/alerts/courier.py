@@ -1,6 +1,7 @@
 """Brings one sink's alerts out of its window, again and again until the sink accepted them or they expired."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -9,7 +10,7 @@ import structlog
 
 from detector.alerts.backoff import backoff_seconds
 from detector.alerts.clock import Clock
-from detector.alerts.sink import Notice, Receipt, Sink, SinkUnavailable
+from detector.alerts.sink import HoldsAlerts, Notice, Receipt, Sink, SinkUnavailable
 from detector.alerts.window import Lane, Row, Window
 from detector.store.outbox import Outbox
 
@@ -17,9 +18,6 @@ log = structlog.get_logger()
 
 _REFILL_PAUSE_SECONDS: Final = 0.05
 _UNMARKED_LIMIT: Final = 10_000
-_HELD_LOOK_SECONDS: Final = 1.0
-"""What waits for somebody's answer is looked at so often; its sink knows when it is due."""
-
 _END_OF_TIME_MS: Final = 2**62
 
 Report = Callable[[Notice, Receipt | None], None]
@@ -215,13 +213,13 @@ class Courier:
     async def _pass(self, lane: Lane) -> None:
         """Try every open alert of one stream once, in order."""
         snapshot = list(lane.notices)
-        wait = backoff_seconds(
+        backoff = backoff_seconds(
             lane.attempts + 1,
             first_seconds=self._settings.backoff_first_seconds,
             limit_seconds=self._settings.backoff_limit_seconds,
             jitter=self._jitter(),
         )
-        has_fault = False
+        has_fault, wait = False, math.inf
         try:
             for notice in snapshot:
                 if notice not in lane.notices:  # settled meanwhile
@@ -235,18 +233,18 @@ class Courier:
                     lane.drop(notice.alert_id)
                     await self._mark_accepted(notice)
                     continue
-                if receipt in {Receipt.HELD, Receipt.AWAITED}:
-                    wait = min(wait, _HELD_LOOK_SECONDS)
-                else:
-                    has_fault = True
-                if receipt is not Receipt.HELD:
-                    await self._mark_attempt(notice, wait)
+                # What is held must not come off the disk before its time: it would keep newer alerts from the window.
+                is_waiting = receipt in {Receipt.HELD, Receipt.AWAITED}
+                has_fault = has_fault or not is_waiting
+                pause = self._held_seconds(notice) if is_waiting else backoff
+                wait = min(wait, pause)
+                await self._mark_attempt(notice, pause)
                 if receipt is None or receipt is Receipt.NOBODY_LISTENS:
                     break  # the next one must not overtake it
         finally:
             has_news = len(lane.notices) > sum(notice in snapshot for notice in lane.notices)
             now = self._clock.monotonic()
-            lane.due_at = now if has_news else now + wait
+            lane.due_at = now if has_news else now + min(wait, self._settings.backoff_limit_seconds)
             lane.attempts = 0 if has_news else lane.attempts + has_fault
             self._window.settle(lane)
 
@@ -270,6 +268,11 @@ class Courier:
         if receipt is not Receipt.HELD:
             self._report(notice, receipt)
         return receipt
+
+    def _held_seconds(self, notice: Notice) -> float:
+        """When a sink that waits for somebody's answer wants to be asked again; never at once."""
+        seconds = self.sink.held_seconds(notice.alert_id) if isinstance(self.sink, HoldsAlerts) else 0.0
+        return min(max(self._settings.backoff_first_seconds, seconds), self._settings.backoff_limit_seconds)
 
     async def _mark_accepted(self, notice: Notice) -> None:
         if notice.is_durable:

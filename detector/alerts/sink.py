@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Notice:
 class Receipt(Enum):
     """What the other side said of one alert. Only `ACCEPTED` ends its delivery.
 
-    Two are no faults: `AWAITED` is on its way, and whoever acts on it has not said yet what became of it; `HELD` was not
-    sent now, for the same reason.
+    Two are no faults: `AWAITED` is on its way, and whoever acts on it has not said yet what became of it; `HELD` was
+    not sent now, for the same reason.
     """
 
     ACCEPTED = "accepted"
@@ -77,6 +77,14 @@ class Sink(Protocol):
 
     def notes(self) -> list[str]:
         """Return what an operator should know and need not fix."""
+
+
+@runtime_checkable
+class HoldsAlerts(Protocol):
+    """A sink that answers `AWAITED` and `HELD`: it knows itself when an alert is due again."""
+
+    def held_seconds(self, alert_id: str) -> float:
+        """Return after how many seconds the alert is due again."""
 
 
 class StatusBoard(Protocol):

@@ -41,6 +41,9 @@ _WAITING_LIMIT: Final = 256
 _AT_ONCE: Final = 64
 """Cuts under way. While there are so many, the broker keeps the next alerts: it has no answer for them yet."""
 
+_TAKERS: Final = 8
+"""Alerts that are written down at the same time: they share what the disk takes for it."""
+
 _AGAIN_SECONDS: Final = 1.0
 _MEMORY_LIMIT: Final = 4096
 _SLOW_SECONDS: Final = 15.0
@@ -114,7 +117,8 @@ class Cutter:
                 await self._begin(asked)
         except StoreUnavailable as error:  # the services send again what has no answer
             self._disk_fault = str(error)
-        self._spawn(self._take_forever(), "cutter.take")
+        for number in range(_TAKERS):
+            self._spawn(self._take_forever(), f"cutter.take[{number}]")
         return self
 
     async def __aexit__(
@@ -255,8 +259,10 @@ class Cutter:
         return False
 
     async def _begin(self, asked: Asked) -> None:
-        await self._room.acquire()
+        if asked.alert_id in self._begun:
+            return
         self._begun[asked.alert_id] = self._clock()
+        await self._room.acquire()
         self._spawn(self._carry_out(asked), f"cutter.cut[{asked.stream_id}]")
 
     async def _carry_out(self, asked: Asked) -> None:

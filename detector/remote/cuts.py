@@ -15,6 +15,7 @@ from detector.enforcement import CutTarget, EnforcerSettings
 from detector.events import CutState, StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
 from detector.remote.desk import AnswerDesk, Awaited
+from detector.store.database import StoreUnavailable
 from detector.store.incidents import TAKEN_BACK
 from detector.trust.messages import Ack, AckState
 
@@ -22,18 +23,20 @@ log = structlog.get_logger()
 
 _OUTCOMES_KEPT: Final = 1024
 _UNSEEN_KEPT: Final = 1024
+_TASKS_LIMIT: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a remote cut needs of the service.
 
-    `settle` ends the delivery of an alert; `order_cut` and `order_undo` command the cutter and raise
-    `IngestUnavailable` where it does not answer; `stream_of` gives a key's public name, `last_packet_at` when a live
-    stream's last packet came here, None where it is not live.
+    `settle` ends the delivery of an alert; `find_open` looks for one that an earlier run sent. `order_cut` and
+    `order_undo` command the cutter and raise `IngestUnavailable` where it does not answer. `stream_of` gives a key's
+    public name, `last_packet_at` when a live stream's last packet came here, None where it is not live.
     """
 
     settle: Callable[[str], Awaitable[None]]
+    find_open: Callable[[str], Awaitable[Awaited | None]]
     order_cut: Callable[[str], Awaitable[None]]
     order_undo: Callable[[str], Awaitable[None]]
     stream_of: Callable[[StreamKey], str]
@@ -165,7 +168,26 @@ class RemoteCuts:
     def hear(self, ack: Ack) -> None:
         """Take a believed acknowledgement; what waits for none is counted and passed over."""
         awaited = self._desk.find(ack.alert_id)
-        if awaited is None or awaited.stream_id != ack.stream:
+        if awaited is not None:
+            self._take(ack, awaited)
+        elif self._desk.is_over(ack.alert_id) or len(self._tasks) >= _TASKS_LIMIT:
+            self.counters.unknown_total += 1
+        else:
+            self._spawn(self._find(ack), f"remote.find[{ack.stream}]")
+
+    async def _find(self, ack: Ack) -> None:
+        """What an earlier run sent is answered now, before this one has come to send it again."""
+        try:
+            awaited = await self._around.find_open(ack.alert_id)
+        except StoreUnavailable:
+            awaited = None
+        if awaited is None:
+            self.counters.unknown_total += 1
+        else:
+            self._take(ack, awaited)
+
+    def _take(self, ack: Ack, awaited: Awaited) -> None:
+        if awaited.stream_id != ack.stream:
             self.counters.unknown_total += 1
         elif ack.state is AckState.RECEIVED:
             self.counters.received_total += 1

@@ -67,13 +67,17 @@ class AnswerDesk:
                 self._open.popitem(last=False)
         return known
 
+    def is_over(self, alert_id: str) -> bool:
+        """Whether the final answer came lately."""
+        return alert_id in self._over
+
     def find(self, alert_id: str) -> Awaited | None:
         """The open alert of this id."""
         return self._open.get(alert_id)
 
-    def may_send(self, awaited: Awaited, way: str, now: float) -> bool:
-        """Whether the alert is due on this way: no promise holds it, and its backoff is over."""
-        return now >= awaited.held_until and now >= awaited.next_at.get(way, 0.0)
+    def due_at(self, awaited: Awaited, way: str, after_seconds: float) -> float:
+        """When the alert is due on this way: no promise holds it, and its backoff is over."""
+        return max(awaited.held_until, awaited.next_at.get(way, 0.0), awaited.since + after_seconds)
 
     def sent(self, awaited: Awaited, way: str, now: float) -> None:
         """It went out on this way; the next time is later."""

@@ -45,19 +45,17 @@ def wall_ms() -> int:
 class AckEar:
     """Hears acknowledgements, over MQTT and in answers of the webhook, and hands on those that are believed.
 
-    One of an alert that waits for none is passed over before its signature is looked at.
+    What is no acknowledgement at all, and what is too much, is passed over before its signature is looked at.
     """
 
     def __init__(
         self,
         keys: Callable[[], TrustedKeys],
         distrust: Distrust,
-        is_awaited: Callable[[str], bool],
         hear: Callable[[Ack], None],
     ) -> None:
         self._keys = keys
         self._distrust = distrust
-        self._is_awaited = is_awaited
         self._hear = hear
         self._allowance = _ACKS_PER_SECOND
         self._allowed_at = 0.0
@@ -80,8 +78,6 @@ class AckEar:
 
     def _read(self, payload: bytes, stream: str) -> None:
         try:
-            if not self._is_awaited(str(parse(payload).get("alert_id"))):
-                raise NotTrusted(Reason.UNKNOWN_ALERT, "no such alert waits for an answer")
             self._spend()
             ack = read_ack(payload, self._keys(), stream=stream, now_ms=wall_ms())
         except NotTrusted as error:

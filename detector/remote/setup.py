@@ -1,5 +1,6 @@
 """From the config to the parts that wait for a cutter elsewhere."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import random
@@ -7,20 +8,20 @@ from typing import Self
 
 from detector.alerts.delivery import Delivery
 from detector.alerts.mqtt import MqttSink
-from detector.alerts.sink import Sink
+from detector.alerts.sink import Notice, Sink
 from detector.alerts.urgency import Urgency
 from detector.alerts.webhook import WebhookSink
 from detector.config.config import Config
 from detector.credentials import stream_id
 from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.remote.cuts import RemoteCuts, Surroundings
-from detector.remote.desk import AnswerDesk, AnswerSettings
+from detector.remote.desk import AnswerDesk, AnswerSettings, Awaited
 from detector.remote.line import AckEar, Orders
-from detector.remote.ways import AnsweredSink
+from detector.remote.ways import AnsweredSink, await_answer
 from detector.settings import enforcer_settings
 from detector.store.database import Database
 from detector.store.incidents import Incidents
-from detector.store.outbox import OutgoingAlert
+from detector.store.outbox import Outbox, OutgoingAlert
 from detector.trust.distrust import Distrust
 from detector.trust.messages import CommandName, Result
 from detector.trust.signing import NodeSigner, TrustedKeys
@@ -86,12 +87,22 @@ class Remote:
         async def settle(alert_id: str) -> None:
             await parts.delivery.settle(alert_id, [sink.name for sink in self.sinks if isinstance(sink, AnsweredSink)])
 
+        outbox = Outbox(parts.database)
+
+        async def find_open(alert_id: str) -> Awaited | None:
+            row = await outbox.find_open(alert_id, self._first.name)
+            if row is None or row.urgency != Urgency.CUT:
+                return None
+            notice = Notice(row.alert_id, row.stream_id, row.urgency, row.payload, row.expires_at_ms, row.seq)
+            return await_answer(self.desk, notice, time.monotonic())
+
         made = RemoteCuts(
             parts.ingest,
             parts.incidents,
             self.desk,
             Surroundings(
                 settle=settle,
+                find_open=find_open,
                 order_cut=order_cut,
                 order_undo=order_undo,
                 stream_of=lambda key: stream_id(parts.secret, key),
@@ -99,7 +110,7 @@ class Remote:
             ),
             enforcer_settings(self._config),
         )
-        ear = AckEar(parts.keys, parts.distrust, lambda alert_id: self.desk.find(alert_id) is not None, made.hear)
+        ear = AckEar(parts.keys, parts.distrust, made.hear)
         self._first.watch = made.problems
         ear.listen(self._mqtt, prefix)
         orders.listen()

@@ -58,14 +58,21 @@ class AnsweredSink:
         awaited = await_answer(self._desk, notice, now)
         if awaited is None:
             return Receipt.ACCEPTED
-        is_early = now < awaited.since + self._after_seconds
-        if is_early or not self._desk.may_send(awaited, self._way, now):
+        if now < self._desk.due_at(awaited, self._way, self._after_seconds):
             return Receipt.HELD
         receipt = await self._sink.deliver(notice)
         if receipt is not Receipt.ACCEPTED:
             return receipt
         self._desk.sent(awaited, self._way, now)
         return Receipt.AWAITED
+
+    def held_seconds(self, alert_id: str) -> float:
+        """When the alert is due on this way, if no answer comes before."""
+        awaited = self._desk.find(alert_id)
+        if awaited is None:
+            return 0.0
+        now = self._clock.monotonic()
+        return max(0.0, self._desk.due_at(awaited, self._way, self._after_seconds) - now)
 
     def problems(self) -> list[str]:
         """As the sink's."""

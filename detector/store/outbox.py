@@ -125,6 +125,14 @@ class Outbox:
         values["due_by"] = now_ms if due_by_ms is None else due_by_ms
         return await self._database.read(lambda c: [_row(row) for row in c.execute(query, values)])
 
+    async def find_open(self, alert_id: str, sink: str) -> OutboxRow | None:
+        """Return one alert that this sink still owes us an answer for."""
+        query = f"""SELECT a.alert_id, a.seq, a.stream_id, a.urgency, a.payload, a.expires_at_ms, d.attempts,
+            d.next_attempt_at_ms FROM deliveries d JOIN alerts a USING (alert_id)
+            WHERE d.alert_id = ? AND d.sink = ? AND d.{_OPEN}"""  # noqa: S608 - text of this file
+        row = await self._database.read(lambda c: c.execute(query, (alert_id, sink)).fetchone())
+        return None if row is None else _row(row)
+
     async def acked(self, alert_id: str, sink: str, now_ms: int) -> None:
         """Write down that the sink accepted the alert: it is never sent there again."""
         await self._database.write(

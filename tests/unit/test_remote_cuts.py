@@ -10,7 +10,7 @@ from detector.enforcement import CutTarget, EnforcerSettings
 from detector.events import CutResult, CutState, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable
 from detector.remote.cuts import RemoteCuts, Surroundings
-from detector.remote.desk import AnswerDesk, AnswerSettings
+from detector.remote.desk import AnswerDesk, AnswerSettings, Awaited
 from detector.store.incidents import CutProgress
 from detector.trust.messages import Ack, AckState
 
@@ -49,9 +49,11 @@ class Scene:
         self.settled: list[str] = []
         self.orders: list[str] = []
         self.live: dict[str, float] = {}
+        self.left_open: dict[str, Awaited] = {}
         self.answers = True
         around = Surroundings(
             settle=self._settle,
+            find_open=self._find_open,
             order_cut=self._order,
             order_undo=self._order,
             stream_of=lambda key: f"id-{key.name}",
@@ -67,6 +69,9 @@ class Scene:
 
     async def _settle(self, alert_id: str) -> None:
         self.settled.append(alert_id)
+
+    async def _find_open(self, alert_id: str) -> Awaited | None:
+        return self.left_open.get(alert_id)
 
     async def _order(self, what: str) -> None:
         self.orders.append(what)
@@ -156,10 +161,20 @@ async def test_a_silent_cutter_fails_the_cut_and_its_late_answer_is_still_heard(
 async def test_an_answer_to_nothing_is_counted_and_passed_over(scene: Scene) -> None:
     """Repeated, unknown, or of another stream: none of them ends anything."""
     scene.say(AckState.CUT)
+    await scene.cuts.settle()
     scene.sent()
     scene.say(AckState.CUT, stream="id-another")
     await scene.cuts.settle()
     assert (scene.cuts.counters.unknown_total, scene.settled) == (2, [])
+
+
+async def test_an_answer_to_what_an_earlier_run_sent_is_no_stranger(scene: Scene) -> None:
+    """After a restart the alert is on disk, and its answer ends it before it is sent again."""
+    scene.left_open["a1"] = Awaited("a1", "id-secret", "i1", 2**60, 0.0)
+    scene.say(AckState.CUT)
+    await asyncio.sleep(0.01)
+    await scene.cuts.settle()
+    assert (scene.settled, scene.noted[-1]) == (["a1"], ("i1", CutState.CONFIRMED))
 
 
 async def test_a_cut_by_hand_is_a_command(scene: Scene) -> None:

@@ -1,0 +1,276 @@
+"""A cutter among liars, crashes and full disks: it acts on what a trusted key signed, once, and on nothing else."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detector.alerts.alert import rfc3339, uuid7
+from detector.alerts.mqtt_inbox import Received
+from detector.api.view import NoSuchIncident
+from detector.credentials import stream_id
+from detector.cutter.asked import AskedAlerts
+from detector.cutter.cutter import Cutter, CutterParts
+from detector.enforcement import Enforcer, EnforcerSettings
+from detector.events import CutResult, Publisher, StreamKey
+from detector.ingest.board import PublisherBoard
+from detector.metrics import Metrics
+from detector.store.database import Database
+from detector.store.incidents import Incidents
+from detector.trust.distrust import Distrust
+from detector.trust.replay import SeenAlerts
+from detector.trust.signing import NodeSigner, Signer, TrustedKeys
+
+SECRET = bytes(32)
+SERVICE, STRANGER, CUTTER = (Signer.of_seed(bytes([n]) * 32) for n in (1, 2, 3))
+KEYS = TrustedKeys([SERVICE.trusted_key({"alert"}), CUTTER.trusted_key({"ack"})])
+
+
+class FakeIngest:
+    """A server in memory that counts whom it dropped."""
+
+    name, can_cut = "mtx", True
+
+    def __init__(self) -> None:
+        self.live: dict[StreamKey, str] = {}
+        self.revoked: set[StreamKey] = set()
+        self.drops: Counter[str] = Counter()
+        self.pause = 0.0
+        self._board = PublisherBoard()
+
+    def publish(self, name: str) -> str:
+        key = StreamKey(self.name, "live", name)
+        self.live[key] = f"c{len(self.drops)}-{name}"
+        return stream_id(SECRET, key)
+
+    async def publishers(self) -> list[Publisher]:
+        return [Publisher(key, connection, 0.0) for key, connection in self.live.items()]
+
+    def changes(self) -> Any:
+        return self._board.changes()
+
+    async def cut(self, key: StreamKey, connection: str | None = None) -> CutResult:
+        await asyncio.sleep(self.pause)
+        if connection not in (None, self.live.get(key)) or key not in self.live:
+            return CutResult(0)
+        del self.live[key]
+        self.drops[key.name] += 1
+        return CutResult(1)
+
+    async def revoke(self, key: StreamKey) -> None:
+        self.revoked.add(key)
+
+    async def restore(self, key: StreamKey) -> None:
+        self.revoked.discard(key)
+
+    def is_revoked(self, key: StreamKey) -> bool:
+        return key in self.revoked
+
+    def problems(self) -> list[str]:
+        return []
+
+
+@dataclass
+class Scene:
+    folder: Path
+    ingest: FakeIngest = field(default_factory=FakeIngest)
+    acks: list[dict[str, Any]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    metrics: Metrics = field(default_factory=Metrics)
+    wall_offset_ms: int = 0
+    database: Database | None = None
+    numbers: int = 0
+
+    @contextlib.asynccontextmanager
+    async def cutter(self) -> AsyncIterator[Cutter]:
+        """One run of a cutter; the next one finds what it left on disk."""
+        settings = EnforcerSettings(
+            quiet_seconds=0.02, poll_seconds=0.005, drain_seconds=0.0, first_backoff_seconds=0.02
+        )
+        async with Database.open(self.folder / "cutter.db") as database:
+            self.database = database
+            incidents = Incidents(database)
+            async with Enforcer(self.ingest, incidents, settings) as enforcer:  # type: ignore[arg-type]
+                parts = CutterParts(
+                    ingest=self.ingest,  # type: ignore[arg-type]
+                    enforcer=enforcer,
+                    incidents=incidents,
+                    asked=AskedAlerts(database),
+                    seen=SeenAlerts(database),
+                    signer=CUTTER,
+                    node="cutter",
+                    secret=SECRET,
+                    keys=lambda: KEYS,
+                    distrust=Distrust(self.metrics),
+                    send_ack=self._send,
+                )
+                async with Cutter(parts, wall_ms=lambda: time.time_ns() // 1_000_000 + self.wall_offset_ms) as cutter:
+                    yield cutter
+
+    async def _send(self, stream: str, ack: bytes) -> None:
+        said = json.loads(ack)
+        KEYS.verify(said, "ack")
+        assert said["stream"] == stream
+        self.acks.append(said)
+
+    def alert(self, stream: str, *, signer: Signer = SERVICE, **changes: Any) -> bytes:
+        self.numbers += 1
+        now_ms = time.time_ns() // 1_000_000
+        body = {
+            "schema": "stopframe/alert/1",
+            "alert_id": uuid7(now_ms, self.numbers.to_bytes(10)),
+            "incident_id": uuid7(now_ms, (self.numbers + 1000).to_bytes(10)),
+            "stream": stream,
+            "session": f"s{self.numbers}",
+            "action": "cut",
+            "mode": "live",
+            "seq": self.numbers,
+            "expires_at": rfc3339(now_ms + 60_000),
+        }
+        return json.dumps(NodeSigner("n1", signer)(body | changes)).encode()
+
+    def received(self, payload: bytes, stream: str, *, is_retained: bool = False) -> Received:
+        topic = f"stopframe/stream/{stream}/alert"
+        return Received(topic, payload, 0.0, is_retained, lambda: self.told.append(topic))
+
+    async def say(self, cutter: Cutter, payload: bytes, stream: str, **more: bool) -> None:
+        """Hand an alert in and wait until the broker was told that it was taken."""
+        told = len(self.told)
+        cutter.hear(self.received(payload, stream, **more))
+        async with asyncio.timeout(10):
+            while len(self.told) == told:
+                await asyncio.sleep(0.002)
+
+    async def answered(self, count: int, state: str = "cut") -> None:
+        async with asyncio.timeout(10):
+            while sum(ack["state"] == state for ack in self.acks) < count:
+                await asyncio.sleep(0.005)
+
+    def refused(self, reason: str) -> float:
+        return self.metrics.value("stopframe_untrusted_total", purpose="alert", reason=reason)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+async def test_nothing_but_a_trusted_signature_cuts(scene: Scene) -> None:
+    """Forged, altered, a stranger's, of a key for acks, on another's topic, over, retained: each is counted."""
+    stream = scene.ingest.publish("victim")
+    other = scene.ingest.publish("other")
+    good = json.loads(scene.alert(stream))
+    liars: list[tuple[bytes, str, str, bool]] = [
+        (b"not json", stream, "malformed", False),
+        (b"[" * 5000, stream, "too_large", False),
+        (json.dumps(good | {"action": "cut", "seq": 99}).encode(), stream, "altered", False),
+        (json.dumps({name: good[name] for name in good if name != "sig"}).encode(), stream, "unsigned", False),
+        (scene.alert(stream, signer=STRANGER), stream, "unknown_key", False),
+        (scene.alert(stream, signer=CUTTER), stream, "not_allowed", False),
+        (scene.alert(other), stream, "other_stream", False),
+        (scene.alert(stream, schema="stopframe/ack/1"), stream, "wrong_schema", False),
+        (scene.alert(stream, expires_at=rfc3339(1_000)), stream, "expired", False),
+        (scene.alert(stream), stream, "retained", True),
+    ]
+    async with scene.cutter() as cutter:
+        for payload, topic_of, reason, is_retained in liars:
+            before = scene.refused(reason)
+            await scene.say(cutter, payload, topic_of, is_retained=is_retained)
+            assert scene.refused(reason) == before + 1, reason
+        await asyncio.sleep(0.05)
+    assert (scene.ingest.drops, scene.acks, scene.ingest.revoked) == (Counter(), [], set())
+
+
+async def test_a_thousand_replays_cut_once(scene: Scene) -> None:
+    """Each is answered with the answer there is; reviews and shadow are taken and left alone."""
+    stream = scene.ingest.publish("bad")
+    watched = scene.ingest.publish("watched")
+    payload = scene.alert(stream)
+    async with scene.cutter() as cutter:
+        await scene.say(cutter, scene.alert(watched, action="review"), watched)
+        await scene.say(cutter, scene.alert(watched, mode="shadow"), watched)
+        await scene.say(cutter, payload, stream)
+        await scene.answered(1)
+        for _ in range(300):
+            await scene.say(cutter, payload, stream)
+        assert cutter.counters.ignored_total == 2
+    assert scene.ingest.drops == {"bad": 1}
+    assert {ack["alert_id"] for ack in scene.acks} == {json.loads(payload)["alert_id"]}
+    assert Counter(ack["state"] for ack in scene.acks) == {"received": 1, "cut": 301}
+
+
+async def test_a_crash_between_the_cut_and_its_answer_cuts_nobody_twice(scene: Scene) -> None:
+    """The next start finds the incident, denies the key, and answers; the service need not ask again."""
+    stream = scene.ingest.publish("bad")
+    scene.ingest.pause = 0.2
+    async with scene.cutter() as cutter:
+        await scene.say(cutter, scene.alert(stream), stream)
+        async with asyncio.timeout(5):
+            while not scene.ingest.drops:
+                await asyncio.sleep(0.002)
+    assert [ack["state"] for ack in scene.acks] == ["received"]
+    scene.ingest.pause = 0.0
+    async with scene.cutter():
+        await scene.answered(1)
+    assert scene.ingest.drops == {"bad": 1}
+    assert [key.name for key in scene.ingest.revoked] == ["bad"]
+
+
+async def test_a_full_disk_keeps_nobody_on_air(scene: Scene) -> None:
+    """It cuts, answers, remembers in memory, and is red; the same alert again is answered and cuts nobody."""
+    stream = scene.ingest.publish("bad")
+    async with scene.cutter() as cutter:
+        assert scene.database is not None
+        pages = await scene.database.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await scene.database.read(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        fill = scene.alert(stream, session="x" * 2000)
+        for _ in range(3):
+            await scene.say(cutter, fill, stream)
+        await scene.answered(1)
+        assert cutter.counters.not_durable_total >= 1 or cutter.counters.repeated_total >= 2
+    assert scene.ingest.drops == {"bad": 1}
+
+
+async def test_a_clock_that_is_an_hour_off_cuts_nobody_and_says_so(scene: Scene) -> None:
+    """An alert that is over by our clock is refused and counted, never cut late."""
+    stream = scene.ingest.publish("bad")
+    scene.wall_offset_ms = 3_600_000
+    async with scene.cutter() as cutter:
+        await scene.say(cutter, scene.alert(stream), stream)
+    assert (scene.refused("expired"), scene.ingest.drops) == (1, Counter())
+
+
+async def test_who_left_before_the_cut_is_not_found_or_denied(scene: Scene) -> None:
+    """A stream that nobody publishes here is rejected with the reason."""
+    async with scene.cutter() as cutter:
+        await scene.say(cutter, scene.alert("A" * 26), "A" * 26)
+        await scene.answered(1, "rejected")
+    assert scene.acks[-1]["detail"] == "nobody publishes this stream here"
+
+
+async def test_an_incident_that_was_taken_back_cuts_nobody_any_more(scene: Scene) -> None:
+    """Neither the alert again nor one of the same incident that comes later; unknown incidents are remembered, too."""
+    stream = scene.ingest.publish("bad")
+    first = scene.alert(stream)
+    incident = json.loads(first)["incident_id"]
+    async with scene.cutter() as cutter:
+        with pytest.raises(NoSuchIncident):
+            await cutter.undo(incident)
+        await scene.say(cutter, first, stream)
+        await scene.answered(1, "rejected")
+        second = scene.alert(stream)
+        await scene.say(cutter, second, stream)
+        await scene.answered(1)
+        assert (await cutter.undo(json.loads(second)["incident_id"])).is_restored
+        assert scene.ingest.revoked == set()
+        scene.ingest.publish("bad")
+        await scene.say(cutter, second, stream)
+        await scene.answered(2, "rejected")
+    assert scene.ingest.drops == {"bad": 1}

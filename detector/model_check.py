@@ -1,17 +1,12 @@
 """What the self-test asks of each model: the scores that its maker promised, and others for other pictures."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-import cv2
-import numpy as np
-
-from detector.canary import SecretPicture, luma_plane
-from models.cascade import Asking
+from models.cascade import TEST, Asking
 from models.evidence import ClassScore, Inspection
-from models.manifest import Manifest
-from streams.frame import PICTURE_SIDE
+from models.manifest import Manifest, ParityCheck
 
 _DRIFT: Final = 0.05
 """How far a model's scores for one picture may move while the service runs, where its manifest gives no tolerance."""
@@ -26,21 +21,23 @@ Scores = Mapping[str, float]
 class CheckedModel:
     """One model as the self-test knows it: its labels, and what it must say of its manifest's picture, if there is one.
 
-    `place` is that among all models, as `Asking` counts them.
+    `place` is that among all models, as `Asking` counts them. The picture itself lies with the analysis processes: it
+    may be anybody's file, and nothing of that kind is opened here.
     """
 
     name: str
     labels: frozenset[str]
     place: int = 0
-    picture: SecretPicture | None = None
-    expect: Scores | None = None
-    tolerance: float = _DRIFT
+    check: ParityCheck | None = None
 
     @property
     def asking(self) -> Asking:
-        """Asks this model alone."""
-        everybody = (1 << 32) - 1
-        return Asking(awake=everybody, rested=everybody & ~(1 << self.place), is_test=True)
+        """Shows its check picture to this model alone."""
+        return replace(TEST, rested=TEST.awake & ~(1 << self.place), shows_check=True)
+
+    def tolerance(self, provider: str) -> float:
+        """How far its scores may lie from what they should be, with that provider."""
+        return _DRIFT if self.check is None else self.check.tolerance_of(provider)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +53,18 @@ class ModelFault:
 
 
 def checked_models(manifests: Sequence[Manifest], order: Sequence[str]) -> tuple[CheckedModel, ...]:
-    """The models of these manifests; `order` has their names as `Asking` counts them.
-
-    A check's picture that cannot be read is left out: loading the model says so.
-    """
-    found = []
-    for manifest in manifests:
-        check = manifest.check
-        picture = None if check is None else _picture(str(check.picture))
-        place = order.index(manifest.name) if manifest.name in order else 0
-        labels = frozenset(manifest.model_info.labels)
-        if check is None or picture is None:
-            found.append(CheckedModel(manifest.name, labels, place))
-        else:
-            widest = max([check.tolerance, *check.tolerances.values()])  # whatever provider runs it
-            found.append(CheckedModel(manifest.name, labels, place, picture, check.expect, widest))
-    return tuple(found)
+    """The models of these manifests; `order` has their names as `Asking` counts them."""
+    return tuple(
+        CheckedModel(one.name, frozenset(one.model_info.labels), order.index(one.name), one.check)
+        for one in manifests
+        if one.name in order
+    )
 
 
 class ModelChecks:
     """Judges the models' answers to the self-test's pictures, test after test.
 
-    `models` are all that are configured, or their labels by name.
+    `models` are all that are in use.
     """
 
     def __init__(self, models: Collection[CheckedModel]) -> None:
@@ -104,12 +91,13 @@ class ModelChecks:
             return "gave an answer that does not fit its labels"
         if self._is_constant(process, model, answers):
             return "answers the same to every picture"
-        if has_check and model.expect is not None:
-            for label, expected in model.expect.items():
+        tolerance = model.tolerance(_scores_of(model, asked[0])[0].provider)
+        if has_check and model.check is not None:
+            for label, expected in model.check.expect.items():
                 found = answers[-1][label]
-                if abs(found - expected) > model.tolerance:
+                if abs(found - expected) > tolerance:
                     return f"gives {label} {found:.4f} for its check picture, where {expected:g} is right"
-        return self._drifted(model, _scores_of(model, asked[0]))
+        return self._drifted(model, _scores_of(model, asked[0]), tolerance)
 
     def _is_constant(self, process: int, model: CheckedModel, answers: Sequence[Scores]) -> bool:
         """Bit by bit: who computes gives other numbers for other pictures, but for a detector that finds nothing."""
@@ -125,12 +113,12 @@ class ModelChecks:
         self._alike[key] = (vectors[0], alike)
         return model.name in self._has_varied or len(vectors) > 2 or alike >= _LEAST_ALIKE
 
-    def _drifted(self, model: CheckedModel, scores: Sequence[ClassScore]) -> str:
+    def _drifted(self, model: CheckedModel, scores: Sequence[ClassScore], tolerance: float) -> str:
         """The canary is the same picture each time: what a model said of it at first, it must go on saying."""
         runs_on = f"{scores[0].provider} {scores[0].precision}"
         first = self._first.setdefault((model.name, runs_on), {score.label: score.score for score in scores})
         for score in scores:
-            if abs(score.score - first[score.label]) > model.tolerance:
+            if abs(score.score - first[score.label]) > tolerance:
                 return f"gives {score.label} {score.score:.4f} for a picture to which it gave {first[score.label]:.4f}"
         return ""
 
@@ -150,11 +138,3 @@ def told(faults: Sequence[ModelFault]) -> list[str]:
 
 def _scores_of(model: CheckedModel, inspection: Inspection) -> list[ClassScore]:
     return [score for score in inspection.scores if score.model == model.name]
-
-
-def _picture(path: str) -> SecretPicture | None:
-    read = cv2.imread(path, cv2.IMREAD_COLOR)
-    if read is None or read.shape != (PICTURE_SIDE, PICTURE_SIDE, 3):
-        return None
-    colours = np.ascontiguousarray(read[:, :, ::-1], np.uint8)
-    return SecretPicture(luma_plane(colours).tobytes(), colours.tobytes(), b"")

@@ -228,9 +228,9 @@ class SelfTest:
             found = await self._show(canary, process, deadline_seconds)
             other = await self._show(decoy, process, deadline_seconds)
             checks = {
-                model.name: await self._show(model.picture, process, deadline_seconds, model.asking)
+                model.name: await self._show(canary, process, deadline_seconds, model.asking)
                 for model in self._checks.models
-                if model.picture is not None
+                if model.check is not None
             }
         except FrameDropped as dropped:
             why = "ended at the self-test's picture" if dropped.cause == "crash" else "did not answer in time"

@@ -68,7 +68,7 @@ class Asking:
     `awake`: asked whatever the others say. `rested`: not asked, since their scores of this picture are known.
     `is_suspicious`: parts of the frame are worth a look. `has_room` is False while frames wait: no parts then.
     `turn` (0-255) says which parts come first, `draw` (32 bits) is random. `is_test`: every model once, at the frame as
-    it is, whatever it shows.
+    it is, whatever it shows. `shows_check`: the one model that is not rested sees its own check picture instead.
     """
 
     awake: int = 0
@@ -78,6 +78,12 @@ class Asking:
     turn: int = 0
     draw: int = 0
     is_test: bool = False
+    shows_check: bool = False
+
+    @property
+    def lone_place(self) -> int:
+        """The place of the first model that is not rested."""
+        return (~self.rested & self.rested + 1).bit_length() - 1
 
 
 TEST: Final = Asking(awake=(1 << MOST_MODELS) - 1, is_test=True)

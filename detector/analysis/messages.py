@@ -205,13 +205,13 @@ def parse_inspect(body: memoryview) -> InspectRequest:
 
 
 def _pack_asking(asking: Asking) -> bytes:
-    flags = asking.is_suspicious | asking.has_room << 1 | asking.is_test << 2
+    flags = asking.is_suspicious | asking.has_room << 1 | asking.is_test << 2 | asking.shows_check << 3
     return _ASKING.pack(asking.awake, asking.rested, asking.draw, asking.turn, flags)
 
 
 def _parse_asking(packed: bytes) -> Asking:
     awake, rested, draw, turn, flags = _ASKING.unpack(packed)
-    return Asking(awake, rested, bool(flags & 1), bool(flags & 2), turn, draw, bool(flags & 4))
+    return Asking(awake, rested, bool(flags & 1), bool(flags & 2), turn, draw, bool(flags & 4), bool(flags & 8))
 
 
 def pack_setup(setup: WorkerSetup) -> bytes:

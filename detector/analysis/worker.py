@@ -125,6 +125,7 @@ class _Worker:
         self._setup = setup
         self._refused: dict[str, str] = {}
         self._runs_on: dict[str, str] = {}
+        self._check_pictures: dict[int, bytes] = {}
         self._refused_banks: dict[str, str] = {}
         self._viewer = Viewer(_budget(setup.views), time.process_time)
         found = self._find_models()
@@ -158,8 +159,11 @@ class _Worker:
 
     def _inspect(self, body: memoryview) -> None:
         request = messages.parse_inspect(body)
+        picture: bytes | memoryview = request.picture
+        if request.asking.shows_check:
+            picture = self._check_pictures.get(request.asking.lone_place, picture)
         inspection = self._inspector.inspect(
-            request.plane, request.picture, request.width, request.height, request.look, request.asking
+            request.plane, picture, request.width, request.height, request.look, request.asking
         )
         # From answer to answer: what a frame's messages and the collector of garbage took is counted too.
         before, self._told_cpu_seconds = self._told_cpu_seconds, time.process_time()
@@ -206,6 +210,8 @@ class _Worker:
             rule = setup.rule or ModelRule(setup.name)
             opened.append(Placed(_Announced(classifier, self._announce), rule, setup.place))
             self._models[classifier.name] = classifier.sha256
+            if model.content.check_picture is not None:
+                self._check_pictures[setup.place] = model.content.check_picture.tobytes()
             self._runs_on[setup.name] = f"{classifier.provider.name} {classifier.provider.precision}"
         self._announce(b"")
         return opened

@@ -1,18 +1,20 @@
 """What the self-test makes of a model's answers, and what live frames say of one whose scores never vary."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from detector.analysis.answers import ScoreDrift, without_canary
 from detector.model_check import CheckedModel, ModelChecks, checked_models, told
 from models.bank_store import CANARY_BANK
+from models.cascade import TEST
 from models.evidence import ClassScore, HashMatch, Inspection, Opinion
-from models.manifest import load_manifest
+from models.manifest import ParityCheck, load_manifest
 
 _LABELS = frozenset({"a", "b"})
 _PLAIN = CheckedModel("m", _LABELS)
-_CHECKED = CheckedModel("m", _LABELS, expect={"a": 0.8}, tolerance=0.05)
+_CHECKED = CheckedModel("m", _LABELS, check=ParityCheck(Path("x.png"), {"a": 0.8}, 0.05))
 
 
 def _seen(share: float, *, model: str = "m", fingerprint: bytes = bytes(32)) -> Inspection:
@@ -83,11 +85,13 @@ def test_the_sentence_names_model_processes_and_remedy() -> None:
 
 
 def test_the_check_pictures_of_manifests_are_asked_of_their_models_alone() -> None:
-    """The picture goes to one model, whatever others there are."""
-    (model,) = checked_models([load_manifest("standin-cards")], ["other", "standin-cards"])
-    assert model.picture is not None
-    assert len(model.picture.picture) == 256 * 256 * 3
-    assert (model.place, model.asking.rested >> 1 & 1, model.asking.rested & 1, model.asking.is_test) == (1, 0, 1, True)
+    """The picture goes to one model, whatever others there are; one that is not in use is not asked."""
+    manifest = load_manifest("standin-cards")
+    (model,) = checked_models([manifest], ["other", "standin-cards"])
+    asking = model.asking
+    assert (asking.lone_place, asking.rested & 1, asking.is_test, asking.shows_check) == (1, 1, True, True)
+    assert TEST.lone_place == 0
+    assert checked_models([manifest], ["other"]) == ()
 
 
 def test_scores_that_never_vary_over_many_streams_are_told() -> None:

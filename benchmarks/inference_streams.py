@@ -33,7 +33,7 @@ ROWS: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """Which ways to sample are run how often, and whether and how over RTMP."""
+    """Which ways to sample are run how often, and whether and how over RTMP: with the first provider alone."""
 
     modes: Sequence[str]
     trials: int
@@ -86,7 +86,7 @@ def stream_costs(
                     _note(cost, account, start, _ROUNDS[mode] * UNIT_SECONDS)
         for mode, cost in costs.items():
             yield provider, mode, cost
-        if plan.live is not None:
+        if plan.live is not None and number == 0:
             for mode in plan.modes:
                 yield (
                     provider,

@@ -28,7 +28,7 @@ from models.banks import Bank
 from models.evidence import Strength
 
 ARGUMENTS: Final = {
-    "frames": "benign frames, each in every edit, held against the longest lists (default 2000)",
+    "frames": "benign frames, each in fourteen edits, held against the longest lists (default 2000)",
     "windows": "made clips beside the real ones, for sequences (default 16)",
     "ten-million": "0 leaves the list of ten million rows out (default 1)",
 }

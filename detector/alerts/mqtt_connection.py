@@ -378,7 +378,7 @@ def _connect_properties(settings: MqttSettings) -> Properties | None:
     """What a broker with MQTT 5 is told; every connection of a kept session says so, else the broker drops it.
 
     No MaximumPacketSize: mosquitto 2.0.11 withholds longer packets, but now and then forgets that they are not on their
-    way any more, and after twenty of them sends us nothing more. Its own message_size_limit refuses them at the sender.
+    way any more, and after twenty of them sends us nothing more. Its own max_packet_size refuses them at the sender.
     """
     if not settings.session_seconds:
         return None

@@ -53,6 +53,7 @@ class AntMedia(AskedServer):
 
     title: ClassVar[str] = "Ant Media Server"
     hook_remedy: ClassVar[str | None] = "set webhookAuthenticateURL in the settings of each application"
+    play_remedy: ClassVar[str | None] = "set webhookPlayAuthUrl in the settings of each application"
 
     def __init__(
         self,

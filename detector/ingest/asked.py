@@ -17,7 +17,7 @@ from detector.ingest.keys import PART_LIMIT_CHARACTERS
 from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ApiAnswer, ServerApi
-from detector.ingest.viewers import OpenGate, ViewerGate
+from detector.ingest.viewers import OpenGate, PlayWatch, ViewerGate
 from detector.redaction import hide_secret
 from streams.job import SourceKind
 
@@ -31,13 +31,14 @@ READER = "stopframe"
 class AskedServer(ABC):
     """An `IngestServer` but for `reader_source`, `_ask_for_live` and `_drop`, which each kind adds.
 
-    `title` is what the server is called in sentences; `hook_remedy` says how it is made to ask our hook, where it can.
-    `clock` is monotonic, in seconds.
+    `title` is what the server is called in sentences; `hook_remedy` says how it is made to ask our hook, where it can,
+    and `play_remedy` how it is made to ask about viewers. `clock` is monotonic, in seconds.
     """
 
     can_cut = True
     title: ClassVar[str]
     hook_remedy: ClassVar[str | None] = None
+    play_remedy: ClassVar[str | None] = None
 
     def __init__(
         self, name: str, revocations: Revocations, api: ServerApi, *, poll_seconds: float, clock: Callable[[], float]
@@ -50,6 +51,8 @@ class AskedServer(ABC):
         self._watch = HookWatch()
         self._poll = PublisherPoll(name, self._list, interval_seconds=poll_seconds, clock=clock)
         self._unreadable = 0
+        self._plays = PlayWatch()
+        self._live_now: list[Publisher] = []
         # Our own readers show this; it ends with the process.
         self._reader_secret = secrets.token_urlsafe(24)
         hide_secret(self._reader_secret)
@@ -112,6 +115,8 @@ class AskedServer(ABC):
                 f"{self._unreadable} publishers on {self.title} have names that nobody can ask for (too long, or "
                 "with control characters), so they are not watched: have the platform refuse such names"
             )
+        if self.play_remedy is not None:
+            found += self._plays.problems(self.viewers, self._live_now, self._clock(), self.play_remedy)
         return [*found, *self._revocations.problems()]
 
     @abstractmethod
@@ -130,6 +135,8 @@ class AskedServer(ABC):
         live = await self._ask_for_live()
         found = [publisher for publisher in live if is_readable(publisher.key)]
         self._unreadable = len(live) - len(found)
+        seen = {publisher.connection: publisher for publisher in self._live_now}
+        self._live_now = [seen.get(publisher.connection, publisher) for publisher in found]
         if self.hook_remedy is not None:
             self._watch.listed(publisher.key for publisher in found)
         return found
@@ -149,7 +156,10 @@ class AskedServer(ABC):
 
     def _may_watch(self, key: StreamKey, query: str) -> bool:
         """Whether a viewer with this query may watch `key`; our own readers always may."""
-        if not self.viewers.is_shut or self._is_reader(query):
+        if self._is_reader(query):
+            self._plays.heard(key)
+            return True
+        if not self.viewers.is_shut:
             return True
         return not self.is_revoked(key) and self.viewers.may_watch(key)
 

@@ -29,7 +29,7 @@ from detector.ingest.keys import PART_LIMIT_CHARACTERS
 from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ServerApi
-from detector.ingest.viewers import OpenGate, ViewerGate
+from detector.ingest.viewers import OpenGate, PlayWatch, ViewerGate
 from streams.job import SourceKind
 
 _SERVER = "MediaMTX"
@@ -117,6 +117,8 @@ class MediaMtx:
         self.name = name
         self.forward_failures_total = 0
         self.viewers: ViewerGate = OpenGate()
+        self._plays = PlayWatch()
+        self._live_now: list[Publisher] = []
         self._settings = settings
         self._revocations = revocations
         self._clock = clock
@@ -204,6 +206,8 @@ class MediaMtx:
                 f"{self._watch.unasked} publishers got in without {_SERVER} asking us, so revoked keys are only cut "
                 "when they are seen: set authMethod and authHTTPAddress in its config"
             )
+        remedy = "set authMethod and authHTTPAddress in its config, and read out of authHTTPExclude"
+        found += self._plays.problems(self.viewers, self._live_now, self._clock(), remedy)
         return [*found, *self._revocations.problems()]
 
     async def answer_hook(self, body: bytes) -> HookAnswer | int:
@@ -223,6 +227,7 @@ class MediaMtx:
                 return refusal
         if action == "read":
             if self._is_account(fields, (_READER, self._reader_password)):
+                self._plays.heard(StreamKey(self.name, *split_path(path)))
                 return 200
             if not self._may_watch(path):
                 return HookAnswer(403, HookOutcome.HELD)
@@ -265,7 +270,10 @@ class MediaMtx:
         return all(hmac.compare_digest(a.encode(), b.encode()) for a, b in zip(given, account, strict=True))
 
     async def _list(self) -> list[Publisher]:
-        return [live.publisher for live in await self._ask_for_live()]
+        found = [live.publisher for live in await self._ask_for_live()]
+        seen = {publisher.connection: publisher for publisher in self._live_now}
+        self._live_now = [seen.get(publisher.connection, publisher) for publisher in found]
+        return found
 
     async def _ask_for_live(self) -> list[_Live]:
         found: list[_Live] = []

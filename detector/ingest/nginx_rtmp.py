@@ -25,7 +25,7 @@ from detector.ingest.nginx_roll import Entry, Roll
 from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.nginx_stat import STAT_LIMIT_BYTES, BadStat, StatPublisher, is_readable, parse_stat
 from detector.ingest.revocations import Revocations
-from detector.ingest.viewers import OpenGate, ViewerGate, ViewerList
+from detector.ingest.viewers import OpenGate, PlayWatch, ViewerGate, ViewerList
 from streams.job import SourceKind
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class NginxRtmp:
         self._clock = clock
         self._roll = Roll(name, settings.update_interval.seconds)
         self._board = PublisherBoard()
-        self._watching = ViewerList()
+        self._watching, self._plays = ViewerList(), PlayWatch()
         self._quarantined: dict[str, str] = {}
         self._ended_by_hook: dict[StreamKey, tuple[str, float]] = {}
         # Our own readers show this in their play arguments; it ends with the process.
@@ -153,6 +153,7 @@ class NginxRtmp:
                 f"{unheard} publishers are listed by nginx and not told by its hooks, so their keys cannot be denied: "
                 "set on_publish, on_publish_done and on_update in nginx.conf"
             )
+        found += self._plays.problems(self.viewers, self._board.current(), self._clock(), "set on_play in nginx.conf")
         return [*found, *self._revocations.problems()]
 
     # Hooks
@@ -252,6 +253,7 @@ class NginxRtmp:
 
     def _on_play(self, key: StreamKey, clientid: str, nonce: str) -> HookAnswer:
         if secrets.compare_digest(nonce.encode("utf-8", "surrogateescape"), self._nonce.encode()):
+            self._plays.heard(key)
             for entry in self._find(key):
                 entry.attached.set()
         elif self.viewers.is_shut:

@@ -55,6 +55,7 @@ class OvenMediaEngine(AskedServer):
 
     title: ClassVar[str] = "OvenMediaEngine"
     hook_remedy: ClassVar[str | None] = "set AdmissionWebhooks for every provider in its Server.xml"
+    play_remedy: ClassVar[str | None] = "name every publisher under AdmissionWebhooks in its Server.xml"
 
     def __init__(
         self,

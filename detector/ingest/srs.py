@@ -58,6 +58,7 @@ class Srs(AskedServer):
 
     title: ClassVar[str] = "SRS"
     hook_remedy: ClassVar[str | None] = "set http_hooks with on_publish in its config"
+    play_remedy: ClassVar[str | None] = "set on_play in its http_hooks"
 
     def __init__(
         self,

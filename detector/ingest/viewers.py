@@ -1,11 +1,15 @@
 """Who may watch: what ingest servers ask before they answer for a viewer, and whom they let in already."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-from detector.events import StreamKey
+from detector.events import Publisher, StreamKey
 
 _VIEWERS_KEPT = 100_000
+_KEYS_KEPT = 16_384
+_READER_SECONDS = 20.0
+"""Our reader asks for a stream long before this is over, however slow its source."""
 
 
 class ViewerGate(Protocol):
@@ -73,3 +77,30 @@ class ViewerList:
     def of(self, key: StreamKey) -> list[str]:
         """Who was let in to `key` and has not left."""
         return sorted(self._by_key.get(key, ()))
+
+
+class PlayWatch:
+    """Whether a server really asks about viewers: our own reader is one, so a hold that holds nobody is noticed."""
+
+    def __init__(self) -> None:
+        self._heard: OrderedDict[StreamKey, None] = OrderedDict()
+
+    def heard(self, key: StreamKey) -> None:
+        """The server asked about our own reader of `key`."""
+        self._heard[key] = None
+        self._heard.move_to_end(key)
+        while len(self._heard) > _KEYS_KEPT:
+            self._heard.popitem(last=False)
+
+    def problems(self, gate: ViewerGate, live: Iterable[Publisher], now: float, remedy: str) -> list[str]:
+        """One sentence where viewers are to be held and publishers are live that we were never asked about."""
+        if not gate.is_shut:
+            return []
+        old = [one for one in live if now - one.since_at > _READER_SECONDS and one.key not in self._heard]
+        if not old:
+            return []
+        sentence = (
+            f"{len(old)} publishers are live without a question about our own readers, so ingest.hold may keep nobody "
+            f"from them: {remedy}"
+        )
+        return [sentence]

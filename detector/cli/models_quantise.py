@@ -46,6 +46,8 @@ def quantise(
 
     if limit is not None and limit > WIDEST_LIMIT:
         raise CommandFailed(f"--limit: {limit:g} is too wide for any threshold to hold; {WIDEST_LIMIT:g} is the widest")
+    if output.exists():
+        raise CommandFailed(f"{output} is there already; name a folder that is not")
     settings = read_config_quietly(config)
     try:
         manifest = load_manifest(name)

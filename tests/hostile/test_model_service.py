@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from detector.analysis.setup import find_models, model_rules
 from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.config_file import ConfigFile
@@ -175,6 +176,19 @@ async def test_a_reload_that_names_a_harmful_model_leaves_everything_as_it_was(t
     assert votes.k != 1
     assert not [problem for problem in health.problems if "model" in problem]
     assert not mended.faults
+
+
+def test_what_waits_for_a_model_that_is_left_out_looks_at_every_frame(tmp_path: Path) -> None:
+    """A cascade whose cheap model cannot be read must not keep the dear one from being asked."""
+    bad = place(tmp_path, "swapped", model(EXPAND).SerializeToString())
+    file = tmp_path / "stopframe.yaml"
+    waiting = "{name: standin-cards, after: {swapped/a: 0.9}}"
+    file.write_text(f"state_dir: {tmp_path / 'state'}\nmodels: ['{bad}', {waiting}]\n")
+    config = load_config(file)
+    found = find_models(config)
+
+    assert list(found.refused) == ["swapped"]
+    assert [(rule.name, dict(rule.after)) for rule in model_rules(config, found.manifests)] == [("standin-cards", {})]
 
 
 @pytest.mark.slow

@@ -75,8 +75,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX alerts_by_incident ON alerts (incident_id)",
     ),
     (
-        # The last number of each key that commands us, and the alerts that a consumer acted on. `floor_seq` and
-        # `floor_id` are what the rows that made room had reached: what is not above them may have been seen.
+        # The last number of each key that commands us, and the alerts that a consumer acted on. `floor_id` is the
+        # highest id of those that made room: what is not above it may have been seen. Ids rise with the time.
         "CREATE TABLE command_seqs (key_id TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID",
         """CREATE TABLE seen_alerts (
             key_id TEXT NOT NULL,
@@ -89,7 +89,6 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX seen_alerts_by_expiry ON seen_alerts (expires_at_ms)",
         """CREATE TABLE seen_floors (
             key_id TEXT PRIMARY KEY,
-            floor_seq INTEGER NOT NULL,
             floor_id TEXT NOT NULL
         ) WITHOUT ROWID""",
     ),

@@ -28,9 +28,10 @@ class Sighting:
 class SeenAlerts:
     """The alerts of every node that a consumer was sent, told apart by the key that signed them.
 
-    A node counts its alerts without a gap, and sends them again until they are acknowledged; those of two streams may
-    change places. So every alert is remembered until it is over, and a floor stands for those that made room. Methods
-    raise `StoreUnavailable` when the disk refuses: an alert that cannot be remembered is then the caller's to weigh.
+    A node sends its alerts again until they are acknowledged, and those of two streams may change places. So every
+    alert is remembered until it is long over, and a floor under their ids, which rise with the time, stands for those
+    that made room. Methods raise `StoreUnavailable` when the disk refuses: an alert that cannot be remembered is then
+    the caller's to weigh.
     """
 
     def __init__(self, database: Database, *, limit: int = SEEN_LIMIT) -> None:
@@ -87,15 +88,15 @@ class CommandNumbers:
 
 
 def _admit(connection: sqlite3.Connection, row: tuple[str, str, Any, int]) -> Sighting:
-    key_id, alert_id, seq, _ = row
+    key_id, alert_id, _, _ = row
     known = connection.execute(
         "SELECT state FROM seen_alerts WHERE key_id = ? AND alert_id = ?", (key_id, alert_id)
     ).fetchone()
     if known is not None:
         return Sighting(is_new=False, state=known[0])
-    floor = connection.execute("SELECT floor_seq, floor_id FROM seen_floors WHERE key_id = ?", (key_id,)).fetchone()
-    # One that no disk counted has no number: its id, which rises with the time, stands for it.
-    if floor is not None and (alert_id <= floor[1] if seq is None else seq <= floor[0]):
+    floor = connection.execute("SELECT floor_id FROM seen_floors WHERE key_id = ?", (key_id,)).fetchone()
+    # Not the number: a node whose database was lost counts from 1 again, with the same key. Ids rise with the time.
+    if floor is not None and alert_id <= floor[0]:
         raise NotTrusted(Reason.REPLAYED, "it is older than everything that is remembered")
     connection.execute("INSERT INTO seen_alerts VALUES (?, ?, ?, ?, NULL)", row)
     return Sighting(is_new=True)
@@ -105,16 +106,16 @@ def _make_room(connection: sqlite3.Connection, over_ms: int, limit: int) -> None
     """Forget what is long over, and the oldest beyond the limit; floors rise to what leaves."""
     excess = int(connection.execute("SELECT count(*) FROM seen_alerts").fetchone()[0]) - limit
     leaving = connection.execute(
-        "SELECT key_id, alert_id, seq FROM seen_alerts WHERE expires_at_ms < ?"
-        " UNION SELECT * FROM (SELECT key_id, alert_id, seq FROM seen_alerts ORDER BY expires_at_ms, seq LIMIT ?)",
+        "SELECT key_id, alert_id FROM seen_alerts WHERE expires_at_ms < ?"
+        " UNION SELECT * FROM (SELECT key_id, alert_id FROM seen_alerts ORDER BY expires_at_ms, alert_id LIMIT ?)",
         (over_ms, max(0, excess)),
     ).fetchall()
-    for key_id, alert_id, seq in leaving:
+    for key_id, alert_id in leaving:
         connection.execute("DELETE FROM seen_alerts WHERE key_id = ? AND alert_id = ?", (key_id, alert_id))
         connection.execute(
-            "INSERT INTO seen_floors VALUES (:key, :seq, :id) ON CONFLICT (key_id) DO UPDATE SET"
-            " floor_seq = max(floor_seq, :seq), floor_id = max(floor_id, :id)",
-            {"key": key_id, "seq": seq or 0, "id": alert_id},
+            "INSERT INTO seen_floors VALUES (:key, :id)"
+            " ON CONFLICT (key_id) DO UPDATE SET floor_id = max(floor_id, :id)",
+            {"key": key_id, "id": alert_id},
         )
 
 

@@ -45,6 +45,7 @@ from detector.trust.distrust import Distrust
 from detector.trust.keyring import load_keyring
 from detector.trust.replay import CommandNumbers
 from detector.trust.signing import NodeSigner, TrustedKeys
+from models.providers import ProviderUnavailable
 from streams.nursery import Nursery, NurseryBroken
 
 log = structlog.get_logger()
@@ -81,10 +82,13 @@ async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncI
             ListenFailed,
             ModelRefused,
             NurseryBroken,
+            ProviderUnavailable,
             RevocationStoreError,
             StoreUnavailable,
         ) as error:
-            raise ServiceRefused(str(error), may_pass=not isinstance(error, ModelRefused | BudgetExceeded)) from error
+            raise ServiceRefused(
+                str(error), may_pass=not isinstance(error, ModelRefused | BudgetExceeded | ProviderUnavailable)
+            ) from error
         yield service
         await service.drain()
 

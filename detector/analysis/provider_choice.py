@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from detector.analysis.messages import ModelSetup
-from models.providers import AUTO, GPUS, available_providers
+from models.providers import AUTO, GPUS, available_providers, refuse_mixed_runtimes
 from models.trial import MOST_DRIFT, Choice, Trial, choose
 from streams.job import SandboxMode
 
@@ -83,9 +83,13 @@ async def chosen_providers(models: Iterable[ModelSetup], sandbox: SandboxMode = 
     """By name, what is to run each of these models, which say what is wanted; a trial is logged.
 
     One model after the other: trials at once would slow each other.
+
+    Raises:
+        ProviderUnavailable: Two runtimes are installed over each other; one sentence with the remedy.
     """
     chosen = {}
     for model in models:
+        refuse_mixed_runtimes()
         choice = await choose_for(model.source, model.provider, sandbox)
         chosen[model.name] = choice.provider
         if choice.trials:

@@ -167,3 +167,17 @@ async def test_a_trial_runs_in_a_process_of_its_own() -> None:
     assert 0 < sound.seconds < 0.5
     assert sound.scores[0]["smptebars"] == pytest.approx(1.0, abs=0.05)
     assert "nothing/here" in broken.refused
+
+
+async def test_two_runtimes_over_each_other_keep_a_service_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of them would run the models is chance, so it is told before anything else, with the remedy."""
+    info = tmp_path / "onnxruntime_gpu-1.28.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.28.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert await chosen_providers([]) == {}
+    with pytest.raises(ProviderUnavailable, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
+        await chosen_providers([ModelSetup("cards", "standin-cards", "cpu")])

@@ -21,7 +21,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from detector.alerts.forgiving_loop import ForgivingLoop
 from detector.alerts.mqtt_faults import BROKEN, explain_failure, explain_refusal
-from detector.alerts.mqtt_inbox import INBOX_LIMIT, UNANSWERED_LIMIT, Inbox, Received
+from detector.alerts.mqtt_inbox import INBOX_LIMIT, Inbox, Received
+from detector.alerts.mqtt_properties import connect_properties
 from detector.alerts.mqtt_tls import TlsFileUnusable, tls_context
 from detector.alerts.sink import SinkUnavailable
 
@@ -365,27 +366,13 @@ def _make_client(
         tls_context=_tls_context(settings),
         logger=quiet,
         max_queued_incoming_messages=inbox_limit,
-        properties=_connect_properties(settings) if is_five else None,
+        properties=connect_properties(settings.session_seconds) if is_five else None,
     )
     if settings.session_seconds:
         client._client.manual_ack_set(True)  # noqa: SLF001 - aiomqtt has no way of its own
     client._client.connect_timeout = settings.answer_timeout_seconds  # noqa: SLF001 - aiomqtt gives no way in
     client._loop = ForgivingLoop(client._loop)  # type: ignore[assignment]  # noqa: SLF001
     return client
-
-
-def _connect_properties(settings: MqttSettings) -> Properties | None:
-    """What a broker with MQTT 5 is told; every connection of a kept session says so, else the broker drops it.
-
-    No MaximumPacketSize: mosquitto 2.0.11 withholds longer packets, but now and then forgets that they are not on their
-    way any more, and after twenty of them sends us nothing more. Its own max_packet_size refuses them at the sender.
-    """
-    if not settings.session_seconds:
-        return None
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = settings.session_seconds
-    properties.ReceiveMaximum = UNANSWERED_LIMIT
-    return properties
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from benchmarks.brokers import ServerMissing
-from benchmarks.running import ServiceFailed, free_port
+from benchmarks.running import ServiceFailed
 from detector.credentials import load_or_create
 from detector.trust.keyring import load_keyring
 from detector.trust.signing import public_key_text
@@ -78,7 +79,7 @@ class FaultSite:
 
     def __init__(self, folder: Path, ingest_section: str) -> None:
         self.folder = folder
-        self.broker_port, self._health_port = free_port(), free_port()
+        self.broker_port = _lasting_port()
         self.service_dir, self.cutter_dir = folder / "service", folder / "cutter"
         for state_dir in (self.service_dir, self.cutter_dir):
             state_dir.mkdir(mode=0o700)
@@ -140,15 +141,25 @@ class FaultSite:
         key = public_key_text(load_keyring(self.service_dir).signer.public_key)
         config.write_text(
             f"state_dir: {self.cutter_dir}\nsecret: {{file: {self.service_dir}/secrets/deployment}}\n{ingest_section}\n"
-            f"log: {{level: warning, format: json}}\nmqtt: {{url: 'mqtt://127.0.0.1:{self.broker_port}'}}\n"
-            f"http: {{listen: '127.0.0.1:{self._health_port}'}}\n"
+            f"log: {{format: json}}\nmqtt: {{url: 'mqtt://127.0.0.1:{self.broker_port}'}}\n"
+            "http: {listen: '127.0.0.1:0'}\n"
             f"trust: {{trusted_keys: [{{name: service, public_key: '{key}', may: [alert, command]}}]}}\n"
         )
         command = [sys.executable, "-m", "detector", "cutter", "-c", str(config)]
-        return Part("cutter", command, self.folder / "cutter.log", lambda: _listens(self._health_port))
+        log = self.folder / "cutter.log"
+        return Part("cutter", command, log, lambda: _grew(log, b'"cutter.ready"', self.cutter))
 
     def _broker_listens(self) -> bool:
         return _listens(self.broker_port)
+
+
+def _lasting_port() -> int:
+    """A port that nobody is given for an outgoing connection while what listens there is dead."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _listens(port: int) -> bool:

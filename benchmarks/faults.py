@@ -52,10 +52,10 @@ class Plan:
 _FULL: Final = Plan(
     kills=100,
     alerts=2_000,
-    cuts_per_second=2.0,
+    cuts_per_second=2.5,
     looks_per_second=0.5,
-    longest_seconds=375.0,
-    rest_seconds=(0.5, 6.0),
+    longest_seconds=350.0,
+    rest_seconds=(0.5, 5.8),
 )
 _QUICK: Final = Plan(
     kills=8, alerts=60, cuts_per_second=1.5, looks_per_second=0.5, longest_seconds=22.0, rest_seconds=(0.5, 4.0)
@@ -197,6 +197,9 @@ async def _kill_and_feed(
     try:
         while sum(part.kills for part in site.parts) < kills and time.monotonic() < until:
             await asyncio.sleep(draw.uniform(*plan.rest_seconds))
+            for task in starting.values():
+                if task.done():
+                    task.result()  # one that cannot start ends the run
             # What is still starting is left alone: a kill of it would be none of a part at work.
             running = [part for part in site.parts if part.name not in starting or starting[part.name].done()]
             if running:

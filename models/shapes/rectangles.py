@@ -124,7 +124,7 @@ def _lines(half: NDArray[np.uint8]) -> tuple[_Lines, _Lines]:
     either[:, 1:] = cv2.max(is_step[:, 1:], is_step[:, :-1])
     integral: NDArray[Any] = cv2.integral(np.bitwise_and(either, 1))
     sums: NDArray[Any] = cv2.subtract(integral[:, 1:], integral[:, :-1])
-    return _chosen(sums)
+    return _chosen(sums[: _SIDE + 1]), _chosen(sums[_SIDE:])
 
 
 def _needed(steps: NDArray[Any]) -> NDArray[Any]:
@@ -141,26 +141,13 @@ _AROUND_A_LINE: Final = b"\1" * (2 * _LINE_DISTANCE + 1)
 _LEAST_STEPS: Final = np.full((2 * _SIDE, _SIDE - 1), _MIN_STEP, dtype=np.uint8)
 
 
-def _chosen(sums: NDArray[np.int32]) -> tuple[_Lines, _Lines]:
-    stretches = sums[_STRETCH:] - sums[:-_STRETCH]
-    each = len(stretches) - _SIDE  # of one picture; between those of the two are some of neither
-    most = np.stack((np.maximum.reduce(stretches[:each]), np.maximum.reduce(stretches[-each:]))) / _STRETCH
-    totals = np.diff(sums[::_SIDE], axis=0)
-    scores = np.where(most < _MIN_LINE, 0, most + 0.5 / _SIDE * totals)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    counts = np.count_nonzero(scores > 0, axis=1)
-    columns, rows = (
-        _kept(part, ordered[:count].tolist())
-        for part, ordered, count in zip((sums[: _SIDE + 1], sums[_SIDE:]), order, counts.tolist(), strict=True)
-    )
-    return columns, rows
-
-
-def _kept(sums: NDArray[np.int32], order: list[int]) -> _Lines:
-    """The clearest lines that are not next to a clearer one; `order` names them all, the clearest first."""
+def _chosen(sums: NDArray[np.int32]) -> _Lines:
+    stretches = cv2.subtract(sums[_STRETCH:], sums[:-_STRETCH], dtype=cv2.CV_8U)
+    best = np.asarray(cv2.reduce(stretches, 0, cv2.REDUCE_MAX))[0] / _STRETCH
+    scores = np.where(best < _MIN_LINE, 0, best + 0.5 / _SIDE * (sums[-1] - sums[0]))
     found: list[int] = []
-    near = bytearray(_SIDE + 2 * _LINE_DISTANCE)  # whether a place, counted from -_LINE_DISTANCE, is near a line
-    for place in order:
+    near = bytearray(len(scores) + 2 * _LINE_DISTANCE)  # whether a place, counted from -_LINE_DISTANCE, is near a line
+    for place in np.argsort(-scores, kind="stable")[: np.count_nonzero(scores > 0)].tolist():
         if near[place + _LINE_DISTANCE]:
             continue
         found.append(place)
@@ -170,7 +157,7 @@ def _kept(sums: NDArray[np.int32], order: list[int]) -> _Lines:
     found.sort()
     return _Lines(
         places=np.array([0, *(place + 1 for place in found), _SIDE], dtype=np.intp),
-        sums=sums.take([0, *found, 0], axis=1),
+        sums=sums[:, [0, *found, 0]],
     )
 
 

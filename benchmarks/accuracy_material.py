@@ -72,7 +72,7 @@ def load(pictures: Path | None = None, clips: Path | None = None) -> Material:
         kept = _prepared(cache_folder() / "own", {KNOWN: _files(pictures, _PICTURES)}, split=True)
         said: dict[str, object] = {"material": "a folder of pictures named on the command line"}
     else:
-        kept = _prepared(cache_folder() / "prepared", _package_files(), split=False)
+        kept = _prepared(cache_folder() / f"prepared-{_FORMAT}", _package_files(), split=False)
         said = {"material": f"pictures of {sum(p.use != CLIPS for p in PACKAGES)} packages, none of them tuned on"}
     videos = _files(clips, _VIDEOS) if clips is not None else _package_clips()
     said |= {"known": len(kept.known), "unrelated": len(kept.unrelated), "clips": [path.name for path in videos]}
@@ -225,7 +225,7 @@ def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> _Pr
     kept = {made[place][0].name for place in _apart([plane for _, plane in made])}
     for target, _ in made:
         if target.name not in kept:
-            target.unlink()
+            target.unlink(missing_ok=True)
     names = sorted(kept)
     sides = {use: [name for name in names if name.startswith(use)] for use in (KNOWN, UNRELATED)}
     if split:

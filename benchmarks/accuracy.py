@@ -116,7 +116,7 @@ def _measured(
     checks += _false_checks(false, len(frames), is_quick=options.is_quick)
     _note("false matches are counted")
 
-    made = options.more.get("windows", 2 if options.is_quick else 16)
+    made = options.more.get("windows", 4 if options.is_quick else 16)
     videos = videos_of(material.clips[:0] if options.is_quick else material.clips, others, made, options.seed)
     shown = sequences(
         videos,

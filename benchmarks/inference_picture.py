@@ -33,7 +33,7 @@ def draw_picture(results: Sequence[dict[str, Any]], path: Path) -> str:
         whole.barh(range(len(streams)), widths, left=starts, label=part)
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
     whole.set_yticks(range(len(streams)), [row["way"] for row in streams], fontsize=8)
-    whole.set(title="CPU milliseconds for each second of a 1080p30 stream, opennsfw on every sample")
+    whole.set(title="CPU ms for each second of 1080p30, opennsfw on every sample")
     whole.invert_yaxis()
     if streams:
         whole.legend(fontsize=8)

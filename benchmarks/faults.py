@@ -52,7 +52,7 @@ class Plan:
 _FULL: Final = Plan(
     kills=100,
     alerts=2_000,
-    cuts_per_second=2.5,
+    cuts_per_second=2.8,
     looks_per_second=0.5,
     longest_seconds=350.0,
     rest_seconds=(0.5, 5.8),

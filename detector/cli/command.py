@@ -11,7 +11,7 @@ from detector.credentials import CredentialsError
 from detector.trust.messages import COMMAND_LIFE_LIMIT_MS, Command, CommandName, build_command, command_topic
 
 app = typer.Typer(
-    help="Make a signed command for a node, wherever it runs: the line to publish goes to standard output.",
+    help="Make a signed command for a node.\n\nWherever it runs: the line to publish goes to standard output.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -25,7 +25,7 @@ def cutter(
         typer.Option("-c", "--config", envvar="STOPFRAME_CUTTER", metavar="FILE", help="The cutter's config file."),
     ],
 ) -> None:
-    """Cut what the signed alerts of a service ask for, until SIGINT or SIGTERM.
+    """Cut what signed alerts of a service ask for.
 
     Runs on whichever host reaches the ingest server. What was begun gets a few seconds to end; the rest is on disk and
     goes on at the next start. A second signal ends it at once.

@@ -54,7 +54,10 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the zoo, a model's folder or its file.")],
     config: ConfigFile = None,
 ) -> None:
-    """Show every value of a model's manifest and where it stands; last what the config says of it."""
+    """Show every value of a model and where it stands.
+
+    The manifest's values first, last what the config says of it.
+    """
     settings = read_config_quietly(config)
     manifest = _manifest(name)
     info = manifest.model_info

@@ -35,7 +35,9 @@ def quantise(
     limit: Annotated[float | None, typer.Option("--limit", min=0.0, help="How far a score may move (0.05).")] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Cut a model to eight bits with harmless frames, and compare it with the model on others.
+    """Cut a model to eight bits.
+
+    Ranges come from harmless frames; on others of them its scores are compared with the model's.
 
     The new folder is a model like any other. Where a score moves by more than the limit nothing is written.
     """

@@ -30,7 +30,9 @@ def verify(
         bool, typer.Option("--audit", help="Pass over what is expired: messages, and keys that were retired.")
     ] = False,
 ) -> None:
-    """Verify alerts, acknowledgements, commands and answers: JSON lines as they were sent.
+    """Verify what Stopframe or a consumer signed.
+
+    Alerts, acknowledgements, commands and answers: JSON lines as they were sent.
 
     Trusted are the keys given by --key, else those of the config and the node's own. Exit 0 if every line holds; 1 if
     one does not: each is named with the reason; 2 if that cannot be found out.

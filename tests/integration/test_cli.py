@@ -61,6 +61,7 @@ def test_no_command_at_a_shell_needs_the_service_s_secrets(stopframe: CommandLin
         for statement in itertools.chain(*STEPS):
             database.execute(statement)
         database.execute(f"PRAGMA user_version = {len(STEPS)}")
+        database.commit()
     stopframe.write_config(
         'alerts: {mqtt: {username: me, password: "${NOPE}"}}\nhttp: {token: {file: /nowhere/token}}\n'
         'sources: [{name: cam, url: "${NOPE}"}]\n'

@@ -248,7 +248,7 @@ def canonical(message: Mapping[str, Any]) -> bytes:
     """Return the canonical form (RFC 8785) of what `parse` returned. Raises NotTrusted where it has none."""
     try:
         return rfc8785.dumps(dict(message))
-    except (rfc8785.CanonicalizationError, RecursionError):
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError):  # half a character in a member's name
         raise NotTrusted(Reason.MALFORMED, "it holds a number or a character that has no canonical form") from None
 
 

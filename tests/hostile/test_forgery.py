@@ -182,6 +182,27 @@ async def test_genuine_commands_in_the_wrong_place_or_time_do_nothing(tmp_path: 
         assert results == [("refused", "arguments")] * 4
 
 
+async def test_what_has_no_canonical_form_is_refused_and_ends_nobody(tmp_path: Path) -> None:
+    """Halves of characters in names and texts, numbers beyond JSON's: who holds no key ends no desk with them."""
+    genuine = command(1)
+    odd = [
+        '"\\ud800": 1',
+        '"x": {"\\udfff": 1}',
+        '"x": "\\ud800"',
+        '"x": 1e999',
+        '"x": -1e-999',
+        '"x": 9007199254740993',
+    ]
+    async with Database.open(tmp_path / "s.db") as database:
+        scene = Scene(database)
+        async with scene.desk:
+            for each in odd:
+                await scene.hear(b"{" + each.encode() + b"," + genuine[1:])
+            assert scene.distrust.total == len(odd)
+            await scene.hear(genuine)
+        assert scene.service.done == [("cut", STREAM)]
+
+
 async def test_a_flood_is_bounded_and_without_a_key_nothing_is_heard(tmp_path: Path) -> None:
     """10,000 messages at once leave the queue short and cost no signature; a node that trusts nobody never listens."""
     async with Database.open(tmp_path / "s.db") as database:

@@ -24,7 +24,9 @@ from detector.config_file import ConfigFile
 from detector.credentials import Credentials, CredentialsError, load_or_create, stream_id
 from detector.enforcement import Cutting, Enforcer
 from detector.hold import Hold, hold_settings
+from detector.identities import Identities, names_accounts
 from detector.ingest.adapter import IngestServer, IngestUnavailable
+from detector.ingest.admittance import AsksOfPublishers
 from detector.ingest.embedded import EmbeddedIngest
 from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
@@ -38,6 +40,7 @@ from detector.response import Responder
 from detector.service import Service
 from detector.settings import breaker_settings, enforcer_settings, response_settings
 from detector.store.database import Database, StoreUnavailable
+from detector.store.denials import Denials
 from detector.store.incidents import Incidents
 from detector.store.outbox import Outbox
 from detector.trust.commands import CommandDesk, DeskParts
@@ -121,7 +124,9 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     delivery = await stack.enter_async_context(Delivery(Outbox(database), sinks, report=ear.hear, takes=takes))
     revocations = await stack.enter_async_context(_revocations(config, credentials))
     hold = Hold(hold_settings(config), lambda key: stream_id(credentials.deployment, key))
-    ingest = await stack.enter_async_context(_ingest(config, revocations, hold))
+    identities = Identities(config, credentials.deployment, Denials(database))
+    await identities.load()
+    ingest = await stack.enter_async_context(_ingest(config, revocations, hold, identities))
     incidents = Incidents(database)
     distrust = Distrust(metrics)
     enforcer: Cutting
@@ -154,6 +159,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
         revocations=revocations,
         ingest=ingest,
         hold=hold,
+        identities=identities,
         enforcer=enforcer,
     )
     service = Service(config, parts, file)
@@ -240,12 +246,17 @@ def _revocations(config: Config, credentials: Credentials) -> Revocations:
     )
 
 
-def _ingest(config: Config, revocations: Revocations, hold: Hold) -> IngestServer:
+def _ingest(config: Config, revocations: Revocations, hold: Hold, identities: Identities) -> IngestServer:
     kind = config.ingest.kind
     server = ingest_kind(kind).make(config.ingest, revocations, kind)
     if isinstance(server, HoldsViewers):
         server.viewers = hold  # before it listens: nobody gets in meanwhile
     elif hold.settings.samples:
         why = f"the ingest server {kind} asks nobody about viewers: take ingest.hold out"
+        raise ServiceRefused(why, may_pass=False)
+    if isinstance(server, AsksOfPublishers):
+        server.publishers_gate = identities
+    elif names_accounts(config):
+        why = f"the ingest server {kind} tells nothing but keys of publishers: set identity.by to key"
         raise ServiceRefused(why, may_pass=False)
     return server

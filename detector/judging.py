@@ -5,7 +5,8 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
@@ -18,6 +19,7 @@ from detector.metrics import Metrics
 from detector.policy import History, PolicySettings, Verdict, decide
 from detector.sight import Sight
 from detector.trail import Trail
+from detector.votes import Histories
 from streams.frame import MAX_BURST_FRAMES, Frame, SampleReason
 
 log = structlog.get_logger()
@@ -32,6 +34,16 @@ _OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
 
 _DROP_CAUSES = {"stale": DropCause.STALE, "overload": DropCause.QUEUE_FULL, "crash": DropCause.WORKER_LOST}
 _COVERAGE_CAUSES = {"stale": Cause.STALE, "overload": Cause.OVERLOAD, "crash": Cause.ANALYSIS_FAILED}
+
+
+class Lends(Protocol):
+    """What the same account voted in earlier streams; `detector.identities.Lender` is one."""
+
+    def own(self, track: int, history: History, most: int) -> History:
+        """Put what was voted before in front of a track's history."""
+
+    def beside(self, track: int, history: History, most: int) -> History | None:
+        """The same with votes that may ask for a review at most; None where there are none of that kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +81,18 @@ class Judge:
         self._session = session
         self._parts = parts
         self._histories: dict[int, History] = {}
+        self._beside: dict[int, History] = {}
+        self.lender: Lends | None = None
         self._looks: dict[int, TrackLooks] = {}
         self._line: deque[Frame] = deque()
         self._has_work = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
+
+    @property
+    def votes(self) -> tuple[Histories, Histories]:
+        """What its tracks voted, without and with what only stands beside it."""
+        return self._histories, self._beside
 
     def take(self, frame: Frame) -> None:
         """Put a frame in line; the oldest makes room for it and is counted."""
@@ -185,11 +204,26 @@ class Judge:
             inspection=inspection,
         )
 
+    def _decide(self, policy: PolicySettings, observation: Observation, track: int) -> Verdict:
+        """The verdict by this stream's votes and its account's; what others voted raises it to a review at most."""
+        history, lender = self._histories.get(track, History()), self.lender
+        if lender is not None:
+            history = lender.own(track, history, policy.votes_of)
+        self._histories[track], verdict = decide(policy, history, observation)
+        beside = None if lender is None else lender.beside(track, self._beside.get(track, History()), policy.votes_of)
+        if beside is None:
+            return verdict
+        self._beside[track], with_others = decide(policy, beside, observation)
+        if with_others.action <= verdict.action:
+            return verdict
+        signals = tuple(replace(one, step=min(one.step, Step.REVIEW)) for one in with_others.signals)
+        action = min(with_others.action, Step.REVIEW)
+        return verdict if action <= verdict.action else replace(with_others, action=action, signals=signals)
+
     async def _judge(self, policy: PolicySettings, observation: Observation, frame: Frame) -> None:
         now = self._parts.clock()
         self._parts.sight.looked(frame, is_low_information=observation.inspection.is_low_information)
-        history = self._histories.get(frame.track, History())
-        self._histories[frame.track], verdict = decide(policy, history, observation)
+        verdict = self._decide(policy, observation, frame.track)
         self.judged += 1
         self._parts.judged(observation, verdict)
         self.decision_seconds = now - observation.arrived_at

@@ -8,6 +8,7 @@ from detector.analysis.pool import AnalysisPool
 from detector.credentials import Credentials
 from detector.enforcement import Cutting
 from detector.hold import Hold
+from detector.identities import Identities
 from detector.ingest.adapter import IngestServer
 from detector.ingest.revocations import Revocations
 from detector.metrics import Metrics
@@ -44,4 +45,5 @@ class Parts:
     revocations: Revocations
     ingest: IngestServer
     hold: Hold
+    identities: Identities
     enforcer: Cutting

@@ -113,6 +113,7 @@ class Service:
         self._enforcer = parts.enforcer
         self._allow = AllowList(lambda: self.config.enforcement.allow)
         self._hold = parts.hold
+        self._identities = parts.identities
         self._hold.is_exempt = self._allow.covers
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
@@ -208,6 +209,7 @@ class Service:
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
         notes = [*self.delivery.notes(), *exposure_notes(self.config), *self._banks.notes(), *self._hold.notes()]
+        notes += self._identities.notes()
         notes += self._allow.notes(session.key.path for session in self.supervisor.sessions.values())
         unseen = unseen_streams(self.supervisor.sessions.values(), time.monotonic())
         for count, sentence in (*unseen, *self._cpu.shortages()):
@@ -264,6 +266,7 @@ class Service:
         if session.trail is not None:
             session.trail.is_cut = True  # nobody needs protection from looking like it
         incident_id, outcome = await self.responder.cut_by_hand(self._facts(session))
+        self._identities.deny(session.session, incident_id)
         time_to_cut = None
         with contextlib.suppress(IncidentNotFound, StoreUnavailable):
             time_to_cut = (await self.incident_store.get(incident_id)).time_to_cut_ms
@@ -296,6 +299,7 @@ class Service:
             await self._enforcer.undo(record.key, stream_id=record.stream_id, incident_id=record.incident_id)
         except IngestUnavailable as error:
             raise ViewError(str(error)) from error
+        self._identities.undo(record.incident_id)
         await self.incident_bank.withdraw(record.incident_id, record.stream_id)
         is_first = await self._read(self.incident_store.mark_undone(record.incident_id, time.time_ns() // 1_000_000))
         detail = "the key may publish again" if is_first else "it was taken back before; the key may publish"
@@ -342,6 +346,7 @@ class Service:
         self.config = config
         self._enforcer.reconfigure(enforcer_settings(config))
         self._hold.settings = hold_settings(config)
+        self._identities.config = config
         self._sink.retain_ended(config.alerts.retain_ended.seconds)
         self.responder.reconfigure(response, breaker)
         self.commands.listen()
@@ -366,7 +371,9 @@ class Service:
             judged=self._hold.begin(watched.key, watched.connection),
         )
         record = self._blind_records.of(name)
-        return StreamSession(name, watched.key, settings, parts, connection=watched.connection, record=record)
+        session = StreamSession(name, watched.key, settings, parts, connection=watched.connection, record=record)
+        session.judge.lender = self._identities.opened(session.session, watched.key)
+        return session
 
     def _all_sessions(self) -> Iterator[StreamSession]:
         return iter([*self.supervisor.sessions.values(), *self.supervisor.leaving.values()])
@@ -386,6 +393,7 @@ class Service:
 
     def cut_made(self, incident_id: str, session: str) -> None:
         """A session is cut because of what it showed: remember that."""
+        self._identities.deny(session, incident_id)
         found = next((one for one in self._all_sessions() if one.session == session), None)
         if found is not None and found.trail is not None:
             self.incident_bank.cut_made(incident_id, found.trail)
@@ -411,6 +419,7 @@ class Service:
 
     async def _session_ended(self, session: StreamSession) -> None:
         self.responder.session_ended(session.session)
+        self._identities.ended(session.session, *session.judge.votes)
         self._hold.end(session.key, session.connection)
         if session.trail is not None:
             self.incident_bank.left(session.trail, session.session)

@@ -14,6 +14,7 @@ from detector.config.alerts import AlertsSection
 from detector.config.banks import BankSection
 from detector.config.blind import BlindSection
 from detector.config.crosscheck import Conflict, refuse
+from detector.config.identity import IdentitySection, identity_conflicts
 from detector.config.ingest import ChosenByKind
 from detector.config.matching import MatchingSection
 from detector.config.models import ModelEntry, ModelSection
@@ -37,6 +38,7 @@ from detector.config.trust import TrustSection
 from detector.config.units import Between, Duration
 from detector.config.values import BankName, ClassName, EmptyMeansDefault, Name
 from detector.config.wording import listed, nearest, shown
+from detector.identity import Rule
 from detector.ingest.embedded import EmbeddedSettings
 from detector.rationing import Rank, Risk
 from streams.job import SandboxMode
@@ -85,6 +87,8 @@ class Config(Section):
     """What the service logs."""
     ingest: Annotated[IngestSection, ChosenByKind(), EmptyMeansDefault()] = EmbeddedSettings()
     """The ingest server whose publishers are watched."""
+    identity: Annotated[IdentitySection, EmptyMeansDefault()] = IdentitySection()
+    """What names the account behind a publisher, whatever key it publishes."""
     sources: Annotated[tuple[SourceSection, ...], EmptyMeansDefault()] = ()
     """Streams watched by their URL. Nobody can be cut there: they only raise alerts."""
     reader: Annotated[ReaderSection, EmptyMeansDefault()] = ReaderSection()
@@ -124,6 +128,7 @@ class Config(Section):
             *self._taken_addresses(),
             *unreadable_sources(self.sources, self.reader),
             *sampling_conflicts(self.sampling, self.streams),
+            *identity_conflicts(self.identity, self.streams),
             *remote_conflicts(self.enforcement, self.alerts, self.trust),
         ]
         if conflicts:
@@ -198,6 +203,11 @@ class Config(Section):
             blind_burst_share=max(section.blind_bursts.ratio, section.bursts.ratio),
             hint_interval_seconds=min(section.hint_interval, section.interval, section.detect_within).seconds,
         )
+
+    def identity_for(self, path: str) -> Rule:
+        """What names the account behind a publisher of `app/name`."""
+        stream = self._stream_section(path)
+        return self.identity.by if stream is None or stream.identity is None else stream.identity
 
     def _sampling_section(self, path: str) -> SamplingSection:
         stream = self._stream_section(path)

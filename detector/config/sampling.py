@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from detector.config.crosscheck import Conflict, Location
+from detector.config.identity import IdentityRule
 from detector.config.sections import Section
 from detector.config.units import Between, Duration, Share
 from detector.config.values import EmptyMeansDefault, Pattern, Switch
@@ -83,6 +84,8 @@ class StreamSection(Section):
     """Sampling of these streams."""
     risk: Risk = Risk.NORMAL
     """Who is looked at less closely first when CPU time is short: `low` before `normal` before `high`."""
+    identity: IdentityRule | None = None
+    """What names the account behind these publishers; as `identity.by` where it is not written."""
 
 
 def sampling_conflicts(sampling: SamplingSection, streams: Sequence[StreamSection]) -> Iterator[Conflict]:

@@ -279,6 +279,8 @@ class EnforcementSection(Section):
     """The breaker."""
     flood: Annotated[FloodSection, EmptyMeansDefault()] = FloodSection()
     """The quarantine of entries that match many streams at once."""
+    deny_identity_for: Annotated[Duration, Between("0s", "30d")] = Duration.parse("10m")
+    """How long the account of whoever was cut may publish nothing, under any key; 0s denies its key alone."""
     incident_bank: Annotated[IncidentBankSection, EmptyMeansDefault()] = IncidentBankSection()
     """What was just cut."""
     allow: Annotated[tuple[AllowSection, ...], EmptyMeansDefault(), Field(max_length=1000)] = ()

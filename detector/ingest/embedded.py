@@ -22,7 +22,9 @@ from detector.config.addresses import ListenAddress
 from detector.config.hold import HoldingSection
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
+from detector.ingest.admittance import OpenDoor, PublisherGate
 from detector.ingest.board import PublisherBoard
+from detector.ingest.hooks import first_values
 from detector.ingest.keys import BadPath, parse_path, path_for
 from detector.ingest.relay import Channel, Connection, Refused, RelayCounters, RelayLimits
 from detector.ingest.revocations import Revocations
@@ -85,6 +87,7 @@ class EmbeddedIngest:
         self.limits = limits or RelayLimits()
         self.counters = RelayCounters()
         self.viewers: ViewerGate = OpenGate()
+        self.publishers_gate: PublisherGate = OpenDoor()
         self._settings = settings
         self._max_connections = settings.max_connections if max_connections is None else max_connections
         self._revocations = revocations
@@ -219,6 +222,8 @@ class EmbeddedIngest:
             raise Refused(409, "this key is being published already: end that first, or wait until it is dropped")
         if len(self._channels) >= self._settings.max_publishers:
             raise Refused(503, "there is no room for another publisher: raise ingest.max_publishers, or try later")
+        if not self.publishers_gate.admits(key, first_values(target.partition(b"?")[2]), address):
+            raise Refused(403, "whoever this is may not publish")
         publisher = Publisher(key, connection.connection_id, since_at=self.clock(), address=address)
         channel = Channel(publisher, connection, self.limits, self.counters)
         self._channels[key] = channel
@@ -270,7 +275,7 @@ class EmbeddedIngest:
             return False
         del self._channels[channel.publisher.key]
         channel.forget_head()
-        self._board.remove(channel.publisher.connection)
+        self._board.remove(channel.publisher)
         return True
 
     async def _sweep_forever(self) -> None:

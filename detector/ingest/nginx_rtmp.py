@@ -8,7 +8,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,7 @@ import structlog
 
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
+from detector.ingest.admittance import OpenDoor, PublisherGate
 from detector.ingest.board import PublisherBoard
 from detector.ingest.hooks import BadForm, HookAnswer, HookOutcome, first_values
 from detector.ingest.nginx_roll import Entry, Roll
@@ -58,6 +59,7 @@ class NginxRtmp:
         self.name = name
         self.polls_failed_total = 0
         self.viewers: ViewerGate = OpenGate()
+        self.publishers_gate: PublisherGate = OpenDoor()
         self._settings = settings
         self._revocations = revocations
         self._clock = clock
@@ -167,7 +169,7 @@ class NginxRtmp:
         key = StreamKey(self.name, fields.get("app", ""), fields.get("name", ""))
         match fields.get("call", ""):
             case "publish" | "update_publish" as call:
-                return await self._on_publisher(call, key, fields.get("clientid", ""), fields.get("addr", ""))
+                return await self._on_publisher(call, key, fields)
             case "publish_done":
                 return self._on_publish_done(fields.get("clientid", ""), key.name)
             case "play":
@@ -178,7 +180,8 @@ class NginxRtmp:
             case _:
                 return HookAnswer(200, HookOutcome.TOLD)
 
-    async def _on_publisher(self, call: str, key: StreamKey, clientid: str, address: str) -> HookAnswer:
+    async def _on_publisher(self, call: str, key: StreamKey, fields: Mapping[str, str]) -> HookAnswer:
+        clientid = fields.get("clientid", "")
         if not clientid.isdecimal() or not is_readable(key.app) or not is_readable(key.name):
             # What no reader can ask for could be published and never be seen.
             return HookAnswer(403, HookOutcome.UNREADABLE)
@@ -188,8 +191,8 @@ class NginxRtmp:
         if self._settings.apps and key.app not in self._settings.apps:
             return HookAnswer(200, HookOutcome.TOLD)
         if call == "publish":
-            return await self._on_publish(clientid, key, address)
-        return self._on_update(clientid, key, address)
+            return await self._on_publish(clientid, key, fields)
+        return self._on_update(clientid, key, fields.get("addr", ""))
 
     async def _why_not_publish(self, clientid: str, key: StreamKey) -> HookAnswer | None:
         if key in self._revocations:
@@ -199,10 +202,13 @@ class NginxRtmp:
         is_held = self.viewers.is_shut and not await self._has_no_viewers(key)
         return HookAnswer(403, HookOutcome.HELD) if is_held else None
 
-    async def _on_publish(self, clientid: str, key: StreamKey, address: str) -> HookAnswer:
+    async def _on_publish(self, clientid: str, key: StreamKey, fields: Mapping[str, str]) -> HookAnswer:
         refusal = await self._why_not_publish(clientid, key)
         if refusal is not None:
             return refusal
+        address = fields.get("addr", "")
+        if not self.publishers_gate.admits(key, fields, address):
+            return HookAnswer(403, HookOutcome.DENIED)
         deadline = self._settings.hook_deadline.seconds
         entry = self._roll.published(clientid, key, address, self._clock())
         if not deadline:

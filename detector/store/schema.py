@@ -112,4 +112,13 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX asked_alerts_by_incident ON asked_alerts (incident_id)",
         "CREATE TABLE taken_back (incident_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
     ),
+    (
+        # Keyed hashes of accounts that may publish nothing for a while, and the incidents of which they were cut.
+        """CREATE TABLE denied_accounts (
+            account TEXT NOT NULL,
+            incident_id TEXT NOT NULL,
+            until_ms INTEGER NOT NULL,
+            PRIMARY KEY (account, incident_id)
+        ) WITHOUT ROWID""",
+    ),
 )

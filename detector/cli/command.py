@@ -75,7 +75,10 @@ def sampling(
     lasts: Lasts = "5m",
     life: Life = _LIFE,
 ) -> None:
-    """Have whatever a live stream shows for so long be seen, for a while; never less than its config asks for."""
+    """Look at a live stream more closely for a while.
+
+    Whatever it shows for so long is seen; never less than its config asks for.
+    """
     seconds = {"detect_within_s": _seconds("--detect-within", within), "lasts_s": _seconds("--for", lasts)}
     _make(key, node, life, CommandName.SAMPLING, {"stream": stream} | seconds)
 

@@ -32,7 +32,10 @@ _KEPT = "30d"
 
 @app.command("show")
 def show(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show the public keys of this node, as the consumers' trust.trusted_keys take them."""
+    """Show the public keys of this node.
+
+    As the consumers' trust.trusted_keys take them.
+    """
     keyring = _try(lambda: load_keyring(read_service_folder(config)))
     _print(keyring, as_json=as_json)
 
@@ -48,7 +51,9 @@ def rotate(
     ] = _KEPT,
     as_json: AsJson = False,
 ) -> None:
-    """Replace the node's key in two steps, so that no consumer meets a key that it does not know.
+    """Replace the node's key, in two steps.
+
+    So no consumer meets a key that it does not know.
 
     The first makes the following key and shows it: write it into every consumer's config. The second, --activate, puts
     it in force; the service takes it up when it is started again.
@@ -72,7 +77,9 @@ def rotate(
 def new(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; must not exist.")],
 ) -> None:
-    """Make a key of your own: an operator's, to command with, or a cutter's.
+    """Make a key of your own.
+
+    An operator's, to command with, or a cutter's.
 
     The private key stays in FILE, readable by you alone; what is printed is the public one, for trust.trusted_keys of
     the node.

@@ -28,7 +28,9 @@ def days(
     number: Annotated[int, typer.Option("--days", min=1, max=36500, help="So many days (UTC) up to today.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Show each day's figures: streams, time seen and not seen, incidents, cuts, alerts.
+    """Show each day's figures.
+
+    Streams, time seen and not seen, incidents, cuts, alerts.
 
     They stay when the incidents behind them are removed after `keep`. A session counts on the day on which its account
     was last written, an incident and its cut on the day on which it opened.

@@ -170,7 +170,7 @@ def test_models_check_finds_a_class_that_no_model_knows(stopframe: CommandLine) 
 
 def test_no_summary_of_a_command_is_cut_short(stopframe: CommandLine) -> None:
     """The lists of commands say each in a whole sentence."""
-    for words in ((), ("hashes",), ("models",), ("incidents",)):
+    for words in ((), ("hashes",), ("models",), ("incidents",), ("keys",), ("report",), ("command",)):
         run = stopframe(*words, "--help")
         assert run.code == 0
         assert "..." not in run.out.partition("Commands:")[2]

@@ -65,12 +65,14 @@ def _configured(config: Path | None) -> TrustedKeys:
 
     found = read_config_quietly(config)
     keys = [TrustedKey.of(each.public_key, each.may, until_ms=each.until) for each in found.trust.trusted_keys]
-    if (found.state_dir / "secrets" / "signing").exists():
-        try:
+    try:
+        if (found.state_dir / "secrets" / "signing").exists():
             keyring = load_keyring(found.state_dir)
-        except CredentialsError as error:
-            raise CommandFailed(str(error)) from None
-        keys += [*keyring.retired, keyring.signer.trusted_key(_ANY[:1])]
+            keys += [*keyring.retired, keyring.signer.trusted_key(_ANY[:1])]
+    except CredentialsError as error:
+        raise CommandFailed(str(error)) from None
+    except OSError as error:  # the folder is the service's alone
+        note(f"the node's own key is not trusted here: {found.state_dir} cannot be read ({error.strerror})")
     if not keys:
         raise CommandFailed("no key is trusted; name one with --key, or a config with -c that does")
     return TrustedKeys(keys)

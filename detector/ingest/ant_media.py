@@ -8,7 +8,7 @@ antmedia.io/docs/guides/stream-security/webhook-stream-authorization. Never run 
 import time
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
-from urllib.parse import parse_qs, quote, urlencode
+from urllib.parse import quote, urlencode
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from detector.config.servers import HttpServerUrl
 from detector.config.units import Between, Duration
 from detector.config.values import Name
 from detector.events import Publisher, StreamKey
-from detector.ingest.asked import PUBLISHERS_LIMIT, READER, AskedServer, items, text
+from detector.ingest.asked import PUBLISHERS_LIMIT, AskedServer, argument, items, text
 from detector.ingest.hooks import BadForm, HookAnswer, HookOutcome, first_values, json_fields
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ApiAnswer, ServerApi
@@ -88,7 +88,10 @@ class AntMedia(AskedServer):
             return HookAnswer(400, HookOutcome.UNREADABLE)
         if mode == "play":
             shown = token if isinstance(token, str) else ""
-            is_let_in = self._may_watch(key, urlencode({READER: shown or _token_in(arguments)}))
+            # Some releases pass a player's arguments on whole.
+            is_let_in = self._may_watch_who_shows(
+                key, shown or argument(arguments if isinstance(arguments, str) else "", "token")
+            )
             return HookAnswer(200, HookOutcome.TOLD) if is_let_in else HookAnswer(403, HookOutcome.HELD)
         is_let_in = self._may_publish(key)
         return HookAnswer(200, HookOutcome.LET_IN) if is_let_in else HookAnswer(403, HookOutcome.DENIED)
@@ -147,8 +150,3 @@ class AntMedia(AskedServer):
     def _headers(self) -> dict[str, str]:
         secret = self._settings.jwt_secret
         return {} if secret is None else {"authorization": bearer_token(secret.reveal(), {"sub": "stopframe"})}
-
-
-def _token_in(arguments: object) -> str:
-    """The token among the arguments of a player's address, which some releases pass on whole."""
-    return parse_qs(arguments, max_num_fields=100).get("token", [""])[0] if isinstance(arguments, str) else ""

@@ -12,7 +12,9 @@ from urllib.parse import parse_qs
 
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
+from detector.ingest.admittance import OpenDoor, PublisherGate
 from detector.ingest.hook_watch import HookWatch
+from detector.ingest.hooks import BadForm, first_values
 from detector.ingest.keys import PART_LIMIT_CHARACTERS
 from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
@@ -26,6 +28,10 @@ PUBLISHERS_LIMIT = 20_000
 
 READER = "stopframe"
 """The argument by which our own readers show that they are ours."""
+
+_ARGUMENTS = 100
+_STEPS = frozenset({".", ".."})
+"""Quoting leaves them as they are, and whoever tidies the path of a request asks for, or deletes, what is above."""
 
 
 class AskedServer(ABC):
@@ -45,6 +51,7 @@ class AskedServer(ABC):
     ) -> None:
         self.name = name
         self.viewers: ViewerGate = OpenGate()
+        self.publishers_gate: PublisherGate = OpenDoor()
         self._revocations = revocations
         self._api = api
         self._clock = clock
@@ -135,28 +142,33 @@ class AskedServer(ABC):
         live = await self._ask_for_live()
         found = [publisher for publisher in live if is_readable(publisher.key)]
         self._unreadable = len(live) - len(found)
-        seen = {publisher.connection: publisher for publisher in self._live_now}
-        self._live_now = [seen.get(publisher.connection, publisher) for publisher in found]
+        self._live_now = self._plays.as_first_seen(self._live_now, found)
         if self.hook_remedy is not None:
             self._watch.listed(publisher.key for publisher in found)
         return found
 
     # For the hooks
 
-    def _may_publish(self, key: StreamKey) -> bool:
-        """Whether the hook lets `key` in; the list is asked at once, and what was cleared for viewers is not."""
+    def _may_publish(self, key: StreamKey, query: str = "", address: str = "") -> bool:
+        """Whether the hook lets `key` in; the list is asked at once, and what was cleared for viewers is not.
+
+        `query` and `address` are the publisher's own, as the server tells them.
+        """
         if not is_readable(key):
             return False  # what no reader can ask for could be published and never be seen
         self._watch.asked(key)
         self._poll.hurry()
-        if self.is_revoked(key):
+        if self.is_revoked(key) or not self.publishers_gate.admits(key, _arguments(query), address):
             return False
         self.viewers.publisher_comes(key)
         return True
 
     def _may_watch(self, key: StreamKey, query: str) -> bool:
         """Whether a viewer with this query may watch `key`; our own readers always may."""
-        if self._is_reader(query):
+        return self._may_watch_who_shows(key, argument(query.lstrip("?"), READER))
+
+    def _may_watch_who_shows(self, key: StreamKey, secret: str) -> bool:
+        if self._is_readers(secret):
             self._plays.heard(key)
             return True
         if not self.viewers.is_shut:
@@ -164,7 +176,9 @@ class AskedServer(ABC):
         return not self.is_revoked(key) and self.viewers.may_watch(key)
 
     def _is_reader(self, query: str) -> bool:
-        shown = parse_qs(query.lstrip("?"), max_num_fields=100, errors="replace").get(READER, [""])[0]
+        return self._is_readers(argument(query.lstrip("?"), READER))
+
+    def _is_readers(self, shown: str) -> bool:
         return hmac.compare_digest(shown.encode("utf-8", "replace"), self._reader_secret.encode())
 
     # For the lists
@@ -175,7 +189,7 @@ class AskedServer(ABC):
     def _connection_id(self, key: StreamKey, *parts: object) -> str:
         """An id for a publisher of whom the server tells none; it may be logged, so it does not hold the key."""
         told = "\0".join(map(str, (key.app, key.name, *parts)))
-        digest = hmac.new(self._reader_secret.encode(), told.encode("utf-8", "surrogateescape"), "sha256")
+        digest = hmac.new(self._reader_secret.encode(), told.encode("utf-8", "surrogatepass"), "sha256")
         return digest.hexdigest()[:16]
 
     def _too_many(self) -> IngestUnavailable:
@@ -189,8 +203,15 @@ class AskedServer(ABC):
         """Read the JSON of an answer; whatever does not fit becomes the sentence that it was no such answer."""
         try:
             yield answer.content
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
             raise self._api.refuse(answer) from None
+
+
+def _arguments(query: str) -> dict[str, str]:
+    try:
+        return first_values(query.removeprefix("?").encode("utf-8", "surrogatepass"))
+    except BadForm:
+        return {}
 
 
 def text(value: Any) -> str:
@@ -207,11 +228,20 @@ def items(value: Any) -> list[dict[str, Any]]:
     return value
 
 
+def argument(query: str, name: str) -> str:
+    """The first value of an argument in a stranger's query, empty without one or where there are a hundred others."""
+    try:
+        return parse_qs(query, max_num_fields=_ARGUMENTS, errors="replace").get(name, [""])[0]
+    except ValueError:
+        return ""
+
+
 def is_readable(key: StreamKey) -> bool:
-    """Whether a reader can ask for it: printable, and not longer than anybody's."""
+    """Whether a reader can ask for it: printable, no longer than anybody's, and no step within the server's paths."""
     parts = (key.app, key.name)
     return bool(key.name) and all(
         len(part) <= PART_LIMIT_CHARACTERS
+        and part not in _STEPS
         and not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in part)
         for part in parts
     )

@@ -23,8 +23,10 @@ from detector.config.units import Between, Duration
 from detector.config.values import Username
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
+from detector.ingest.admittance import OpenDoor, PublisherGate
+from detector.ingest.asked import PUBLISHERS_LIMIT
 from detector.ingest.hook_watch import HookWatch
-from detector.ingest.hooks import HookAnswer, HookOutcome
+from detector.ingest.hooks import BODY_LIMIT_BYTES, HookAnswer, HookOutcome, first_values
 from detector.ingest.keys import PART_LIMIT_CHARACTERS
 from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
@@ -117,6 +119,7 @@ class MediaMtx:
         self.name = name
         self.forward_failures_total = 0
         self.viewers: ViewerGate = OpenGate()
+        self.publishers_gate: PublisherGate = OpenDoor()
         self._plays = PlayWatch()
         self._live_now: list[Publisher] = []
         self._settings = settings
@@ -237,7 +240,11 @@ class MediaMtx:
             is_let_in = action not in _SERVICE_ACTIONS or self._may_use_service(fields)
             status = 200 if is_let_in else 401
         if action == "publish" and status < 300:  # only now: whoever may not publish holds up nobody's viewers
-            self.viewers.publisher_comes(StreamKey(self.name, *split_path(path)))
+            key = StreamKey(self.name, *split_path(path))
+            query = first_values(str(fields.get("query", "")).encode("utf-8", "surrogatepass")[:BODY_LIMIT_BYTES])
+            if not self.publishers_gate.admits(key, query, str(fields.get("ip", ""))):
+                return 403
+            self.viewers.publisher_comes(key)
         return status
 
     def _may_watch(self, path: str) -> bool:
@@ -267,12 +274,13 @@ class MediaMtx:
 
     def _is_account(self, fields: dict[str, Any], account: tuple[str, str]) -> bool:
         given = (str(fields.get("user", "")), str(fields.get("password", "")))
-        return all(hmac.compare_digest(a.encode(), b.encode()) for a, b in zip(given, account, strict=True))
+        return all(
+            hmac.compare_digest(a.encode("utf-8", "replace"), b.encode()) for a, b in zip(given, account, strict=True)
+        )
 
     async def _list(self) -> list[Publisher]:
         found = [live.publisher for live in await self._ask_for_live()]
-        seen = {publisher.connection: publisher for publisher in self._live_now}
-        self._live_now = [seen.get(publisher.connection, publisher) for publisher in found]
+        self._live_now = self._plays.as_first_seen(self._live_now, found)
         return found
 
     async def _ask_for_live(self) -> list[_Live]:
@@ -288,6 +296,8 @@ class MediaMtx:
                 raise self._api.refuse(answer) from None
             if page + 1 >= pages:
                 break
+            if len(found) > PUBLISHERS_LIMIT:
+                raise self._api.refuse(answer)
         self._watch.listed(live.publisher.key for live in found if not live.is_pull)
         return found
 
@@ -306,7 +316,9 @@ class MediaMtx:
         return _Live(publisher, path, str(item.get("confName", "")), source_type, source_id)
 
     def _pull_number(self, key: StreamKey) -> str:
-        return hmac.new(self._reader_password.encode(), key.path.encode(), "sha256").hexdigest()[:16]
+        return hmac.new(
+            self._reader_password.encode(), key.path.encode("utf-8", "surrogatepass"), "sha256"
+        ).hexdigest()[:16]
 
     async def _kick(self, live: _Live) -> int:
         target = f"/v3/{_KICKS[live.source_type]}/kick/{quote(live.source_id, safe='')}"

@@ -22,6 +22,7 @@ from detector.config.units import Between, Duration
 from detector.config.values import Username
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange
+from detector.ingest.asked import is_readable
 from detector.ingest.hook_watch import HookWatch
 from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
@@ -148,7 +149,7 @@ class NodeMediaServer:
         return [*found, *self._revocations.problems()]
 
     def answer_hook(self, body: bytes) -> int:
-        """The HTTP status for one call of the webhook: 403 for publishing a revoked key, 200 for all else.
+        """The HTTP status for one call of the webhook: 403 for a key that is revoked or unreadable, 200 for all else.
 
         Anything but 200 makes the server close the session that the call is about, viewers and our own readers
         included. The body is JSON whatever its content type says; 400 where it is none.
@@ -166,6 +167,8 @@ class NodeMediaServer:
         if not isinstance(app, str) or not isinstance(name, str):
             return 400
         key = StreamKey(self.name, app, name)
+        if not is_readable(key):
+            return 403  # what no reader can ask for could be published and never be seen
         self._watch.asked(key)
         return 403 if self.is_revoked(key) else 200
 

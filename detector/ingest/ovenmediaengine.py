@@ -7,10 +7,11 @@ API and webhooks as in github.com/AirenSoft/OvenMediaEngine, `docs/rest-api/v1/`
 import base64
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from detector.config.hold import HoldingSection
 from detector.config.references import Secret
@@ -18,13 +19,15 @@ from detector.config.servers import HttpServerUrl
 from detector.config.units import Between, Duration
 from detector.config.values import HostName
 from detector.events import Publisher, StreamKey
-from detector.ingest.asked import PUBLISHERS_LIMIT, READER, AskedServer, text
+from detector.ingest.asked import PUBLISHERS_LIMIT, READER, AskedServer, is_readable, text
 from detector.ingest.hooks import BadForm, HookAnswer, HookOutcome, json_fields
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ServerApi
 from detector.ingest.tokens import url_safe
 from streams.job import SourceKind
 
+_URL = re.compile(r"[a-z]+://[^/]*/([^/?#]+)/([^/?#]+)((?:/[^?]*)?)(?:\?(.*))?", re.DOTALL)
+"""Nothing is left out: where we heard less of a name than the server does, a denied key would come in as another."""
 _ALLOWED = {"allowed": True}
 _REFUSED = {"allowed": False, "reason": "refused by stopframe"}
 
@@ -89,10 +92,13 @@ class OvenMediaEngine(AskedServer):
         try:
             request = json_fields(body)["request"]
             direction, status = text(request["direction"]), text(request["status"])
-            url = urlsplit(text(request["url"]))
-            _, app, name, *_ = url.path.split("/")
-        except (BadForm, KeyError, TypeError, ValueError):
+            match = _URL.fullmatch(text(request["url"]))
+        except (BadForm, KeyError, TypeError):
+            match = None
+        # Players ask for files below a stream; a publisher's name ends where the server's does.
+        if match is None or (direction == "incoming" and match[3].strip("/")):
             return HookAnswer(200, HookOutcome.UNREADABLE, content=_REFUSED)
+        app, name, query = match[1], match[2], match[4] or ""
         keys = {StreamKey(self.name, app, name), StreamKey(self.name, unquote(app), unquote(name))}
         if status == "closing":
             self._poll.hurry()
@@ -101,22 +107,24 @@ class OvenMediaEngine(AskedServer):
             # Whichever of the two spellings the server will list it by, a denied key stays denied.
             for key in keys:
                 self._created.pop(key, None)
-            is_let_in = all(self._may_publish(key) for key in keys)
+            is_let_in = all(self._may_publish(key, query) for key in keys)
             outcome = HookOutcome.LET_IN if is_let_in else HookOutcome.DENIED
             return HookAnswer(200, outcome, content=_ALLOWED if is_let_in else _REFUSED)
-        is_let_in = all(self._may_watch(key, url.query) for key in keys)
+        is_let_in = all(self._may_watch(key, query) for key in keys)
         outcome = HookOutcome.TOLD if is_let_in else HookOutcome.HELD
         return HookAnswer(200, outcome, content=_ALLOWED if is_let_in else _REFUSED)
 
     async def _ask_for_live(self) -> list[Publisher]:
         found: list[Publisher] = []
         for app in await self._names(f"/v1/vhosts/{self._settings.vhost}/apps"):
-            if not app:
+            if not is_readable(StreamKey(self.name, app, "any")) or not app:
                 continue
             for name in await self._names(self._streams(app), may_be_gone=True):
                 if len(found) >= PUBLISHERS_LIMIT:
                     raise self._too_many()
-                created = await self._created_at(key := StreamKey(self.name, app, name))
+                key = StreamKey(self.name, app, name)
+                # What cannot be asked for is counted where all are listed.
+                created = await self._created_at(key) if is_readable(key) else ""
                 if created is not None:
                     found.append(self._publisher(key, self._connection_id(key, created)))
         live = {publisher.key for publisher in found}

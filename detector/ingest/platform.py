@@ -95,11 +95,11 @@ class Platform(AskedServer):
             fields = json_fields(body)
             action = text(fields["action"])
             key = StreamKey(self.name, text(fields.get("app", "")), text(fields.get("name", "")))
-            viewer = text(fields.get("query", ""))
+            viewer, address = text(fields.get("query", "")), text(fields.get("address", ""))
         except (BadForm, KeyError, TypeError):
             return HookAnswer(400, HookOutcome.UNREADABLE)
         if action == "publish":
-            is_let_in = self._may_publish(key)
+            is_let_in = self._may_publish(key, viewer, address)
             return HookAnswer(200, HookOutcome.LET_IN) if is_let_in else HookAnswer(403, HookOutcome.DENIED)
         if action == "play":
             is_let_in = is_readable(key) and self._may_watch(key, viewer)

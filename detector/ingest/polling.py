@@ -85,8 +85,13 @@ class PublisherPoll:
         if number > self._shown:
             self._shown = number
             self._board.replace(found)
-        known = {publisher.connection: publisher for publisher in self._board.current()}
-        return [known.get(publisher.connection, publisher) for publisher in found]
+        return self._board.as_known(found)
+
+    def _failed(self, why: str) -> None:
+        self.failures_total += 1
+        if self.fault is None:
+            log.warning("ingest.unavailable", server=self._name, why=why)
+        self.fault = why
 
     async def _poll_forever(self) -> None:
         while True:
@@ -94,10 +99,10 @@ class PublisherPoll:
             try:
                 await self.now()
             except IngestUnavailable as error:
-                self.failures_total += 1
-                if self.fault is None:
-                    log.warning("ingest.unavailable", server=self._name, why=str(error))
-                self.fault = str(error)
+                self._failed(str(error))
+            except Exception as error:  # noqa: BLE001 - the task's edge: an answer that an adapter cannot bear must not
+                # be the last one that is asked for; the error's text could hold a key.
+                self._failed(f"its list of publishers cannot be read ({type(error).__name__}): see the server's log")
             is_hurried = self._clock() < self._hurried_until
             with suppress(TimeoutError):
                 async with asyncio.timeout(_HURRIED_SECONDS if is_hurried else self._interval_seconds):

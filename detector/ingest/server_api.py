@@ -95,7 +95,10 @@ class ServerApi:
             raise IngestUnavailable(f"{self._server} cannot be asked any more: the service is stopping")
         shown = {} if token is None else {"authorization": f"Bearer {token}"}
         shown |= headers or {}
-        request = self._http.build_request(method, path, params=params, json=body, content=content, headers=shown)
+        try:
+            request = self._http.build_request(method, path, params=params, json=body, content=content, headers=shown)
+        except (httpx.InvalidURL, UnicodeEncodeError):
+            raise IngestUnavailable(f"{self._server} cannot be asked about a stream with such a name") from None
         try:
             # httpx limits each read; a server that sends a byte now and then is bounded by this alone.
             async with asyncio.timeout(self._timeout_seconds):
@@ -136,8 +139,9 @@ class ServerApi:
         if not raw.strip():
             return None
         try:
-            return json.loads(raw)
-        except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested beyond reason
+            # One publisher's name that is no UTF-8 must not spoil the list of all: it becomes lone surrogates.
+            return json.loads(raw.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError):  # not JSON, or nested beyond reason
             if status >= 400:
                 return None  # errors of proxies and of the HTTP layer come as text; the status says enough
             raise IngestUnavailable(

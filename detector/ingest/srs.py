@@ -102,17 +102,18 @@ class Srs(AskedServer):
         if vhost != self._settings.vhost:
             return HookAnswer(200, HookOutcome.TOLD, content=_OK)
         if action == "on_publish":
-            return await self._on_publish(key)
+            address = fields.get("ip", "")
+            return await self._on_publish(key, query, address if isinstance(address, str) else "")
         if action == "on_play":
             return self._on_play(key, client, query)
         if action == "on_unpublish":
             self._poll.hurry()
         return HookAnswer(200, HookOutcome.TOLD, content=_OK)
 
-    async def _on_publish(self, key: StreamKey) -> HookAnswer:
+    async def _on_publish(self, key: StreamKey, query: str, address: str) -> HookAnswer:
         if self.viewers.is_shut and not await self._has_no_viewers(key):
             return HookAnswer(403, HookOutcome.HELD, content=_NO)
-        if not self._may_publish(key):
+        if not self._may_publish(key, query, address):
             return HookAnswer(403, HookOutcome.DENIED, content=_NO)
         return HookAnswer(200, HookOutcome.LET_IN, content=_OK)
 

@@ -38,7 +38,7 @@ def token_claims(secret: str, token: str, *, now: float) -> dict[str, Any] | Non
         ends_at = float(claims.get("exp", now))
         begins_at = float(claims.get("nbf", now))
         is_ours = kind["alg"] == "HS256"
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     is_in_time = begins_at - _SKEW_SECONDS <= now <= ends_at + _SKEW_SECONDS
     return dict(claims) if is_ours and is_in_time else None

@@ -92,6 +92,12 @@ class PlayWatch:
         while len(self._heard) > _KEYS_KEPT:
             self._heard.popitem(last=False)
 
+    @staticmethod
+    def as_first_seen(before: Iterable[Publisher], found: Iterable[Publisher]) -> list[Publisher]:
+        """Those found, each as it stood in the list before."""
+        seen = {(publisher.connection, publisher.key): publisher for publisher in before}
+        return [seen.get((publisher.connection, publisher.key), publisher) for publisher in found]
+
     def problems(self, gate: ViewerGate, live: Iterable[Publisher], now: float, remedy: str) -> list[str]:
         """One sentence where viewers are to be held and publishers are live that we were never asked about."""
         if not gate.is_shut:

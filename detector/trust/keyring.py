@@ -65,9 +65,9 @@ def activate_following(state_dir: Path, *, until_ms: int) -> Keyring:
 
 def new_key(path: Path) -> Signer:
     """Make a key of an operator's or a consumer's own (mode 0600). Raises CredentialsError, also where a file is."""
-    if path.exists() or path.is_symlink():
-        raise CredentialsError(f"{path} is there already; name a file that is not, a key is never written over.")
     try:
+        if path.is_symlink() or path.exists():
+            raise CredentialsError(f"{path} is there already; name a file that is not, a key is never written over.")
         create(path)
         return Signer.of_seed(read(path))
     except OSError as error:
@@ -100,7 +100,7 @@ def _read_retired(path: Path) -> list[TrustedKey]:
         return [TrustedKey.of(row["public_key"], NODE_MAY, until_ms=int(row["until_ms"])) for row in rows]
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise CredentialsError(
             f"{path} is damaged; restore it from a backup, or remove it: what retired keys signed is then not verified."
         ) from None

@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import inspect
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from detector.events import StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable
-from detector.ingest.hooks import AnswersHooks
+from detector.ingest.hooks import AnswersHooks, HookAnswer
 from tests.fixtures_ingest_peers import (
     SECRET,
     FakeAntMedia,
@@ -211,15 +214,100 @@ async def test_thousands_of_publishers_are_all_listed(kind: str, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", sorted(set(PEERS) - {"aws-ivs"}))
 async def test_names_that_nobody_can_ask_for_are_told_and_kept_out(kind: str, tmp_path: Path) -> None:
-    """Control characters and endless names are neither watched nor let in, and health says so without naming them."""
+    """Control characters, endless names and steps of a path are not watched nor let in; health says so, not which."""
     async with _beside_a_peer(kind, tmp_path) as (server, peer):
-        bad = ["a\nERROR b", "x" * 500, "tab\there", "\x1b[31m"]
+        bad = ["a\nERROR b", "x" * 500, "tab\there", "\x1b[31m", "..", "."]
         app = BENCHES[kind].plain_app
         peer.live = {(app, name): f"c{n}" for n, name in enumerate(["good", *bad], start=1)}
         assert [publisher.key.name for publisher in await server.publishers()] == ["good"]
         told = next(sentence for sentence in server.problems() if "nobody can ask for" in sentence)
-        assert told.startswith("4 publishers")
+        assert told.startswith("6 publishers")
         assert "ERROR" not in "".join(server.problems())
         if BENCHES[kind].denies:
             assert not any([await peer.allows(app, name) for name in bad])
             assert await peer.allows(app, "good")
+
+
+_ODD = ["\ud800", "\udcff", "\x00", "..", "a#b", "?" * 300, "&".join(f"a{n}=1" for n in range(300)), "%", "%ff%00%2f"]
+_WRONG: list[Any] = [*_ODD, None, 1, [], {}]
+
+
+def _questions(kind: str) -> list[dict[str, Any]]:
+    """What each server asks, with every odd text in every place."""
+    forms: dict[str, list[dict[str, Any]]] = {
+        "mediamtx": [{"action": a, "path": "p", "user": "u", "password": "p", "ip": "i"} for a in ("read", "publish")],
+        "node-media-server": [{"action": "prePublish", "app": "live", "name": "n"}],
+        "srs": [
+            {"action": a, "app": "live", "stream": "n", "client_id": "c", "param": "?", "vhost": "__defaultVhost__"}
+            for a in ("on_play", "on_publish", "on_stop")
+        ],
+        "ovenmediaengine": [
+            {"request": {"direction": d, "status": "opening", "url": "u"}} for d in ("incoming", "outgoing")
+        ],
+        "ant-media": [
+            {"appName": "live", "streamId": "n", "mode": m, "token": "t", "queryParams": "q"}
+            for m in ("play", "publish")
+        ],
+        "livekit": [{"event": "e"}],
+        "platform": [{"action": a, "app": "live", "name": "n", "query": "q"} for a in ("play", "publish")],
+    }
+    if kind == "ovenmediaengine":
+        urls = [f"rtmp://h:1935/live/{odd}?{odd}" for odd in _ODD] + _ODD
+        return [{"request": form["request"] | {"url": url}} for form in forms[kind] for url in urls]
+    return [
+        form | {field: odd}
+        for form in forms[kind]
+        for field in form
+        if field not in {"action", "mode", "vhost"}
+        for odd in _WRONG
+    ]
+
+
+@pytest.mark.parametrize("kind", sorted(set(REMOTE) - {"aws-ivs", "nginx-rtmp"}))
+async def test_hooks_answer_whatever_a_stranger_puts_into_a_question(kind: str, tmp_path: Path) -> None:
+    """Names, arguments and accounts are a stranger's: halves of characters and hundreds of arguments get an answer."""
+    async with _beside_a_rogue(kind, tmp_path) as (server, _):
+        assert isinstance(server, AnswersHooks)
+        for question in _questions(kind):
+            given = server.answer_hook(json.dumps(question).encode())
+            answer = await given if inspect.isawaitable(given) else given
+            status = answer.status if isinstance(answer, HookAnswer) else answer
+            assert 200 <= status < 500, question
+
+
+async def test_the_hook_of_ovenmediaengine_hears_the_whole_name(tmp_path: Path) -> None:
+    """What is cut off a name, or left out of it, would let a denied key in as another, or in unwatched."""
+    async with _beside_a_peer("ovenmediaengine", tmp_path) as (server, peer):
+        assert peer.ask is not None
+        assert isinstance(server, AnswersHooks)
+        for name, is_let_in in {
+            "a#b": False,
+            "ta\tb": False,
+            "a\nb": False,
+            "a/b": False,
+            "..": False,
+            "a%23b": True,
+            "a/": True,
+            "a": True,
+        }.items():
+            request = {"direction": "incoming", "status": "opening", "url": f"rtmp://h:1935/live/{name}?x=1#y"}
+            answer = server.answer_hook(json.dumps({"request": request}).encode())
+            assert isinstance(answer, HookAnswer)
+            assert (answer.content or {}).get("allowed") is is_let_in, name
+
+
+async def test_one_name_that_is_no_text_hides_nobody_else(tmp_path: Path) -> None:
+    """A publisher chooses the bytes of a name, and some servers pass them on as they are: the others are listed."""
+    streams = b",".join(
+        b'{"id": "s%d", "vhost": "v", "app": "live", "name": "%s", "publish": {"active": true, "cid": "c%d"}}'
+        % (number, name, number)
+        for number, name in enumerate((b"good", b"\xff\xfe", b"\\ud800"))
+    )
+    answer = b'{"code": 0, "vhosts": [{"id": "v", "name": "__defaultVhost__"}], "streams": [%s]}' % streams
+    async with _beside_a_rogue("srs", tmp_path) as (server, rogue):
+        rogue.answer = _plain("200 OK", answer)
+        assert [publisher.key.name for publisher in await server.publishers()] == ["good"]
+        assert any(sentence.startswith("2 publishers") for sentence in server.problems())
+    async with _beside_a_rogue("ovenmediaengine", tmp_path / "ome") as (server, rogue):
+        rogue.answer = _plain("200 OK", b'{"response": ["\xff"]}')
+        assert await server.publishers() == []

@@ -115,6 +115,24 @@ def test_verify_says_which_line_fails_and_why(tmp_path: Path) -> None:
     assert "unknown_key" in _run("verify", str(path), "-c", str(empty))[1]
 
 
+def test_verify_beside_a_service_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may not look into the service's folder is told so, and goes by the config's keys."""
+
+    def denied(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    signer = Signer.of_seed(b"v" * 32)
+    path, config = tmp_path / "acks.jsonl", tmp_path / "stopframe.yaml"
+    path.write_text(json.dumps(signer.sign({"schema": "stopframe/ack/1"})))
+    config.write_text("state_dir: state\n")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Path, "exists", denied)
+        assert "no key is trusted" in _run("verify", str(path), "-c", str(config))[1]
+        public = public_key_text(signer.public_key)
+        config.write_text(f"trust:\n  trusted_keys:\n    - {{name: a, public_key: '{public}', may: [ack]}}\n")
+        assert _run("verify", str(path), "-c", str(config))[0] == 0
+
+
 def test_the_consumer_of_the_docs_acts_once_on_what_is_genuine(tmp_path: Path) -> None:
     """With nothing of ours but the one file beside it; a forgery, a repeat and another stream's topic do nothing."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "verifying.md").read_text("utf-8"), re.DOTALL)

@@ -70,9 +70,12 @@ def _die(_: Path) -> None:
 def test_a_damaged_list_and_a_taken_file_are_said(tmp_path: Path) -> None:
     """One sentence with the remedy; a key is never written over, and one that others may read is not used."""
     load_keyring(tmp_path)
-    (tmp_path / "secrets" / "signing-retired").write_text("[{}]")
-    with pytest.raises(CredentialsError, match="damaged"):
-        load_keyring(tmp_path)
+    for damaged in ("[{}]", "{", '[{"public_key": 5, "until_ms": 1}]', "[" * 100_000, "7"):
+        (tmp_path / "secrets" / "signing-retired").write_text(damaged)
+        with pytest.raises(CredentialsError, match="damaged"):
+            load_keyring(tmp_path)
+    with pytest.raises(CredentialsError, match="folder of yours"):
+        new_key(tmp_path / ("x" * 300))
     path = tmp_path / "anna.key"
     made = new_key(path)
     assert read_key(path).key_id == made.key_id

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from detector.events import Publisher, StreamKey
-from detector.ingest.adapter import IngestUnavailable, PublisherEnded, PublisherStarted
+from detector.ingest.adapter import IngestUnavailable, PublisherChange, PublisherEnded, PublisherStarted
 from detector.ingest.polling import PublisherPoll
 from tests.fixtures_mediamtx import until
 
@@ -94,3 +94,38 @@ async def test_a_question_that_fails_for_the_asker_is_the_askers() -> None:
         await asyncio.sleep(0.05)
         assert not waiting.done()
     assert await waiting is None
+
+
+async def test_a_connection_that_publishes_something_else_is_somebody_new() -> None:
+    """Who ends one stream and begins another on one connection, between two questions, is told; so are two at once."""
+    server = Server(["clean"])
+    async with PublisherPoll("edge", lambda: _on_one_connection(server), interval_seconds=60) as poll:
+        changes = poll.changes()
+        assert _name(await anext(changes)) == ("started", "clean")
+        server.live = ["other"]
+        assert [publisher.key.name for publisher in await poll.now()] == ["other"]
+        assert [_name(await anext(changes)) for _ in range(2)] == [("ended", "clean"), ("started", "other")]
+        server.live = ["other", "second"]
+        await poll.now()
+        assert _name(await anext(changes)) == ("started", "second")
+
+
+async def test_a_list_that_nobody_can_read_is_not_the_last_one() -> None:
+    """Whatever an answer makes an adapter raise: it is said without its text, and the server is asked again."""
+    server = Server(OverflowError("rtmp://secret"))
+    async with PublisherPoll("edge", server.ask, interval_seconds=0.02) as poll:
+        await until(lambda: poll.fault is not None)
+        assert "OverflowError" in str(poll.fault)
+        assert "secret" not in str(poll.fault)
+        server.live = ["a"]
+        await until(lambda: poll.fault is None)
+
+
+async def _on_one_connection(server: Server) -> list[Publisher]:
+    return [Publisher(publisher.key, "one", since_at=publisher.since_at) for publisher in await server.ask()]
+
+
+def _name(change: PublisherChange) -> tuple[str, str]:
+    if isinstance(change, PublisherStarted):
+        return "started", change.publisher.key.name
+    return "ended", change.key.name

@@ -39,7 +39,8 @@ from detector.remote.setup import Remote, RemoteParts
 from detector.response import Responder
 from detector.service import Service
 from detector.settings import breaker_settings, enforcer_settings, response_settings
-from detector.store.database import Database, StoreUnavailable
+from detector.simulation.rehearsal import Rehearsal
+from detector.store.database import StoreUnavailable
 from detector.store.denials import Denials
 from detector.store.incidents import Incidents
 from detector.store.outbox import Outbox
@@ -66,17 +67,20 @@ class ServiceRefused(Exception):
 
 
 @contextlib.asynccontextmanager
-async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncIterator[Service]:
+async def open_service(
+    config: Config, file: ConfigFile | None = None, rehearsal: Rehearsal | None = None
+) -> AsyncIterator[Service]:
     """Start everything, yield the running service, and end everything in the reverse order.
 
-    With `file`, from which `config` was read, the service follows it: what changes there takes effect.
+    With `file`, from which `config` was read, the service follows it: what changes there takes effect. `rehearsal` says
+    which faults are simulated.
 
     Raises:
         ServiceRefused: something that the config names is missing or taken.
     """
     async with AsyncExitStack() as stack:
         try:
-            service = await _start(config, file, stack)
+            service = await _start(config, file, stack, rehearsal or Rehearsal())
         except (
             BrokerUnavailable,
             BudgetExceeded,
@@ -96,7 +100,10 @@ async def open_service(config: Config, file: ConfigFile | None = None) -> AsyncI
         await service.drain()
 
 
-async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack) -> Service:
+async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack, rehearsal: Rehearsal) -> Service:
+    if (objection := rehearsal.objection(config)) is not None:
+        raise ServiceRefused(": ".join(objection), may_pass=False)
+    rehearsal.begin()
     models = find_models(config)
     for model, why in models.refused.items():
         log.warning("model.refused", model=model, why=why)
@@ -107,7 +114,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     # The two forkservers start before any secret is read: what they hold, every child holds.
     nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
     settings = pool_settings(config, models.manifests)
-    pool = AnalysisPool(settings)
+    pool = rehearsal.pool(AnalysisPool(settings))
     pool.providers = await chosen_providers(settings.setup.models, config.sandbox)
     pool.refused_models = models.refused
     await stack.enter_async_context(pool)
@@ -115,14 +122,17 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     keyring = load_keyring(config.state_dir)
     signer = NodeSigner(config.node, keyring.signer)
     # Watching without a store is better than not watching: a full disk or a damaged file turns health red.
-    database = await stack.enter_async_context(Database.open(config.state_dir / "stopframe.db", must_open=False))
-    broker, sink = await start_mqtt(config, stack, database)
+    database = await stack.enter_async_context(rehearsal.database(config.state_dir / "stopframe.db"))
+    clock = rehearsal.clock()
+    broker, sink = await start_mqtt(config, stack, database, connect=rehearsal.connect(), clock=clock)
     ear = _Ear()
     sinks = [sink, *await start_other_sinks(config, stack)]
     remote = Remote.of(config, sink, sinks[1:])
     sinks, takes = (sinks, {}) if remote is None else (remote.sinks, remote.takes)
-    delivery = await stack.enter_async_context(Delivery(Outbox(database), sinks, report=ear.hear, takes=takes))
-    revocations = await stack.enter_async_context(_revocations(config, credentials))
+    delivery = await stack.enter_async_context(
+        Delivery(Outbox(database), sinks, report=ear.hear, takes=takes, clock=clock)
+    )
+    revocations = await stack.enter_async_context(_revocations(config, credentials, rehearsal))
     hold = Hold(hold_settings(config), lambda key: stream_id(credentials.deployment, key))
     identities = Identities(config, credentials.deployment, Denials(database))
     await identities.load()
@@ -131,7 +141,9 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
     distrust = Distrust(metrics)
     enforcer: Cutting
     if remote is None:
-        enforcer = await stack.enter_async_context(Enforcer(ingest, incidents, enforcer_settings(config)))
+        enforcer = await stack.enter_async_context(
+            Enforcer(ingest, incidents, enforcer_settings(config), wall_clock=rehearsal.wall_seconds())
+        )
     else:
         remote_parts = RemoteParts(
             delivery=delivery,
@@ -143,6 +155,8 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
             distrust=distrust,
             keys=lambda: _trusted_keys(service),
             last_packet_at=lambda stream: _last_packet_at(service, stream),
+            line=rehearsal.answers(sink),
+            wall_clock=rehearsal.wall_seconds(),
         )
         enforcer = await stack.enter_async_context(remote.cuts(remote_parts))
     parts = Parts(
@@ -161,6 +175,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
         hold=hold,
         identities=identities,
         enforcer=enforcer,
+        rehearsal=rehearsal,
     )
     service = Service(config, parts, file)
     service.responder = await stack.enter_async_context(
@@ -173,7 +188,8 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack)
             settings=response_settings(config),
             live_streams=lambda: len(service.supervisor.sessions),
             cut_made=service.cut_made,
-            sign=signer,
+            sign=rehearsal.sign(signer),
+            wall_ms=rehearsal.wall_ms(),
         )
     )
     ear.responder = service.responder
@@ -240,9 +256,10 @@ def _make_state_dir(state_dir: Path) -> None:
         ) from error
 
 
-def _revocations(config: Config, credentials: Credentials) -> Revocations:
+def _revocations(config: Config, credentials: Credentials, rehearsal: Rehearsal) -> Revocations:
     return Revocations(
-        FileRevocations(config.state_dir / "revoked"), lambda key: stream_id(credentials.deployment, key)
+        rehearsal.denials(FileRevocations(config.state_dir / "revoked")),
+        lambda key: stream_id(credentials.deployment, key),
     )
 
 

@@ -32,6 +32,7 @@ from detector.events import CutState
 from detector.media_files import find_media
 from detector.service import Service
 from detector.settings import reader_job
+from detector.simulation.rehearsal import Rehearsal
 from models.hashing.registry import hash_algorithms
 from streams.job import SourceKind
 from streams.keeper import Nursery
@@ -112,8 +113,8 @@ class DemoResult:
         }
 
 
-async def run_demo(say: Say) -> DemoResult:
-    """Run the demo, telling `say` its timeline line by line.
+async def run_demo(say: Say, rehearsal: Rehearsal | None = None) -> DemoResult:
+    """Run the demo, telling `say` its timeline line by line; `rehearsal` says which faults are simulated.
 
     Raises:
         DemoFailed: a step did not happen in time.
@@ -125,7 +126,7 @@ async def run_demo(say: Say) -> DemoResult:
         timeline = _Timeline(say, started_at)
         await _fill_bank(config, Path(folder))
         timeline.tell(f"bank {BANK} holds the hash of one benign card; class standin-cards/smptebars may cut")
-        async with open_service(config) as service:
+        async with open_service(config, rehearsal=rehearsal) as service:
             where = service.addresses
             timeline.tell(f"service ready: ingest {where.ingest}, broker {where.broker}, health {where.http}")
             async with _alerts(config, service) as alerts:

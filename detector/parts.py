@@ -12,6 +12,7 @@ from detector.identities import Identities
 from detector.ingest.adapter import IngestServer
 from detector.ingest.revocations import Revocations
 from detector.metrics import Metrics
+from detector.simulation.rehearsal import Rehearsal
 from detector.store.database import Database
 from detector.trust.distrust import Distrust
 from detector.trust.keyring import Keyring
@@ -47,3 +48,4 @@ class Parts:
     hold: Hold
     identities: Identities
     enforcer: Cutting
+    rehearsal: Rehearsal

@@ -110,6 +110,7 @@ class Responder:
         cut_made: Callable[[str, str], None] = lambda _incident_id, _session: None,
         sign: Sign = unsigned,
         clock: Callable[[], float] = time.monotonic,
+        wall_ms: Callable[[], int] | None = None,
     ) -> None:
         self._delivery = delivery
         self._incidents = incidents
@@ -121,7 +122,8 @@ class Responder:
         self._cut_made = cut_made
         self._sign = sign
         self._clock = clock
-        self._ids = RisingIds(_wall_ms)
+        self._wall_ms = wall_ms or _wall_ms
+        self._ids = RisingIds(self._wall_ms)
         self._resumption = Resumption(incidents, self._resume, first_id=self._ids.next())
         self._open: dict[str, _Open] = {}
         self._alerts: set[asyncio.Task[None]] = set()
@@ -313,7 +315,7 @@ class Responder:
         alert = build_alert(
             facts,
             alert_id=self._ids.next(),
-            anchor=WallAnchor(queued_at, _wall_ms()),
+            anchor=WallAnchor(queued_at, self._wall_ms()),
             queued_at=queued_at,
             expires_after_ms=self._settings.expires_after_ms,
             sign=self._sign,
@@ -372,7 +374,7 @@ class Responder:
             session=stream.session,
             key=stream.key,
             connection=stream.connection,
-            opened_at_ms=_wall_ms(),
+            opened_at_ms=self._wall_ms(),
             action=action,
             is_live=is_live,
             signals=signals,

@@ -111,6 +111,7 @@ class Service:
         self._signer = parts.keyring.signer
         self._sink = parts.sink
         self._enforcer = parts.enforcer
+        self._rehearsal = parts.rehearsal
         self._allow = AllowList(lambda: self.config.enforcement.allow)
         self._hold = parts.hold
         self._identities = parts.identities
@@ -208,7 +209,13 @@ class Service:
         problems += self.ingest.problems()
         if self.supervisor.ingest_fault is not None:
             problems.append(self.supervisor.ingest_fault)
-        notes = [*self.delivery.notes(), *exposure_notes(self.config), *self._banks.notes(), *self._hold.notes()]
+        notes = [
+            *self._rehearsal.notes(),
+            *self.delivery.notes(),
+            *exposure_notes(self.config),
+            *self._banks.notes(),
+            *self._hold.notes(),
+        ]
         notes += self._identities.notes()
         notes += self._allow.notes(session.key.path for session in self.supervisor.sessions.values())
         unseen = unseen_streams(self.supervisor.sessions.values(), time.monotonic())
@@ -360,7 +367,7 @@ class Service:
     def _open_session(self, watched: Watched) -> StreamSession:
         name = stream_id(self._secret, watched.key)
         settings = session_settings(self.config, watched.key.path, watched.kind, watched.url)
-        settings = self._overrides.apply(name, settings)
+        settings = self._overrides.apply(name, self._rehearsal.session(settings))
         parts = SessionParts(
             self.nursery,
             self.pool,
@@ -381,7 +388,7 @@ class Service:
     def _wanted_settings(self, session: StreamSession) -> SessionSettings:
         job = session.settings.job
         settings = session_settings(self.config, session.key.path, job.kind, job.url)
-        return self._overrides.apply(session.stream_id, settings)
+        return self._overrides.apply(session.stream_id, self._rehearsal.session(settings))
 
     def _settings_at_once(self, session: StreamSession) -> SessionSettings:
         """What is wanted, but for the part of the reader's job that takes another reader."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final
 
+from streams.frame import MAX_SHAPED_SIDE
 from streams.sampling import SamplingSettings
 
 UNPACED: Final = math.inf
@@ -39,6 +40,21 @@ class SandboxMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """What a rehearsal does to the packets of a stream, before anything else sees them.
+
+    A share `ratio` of them, drawn by `seed`, is lost (`loses`) or holds noise, while the monotonic clock shows
+    `begins_at` or more and less than `ends_at`.
+    """
+
+    loses: bool
+    ratio: float
+    seed: int
+    begins_at: float
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One stream to read.
 
@@ -57,6 +73,8 @@ class Job:
     at, and costs, as at speed 1; the times in messages stay monotonic ones. What cannot keep up comes late, and is
     sampled as if it did not. At `UNPACED` no packet is waited for, and the media's clock alone says when a heartbeat is
     due. The service's own clocks, as of coverage and of a stall, do not know of it.
+
+    `damage` is for rehearsals; a stream that is watched in earnest has none.
     """
 
     kind: SourceKind
@@ -76,3 +94,12 @@ class Job:
     ca_file: str = ""
     allow_rtsp: bool = False
     all_renditions: bool = False
+    shaped_short: int = 0
+    shaped_long: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a picture that is larger than any may be."""
+        if not (0 <= self.shaped_short <= MAX_SHAPED_SIDE and 0 <= self.shaped_long <= MAX_SHAPED_SIDE):
+            raise ValueError(f"a side of the shaped picture is 0 to {MAX_SHAPED_SIDE}")
+
+    damage: tuple[Damage, ...] = ()

@@ -19,6 +19,7 @@ import av.subtitles.stream
 import av.video.codeccontext
 import av.video.stream
 
+from streams.damage import DamagedSource
 from streams.decoder import PixelReader
 from streams.emitter import Emitter
 from streams.faults import SourceError
@@ -121,7 +122,7 @@ class _Reading:
         try:
             with memory.limited():
                 opened = open_source(self._job, MEDIA_FD if self._job.kind.is_handed_over else None)
-            with opened as source:
+            with DamagedSource(opened, self._job.damage) if self._job.damage else opened as source:
                 self._counters.overdue_at = math.inf
                 self._sender.say(self._opened(source))
                 return self._read(source)

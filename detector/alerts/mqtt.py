@@ -13,7 +13,14 @@ import structlog
 
 from detector.alerts.backoff import backoff_seconds
 from detector.alerts.clock import Clock
-from detector.alerts.mqtt_connection import ConnectionFailed, MqttLink, MqttSettings, connect, has_mqtt_5
+from detector.alerts.mqtt_connection import (
+    Connect,
+    ConnectionFailed,
+    MqttLink,
+    MqttSettings,
+    connect,
+    has_mqtt_5,
+)
 from detector.alerts.mqtt_inbox import Hear, Inbox
 from detector.alerts.retained_state import RetainedState
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
@@ -65,8 +72,10 @@ class MqttSink:
         retained: RetainedTopics | None = None,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
+        connect: Connect = connect,
     ) -> None:
         self.counters = MqttCounters()
+        self._connect = connect
         self._settings = settings
         self._retained = retained
         self._clock = clock or Clock()
@@ -298,7 +307,7 @@ class MqttSink:
                 self._is_version_known = True
             will_topic = f"{self._node_topic}/available"
             settings, inbox = self._settings, self._inbox
-            async with connect(settings, is_five=self._is_five, will_topic=will_topic, inbox=inbox) as link:
+            async with self._connect(settings, is_five=self._is_five, will_topic=will_topic, inbox=inbox) as link:
                 return await self._use(link)
         except ConnectionFailed as error:
             return str(error)

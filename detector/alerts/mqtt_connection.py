@@ -177,6 +177,10 @@ class MqttLink:
             answer.set_result(reason_code)
 
 
+Connect = Callable[..., contextlib.AbstractAsyncContextManager[MqttLink]]
+"""As `connect`."""
+
+
 async def has_mqtt_5(settings: MqttSettings) -> bool:
     """Ask the broker with the plainest connect whether it has MQTT 5; False only if it says no.
 

@@ -2,10 +2,11 @@
 
 from contextlib import AsyncExitStack
 
+from detector.alerts.clock import Clock
 from detector.alerts.embedded_broker import EmbeddedBroker
 from detector.alerts.jsonl import JsonlSettings, JsonlSink
 from detector.alerts.mqtt import MqttSink
-from detector.alerts.mqtt_connection import MqttSettings
+from detector.alerts.mqtt_connection import Connect, MqttSettings, connect
 from detector.alerts.sink import Sink
 from detector.alerts.webhook import WebhookSettings, WebhookSink
 from detector.config.config import Config
@@ -33,7 +34,12 @@ def mqtt_settings(config: Config, broker: EmbeddedBroker | None = None) -> MqttS
 
 
 async def start_mqtt(
-    config: Config, stack: AsyncExitStack, database: Database
+    config: Config,
+    stack: AsyncExitStack,
+    database: Database,
+    *,
+    connect: Connect = connect,
+    clock: Clock | None = None,
 ) -> tuple[EmbeddedBroker | None, MqttSink]:
     """Start the embedded broker if the config has one, and the sink; `stack` ends them.
 
@@ -44,7 +50,8 @@ async def start_mqtt(
     if config.alerts.mqtt.embedded_broker:
         host = "127.0.0.1" if url.host == "localhost" else url.host
         broker = await stack.enter_async_context(EmbeddedBroker(host, url.port))
-    sink = MqttSink(mqtt_settings(config, broker), retained=RetainedTopics(database))
+    settings, retained = mqtt_settings(config, broker), RetainedTopics(database)
+    sink = MqttSink(settings, retained=retained, connect=connect, clock=clock)
     return broker, await stack.enter_async_context(sink)
 
 

@@ -109,6 +109,7 @@ class WorkerSetup:
     views: ViewSetup = _ALL_VIEWS
     banks: dict[str, BankSetup] = field(default_factory=dict)
     read_bases: tuple[str, ...] = ()
+    slowness: dict[str, float] = field(default_factory=dict)  # `detector.analysis.slowness`: for rehearsals
 
 
 def pack_reload(setup: WorkerSetup) -> bytes:

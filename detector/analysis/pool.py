@@ -89,6 +89,7 @@ class AnalysisPool:
     def __init__(self, settings: PoolSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self.providers: Mapping[str, str] = {}  # what runs a model, by its name, whatever the settings say
+        self.slowness: dict[str, float] = {}  # what each look of a model takes longer, in a rehearsal
         self._clock = clock
         self._queue = Line()
         self._resting: list[Channel] = []
@@ -317,7 +318,7 @@ class AnalysisPool:
         models = run_by(self.providers, [model for model in setup.models if model.name not in self._quarantined])
         slot.bank_generation = self._bank_generation
         slot.channel = channel
-        channel.send(messages.pack_setup(replace(setup, models=models)))
+        channel.send(messages.pack_setup(replace(setup, models=models, slowness=self.slowness)))
         async with asyncio.timeout(_START_TIMEOUT_SECONDS):
             slot.ready = messages.parse_ready(await self._answer(slot, channel, Kind.READY))
         self._first_ready.set()

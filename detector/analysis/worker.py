@@ -30,6 +30,7 @@ from detector.analysis.messages import (
     WorkerSetup,
 )
 from detector.analysis.model_loading import ModelFound, find_model, open_classifier
+from detector.analysis.slowness import slowed
 from detector.memory import return_freed
 from models.arrays import IndexCorrupt
 from models.asking import Placed
@@ -208,7 +209,8 @@ class _Worker:
                 self._refused[setup.name] = _sentence(error)
                 continue
             rule = setup.rule or ModelRule(setup.name)
-            opened.append(Placed(_Announced(classifier, self._announce), rule, setup.place))
+            announced = slowed(_Announced(classifier, self._announce), self._setup.slowness)
+            opened.append(Placed(announced, rule, setup.place))
             self._models[classifier.name] = classifier.sha256
             if model.content.check_picture is not None:
                 self._check_pictures[setup.place] = model.content.check_picture.tobytes()

@@ -1,7 +1,7 @@
 """Options that commands share, and the config behind `-c`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,13 +11,40 @@ from detector.config.faults import ConfigError
 from detector.config.loading import load_config, read_public, read_state_dir
 from detector.logs import configure_logs
 
+if TYPE_CHECKING:
+    from detector.simulation.rehearsal import Rehearsal
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "-c", "--config", envvar="STOPFRAME_CONFIG", metavar="FILE", help="The config file; without one, the defaults."
     ),
 ]
+Simulate = Annotated[
+    str | None,
+    typer.Option(
+        "--simulate",
+        metavar="FAULT[=AMOUNT][@BEGIN[-END]],...",
+        help="Rehearse faults, such as packet-loss=5%,broker-drop=30s@60s. There are packet-loss, decode-error, "
+        "slow-model, broker-drop, cutter-silent, disk-full and clock-step; times count from the start.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def read_rehearsal(simulate: str | None, *, may_cut: bool) -> "Rehearsal":
+    """Return the rehearsal that `--simulate` asks for, without faults where it asks for none."""
+    from detector.simulation.registry import NoSuchFault, faults_of
+    from detector.simulation.rehearsal import Rehearsal
+
+    if simulate is None:
+        if may_cut:
+            raise CommandFailed("--may-cut goes with --simulate; a run in earnest cuts by enforcement.live")
+        return Rehearsal()
+    try:
+        return Rehearsal(faults_of(simulate), may_cut=may_cut)
+    except NoSuchFault as error:
+        raise CommandFailed(f"--simulate: {error}") from None
 
 
 def read_config(path: Path | None) -> Config:

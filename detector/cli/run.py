@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from detector.cli.options import AsJson, ConfigFile, read_config
+from detector.cli.options import AsJson, ConfigFile, Simulate, read_config, read_rehearsal
 from detector.cli.output import CommandFailed, line, note
 from detector.config.loading import Reading, check_files, read_public
 from detector.logs import configure_logs
@@ -21,17 +21,25 @@ from detector.notify import Notifier
 if TYPE_CHECKING:
     from detector.config.config import Config
     from detector.config_file import ConfigFile as FollowedFile
+    from detector.simulation.rehearsal import Rehearsal
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 log = structlog.get_logger()
 
 
-def run(config: ConfigFile = None) -> None:
+def run(
+    config: ConfigFile = None,
+    simulate: Simulate = None,
+    may_cut: Annotated[
+        bool, typer.Option("--may-cut", help="Simulate although the config cuts: every publisher here is yours.")
+    ] = False,
+) -> None:
     """Run the service until SIGINT or SIGTERM.
 
     What was begun is brought to an end for a few seconds; the rest stays on disk and goes on at the next start. A
     second signal ends it at once. A change of the config file takes effect while it runs; SIGHUP reads it again.
+    With --simulate faults are made on purpose, on a staging node, to see what health, alerts and metrics say of them.
     """
     for number in _ENDING:
         signal.signal(number, _end_at_once)
@@ -41,21 +49,20 @@ def run(config: ConfigFile = None) -> None:
     return_large_blocks()
     notifier = Notifier.from_environment()  # before any child process
     configure_logs("info", "auto")
-    settings, file = _read(config)
+    rehearsal = read_rehearsal(simulate, may_cut=may_cut)
+    settings, file = _read(config, rehearsal)
     configure_logs(settings.log.level, settings.log.format)
     try:
-        asyncio.run(_serve(settings, file, notifier))
+        asyncio.run(_serve(settings, file, notifier, rehearsal))
     except ServiceRefused as error:
         raise CommandFailed(str(error), 1 if error.may_pass else 2) from None
 
 
-def _read(path: Path | None) -> "tuple[Config, FollowedFile | None]":
+def _read(path: Path | None, rehearsal: "Rehearsal") -> "tuple[Config, FollowedFile | None]":
     """The config, and the file that it comes from, to be followed from here on."""
-    from detector.config_file import ConfigFile as FollowedFile
-
     if path is None:
         return read_config(None), None
-    file = FollowedFile(path)
+    file = rehearsal.file(path)
     reading = file.read()
     if reading.config is None:
         raise CommandFailed("\n".join(str(fault) for fault in reading.faults))
@@ -81,7 +88,7 @@ def on_first_ending(act: Callable[[], object]) -> None:
         loop.add_signal_handler(number, first)
 
 
-async def _serve(config: "Config", file: "FollowedFile | None", notifier: Notifier) -> None:
+async def _serve(config: "Config", file: "FollowedFile | None", notifier: Notifier, rehearsal: "Rehearsal") -> None:
     from detector.assembly import open_service
 
     is_over = asyncio.Event()
@@ -89,7 +96,7 @@ async def _serve(config: "Config", file: "FollowedFile | None", notifier: Notifi
     assert starting is not None
     on_first_ending(starting.cancel)
     try:
-        async with notifier.watching(), open_service(config, file) as service:
+        async with notifier.watching(), open_service(config, file, rehearsal) as service:
             on_first_ending(is_over.set)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload_soon)
             service.around_reload = notifier.reloading

@@ -22,6 +22,7 @@ from detector.settings import enforcer_settings
 from detector.store.database import Database
 from detector.store.incidents import Incidents
 from detector.store.outbox import Outbox, OutgoingAlert
+from detector.trust.commands import Line
 from detector.trust.distrust import Distrust
 from detector.trust.messages import CommandName, Result
 from detector.trust.signing import NodeSigner, TrustedKeys
@@ -32,7 +33,7 @@ _ENOUGH_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteParts:
-    """What the service has, and remote cuts need."""
+    """What the service has, and remote cuts need. `line` is where the cutter answers, by default the MQTT sink."""
 
     delivery: Delivery
     ingest: IngestServer
@@ -43,6 +44,8 @@ class RemoteParts:
     distrust: Distrust
     keys: Callable[[], TrustedKeys]
     last_packet_at: Callable[[str], float | None]
+    line: Line | None = None
+    wall_clock: Callable[[], float] = time.time
 
 
 class Remote:
@@ -72,7 +75,8 @@ class Remote:
     def cuts(self, parts: RemoteParts) -> RemoteCuts:
         """Return what waits for the cutter, listening to it already; to be entered with `async with`."""
         prefix, cutter = self._config.alerts.mqtt.prefix, self._config.enforcement.cutter
-        orders = Orders(self._mqtt, parts.database, parts.signer, parts.keys, prefix=prefix, node=cutter)
+        line = parts.line or self._mqtt
+        orders = Orders(line, parts.database, parts.signer, parts.keys, prefix=prefix, node=cutter)
 
         async def order_cut(stream: str) -> None:
             result, reason = await orders.order(CommandName.CUT, {"stream": stream})
@@ -109,10 +113,11 @@ class Remote:
                 last_packet_at=parts.last_packet_at,
             ),
             enforcer_settings(self._config),
+            wall_clock=parts.wall_clock,
         )
         ear = AckEar(parts.keys, parts.distrust, made.hear)
         self._first.watch = made.problems
-        ear.listen(self._mqtt, prefix)
+        ear.listen(line, prefix)
         orders.listen()
         if self._webhook is not None:
             self._webhook.hear = ear.take_body

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final
 
-from streams.frame import MAX_SHAPED_SIDE
 from streams.sampling import SamplingSettings
 
 UNPACED: Final = math.inf
@@ -94,12 +93,4 @@ class Job:
     ca_file: str = ""
     allow_rtsp: bool = False
     all_renditions: bool = False
-    shaped_short: int = 0
-    shaped_long: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a picture that is larger than any may be."""
-        if not (0 <= self.shaped_short <= MAX_SHAPED_SIDE and 0 <= self.shaped_long <= MAX_SHAPED_SIDE):
-            raise ValueError(f"a side of the shaped picture is 0 to {MAX_SHAPED_SIDE}")
-
     damage: tuple[Damage, ...] = ()

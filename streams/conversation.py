@@ -39,10 +39,12 @@ class Conversation(asyncio.BufferedProtocol):
 
     `seconds` are allowed for the first message, `patience_seconds` for each other one, and as much again if bytes came
     late: then it may have been the service that slept. While it is paused nothing is read, and no time counts.
+    `shaped_bytes` is the most that a shaped picture may have.
     """
 
-    def __init__(self, listener: Listener, seconds: float, patience_seconds: float) -> None:
+    def __init__(self, listener: Listener, seconds: float, patience_seconds: float, shaped_bytes: int = 0) -> None:
         self._listener = listener
+        self._shaped_bytes = shaped_bytes
         self._seconds = seconds
         self._patience_seconds = patience_seconds
         self._loop = asyncio.get_running_loop()
@@ -121,7 +123,7 @@ class Conversation(asyncio.BufferedProtocol):
         start = 0
         while self._held - start >= wire.HEADER.size and not self._is_over:
             body_at = start + wire.HEADER.size
-            self._kind, length = wire.parse_header(self._small[start:body_at])
+            self._kind, length = wire.parse_header(self._small[start:body_at], self._shaped_bytes)
             start = min(body_at + length, self._held)
             self._body = bytearray(length)
             self._filled = start - body_at
@@ -158,11 +160,13 @@ class Conversation(asyncio.BufferedProtocol):
             self._listener.ended(error)
 
 
-async def listen(child: Child, listener: Listener, seconds: float, patience_seconds: float) -> Conversation:
+async def listen(
+    child: Child, listener: Listener, seconds: float, patience_seconds: float, shaped_bytes: int = 0
+) -> Conversation:
     """Begin to listen to `child`, whose socket is still its own to close."""
     loop = asyncio.get_running_loop()
     _, conversation = await loop.create_connection(
-        lambda: Conversation(listener, seconds, patience_seconds), sock=child.socket
+        lambda: Conversation(listener, seconds, patience_seconds, shaped_bytes), sock=child.socket
     )
     return conversation
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streams.claims import CLAIMS
 from streams.costs import Costs, Purpose
-from streams.frame import MAX_SIDE, PICTURE_SIDE, PLANE_SIDE
+from streams.frame import MAX_SIDE, PICTURE_SIDE, PLANE_SIDE, shaped_size
 from streams.source import AnyPacket, is_too_large
 
 PLANE_INTERPOLATION = Interpolation.AREA
@@ -43,18 +43,26 @@ class Pixels:
     """One frame in fixed size: `plane` (64, 64) uint8 full-range luma, `picture` (256, 256, 3) uint8 RGB.
 
     `width` and `height` are the frame's own, in pixels, as it is shown: widened as its pixels are, then rotated.
+    `shaped` (height, width, 3) uint8 RGB is the same frame in its own shape, where one is asked for.
     """
 
     plane: NDArray[np.uint8]
     picture: NDArray[np.uint8]
     width: int
     height: int
+    shaped: NDArray[np.uint8] | None = None
 
 
 class PixelReader:
-    """Scales decoded frames of any shape and pixel format to the two fixed sizes."""
+    """Scales decoded frames of any shape and pixel format to the two fixed sizes.
 
-    def __init__(self) -> None:
+    `shaped` (short, long) asks for a picture in the frame's own shape as well: see `streams.frame.shaped_size`.
+    """
+
+    def __init__(self, shaped: tuple[int, int] = (0, 0)) -> None:
+        self._shaped_sides = shaped
+        self._to_shaped = VideoReformatter()
+        self._shaped_to_colours = VideoReformatter()
         # One reformatter for each way: a reformatter rebuilds its tables whenever source or target changes.
         self._to_plane = VideoReformatter()
         self._to_picture = VideoReformatter()
@@ -97,14 +105,37 @@ class PixelReader:
         picture = _rows(small, PICTURE_SIDE, PICTURE_SIDE * 3).reshape(PICTURE_SIDE, PICTURE_SIDE, 3)
         is_sideways = _quarter_turns(rotation_degrees) % 2 == 1
         shown_width = min(max(1, round(frame.width * pixel_aspect)), MAX_SIDE)
+        width, height = (frame.height, shown_width) if is_sideways else (shown_width, frame.height)
         return Pixels(
             plane=self.plane(frame, rotation_degrees)
             if halfway is None
             else self._plane(self._halfway_to_plane, halfway, rotation_degrees),
             picture=_turned(picture, rotation_degrees),
-            width=frame.height if is_sideways else shown_width,
-            height=shown_width if is_sideways else frame.height,
+            width=width,
+            height=height,
+            shaped=self._shaped(frame, shaped_size(*self._shaped_sides, width, height), rotation_degrees),
         )
+
+    def _shaped(self, frame: VideoFrame, size: tuple[int, int], rotation_degrees: int) -> NDArray[np.uint8] | None:
+        """The frame in `size` (width, height) as it is shown, scaled once, in its own colours where that is cheaper."""
+        if not any(size):
+            return None
+        is_sideways = _quarter_turns(rotation_degrees) % 2 == 1
+        width, height = size[::-1] if is_sideways else size
+        scaled = frame
+        if frame.format.name in _HALFWAY_FORMATS:
+            scaled = self._to_shaped.reformat(
+                frame,
+                width=width,
+                height=height,
+                format="yuvj420p" if frame.format.name == "yuvj420p" else "yuv420p",
+                interpolation=PICTURE_INTERPOLATION,
+                threads=1,
+            )
+        coloured = self._shaped_to_colours.reformat(
+            scaled, width=width, height=height, format="rgb24", interpolation=PICTURE_INTERPOLATION, threads=1
+        )
+        return _turned(_rows(coloured, height, width * 3).reshape(height, width, 3), rotation_degrees)
 
     def _halfway(self, frame: VideoFrame) -> VideoFrame | None:
         """The frame at the picture's size in its own colours and range; None where that would lose some of either."""
@@ -133,7 +164,7 @@ class Decoder:
     refused_size: tuple[int, int] | None = None
     shown_pixels: int = 0
 
-    def __init__(self, stream: VideoStream, max_pixels: int) -> None:
+    def __init__(self, stream: VideoStream, max_pixels: int, shaped: tuple[int, int] = (0, 0)) -> None:
         self.costs = Costs()
         self._max_pixels = max_pixels
         self._time_base = stream.time_base or Fraction(1, 90000)
@@ -145,7 +176,7 @@ class Decoder:
         self._rotation_degrees = 0
         self._track_aspect = stream.sample_aspect_ratio
         self._errors = 0
-        self._pixel_reader = PixelReader()
+        self._pixel_reader = PixelReader(shaped)
         self._limit(self._alone)
 
     @property

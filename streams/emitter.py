@@ -8,7 +8,7 @@ from dataclasses import replace
 from av.video.frame import VideoFrame
 
 from streams.costs import Purpose
-from streams.frame import Frame, SampleReason
+from streams.frame import Frame, SampleReason, ShapedPicture
 from streams.looked_at import LookedAt
 from streams.messages import Burst
 from streams.sender import Counters, Sender
@@ -43,6 +43,7 @@ class Emitter:
             pixels = track.decoder.pixels(frame)
             if pixels is None:
                 return None
+            shaped = pixels.shaped
             return Frame(
                 sequence=0,
                 arrived_at=arrived_at,
@@ -55,6 +56,7 @@ class Emitter:
                 plane=pixels.plane.tobytes(),
                 picture=pixels.picture.tobytes(),
                 track=track.number,
+                shaped=None if shaped is None else ShapedPicture(shaped.shape[1], shaped.shape[0], shaped.tobytes()),
             )
 
     def hand_over(self, samples: Sequence[Frame]) -> None:

@@ -13,6 +13,12 @@ PICTURE_SIDE = 256
 
 PICTURE_BYTES = PICTURE_SIDE * PICTURE_SIDE * 3
 
+MAX_SHAPED_SIDE = 640
+"""The most that a `Job` asks of a side of the shaped picture."""
+
+_LONGEST_SHARE = 2.4
+"""Wider than any film; a frame of a wilder shape is pressed together along its longer side."""
+
 MAX_SIDE = 1 << 16
 """Pixels in a row or a column, beyond which nothing is looked at: no player shows it."""
 
@@ -41,6 +47,41 @@ class SampleReason(StrEnum):
     PICTURE = "picture"
 
 
+def shaped_size(short: int, long: int, width: int, height: int) -> tuple[int, int]:
+    """Width and height of the shaped picture of a frame that is shown as `width` x `height`.
+
+    Its shorter side has `short` pixels at least and its longer one `long`, both 0 to `MAX_SHAPED_SIDE`; (0, 0) where
+    neither is asked for. It has no more pixels than that takes, and never more than the frame.
+    """
+    if not short and not long:
+        return 0, 0
+    scale = min(1.0, max(short / min(width, height), long / max(width, height)))
+    most = int(max(short * _LONGEST_SHARE, long))
+    return min(most, max(1, round(width * scale))), min(most, max(1, round(height * scale)))
+
+
+def shaped_bytes(short: int, long: int) -> int:
+    """Most bytes that a shaped picture may have, whatever the frame's shape."""
+    return max(short, long) * int(max(short * _LONGEST_SHARE, long)) * 3
+
+
+MAX_SHAPED_BYTES = shaped_bytes(MAX_SHAPED_SIDE, MAX_SHAPED_SIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class ShapedPicture:
+    """The whole frame in a size of its own shape: RGB, uint8, row-major. See `shaped_size`."""
+
+    width: int
+    height: int
+    pixels: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse pixels of another size than promised."""
+        if min(self.width, self.height) < 1 or self.width * self.height * 3 != len(self.pixels):
+            raise ValueError(f"a shaped picture of {self.width}x{self.height} has not {len(self.pixels)} bytes")
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One sampled frame.
@@ -51,7 +92,7 @@ class Frame:
 
     `plane` is 64x64 uint8 full-range luma, row-major. `picture` is 256x256 RGB, uint8, row-major.
     `width` and `height` are those of the frame as it is shown, in pixels, after rotation. `track` counts the video
-    tracks of the source from 0: any of them may be what a viewer watches.
+    tracks of the source from 0: any of them may be what a viewer watches. `shaped` is there where the job asks for it.
     """
 
     sequence: int
@@ -65,6 +106,7 @@ class Frame:
     plane: bytes
     picture: bytes
     track: int = 0
+    shaped: ShapedPicture | None = None
 
     def __post_init__(self) -> None:
         """Refuse pixels of another size than promised."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final
 
+from streams.frame import MAX_SHAPED_SIDE
 from streams.sampling import SamplingSettings
 
 UNPACED: Final = math.inf
@@ -74,6 +75,9 @@ class Job:
     due. The service's own clocks, as of coverage and of a stall, do not know of it.
 
     `damage` is for rehearsals; a stream that is watched in earnest has none.
+
+    `shaped_short` and `shaped_long` ask for a picture in the frame's own shape beside the square one, and bound its
+    size (`streams.frame.shaped_size`); without either there is none.
     """
 
     kind: SourceKind
@@ -94,3 +98,10 @@ class Job:
     allow_rtsp: bool = False
     all_renditions: bool = False
     damage: tuple[Damage, ...] = ()
+    shaped_short: int = 0
+    shaped_long: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a picture that is larger than any may be."""
+        if not (0 <= self.shaped_short <= MAX_SHAPED_SIDE and 0 <= self.shaped_long <= MAX_SHAPED_SIDE):
+            raise ValueError(f"a side of the shaped picture is 0 to {MAX_SHAPED_SIDE}")

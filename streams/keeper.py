@@ -13,7 +13,7 @@ from typing import Self
 from streams import wire
 from streams.address import SourceUnreachable, resolve
 from streams.conversation import Conversation, Report, listen
-from streams.frame import Frame
+from streams.frame import Frame, shaped_bytes
 from streams.job import Job
 from streams.messages import Adjust, Burst, Ended, Heartbeat, LookCloser, Order
 from streams.nursery import Child, Nursery, NurseryBroken
@@ -95,7 +95,8 @@ class Keeper:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
                 async with asyncio.timeout(START_SECONDS):
                     await asyncio.get_running_loop().sock_sendall(self._child.socket, wire.pack(self._job))
-            self._conversation = await listen(self._child, self, START_SECONDS, SILENCE_SECONDS)
+            most = shaped_bytes(self._job.shaped_short, self._job.shaped_long)
+            self._conversation = await listen(self._child, self, START_SECONDS, SILENCE_SECONDS, most)
         except BaseException:
             self._child.release()
             raise

@@ -22,7 +22,7 @@ class LookedAt:
 
     def __init__(self, track: VideoTrack, job: Job) -> None:
         self.number = track.number
-        self.decoder = Decoder(track.stream, job.max_pixels)
+        self.decoder = Decoder(track.stream, job.max_pixels, (job.shaped_short, job.shaped_long))
         self._track = track
         self._job = job
 

@@ -1,7 +1,7 @@
 """Whether what a reader says can be: the service believes nothing of it unchecked."""
 
 from streams.conversation import Report
-from streams.frame import Frame
+from streams.frame import Frame, shaped_size
 from streams.heartbeat_faults import heartbeat_fault
 from streams.job import Job
 from streams.messages import Burst, Heartbeat, Opened
@@ -31,6 +31,7 @@ class Checker:
     def __init__(self, job: Job, *, started_at: float) -> None:
         self._is_live = job.live
         self._speed = job.speed
+        self._shaped = job.shaped_short, job.shaped_long
         self._started_at = started_at
         self._is_open = False
         self._tracks = 1
@@ -80,6 +81,9 @@ class Checker:
             raise ReaderMisbehaved("the reader sent frames out of order")
         if frame.track >= self._tracks:
             raise ReaderMisbehaved("the reader sent a frame of a track that its source does not have")
+        has = (0, 0) if frame.shaped is None else (frame.shaped.width, frame.shaped.height)
+        if has != shaped_size(*self._shaped, frame.width, frame.height):
+            raise ReaderMisbehaved("the reader sent a picture of another size than was asked for")
         self._last_sequence = frame.sequence
         self._check_moment(frame.decoded_at, now)
         if self._is_live:

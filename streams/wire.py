@@ -15,12 +15,14 @@ from typing import Any
 
 from streams.frame import (
     MAX_BURST_FRAMES,
+    MAX_SHAPED_BYTES,
     MAX_SIDE,
     MAX_TRACKS,
     PICTURE_BYTES,
     PLANE_BYTES,
     Frame,
     SampleReason,
+    ShapedPicture,
 )
 from streams.job import Damage, Job, SandboxMode, SourceKind
 from streams.messages import (
@@ -68,7 +70,7 @@ MAGIC = b"SFR1"
 JOB_LIMIT_BYTES = 16 * 1024
 
 _OPENED = struct.Struct("<16sIIBBBBd")
-_FRAME = struct.Struct("<QdddBBBxII")
+_FRAME = struct.Struct("<QdddBBBxIIHH")
 _HEARTBEAT = struct.Struct("<ddd8QddQd3QQ3ddQ")
 _ENDED = struct.Struct("<B7xd160s")
 _CLOSER = struct.Struct("<dd")
@@ -112,7 +114,6 @@ _FRAME_BYTES = _FRAME.size + PLANE_BYTES + PICTURE_BYTES
 
 _FIXED_BYTES = {
     Kind.OPENED: _OPENED.size,
-    Kind.FRAME: _FRAME_BYTES,
     Kind.HEARTBEAT: _HEARTBEAT.size,
     Kind.ENDED: _ENDED.size,
     Kind.LOOK_CLOSER: _CLOSER.size,
@@ -120,8 +121,11 @@ _FIXED_BYTES = {
 }
 
 
-def parse_header(header: Bytes) -> tuple[Kind, int]:
-    """Return the kind and the body's length in bytes of the message that follows; raise `WireError`."""
+def parse_header(header: Bytes, shaped_bytes: int = 0) -> tuple[Kind, int]:
+    """Return the kind and the body's length in bytes of the message that follows; raise `WireError`.
+
+    `shaped_bytes` is the most that a frame's shaped picture may have; without any there is none.
+    """
     try:
         magic, number, length = HEADER.unpack(header)
         kind = Kind(number)
@@ -129,14 +133,14 @@ def parse_header(header: Bytes) -> tuple[Kind, int]:
         raise WireError(f"no message header: {error}") from error
     if magic != MAGIC:
         raise WireError("wrong magic")
-    if not _may_be_long(kind, length):
+    if not _may_be_long(kind, length, shaped_bytes):
         raise WireError(f"{kind.name} of {length} bytes")
     return kind, length
 
 
 def parse_body(kind: Kind, body: Bytes) -> Message:
     """Return the message in `body`; raise `WireError` if any field is not what its type promises."""
-    if not _may_be_long(kind, len(body)):
+    if not _may_be_long(kind, len(body), MAX_SHAPED_BYTES):
         raise WireError(f"{kind.name} of {len(body)} bytes")
     try:
         return _PARSERS[kind](body)
@@ -150,13 +154,16 @@ def pack(message: Message) -> bytes:
     return HEADER.pack(MAGIC, kind, len(body)) + body
 
 
-def _may_be_long(kind: Kind, length: int) -> bool:
+def _may_be_long(kind: Kind, length: int, shaped_bytes: int) -> bool:
     match kind:
         case Kind.JOB:
             return length <= JOB_LIMIT_BYTES
+        case Kind.FRAME:
+            return 0 <= length - _FRAME_BYTES <= shaped_bytes
         case Kind.BURST:
-            count, rest = divmod(length, _FRAME_BYTES)
-            return not rest and 1 <= count <= MAX_BURST_FRAMES
+            # As few frames as the length allows, each with the largest shaped picture.
+            count = max(1, -(-length // (_FRAME_BYTES + shaped_bytes)))
+            return count <= MAX_BURST_FRAMES and 0 <= length - count * _FRAME_BYTES <= count * shaped_bytes
         case _:
             return length == _FIXED_BYTES[kind]
 
@@ -227,9 +234,28 @@ def _parse_opened(body: Bytes) -> Opened:
 
 
 def _parse_frame(body: Bytes) -> Frame:
-    sequence, arrived_at, decoded_at, pts, reason, corrupt, track, width, height = _FRAME.unpack_from(body)
-    pixels = memoryview(body)[_FRAME.size :]
-    return Frame(
+    (frame,) = _parse_frames(body, 1)
+    return frame
+
+
+def _parse_frames(body: Bytes, most: int) -> tuple[Frame, ...]:
+    frames: list[Frame] = []
+    end = 0
+    while end < len(body) and len(frames) < most:
+        frame, end = _parse_frame_at(memoryview(body), end)
+        frames.append(frame)
+    if end != len(body):
+        raise ValueError("more bytes than pixels, or fewer")
+    return tuple(frames)
+
+
+def _parse_frame_at(body: memoryview, start: int) -> tuple[Frame, int]:
+    """The frame that begins at `start`, and where it ends."""
+    head = _FRAME.unpack_from(body, start)
+    sequence, arrived_at, decoded_at, pts, reason, corrupt, track, width, height, across, down = head
+    picture_at, shaped_at = start + _FRAME.size + PLANE_BYTES, start + _FRAME_BYTES
+    end = shaped_at + across * down * 3
+    frame = Frame(
         sequence=sequence,
         arrived_at=_finite(arrived_at),
         decoded_at=_finite(decoded_at),
@@ -238,15 +264,16 @@ def _parse_frame(body: Bytes) -> Frame:
         is_corrupt=_flag(corrupt),
         width=_side(width),
         height=_side(height),
-        plane=bytes(pixels[:PLANE_BYTES]),
-        picture=bytes(pixels[PLANE_BYTES:]),
+        plane=bytes(body[start + _FRAME.size : picture_at]),
+        picture=bytes(body[picture_at:shaped_at]),
         track=_tracks(track + 1) - 1,
+        shaped=ShapedPicture(across, down, bytes(body[shaped_at:end])) if across or down else None,
     )
+    return frame, end
 
 
 def _parse_burst(body: Bytes) -> Burst:
-    whole = memoryview(body)
-    frames = tuple(_parse_frame(whole[start : start + _FRAME_BYTES]) for start in range(0, len(body), _FRAME_BYTES))
+    frames = _parse_frames(body, MAX_BURST_FRAMES)
     first = frames[0]
     if first.reason not in (SampleReason.BURST, SampleReason.SPIKE):
         raise ValueError("no reason for a burst")
@@ -320,6 +347,7 @@ def _pack_burst(message: Burst) -> tuple[Kind, bytes]:
 
 
 def _frame_body(message: Frame) -> bytes:
+    shaped = message.shaped
     head = _FRAME.pack(
         message.sequence,
         message.arrived_at,
@@ -330,8 +358,9 @@ def _frame_body(message: Frame) -> bytes:
         message.track,
         message.width,
         message.height,
+        *((0, 0) if shaped is None else (shaped.width, shaped.height)),
     )
-    return head + message.plane + message.picture
+    return b"".join((head, message.plane, message.picture, b"" if shaped is None else shaped.pixels))
 
 
 def _pack_heartbeat(message: Heartbeat) -> tuple[Kind, bytes]:

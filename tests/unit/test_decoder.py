@@ -10,6 +10,7 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from streams.decoder import PICTURE_INTERPOLATION, PLANE_INTERPOLATION, Decoder, PixelReader
+from streams.frame import shaped_size
 from tests.fixtures_media import Clip, MediaMaker
 
 MAX_PIXELS = 4096 * 2304
@@ -207,3 +208,41 @@ def test_picture_has_the_frame_s_own_colours(
     picture = PixelReader().pixels(frame).picture
 
     assert np.abs(picture.astype(int) - (200, 60, 90)).max() <= 4
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (640, 360), (321, 241), (1, 1), (1280, 1), (1, 900), (90, 4000)])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "nv12", "yuv422p10le", "gray", "rgb24"])
+@pytest.mark.parametrize("rotation", [0, 90, 180])
+def test_a_shaped_picture_has_the_frame_s_own_shape(size: tuple[int, int], pixel_format: str, rotation: int) -> None:
+    """Every size, shape, format and rotation gives the picture that was asked for, and changes no other pixel."""
+    draw = np.random.default_rng(size[0])
+    small = draw.integers(0, 256, (-(-size[1] // 40), -(-size[0] // 40), 3), np.uint8)
+    content = small.repeat(40, 0).repeat(40, 1)[: size[1], : size[0]]
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(content), "rgb24").reformat(format=pixel_format)
+
+    plain = PixelReader().pixels(frame, rotation)
+    both = PixelReader((352, 0)).pixels(frame, rotation)
+
+    assert plain.shaped is None
+    assert np.array_equal(both.plane, plain.plane)
+    assert np.array_equal(both.picture, plain.picture)
+    width, height = size[::-1] if rotation == 90 else size
+    assert both.shaped.shape[1::-1] == shaped_size(352, 0, width, height)
+    if min(size) > 200:  # the same way up and in the same colours as the square picture
+        across, down = both.shaped.shape[1] // 4, both.shaped.shape[0] // 4
+        corner = both.shaped[:down, :across].mean(axis=(0, 1))
+        assert np.abs(corner - both.picture[:64, :64].mean(axis=(0, 1))).max() <= 8
+
+
+def test_one_reader_follows_a_stream_that_changes_its_shape() -> None:
+    """What was scaled before leaves nothing in the next picture; wide pixels are shown as wide as they are."""
+    reader = PixelReader((256, 0))
+    for size in ((640, 360), (360, 640), (1920, 800), (100, 80), (640, 360)):
+        frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 77, np.uint8), "rgb24")
+        shaped = reader.pixels(frame.reformat(format="yuv420p")).shaped
+
+        assert shaped.shape[1::-1] == shaped_size(256, 0, *size)
+        assert np.abs(shaped.astype(int) - 77).max() <= 3
+    wide = av.VideoFrame.from_ndarray(np.zeros((576, 720, 3), np.uint8), "rgb24")
+    assert reader.pixels(wide, 0, 16 / 11).shaped.shape == (256, 465, 3)
+    assert reader.pixels(wide, 90, 16 / 11).shaped.shape == (465, 256, 3)

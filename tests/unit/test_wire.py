@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import wire
-from streams.frame import MAX_BURST_FRAMES, MAX_TRACKS, PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason
+from streams.frame import (
+    MAX_BURST_FRAMES,
+    MAX_SHAPED_BYTES,
+    MAX_SHAPED_SIDE,
+    MAX_TRACKS,
+    PICTURE_BYTES,
+    PLANE_BYTES,
+    Frame,
+    SampleReason,
+    ShapedPicture,
+    shaped_bytes,
+    shaped_size,
+)
 from streams.job import Job, SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.wire import Adjust, Burst, EndCode, Ended, Heartbeat, Kind, LookCloser, Message, Opened, WireError
@@ -46,6 +58,12 @@ frames = st.builds(
     plane=st.binary(min_size=1, max_size=1).map(lambda shade: shade * PLANE_BYTES),
     picture=st.binary(min_size=1, max_size=1).map(lambda shade: shade * PICTURE_BYTES),
     track=st.integers(0, MAX_TRACKS - 1),
+    shaped=st.none()
+    | st.builds(
+        lambda width, height: ShapedPicture(width, height, b"s" * (width * height * 3)),
+        st.integers(1, 40),
+        st.integers(1, 40),
+    ),
 )
 heartbeats = st.builds(
     Heartbeat,
@@ -103,7 +121,7 @@ HEARTBEAT = Heartbeat(1.0, math.nan, math.nan, 1, 2, 3, 4, 5, 6, 7, 8, 0.5, 2.0)
 
 def read(packed: bytes) -> Message:
     """Return the one message in `packed`, as the keeper reads it."""
-    kind, length = wire.parse_header(packed[: wire.HEADER.size])
+    kind, length = wire.parse_header(packed[: wire.HEADER.size], MAX_SHAPED_BYTES)
     body = packed[wire.HEADER.size :]
     if len(body) != length:
         raise WireError("cut short")
@@ -284,3 +302,73 @@ def test_announced_lengths_are_fixed() -> None:
             wire.parse_header(wire.HEADER.pack(wire.MAGIC, Kind.FRAME, length))
     with pytest.raises(WireError):
         wire.parse_header(wire.HEADER.pack(wire.MAGIC, Kind.JOB, wire.JOB_LIMIT_BYTES + 1))
+
+
+ASKED = st.integers(0, MAX_SHAPED_SIDE)
+FRAME_BODY = (
+    len(wire.pack(Frame(1, 1.0, 1.0, None, SampleReason.BURST, False, 64, 64, bytes(4096), bytes(196608))))
+    - wire.HEADER.size
+)
+
+
+@given(ASKED, ASKED, sides, sides)
+def test_a_shaped_picture_is_bounded_by_the_job_alone(short: int, long: int, width: int, height: int) -> None:
+    """Whatever shape a stream claims, the picture has at least a pixel, at most the job's bytes, never more pixels."""
+    across, down = shaped_size(short, long, width, height)
+
+    assert across * down * 3 <= shaped_bytes(short, long) <= MAX_SHAPED_BYTES
+    if not short and not long:
+        assert (across, down) == (0, 0)
+        return
+    assert 1 <= across <= width
+    assert 1 <= down <= height
+    if max(width, height) <= 2 * min(width, height):  # a usual shape is kept, and what was asked for is there
+        assert abs(across * height - down * width) <= max(width, height)
+        assert min(across, down) >= min(short, width, height)
+        assert max(across, down) >= min(long, max(width, height))
+
+
+@given(st.integers(0, MAX_SHAPED_BYTES), st.integers(0, 2**32 - 1) | st.integers(0, 10 * FRAME_BODY))
+def test_announced_lengths_are_bounded_by_what_was_asked_for(most: int, length: int) -> None:
+    """No header makes the service hold more than a frame, or a burst of eight, with the pictures it asked for."""
+    for kind, count in ((Kind.FRAME, 1), (Kind.BURST, MAX_BURST_FRAMES)):
+        try:
+            assert wire.parse_header(wire.HEADER.pack(wire.MAGIC, kind, length), most) == (kind, length)
+        except WireError:
+            assert not FRAME_BODY <= length <= FRAME_BODY + most  # one frame with any picture is always let through
+        else:
+            assert FRAME_BODY <= length <= count * (FRAME_BODY + most)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=3),
+    st.integers(0, 2),
+    st.tuples(st.integers(0, 65535), st.integers(0, 65535)),
+    st.integers(-9, 9),
+)
+def test_a_shaped_picture_that_lies_about_its_size_is_refused(
+    shapes: list[tuple[int, int]], liar: int, claimed: tuple[int, int], more: int
+) -> None:
+    """A claimed size that is not that of the bytes, bytes too many or too few: the whole burst is refused."""
+    frame = Frame(1, 1.0, 1.0, None, SampleReason.BURST, False, 64, 64, bytes(PLANE_BYTES), bytes(PICTURE_BYTES))
+    burst = Burst(tuple(replace(frame, shaped=ShapedPicture(w, h, bytes(w * h * 3))) for w, h in shapes))
+    body = bytearray(wire.pack(burst)[wire.HEADER.size :])
+    liar = min(liar, len(shapes) - 1)
+    at = sum(FRAME_BODY + w * h * 3 for w, h in shapes[:liar]) + 44
+    struct.pack_into("<HH", body, at, *claimed)
+    body = body[:more] if more < 0 else body + bytes(more)
+
+    width, height = shapes[liar]
+    if more == 0 and claimed[0] * claimed[1] == width * height:
+        assert wire.parse_body(Kind.BURST, bytes(body)).frames[liar].shaped.width == claimed[0]
+        return
+    with pytest.raises(WireError):
+        wire.parse_body(Kind.BURST, bytes(body))
+
+
+def test_a_job_asks_for_no_larger_picture_than_any_may_be() -> None:
+    """A side beyond the limit is a fault of whoever asks, and no reader is told of it."""
+    job = Job(SourceKind.FILE, "", 0, True, SamplingSettings(), SandboxMode.PREFER, shaped_short=352, shaped_long=640)
+    assert read(wire.pack(job)) == job
+    with pytest.raises(ValueError, match="0 to 640"):
+        replace(job, shaped_short=MAX_SHAPED_SIDE + 1)

@@ -26,6 +26,7 @@ BENCHMARKS: Final = {
     "neighbours": "benchmarks.neighbours",
     "recovery": "benchmarks.recovery",
     "restreams": "benchmarks.restreams",
+    "returns": "benchmarks.returns",
     "scale": "benchmarks.scale",
     "soak": "benchmarks.soak",
     "throughput": "benchmarks.throughput",

@@ -116,7 +116,7 @@ async def _restreams(plan: Plan, folder: Path, draw: random.Random, outcome: Out
     again = [await asyncio.to_thread(_again, shown, draw) for _ in range(plan.restreams)]
     service = _service(folder)
     known = shown[_bad_frame() :: FPS // 2]
-    _fill_bank(service.state_dir, [(_ENTRY, picture) for picture in known], every_seconds=(FPS // 2) / FPS)
+    fill_bank(service.state_dir, [(_ENTRY, picture) for picture in known], every_seconds=(FPS // 2) / FPS)
     async with service, PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
         first = publishers.start("live/first", original, rounds=1)
         await publishers.wait("live/first")
@@ -144,7 +144,7 @@ async def _rivals(plan: Plan, folder: Path, draw: random.Random, outcome: Outcom
         await asyncio.to_thread(_imitator, clip, card, draw) for clip, card in zip(rivals, cards.values(), strict=True)
     ]
     service = _service(folder)
-    _fill_bank(service.state_dir, list(cards.items()))
+    fill_bank(service.state_dir, list(cards.items()))
     async with service, PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
         first = [publishers.start(f"live/rival{n}", clip, delay_seconds=0.1 * n) for n, clip in enumerate(rivals)]
         await asyncio.sleep(0.1 * plan.rivals + 3.0)
@@ -193,7 +193,7 @@ def _service(folder: Path) -> RunningService:
     return RunningService(folder, f"banks: {{{_BANK}: {{step: cut}}}}\nenforcement: {{live: true}}\n{broker}")
 
 
-def _fill_bank(state_dir: Path, pictures: Sequence[tuple[str, Picture]], every_seconds: float | None = None) -> None:
+def fill_bank(state_dir: Path, pictures: Sequence[tuple[str, Picture]], every_seconds: float | None = None) -> None:
     """Put bare hashes into the bank, hashed as the reader would see the pictures; those of a video in their places."""
     pixels, rows = PixelReader(), []
     for _, picture in pictures:

@@ -28,6 +28,7 @@ app = typer.Typer(help="What signs, and whose signatures count.", no_args_is_hel
 _Result = TypeVar("_Result")
 
 _KEPT = "30d"
+_LONGEST_KEPT = Duration.parse("3650d")
 
 
 @app.command("show")
@@ -64,6 +65,8 @@ def rotate(
             kept = Duration.parse(keep)
         except ValueError:
             raise CommandFailed(f"{keep} is no duration; write 30d or 12h") from None
+        if kept.seconds > _LONGEST_KEPT.seconds:
+            raise CommandFailed(f"--keep: write {_LONGEST_KEPT} at most")
         until_ms = time.time_ns() // 1_000_000 + round(kept.seconds * 1000)
         keyring = _try(lambda: activate_following(folder, until_ms=until_ms))
         note("the new key signs from the next start of the service on")

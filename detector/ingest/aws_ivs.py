@@ -83,6 +83,7 @@ class AwsIvs(AskedServer):
         self._wall_clock = wall_clock
         self._partition = "aws"
         self._playback: dict[StreamKey, str] = {}
+        self._unplayable = 0
 
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """The channel's playback URL: HLS, some seconds behind."""
@@ -116,6 +117,16 @@ class AwsIvs(AskedServer):
         result = await super().cut(key, connection)
         return CutResult(result.count, result.gone_at, note=NEW_KEY if result.count else "")
 
+    def problems(self) -> list[str]:
+        """As `IngestServer.problems`; channels that nobody tells us how to read are named as a number."""
+        found = super().problems()
+        if self._unplayable:
+            found.append(
+                f"{self._unplayable} live channels are not watched, as Amazon IVS does not tell where they are played: "
+                "allow ivs:BatchGetChannel for all of them"
+            )
+        return found
+
     async def _ask_for_live(self) -> list[Publisher]:
         found: list[Publisher] = []
         token: str | None = None
@@ -136,6 +147,7 @@ class AwsIvs(AskedServer):
             if token is None:
                 break
         await self._learn_playback({publisher.key for publisher in found})
+        self._unplayable = sum(publisher.key not in self._playback for publisher in found)
         return [publisher for publisher in found if publisher.key in self._playback]
 
     async def _learn_playback(self, live: set[StreamKey]) -> None:

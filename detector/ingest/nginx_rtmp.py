@@ -203,6 +203,8 @@ class NginxRtmp:
         return HookAnswer(403, HookOutcome.HELD) if is_held else None
 
     async def _on_publish(self, clientid: str, key: StreamKey, fields: Mapping[str, str]) -> HookAnswer:
+        # A server that was started again counts its clients anew: this one is not who was sent to quarantine.
+        self._quarantined.pop(clientid, None)
         refusal = await self._why_not_publish(clientid, key)
         if refusal is not None:
             return refusal

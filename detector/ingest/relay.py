@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import h11
 
 from detector.events import Publisher
+from detector.ingest.viewers import ViewerGate
 
 _HEAD_LIMIT_BYTES = 16 * 1024
 _PUBLISH_METHODS = frozenset({b"POST", b"PUT"})
@@ -88,10 +89,10 @@ class Channel:
         for reader in tuple(self._readers):
             reader.send_media(media)
 
-    def attach(self, reader: "Connection") -> None:
-        """Begin to serve `reader`, from the stream's beginning where that is still kept."""
+    def attach(self, reader: "Connection", *, from_its_beginning: bool) -> None:
+        """Begin to serve `reader`; where it is wanted and still kept, from the stream's beginning."""
         self._readers.add(reader)
-        if self._head:
+        if self._head and from_its_beginning:
             reader.send_media(b"".join(self._head))
 
     def detach(self, reader: "Connection") -> None:
@@ -136,6 +137,7 @@ class RelayHouse(Protocol):
     clock: Callable[[], float]
     limits: RelayLimits
     counters: RelayCounters
+    viewers: ViewerGate
 
     def admit_connection(self, connection: "Connection") -> str | None:
         """An id for the connection, or None where there is no room."""
@@ -324,7 +326,8 @@ class Connection(asyncio.Protocol):
                 headers=[("content-type", "video/mp2t"), ("cache-control", "no-store"), ("connection", "close")],
             )
         )
-        channel.attach(self)
+        # Who was held from the beginning must not be shown it afterwards.
+        channel.attach(self, from_its_beginning=not (self._is_guest and self._house.viewers.is_shut))
 
     def _accept(self, media: bytes) -> None:
         if not media or self._channel is None or self._stage not in (_Stage.FRAMED_BODY, _Stage.RAW_BODY):

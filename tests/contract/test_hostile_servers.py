@@ -311,3 +311,16 @@ async def test_one_name_that_is_no_text_hides_nobody_else(tmp_path: Path) -> Non
     async with _beside_a_rogue("ovenmediaengine", tmp_path / "ome") as (server, rogue):
         rogue.answer = _plain("200 OK", b'{"response": ["\xff"]}')
         assert await server.publishers() == []
+
+
+async def test_channels_that_nobody_tells_how_to_read_are_told(tmp_path: Path) -> None:
+    """What AWS lists as live and does not let us look up is not watched, and health says so with the remedy."""
+    async with _beside_a_peer("aws-ivs", tmp_path) as (server, peer):
+        assert isinstance(peer, FakeIvs)
+        peer.live = {("123456789012", f"name{n}"): f"c{n}" for n in range(3)}
+        whole = peer._answer
+        peer._answer = lambda operation, fields: (  # type: ignore[method-assign]
+            {"channels": [], "errors": []} if operation == "BatchGetChannel" else whole(operation, fields)
+        )
+        assert await server.publishers() == []
+        assert any("3 live channels" in sentence and "BatchGetChannel" in sentence for sentence in server.problems())

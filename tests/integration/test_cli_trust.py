@@ -49,7 +49,8 @@ def test_keys_are_shown_made_and_replaced(tmp_path: Path, config: Path) -> None:
     assert [row["state"] for row in rows] == ["signs", "retired"]
     assert rows[0]["public_key"] in prepared
     assert rows[1]["public_key"] == first[0]
-    assert _run("keys", "rotate", "--activate", "--keep", "soon", "-c", str(config))[0] == 2
+    for keep in ("soon", "3651d", "3650000d", "-1d"):
+        assert _run("keys", "rotate", "--activate", "--keep", keep, "-c", str(config))[0] == 2
     key = tmp_path / "anna.key"
     code, public = _run("keys", "new", str(key))
     assert _run("keys", "public", str(key)) == (0, public)

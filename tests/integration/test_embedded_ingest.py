@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from detector.config.addresses import ListenAddress
 from detector.events import StreamKey
+from detector.hold import Hold, HoldSettings
 from detector.ingest.adapter import IngestUnavailable
 from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
 from detector.ingest.keys import BadPath, parse_path, path_for
@@ -211,6 +212,23 @@ async def test_what_cannot_be_is_refused(tmp_path: Path, line: str, status: int)
         assert "nobody" not in sentence or status == 404
         assert server.counters.refused_total == {status: 1}
         assert await server.publishers() == []
+
+
+async def test_who_was_held_from_the_beginning_is_not_shown_it(tmp_path: Path) -> None:
+    """With a gate, viewers who get in see what comes from then on; our own readers have the first byte as ever."""
+    async with _server(tmp_path) as server:
+        server.viewers = Hold(HoldSettings(samples=1), _plain_id)
+        server.viewers.is_exempt = lambda _path: True  # whoever gets in, however
+        publisher = await _publish(server)
+        await publisher.chunk(b"unseen" * 40)
+        await _live(server)
+        viewer = await _read(server)
+        ours = await _read(server, server.reader_source(KEY)[1].removeprefix(server.url))
+        await _until(lambda: server.counters.readers_total == 2)
+        await publisher.chunk(b"later")
+        await publisher.send(b"0\r\n\r\n")
+        assert await viewer.rest() == b"later"
+        assert await ours.rest() == b"unseen" * 40 + b"later"
 
 
 async def test_a_live_key_is_taken(tmp_path: Path) -> None:

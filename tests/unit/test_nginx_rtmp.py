@@ -329,3 +329,19 @@ async def test_a_hold_that_holds_nobody_is_told(tmp_path: Path) -> None:
     name, _, argument = play.partition("?")
     assert (await server.answer_hook(_form(name, call="play") + b"&" + argument.encode())).outcome is HookOutcome.TOLD
     assert server.problems() == []
+
+
+async def test_after_a_restart_of_nginx_nobody_is_taken_for_who_was_in_quarantine(tmp_path: Path) -> None:
+    """A client's number comes again then: whoever publishes under it now is told of, and stays watched by updates."""
+    server = _server(tmp_path, quarantine="jail")
+    await server.revoke(StreamKey(server.name, "live", "bad"))
+    sent_away = await server.answer_hook(_form("bad"))
+    assert isinstance(sent_away, HookAnswer)
+    assert (sent_away.status, sent_away.location) == (302, "jail-5")
+    for call in ("publish", "update_publish"):
+        answer = await server.answer_hook(_form("good", call=call))
+        assert isinstance(answer, HookAnswer)
+        assert answer.status == 200
+    listed = StatPublisher("live", "good", "5", "")
+    assert server._is_ours(listed)
+    assert [publisher.key.name for publisher in server._board.current()] == ["good"]

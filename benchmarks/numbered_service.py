@@ -30,8 +30,9 @@ from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations
 from detector.logs import configure_logs
 from detector.metrics import Metrics
+from detector.open_incidents import StreamFacts
 from detector.remote.setup import Remote, RemoteParts
-from detector.response import Responder, StreamFacts
+from detector.response import Responder
 from detector.settings import enforcer_settings, response_settings
 from detector.store.database import Database
 from detector.store.incidents import Incidents

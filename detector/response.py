@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -18,9 +18,10 @@ from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker, BreakerSettings
 from detector.cut_journal import CutOutcome
 from detector.enforcement import CutTarget, Cutting
-from detector.events import CutState, Decision, Signal, Step, StreamKey
+from detector.events import CutState, Decision, Step
 from detector.metric_words import AlertState
 from detector.metrics import Metrics
+from detector.open_incidents import BLIND, OpenIncident, StreamFacts, is_blind, summary, thread
 from detector.resumption import Resumption
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import CutProgress, IncidentRecord, Incidents
@@ -32,51 +33,8 @@ _WAITING_KEPT = 10_000
 
 _BY_HAND = "cut by an operator"
 
-_BLIND = "blind/"
-
-_SUMMARISED = 4
-"""Signals that a log line and the list of incidents name."""
-
 MAX_UPDATES = 10
 """Updates of one incident that are sent: a stream that flaps must not fill the outbox."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamFacts:
-    """What the response needs to know of the stream beside the decision.
-
-    `last_packet_at` is the monotonic time of the last media byte that our reader saw, for the proof of the cut.
-    """
-
-    stream_id: str
-    session: str
-    key: StreamKey
-    connection: str
-    coverage: Mapping[str, float | Mapping[str, float]]
-    last_packet_at: Callable[[], float | None]
-
-
-@dataclass(slots=True)
-class _Open:
-    """The open incident of one session."""
-
-    incident_id: str
-    action: Step
-    sources: set[str]
-    first_arrived_at: float
-    updates: int = 0
-    is_cutting: bool = False
-
-    def is_news(self, decision: Decision) -> bool:
-        """Whether the decision asks for more than was asked for, or names something new."""
-        if decision.action is Step.CUT and decision.is_live and not self.is_cutting:
-            return True
-        return decision.action > self.action or bool({s.source for s in decision.signals} - self.sources)
-
-    def note(self, decision: Decision) -> None:
-        """Remember what the decision asked for."""
-        self.action = max(self.action, decision.action)
-        self.sources |= {signal.source for signal in decision.signals}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +83,7 @@ class Responder:
         self._wall_ms = wall_ms or _wall_ms
         self._ids = RisingIds(self._wall_ms)
         self._resumption = Resumption(incidents, self._resume, first_id=self._ids.next())
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenIncident] = {}
         self._alerts: set[asyncio.Task[None]] = set()
         self._cuts: set[asyncio.Task[None]] = set()
         self._waiting: OrderedDict[str, float] = OrderedDict()
@@ -184,7 +142,7 @@ class Responder:
             self._metrics.signal(signal.kind, signal.step)
         known = self._known(decision)
         if known is not None and not known.is_news(decision):
-            if known.is_cutting and _must_cut(decision) and not _is_blind(decision):
+            if known.is_cutting and _must_cut(decision) and not is_blind(decision):
                 self._cut_made(known.incident_id, decision.session)
             return
         judged = self._breaker.judge(
@@ -213,23 +171,23 @@ class Responder:
         # Whoever ends the stream ends the session that waits here, and must not end what was decided.
         await asyncio.shield(work)
 
-    def _known(self, decision: Decision) -> _Open | None:
+    def _known(self, decision: Decision) -> OpenIncident | None:
         """The incident that a decision may raise. Blindness has its own, and each that people look at is a new one."""
-        if _is_blind(decision) and decision.action is not Step.CUT:
+        if is_blind(decision) and decision.action is not Step.CUT:
             return None
-        return self._open.get(_thread(decision.session, is_blind=_is_blind(decision)))
+        return self._open.get(thread(decision.session, is_blind=is_blind(decision)))
 
     def session_ended(self, session: str) -> None:
         """The stream ended: what comes under the same key afterwards is another incident."""
-        for is_blind in (False, True):
-            self._open.pop(_thread(session, is_blind=is_blind), None)
+        for blind in (False, True):
+            self._open.pop(thread(session, is_blind=blind), None)
 
     async def release(self, source: str, streams: Callable[[str], StreamFacts | None]) -> bool:
         """An operator trusts `source` again: cut what it was refused and is still live. False if nothing was held."""
         refusals = self._breaker.release(source)
         for refusal in refusals:
             stream = streams(refusal.stream_id)
-            known = self._open.get(_thread(refusal.session, is_blind=source.startswith(_BLIND)))
+            known = self._open.get(thread(refusal.session, is_blind=source.startswith(BLIND)))
             if stream is None or known is None:
                 continue
             known.action = Step.CUT
@@ -273,13 +231,13 @@ class Responder:
         return record.incident_id, outcome
 
     def _open_incident(
-        self, decision: Decision, stream: StreamFacts, known: _Open | None
-    ) -> tuple[AlertFacts, IncidentRecord, _Open]:
+        self, decision: Decision, stream: StreamFacts, known: OpenIncident | None
+    ) -> tuple[AlertFacts, IncidentRecord, OpenIncident]:
         """Note the incident, new or raised, and what is to be told and written of it."""
-        summary = _summary_of_all(decision.signals)
+        words = summary(decision.signals)
         record = self._record(
             stream,
-            signals=summary,
+            signals=words,
             action=decision.action,
             is_live=decision.is_live and decision.action > Step.SHADOW,
             known=known,
@@ -289,9 +247,9 @@ class Responder:
             record = replace(record, cut_state=CutState.PENDING)
         arrived_at = self._clock() if decision.observation is None else decision.observation.arrived_at
         first_arrived_at = known.first_arrived_at if known else arrived_at
-        opened = known or _Open(record.incident_id, Step.OFF, set(), first_arrived_at)
+        opened = known or OpenIncident(record.incident_id, Step.OFF, set(), first_arrived_at)
         opened.note(decision)
-        self._open[_thread(decision.session, is_blind=_is_blind(decision))] = opened
+        self._open[thread(decision.session, is_blind=is_blind(decision))] = opened
         facts = AlertFacts.of_decision(
             decision,
             config_digest=self._settings.config_digest,
@@ -302,7 +260,7 @@ class Responder:
         return facts, record, opened
 
     async def _alert_and_cut(
-        self, facts: AlertFacts, record: IncidentRecord, opened: _Open, stream: StreamFacts
+        self, facts: AlertFacts, record: IncidentRecord, opened: OpenIncident, stream: StreamFacts
     ) -> None:
         self._metrics.decision(record.action)
         await self._submit(facts, record)
@@ -336,22 +294,24 @@ class Responder:
             signals=record.signals,
         )
 
-    def _enforce(self, opened: _Open, stream: StreamFacts) -> None:
+    def _enforce(self, opened: OpenIncident, stream: StreamFacts) -> None:
         if not opened.is_cutting:
             opened.is_cutting = True
-            if not all(source.startswith(_BLIND) for source in opened.sources):
+            if not all(source.startswith(BLIND) for source in opened.sources):
                 self._cut_made(opened.incident_id, stream.session)
             target = _target(stream, opened.incident_id, opened.first_arrived_at)
             self._begin_cut(target, stream.last_packet_at, opened)
 
     def _begin_cut(
-        self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: _Open | None = None
+        self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: OpenIncident | None = None
     ) -> None:
         task = asyncio.create_task(self._cut(target, last_packet_at, opened), name=f"response.cut[{target.stream_id}]")
         self._cuts.add(task)
         task.add_done_callback(self._cuts.discard)
 
-    async def _cut(self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: _Open | None) -> None:
+    async def _cut(
+        self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: OpenIncident | None
+    ) -> None:
         state = CutState.FAILED
         try:
             outcome = await self._enforcer.cut(target, last_packet_at=last_packet_at)
@@ -366,7 +326,7 @@ class Responder:
             opened.is_cutting = False  # the next hit tries again
 
     def _record(
-        self, stream: StreamFacts, *, signals: str, action: Step, is_live: bool, known: _Open | None = None
+        self, stream: StreamFacts, *, signals: str, action: Step, is_live: bool, known: OpenIncident | None = None
     ) -> IncidentRecord:
         return IncidentRecord(
             incident_id=known.incident_id if known else self._ids.next(),
@@ -381,38 +341,12 @@ class Responder:
         )
 
 
-def _is_blind(decision: Decision) -> bool:
-    return decision.observation is None
-
-
-def _thread(session: str, *, is_blind: bool) -> str:
-    """What a session's open incident is found by: one for what it shows, one for what cannot be seen."""
-    return f"{_BLIND}{session}" if is_blind else session
-
-
 def _must_cut(decision: Decision) -> bool:
     return decision.action is Step.CUT and decision.is_live
 
 
 def _target(stream: StreamFacts, incident_id: str, hit_at: float) -> CutTarget:
     return CutTarget(stream.stream_id, stream.session, stream.key, stream.connection or None, incident_id, hit_at)
-
-
-def _summary(signal: Signal) -> str:
-    if signal.kind == "hash":
-        return f"{signal.source} at distance {signal.distance} through {signal.view}"
-    if signal.kind == "sequence":
-        return f"{signal.source} in {signal.frames} frames up to distance {signal.distance}"
-    if signal.score is not None:
-        return f"{signal.source} {signal.score:.2f}"
-    return signal.source
-
-
-def _summary_of_all(signals: Sequence[Signal]) -> str:
-    """The first few in words and the number of the others: a picture may be on many lists."""
-    told = list(dict.fromkeys(_summary(signal) for signal in signals))
-    more = len(told) - _SUMMARISED
-    return "; ".join([*told[:_SUMMARISED], *([f"and {more} more"] if more > 0 else [])])[:500]
 
 
 def _wall_ms() -> int:

@@ -43,13 +43,14 @@ from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
 from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.model_check import checked_models
+from detector.open_incidents import StreamFacts
 from detector.orphans import keep_reaping
 from detector.overrides import SamplingOverrides
 from detector.overview import incident_row, load_state, model_state, sandbox_state, stream_row, unseen_streams, versions
 from detector.parts import Addresses, Parts
 from detector.reloader import Reloader
 from detector.renewal import Renewal
-from detector.response import Responder, StreamFacts
+from detector.response import Responder
 from detector.selftest import SelfTest
 from detector.session import SessionParts, StreamSession
 from detector.session_settings import SessionSettings
@@ -238,7 +239,7 @@ class Service:
             problems=tuple(problems),
             notes=tuple(notes),
             versions=versions(),
-            sandbox=sandbox_state(self.config.sandbox, self.supervisor.sessions.values(), self.pool.state()),
+            sandbox=sandbox_state(self.config.sandbox, self.supervisor.sessions.values(), self.pool),
             signing={"key_id": self._signer.key_id, "public_key": public_key_text(self._signer.public_key)},
             models=model_state(self.pool),
             load=load_state(self._cpu, self.pool, self.metrics),
@@ -462,6 +463,7 @@ class Service:
         """Pass on what the parts count themselves, as increments."""
         totals: dict[CrashKind | AlertState, int] = {
             CrashKind.ANALYSIS_WORKER: self.pool.restarts,
+            CrashKind.GPU: 0 if self.pool.gpu is None else self.pool.gpu.restarts,
             CrashKind.FORKSERVER: self.nursery.restarts + self.pool.forkserver_restarts,
             AlertState.EXPIRED: self.delivery.expired_total,
         }

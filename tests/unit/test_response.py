@@ -13,7 +13,8 @@ from detector.cut_journal import CutOutcome
 from detector.enforcement import CutTarget
 from detector.events import CutState, Decision, Observation, Signal, Step, StreamKey
 from detector.metrics import Metrics
-from detector.response import MAX_UPDATES, Responder, ResponseSettings, StreamFacts
+from detector.open_incidents import StreamFacts
+from detector.response import MAX_UPDATES, Responder, ResponseSettings
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import CutProgress, IncidentRecord
 from models.evidence import Inspection

@@ -1,0 +1,77 @@
+"""Incidents that are not over: what was asked for in each, and what is told of it in words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from detector.events import Decision, Signal, Step, StreamKey
+
+BLIND = "blind/"
+"""What sources begin with where a stream cannot be seen."""
+
+_SUMMARISED = 4
+"""Signals that a log line and the list of incidents name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What the response needs to know of the stream beside the decision.
+
+    `last_packet_at` is the monotonic time of the last media byte that our reader saw, for the proof of the cut.
+    """
+
+    stream_id: str
+    session: str
+    key: StreamKey
+    connection: str
+    coverage: Mapping[str, float | Mapping[str, float]]
+    last_packet_at: Callable[[], float | None]
+
+
+@dataclass(slots=True)
+class OpenIncident:
+    """The open incident of one session."""
+
+    incident_id: str
+    action: Step
+    sources: set[str]
+    first_arrived_at: float
+    updates: int = 0
+    is_cutting: bool = False
+
+    def is_news(self, decision: Decision) -> bool:
+        """Whether the decision asks for more than was asked for, or names something new."""
+        if decision.action is Step.CUT and decision.is_live and not self.is_cutting:
+            return True
+        return decision.action > self.action or bool({s.source for s in decision.signals} - self.sources)
+
+    def note(self, decision: Decision) -> None:
+        """Remember what the decision asked for."""
+        self.action = max(self.action, decision.action)
+        self.sources |= {signal.source for signal in decision.signals}
+
+
+def is_blind(decision: Decision) -> bool:
+    """Whether it is about a stream that cannot be seen."""
+    return decision.observation is None
+
+
+def thread(session: str, *, is_blind: bool) -> str:
+    """What a session's open incident is found by: one for what it shows, one for what cannot be seen."""
+    return f"{BLIND}{session}" if is_blind else session
+
+
+def _words(signal: Signal) -> str:
+    if signal.kind == "hash":
+        return f"{signal.source} at distance {signal.distance} through {signal.view}"
+    if signal.kind == "sequence":
+        return f"{signal.source} in {signal.frames} frames up to distance {signal.distance}"
+    if signal.score is not None:
+        return f"{signal.source} {signal.score:.2f}"
+    return signal.source
+
+
+def summary(signals: Sequence[Signal]) -> str:
+    """The first few in words and the number of the others: a picture may be on many lists."""
+    told = list(dict.fromkeys(_words(signal) for signal in signals))
+    more = len(told) - _SUMMARISED
+    return "; ".join([*told[:_SUMMARISED], *([f"and {more} more"] if more > 0 else [])])[:500]

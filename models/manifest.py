@@ -92,7 +92,7 @@ class Manifest:
     categories: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
-    asked_as: str = ""
+    asked_as: str = field(default="", compare=False)
     """What `load_manifest` was given."""
 
     @property
@@ -309,6 +309,8 @@ def _read_check(section: Section, labels: tuple[str, ...]) -> ParityCheck:
             raise wanted.fault(label, "is no label of this model; use one of model_info.labels")
         expect[label] = wanted.number(label, 0.0, 1.0)
     wanted.finish()
+    if not expect:
+        raise section.fault("expect", "promises nothing; write a label and the score that the picture must get")
     tolerances = {}
     if section.has("tolerances"):
         others = section.section("tolerances")

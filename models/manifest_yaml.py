@@ -1,7 +1,7 @@
 """YAML for manifests, strictly: no aliases, no duplicate keys, no unknown keys, and every fault with its line."""
 
 import difflib
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -10,7 +10,12 @@ import yaml
 
 MAX_MANIFEST_BYTES: Final = 1024**2
 _MAX_DEPTH: Final = 8
+_LARGEST: Final = sys.float_info.max
+_MAX_WORD: Final = 400
+"""Characters of a number or date: whole numbers in hexadecimal and in sixties get longer than Python prints."""
+
 _MISSING: Final[Any] = object()
+_TEXT: Final = "tag:yaml.org,2002:str"
 _KIND_NAMES: Final = {str: "text", int: "a whole number", bool: "true or false", float: "a number"}
 
 
@@ -217,7 +222,7 @@ class Section:
         return self.beneath.fact(f"{self._prefix}{key}")
 
     def _as_number(self, key: str, value: Any) -> float:
-        if type(value) not in {int, float} or not math.isfinite(value):
+        if type(value) not in {int, float} or not -_LARGEST <= value <= _LARGEST:
             raise self.fault(key, f"must hold finite numbers, not {_show(value)}")
         return float(value)
 
@@ -260,7 +265,7 @@ def _plain_mapping(path: Path, loader: _StrictLoader, node: yaml.MappingNode) ->
     entries: dict[str, tuple[int, Any]] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
-        if key_node.tag != "tag:yaml.org,2002:str":
+        if key_node.tag != _TEXT:
             raise ManifestError(path, line, f"{key_node.value!r} is no key; keys are plain words (quote it)")
         key = str(key_node.value)
         if key in entries:
@@ -274,6 +279,9 @@ def _plain(path: Path, loader: _StrictLoader, node: yaml.Node) -> Any:
         return _plain_mapping(path, loader, node)
     if isinstance(node, yaml.SequenceNode):
         return [_plain(path, loader, entry) for entry in node.value]
+    if node.tag != _TEXT and len(node.value) > _MAX_WORD:
+        shown = _show(node.value)
+        raise ManifestError(path, node.start_mark.line + 1, f"{shown} is too long for a number; quote it if it is text")
     try:
         return loader.construct_object(node)
     except (ValueError, OverflowError):

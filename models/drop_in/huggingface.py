@@ -19,6 +19,9 @@ README: Final = "README.md"
 
 _MAX_README_BYTES: Final = 4 * 1024**2
 _MAX_FRONT_MATTER_LINES: Final = 5000
+_MAX_LINE: Final = 500
+"""What is longer names no licence; the patterns below take time that grows with the square of a line."""
+
 _ENTRY = re.compile(r"(license|license_name)\s*:\s*(.*?)\s*(?:#.*)?$")
 _ITEM = re.compile(r"\s*-\s*(.*?)\s*$")
 
@@ -249,11 +252,12 @@ def _read_readme(folder: Folder, layer: dict[str, Fact | ManifestError]) -> None
     for index, text in enumerate(lines[1:], 2):
         if text.strip() == "---":
             break
-        entry = _ENTRY.match(text)
+        entry = _ENTRY.match(text) if len(text) <= _MAX_LINE else None
         if entry is None:
             continue
         value = entry[2]
-        below = _ITEM.match(lines[index]) if not value and index < len(lines) else None
+        following = lines[index] if index < len(lines) and len(lines[index]) <= _MAX_LINE else "---"
+        below = _ITEM.match(following) if not value and following.strip() != "---" else None
         found.setdefault(entry[1], (index, (below[1] if below else value).strip("[]'\" ")))
     line, licence = found.get("license", (0, ""))
     if licence in {"other", "unknown"}:

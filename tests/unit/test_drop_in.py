@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,19 @@ MODEL_INFO = {
     "model_info reverse_input_channels": "True",
     "model_license": "Apache-2.0",
 }
+
+
+@pytest.mark.parametrize(
+    "entry", [f"license: a{' ' * 100_000}b", f"license:\n- a{' ' * 100_000}b", "license:", "license: # none yet"]
+)
+def test_a_readme_that_names_no_licence_takes_no_time_and_gives_none(tmp_path: Path, entry: str) -> None:
+    """A long line holds no start up, and the line that ends the front-matter is no licence."""
+    folder = hugging_face(tmp_path / "flowers")
+    (folder / "README.md").write_text(f"---\n{entry}\n---\n# Flowers\n")
+
+    begun_at = time.process_time()
+    refuse(folder, "license.weights: is missing")
+    assert time.process_time() - begun_at < 5  # a hundred thousand squared takes minutes
 
 
 def test_an_onnx_file_may_describe_itself(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -18,8 +17,8 @@ from models.manifest import Manifest, read_model
 from models.onnx_scan import UnsafeModelError, refuse_unsafe
 from models.preprocess import PICTURE_SIDE, Preprocessor
 from models.providers import Provider, ProviderUnavailable, choose_provider
-from models.quantised import frames_of
 from models.sessions import open_session
+from models.stored_pictures import NoPicture, decoded, read_png
 
 PICTURE_SHAPE: Final = (PICTURE_SIDE, PICTURE_SIDE, 3)
 
@@ -59,35 +58,53 @@ class ModelStopped(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class ModelContent:
-    """All that lies of a model on disk, read and verified: to open it no file is needed any more."""
+    """All that lies of a model on disk, read and verified: to open it no file is needed any more.
+
+    Its pictures are still PNGs: they are decoded where they are asked for, which is to be the cage.
+    """
 
     manifest: Manifest
     content: bytes
-    check_picture: NDArray[np.uint8] | None
-    kept_frames: tuple[NDArray[np.uint8], ...] = ()
-    """Of a model cut to eight bits: frames whose scores are known from before."""
+    check_png: bytes | None = None
+    kept_png: bytes | None = None
+
+    @property
+    def check_picture(self) -> NDArray[np.uint8] | None:
+        """The manifest's check picture, if it has one; raises `ModelUnusable` where it does not decode."""
+        check = self.manifest.check
+        if check is None or self.check_png is None:
+            return None
+        return self._decoded(check.picture, self.check_png, 1)[0]
+
+    @property
+    def kept_frames(self) -> tuple[NDArray[np.uint8], ...]:
+        """Of a model cut to eight bits: frames whose scores are known from before. Raises as `check_picture`."""
+        quantised = self.manifest.quantised
+        if quantised is None or self.kept_png is None:
+            return ()
+        return tuple(self._decoded(quantised.picture, self.kept_png, len(quantised.expect)))
+
+    def _decoded(self, path: Path, png: bytes, count: int) -> list[NDArray[np.uint8]]:
+        try:
+            return decoded(path, png, count)
+        except NoPicture as error:
+            raise ModelUnusable(self.manifest.name, str(error)) from None
 
 
 def read_content(manifest: Manifest) -> ModelContent:
-    """Read a model's file and its check picture; the file is not parsed yet.
+    """Read a model's file and its pictures; none of them is parsed yet.
 
     Raises:
         ManifestError: The file is missing or not the one that the manifest names.
-        ModelUnusable: The check picture is none.
+        ModelUnusable: A picture is none.
     """
     check, quantised = manifest.check, manifest.quantised
-    picture = None if check is None else _read_pictures(manifest.name, check.picture, 1)[0]
-    kept = [] if quantised is None else _read_pictures(manifest.name, quantised.picture, len(quantised.expect))
-    return ModelContent(manifest, read_model(manifest), picture, tuple(kept))
-
-
-def _read_pictures(model: str, path: Path, count: int) -> list[NDArray[np.uint8]]:
-    read = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    found = None if read is None else frames_of(np.ascontiguousarray(read[:, :, ::-1], np.uint8), count)
-    if found is None or found[0].shape != PICTURE_SHAPE:
-        what = "no 256x256 picture" if count == 1 else f"no picture of {count} frames of 256x256"
-        raise ModelUnusable(model, f"{path} is {what}; restore it")
-    return found
+    try:
+        picture = None if check is None else read_png(check.picture)
+        kept = None if quantised is None else read_png(quantised.picture, len(quantised.expect))
+    except NoPicture as error:
+        raise ModelUnusable(manifest.name, str(error)) from None
+    return ModelContent(manifest, read_model(manifest), picture, kept)
 
 
 class StopSwitch:

@@ -1,5 +1,6 @@
 """`stopframe command`: makes a signed command for a node, on standard output, for any MQTT client to publish."""
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ Lasts = Annotated[str, typer.Option("--for", metavar="TIME", help="How long it h
 Stream = Annotated[str, typer.Argument(metavar="STREAM", help="The stream's whole id, 26 characters.")]
 
 _LIFE = "30s"
+_NODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @app.command("cut")
@@ -89,6 +91,8 @@ def _make(key: Path, node: str, life: str, name: CommandName, arguments: dict[st
     from detector.trust.keyring import read_key
     from detector.trust.orders import ARGUMENTS
 
+    if not _NODE.fullmatch(node):
+        raise CommandFailed("--node: that is no node's name; write what stands under node in its config")
     life_ms = round(_seconds("--life", life) * 1000)
     if not 1 <= life_ms <= COMMAND_LIFE_LIMIT_MS:
         raise CommandFailed(f"--life: a command is good for {COMMAND_LIFE_LIMIT_MS // 60_000}m at most; make it anew")

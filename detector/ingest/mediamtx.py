@@ -32,6 +32,7 @@ from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ServerApi
 from detector.ingest.viewers import OpenGate, PlayWatch, ViewerGate
+from detector.redaction import hide_secret
 from streams.job import SourceKind
 
 _SERVER = "MediaMTX"
@@ -139,6 +140,7 @@ class MediaMtx:
         self._poll = PublisherPoll(name, self._list, interval_seconds=settings.poll.seconds, clock=clock)
         # Our own readers show this when they attach, so that they need no account; it ends with the process.
         self._reader_password = secrets.token_urlsafe(24)
+        hide_secret(self._reader_password)
         self._pulled: dict[StreamKey, str] = {}
         self._resources = AsyncExitStack()
 

@@ -27,6 +27,7 @@ from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.nginx_stat import STAT_LIMIT_BYTES, BadStat, StatPublisher, is_readable, parse_stat
 from detector.ingest.revocations import Revocations
 from detector.ingest.viewers import OpenGate, PlayWatch, ViewerGate, ViewerList
+from detector.redaction import hide_secret
 from streams.job import SourceKind
 
 log = structlog.get_logger()
@@ -70,6 +71,7 @@ class NginxRtmp:
         self._ended_by_hook: dict[StreamKey, tuple[str, float]] = {}
         # Our own readers show this in their play arguments; it ends with the process.
         self._nonce = secrets.token_hex(16)
+        hide_secret(self._nonce)
         self._fault = ""
         self._failing_since: float | None = None
         self._http: httpx.AsyncClient | None = None

@@ -159,7 +159,7 @@ class NodeMediaServer:
             action, app, name = (fields[key] for key in ("action", "app", "name"))
         except (ValueError, KeyError, TypeError, RecursionError):
             return 400
-        if action not in _CHANGES:
+        if not isinstance(action, str) or action not in _CHANGES:
             return 200
         self._poll.hurry()
         if action not in _PUBLISH_ACTIONS:

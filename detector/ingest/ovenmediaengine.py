@@ -110,7 +110,10 @@ class OvenMediaEngine(AskedServer):
             is_let_in = all(self._may_publish(key, query) for key in keys)
             outcome = HookOutcome.LET_IN if is_let_in else HookOutcome.DENIED
             return HookAnswer(200, outcome, content=_ALLOWED if is_let_in else _REFUSED)
-        is_let_in = all(self._may_watch(key, query) for key in keys)
+        # One of the two is nobody's, as a rule: it must not keep viewers from the other.
+        live = keys & {publisher.key for publisher in self._live_now} if len(keys) > 1 else keys
+        is_denied = self.viewers.is_shut and any(map(self.is_revoked, keys)) and not self._is_reader(query)
+        is_let_in = not is_denied and all(self._may_watch(key, query) for key in live or keys)
         outcome = HookOutcome.TOLD if is_let_in else HookOutcome.HELD
         return HookAnswer(200, outcome, content=_ALLOWED if is_let_in else _REFUSED)
 

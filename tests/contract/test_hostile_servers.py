@@ -15,6 +15,7 @@ import pytest
 from detector.events import StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.ingest.hooks import AnswersHooks, HookAnswer
+from detector.ingest.viewers import HoldsViewers
 from tests.fixtures_ingest_peers import (
     SECRET,
     FakeAntMedia,
@@ -254,13 +255,7 @@ def _questions(kind: str) -> list[dict[str, Any]]:
     if kind == "ovenmediaengine":
         urls = [f"rtmp://h:1935/live/{odd}?{odd}" for odd in _ODD] + _ODD
         return [{"request": form["request"] | {"url": url}} for form in forms[kind] for url in urls]
-    return [
-        form | {field: odd}
-        for form in forms[kind]
-        for field in form
-        if field not in {"action", "mode", "vhost"}
-        for odd in _WRONG
-    ]
+    return [form | {field: odd} for form in forms[kind] for field in form for odd in _WRONG]
 
 
 @pytest.mark.parametrize("kind", sorted(set(REMOTE) - {"aws-ivs", "nginx-rtmp"}))
@@ -324,3 +319,36 @@ async def test_channels_that_nobody_tells_how_to_read_are_told(tmp_path: Path) -
         )
         assert await server.publishers() == []
         assert any("3 live channels" in sentence and "BatchGetChannel" in sentence for sentence in server.problems())
+
+
+async def test_a_held_stream_with_an_awkward_name_is_watched_once_cleared(tmp_path: Path) -> None:
+    """OvenMediaEngine's viewers ask for a name percent-encoded: the spelling that nobody publishes keeps nobody out."""
+    async with _beside_a_peer("ovenmediaengine", tmp_path) as (server, peer):
+        assert isinstance(peer, FakeOme)
+        assert isinstance(server, HoldsViewers)
+        key = StreamKey(server.name, "live", "a b%41")
+        await peer.publish("live", key.name)
+        await server.publishers()
+        gate = _Gate()
+        server.viewers = gate
+        watched = [await peer.admission("outgoing", "live", key.name)]
+        gate.cleared.add(key)
+        watched.append(await peer.admission("outgoing", "live", key.name))
+        await server.revoke(key)
+        watched.append(await peer.admission("outgoing", "live", key.name))
+        assert [(answer.content or {}).get("allowed") for answer in watched] == [False, True, False]
+
+
+class _Gate:
+    """Lets viewers see what is `cleared`."""
+
+    is_shut = True
+
+    def __init__(self) -> None:
+        self.cleared: set[StreamKey] = set()
+
+    def may_watch(self, key: StreamKey, connection: str | None = None) -> bool:
+        return key in self.cleared and connection is None
+
+    def publisher_comes(self, key: StreamKey) -> None:
+        self.cleared.discard(key)

@@ -82,6 +82,8 @@ def test_a_command_is_made_and_believed_and_a_wrong_one_is_not_made(tmp_path: Pa
         last = now_ms
     for wrong in (("cut", "A"), ("hint", STREAM, "--score", "2"), ("cut", STREAM, "--life", "6m"), ("undo", STREAM)):
         assert _run("command", *wrong, *by)[0] == 2
+    for node in ("+", "a/b", "", "n1\udcff"):
+        assert _run("command", "cut", STREAM, "--key", str(key), "--node", node)[0] == 2
     assert "keys new" in _run("command", "cut", STREAM, "--key", str(tmp_path / "none"), "--node", "n1")[1]
 
 

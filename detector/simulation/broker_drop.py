@@ -9,6 +9,7 @@ from detector.alerts.mqtt_inbox import Inbox
 from detector.simulation.fault import LastingFault
 
 _WHY = "it is away in this rehearsal; wait until --simulate broker-drop is over"
+_LOOK_SECONDS = 0.1
 
 
 class BrokerDrop(LastingFault):
@@ -36,7 +37,7 @@ class BrokerDrop(LastingFault):
         return connect_unless_away
 
     async def _break(self, link: MqttLink) -> None:
-        left_seconds = self.begins_at - self._clock()
-        if left_seconds >= 0:
-            await asyncio.sleep(left_seconds)
+        while (left_seconds := self.begins_at - self._clock()) > 0:
+            await asyncio.sleep(min(left_seconds, _LOOK_SECONDS))
+        if self.is_on:
             link.fail(_WHY)

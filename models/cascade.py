@@ -216,6 +216,8 @@ def in_order(rules: Sequence[ModelRule]) -> tuple[ModelRule, ...]:
         ready = next((one for one in left if all(name.partition("/")[0] in placed for name in one.after)), None)
         if ready is None:
             stuck = " and ".join(rule.name for rule in left[:4])
+            if len(left) == 1:
+                raise ValueError(f"{stuck} waits for its own score and would never be asked; name another model's")
             raise ValueError(f"{stuck} would wait for each other for ever; let one of them look at every frame")
         placed[ready.name] = ready
         left.remove(ready)

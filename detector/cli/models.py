@@ -99,16 +99,16 @@ def check(
     """Load models as at start-up.
 
     Checks file and sha256, licence, warm-up and the answer that the manifest promises; without NAME, also that a
-    model knows each class of the config.
+    model knows each class of the config, and that each model is called for by what another one says.
     """
     from detector.analysis.model_loading import load_classifier
     from detector.analysis.provider_choice import choose_for
-    from detector.analysis.setup import MEMORY_LIMIT_BYTES, ModelRefused, refuse_unknown_classes
+    from detector.analysis.setup import MEMORY_LIMIT_BYTES, ModelRefused, load_manifests
     from models.classifier import ModelError
     from models.providers import ProviderUnavailable
 
     settings = read_config_quietly(config)
-    rows, faults, manifests = [], [], []
+    rows, faults = [], []
     wanted = {model.reference: model.provider for model in settings.models}
     for reference in [name] if name is not None else list(wanted):
         try:
@@ -118,17 +118,19 @@ def check(
             classifier = load_classifier(
                 manifest.reference, memory_limit_bytes=MEMORY_LIMIT_BYTES, provider=choice.provider
             )
-        except (ManifestError, ModelError, ProviderUnavailable) as error:
+        except ProviderUnavailable as error:
+            faults.append(f"model {manifest.name}: {error}")
+            continue
+        except (ManifestError, ModelError) as error:
             faults.append(str(error))
             continue
-        manifests.append(manifest)
         parity = "answers as promised" if manifest.check else "promises no answer to check"
         seconds = f"{time.perf_counter() - begun_at:.2f}"
         runs_on = f"{classifier.provider.name} {classifier.provider.precision}"
         rows.append((manifest.name, "usable", parity, seconds, runs_on, _trial(choice)))
     if name is None and not faults:  # a model that cannot be used says nothing about its labels
         try:
-            refuse_unknown_classes(settings, manifests)
+            load_manifests(settings)
         except ModelRefused as error:
             faults.append(str(error))
     if rows:

@@ -107,7 +107,7 @@ async def test_a_quarantined_model_leaves_the_others_in_their_places(tmp_path: P
     [
         ("{standin-cards/no-such: 0.5}", "has only the labels other, smptebars"),
         ("{elsewhere/x: 0.5}", "no such model is configured"),
-        ("{dear-cards/other: 0.5}", "wait for each other"),
+        ("{dear-cards/other: 0.5}", "waits for its own score"),
     ],
 )
 def test_a_model_that_would_never_be_asked_is_refused(tmp_path: Path, after: str, words: str) -> None:

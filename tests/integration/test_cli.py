@@ -115,6 +115,24 @@ def test_models_are_listed_shown_and_checked(stopframe: CommandLine) -> None:
     assert "answers as promised" in checked.out
 
 
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ("[{name: standin-cards, after: {standin-cards/other: 0.5}}]", "standin-cards waits for its own score"),
+        ("[{name: standin-cards, provider: cuda}]", "model standin-cards: provider 'cuda' is not available"),
+    ],
+)
+def test_a_model_that_no_service_would_ask_is_not_called_usable(
+    stopframe: CommandLine, models: str, words: str
+) -> None:
+    """What `run` refuses, `models check` refuses, and says which model it speaks of."""
+    stopframe.write_config(f"models: {models}\n")
+    run = stopframe("models", "check")
+    assert run.code == 2
+    assert words in run.err
+    assert len(run.err.strip().splitlines()) == 1
+
+
 def test_a_model_that_does_not_exist_is_one_sentence(stopframe: CommandLine) -> None:
     """`models show` and `models check` name the models that there are."""
     for command in ("show", "check"):

@@ -60,7 +60,7 @@ def test_a_pipe_or_a_device_in_its_place_holds_nobody_up(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     for name in ("pipe.png", "zero.png", "missing.png"):
-        with pytest.raises(NoPicture, match="put the picture itself there|cannot be read"):
+        with pytest.raises(NoPicture, match=r"put the picture itself there|cannot be read"):
             read_png(tmp_path / name)
 
 

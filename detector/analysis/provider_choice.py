@@ -20,6 +20,9 @@ log = structlog.get_logger()
 _PROCESS_SECONDS: Final = 30.0
 _MOST_TOLD: Final = 1 << 20
 
+_ALL_SECONDS: Final = 90.0
+"""For the trials of all models together: no frame is looked at meanwhile, and a service must be ready in 180 s."""
+
 
 async def choose_for(source: str, wanted: str = AUTO, sandbox: SandboxMode = SandboxMode.PREFER) -> Choice:
     """The provider that is to run a model: the one that is wanted, or for `auto` the best of a trial.
@@ -82,17 +85,22 @@ def _read(provider: str, told: bytes) -> Trial:
 async def chosen_providers(models: Iterable[ModelSetup], sandbox: SandboxMode = SandboxMode.PREFER) -> dict[str, str]:
     """By name, what is to run each of these models, which say what is wanted; a trial is logged.
 
-    One model after the other: trials at once would slow each other.
+    One model after the other: trials at once would slow each other. What is left after 90 s runs on the processor.
 
     Raises:
         ProviderUnavailable: Two runtimes are installed over each other; one sentence with the remedy.
     """
     chosen = {}
+    give_up_at = asyncio.get_running_loop().time() + _ALL_SECONDS
     for model in models:
         refuse_mixed_runtimes()
-        choice = await choose_for(model.source, model.provider, sandbox)
+        try:
+            async with asyncio.timeout_at(give_up_at):
+                choice = await choose_for(model.source, model.provider, sandbox)
+        except TimeoutError:
+            choice = Choice("cpu", (), {AUTO: f"no time was left of {_ALL_SECONDS:g} s for all trials"})
         chosen[model.name] = choice.provider
-        if choice.trials:
+        if choice.trials or choice.passed_over:
             log.info(
                 "model.provider_chosen",
                 model=model.name,

@@ -1,5 +1,6 @@
 """What runs a model is chosen without loading anything, says its precision as it was asked for, and never spins."""
 
+import asyncio
 import json
 import sys
 import time
@@ -155,6 +156,24 @@ async def test_the_trial_decides_what_runs_each_model(monkeypatch: pytest.Monkey
 
     assert chosen == {"fast": "openvino", "own": "cpu", "bad": "cpu"}
     assert [model.provider for model in run_by(chosen, models)] == ["openvino", "cpu", "cpu"]
+
+
+async def test_trials_that_hang_hold_a_start_up_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them together have one budget: what it leaves untried runs on the processor, and what is pinned is not."""
+
+    async def hanging(source: str, provider: str, sandbox: SandboxMode) -> Trial:
+        await asyncio.sleep(60)
+        return Trial(provider)
+
+    monkeypatch.setattr(provider_choice, "available_providers", lambda: ("cpu", "openvino"))
+    monkeypatch.setattr(provider_choice, "_try", hanging)
+    monkeypatch.setattr(provider_choice, "_ALL_SECONDS", 0.1)
+    models = [*(ModelSetup(f"m{number}", "m", "auto") for number in range(8)), ModelSetup("own", "own", "openvino")]
+
+    async with asyncio.timeout(20):
+        chosen = await chosen_providers(models)
+
+    assert chosen == {f"m{number}": "cpu" for number in range(8)} | {"own": "openvino"}
 
 
 async def test_a_trial_runs_in_a_process_of_its_own() -> None:

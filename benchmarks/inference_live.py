@@ -79,8 +79,9 @@ def encode(pictures: Sequence[Picture], path: Path) -> None:
 
 async def _scan(media: Path, config: Config) -> dict[int, Inspection]:
     """The last inspection of each second."""
-    job = reader_job(config, "pictures", SourceKind.FILE, "", live=False)
-    settings = pool_settings(config, load_manifests(config), workers=1)
+    manifests = load_manifests(config)
+    job = reader_job(config, "pictures", SourceKind.FILE, "", live=False, manifests=manifests)
+    settings = pool_settings(config, manifests, workers=1)
     found: dict[int, Inspection] = {}
     async with (
         Nursery("streams.reader:main") as nursery,

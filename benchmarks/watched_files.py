@@ -170,7 +170,7 @@ async def _watched(errand: Errand, config: Config, nursery: Nursery, pool: Analy
 async def _look(
     number: int, path: str, errand: Errand, config: Config, nursery: Nursery, pool: AnalysisPool
 ) -> tuple[StreamSession, _OneLook, _Beats]:
-    settings = session_settings(config, f"files/{number}", SourceKind.FILE, path)
+    settings = session_settings(config, f"files/{number}", SourceKind.FILE, path, load_manifests(config))
     metrics = _OneLook()
     session = StreamSession(
         f"file{number}",

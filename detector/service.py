@@ -367,7 +367,7 @@ class Service:
 
     def _open_session(self, watched: Watched) -> StreamSession:
         name = stream_id(self._secret, watched.key)
-        settings = session_settings(self.config, watched.key.path, watched.kind, watched.url)
+        settings = session_settings(self.config, watched.key.path, watched.kind, watched.url, self._manifests)
         settings = self._overrides.apply(name, self._rehearsal.session(settings))
         parts = SessionParts(
             self.nursery,
@@ -388,7 +388,7 @@ class Service:
 
     def _wanted_settings(self, session: StreamSession) -> SessionSettings:
         job = session.settings.job
-        settings = session_settings(self.config, session.key.path, job.kind, job.url)
+        settings = session_settings(self.config, session.key.path, job.kind, job.url, self._manifests)
         return self._overrides.apply(session.stream_id, self._rehearsal.session(settings))
 
     def _settings_at_once(self, session: StreamSession) -> SessionSettings:

@@ -1,6 +1,6 @@
 """What the parts of the service are told, from a config: at the start and at every reload alike."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from detector.backoff import ReconnectSettings
 from detector.breaker import BreakerSettings
@@ -16,6 +16,8 @@ from detector.response import ResponseSettings
 from detector.session_settings import SessionSettings
 from detector.supervisor import Watched
 from models.bank_store import INCIDENT_BANK
+from models.frame_shape import need_of_all
+from models.manifest import Manifest
 from streams.job import Job, SourceKind
 
 
@@ -48,8 +50,14 @@ def incident_bank_settings(config: Config) -> IncidentBankSettings:
     return IncidentBankSettings(is_on=bank.step is not Step.OFF, keep_seconds=bank.keep.seconds)
 
 
-def reader_job(config: Config, path: str, kind: SourceKind, url: str, *, live: bool = True) -> Job:
-    """What a reader of `app/name` is told under a config; host and port are resolved later."""
+def reader_job(
+    config: Config, path: str, kind: SourceKind, url: str, *, live: bool = True, manifests: Iterable[Manifest] = ()
+) -> Job:
+    """What a reader of `app/name` is told under a config; host and port are resolved later.
+
+    `manifests` are those of the loaded models: some need the frame in its own shape.
+    """
+    need = need_of_all(manifest.model_info for manifest in manifests)
     return Job(
         kind=kind,
         url=url,
@@ -68,13 +76,17 @@ def reader_job(config: Config, path: str, kind: SourceKind, url: str, *, live: b
         ),
         allow_rtsp=config.reader.allow_rtsp,
         all_renditions=any(source.renditions == "all" for source in config.sources if source.url.value == url),
+        shaped_short=need.short,
+        shaped_long=need.long,
     )
 
 
-def session_settings(config: Config, path: str, kind: SourceKind, url: str) -> SessionSettings:
-    """What the session of the stream `app/name` goes by, whose bytes come from `url`."""
+def session_settings(
+    config: Config, path: str, kind: SourceKind, url: str, manifests: Iterable[Manifest] = ()
+) -> SessionSettings:
+    """What the session of the stream `app/name` goes by, whose bytes come from `url`, beside these models."""
     return SessionSettings(
-        job=reader_job(config, path, kind, url),
+        job=reader_job(config, path, kind, url, manifests=manifests),
         closer_look=config.closer_look_for(path),
         deadline_seconds=config.analysis.deadline.seconds,
         policy=policy_settings(config),
@@ -97,6 +109,9 @@ def response_settings(config: Config) -> ResponseSettings:
         expires_after_ms=round(config.alerts.expire_after.seconds * 1000),
         config_digest=config_digest(config),
         is_live=config.enforcement.live,
+        cool_down_seconds=config.enforcement.incidents.cool_down.seconds,
+        updates=config.enforcement.incidents.updates,
+        is_cut_elsewhere=config.enforcement.where == "remote",
     )
 
 

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from models.cascade import Asking, ModelRule
 from models.evidence import WHOLE, ClassScore, ModelUse
-from models.tiles import Parts, cut_out, jittered, mixed, parts_of
+from models.frame_shape import PICTURE_SIDE
+from models.tiles import Parts, cut_out, jittered, mixed, parts_of, region
 
 
 class Scorer(Protocol):
     """A classifier as it is asked here: a name, the SHA-256 of its weights, and scores of 0-1 by label.
 
-    It may say what runs it in `provider`, with a `name` and a `precision`.
+    It may say what runs it in `provider`, with a `name` and a `precision`, and by a true `wants_shape` that it takes
+    pictures in the frame's own shape.
     """
 
     @property
@@ -72,9 +74,12 @@ def ask_models(
     asking: Asking,
     *,
     timed: Callable[[str], Any],
+    shaped: NDArray[np.uint8] | None = None,
 ) -> Answers:
     """Ask `models`, those that others wait for first, about a (256, 256, 3) uint8 RGB picture of a frame of `size`.
 
+    `shaped` (rows, columns, 3) is the same frame in its own shape, for the models that want that; parts that are shown
+    to others are cut from it, too.
     A label's score is the highest of all looks, and names that look. A model that raises, or that answers with anything
     but numbers of 0-1, has failed; the others' answers stand. `timed` is a context manager for each model's stage.
     """
@@ -93,10 +98,11 @@ def ask_models(
             heard.add(name)
             continue
         with timed(name):
-            looks, left_out = [_Look(WHOLE, picture, *size)], 0
+            own = shaped if getattr(model.classifier, "wants_shape", False) else None
+            looks, left_out = [_Look(WHOLE, picture if own is None else own, *size)], 0
             if rule.has_tiles and not asking.is_test:
                 parts = parts_of(picture, asking) if parts is None else parts
-                looks += _looks_at(parts, picture, size)
+                looks += _looks_at(parts, picture if shaped is None else shaped, size, is_shaped=own is not None)
                 left_out = parts.left_out
             best = _best(model, looks, asking)
         answers.uses.append(ModelUse(name, len(looks), left_out))
@@ -110,15 +116,14 @@ def ask_models(
     return answers
 
 
-def _looks_at(parts: Parts, picture: NDArray[np.uint8], size: tuple[int, int]) -> list[_Look]:
-    side = picture.shape[0]
+def _looks_at(parts: Parts, picture: NDArray[np.uint8], size: tuple[int, int], *, is_shaped: bool) -> list[_Look]:
     width, height = size
     return [
         _Look(
             part.name,
-            cut_out(picture, part),
-            max(1, round(width * part.width / side)),
-            max(1, round(height * part.height / side)),
+            region(picture, part) if is_shaped else cut_out(picture, part),
+            max(1, round(width * part.width / PICTURE_SIDE)),
+            max(1, round(height * part.height / PICTURE_SIDE)),
         )
         for part in parts.chosen
     ]

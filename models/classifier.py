@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from models.frame_shape import need_of
 from models.heads import Head, HeadError, is_share, make_head
 from models.licences import is_agpl
 from models.manifest import Manifest, read_model
@@ -154,6 +155,7 @@ class Classifier:
         self.name = manifest.name
         self.labels = manifest.model_info.labels
         self.sha256 = manifest.file.sha256
+        self.wants_shape = bool(need_of(manifest.model_info))
         self.provider = choose_provider(provider) if isinstance(provider, str) else provider
         if manifest.quantised is not None:
             self.provider = replace(self.provider, precision="int8")
@@ -167,6 +169,8 @@ class Classifier:
 
     def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
         """The score of every label, 0-1, for a 256x256x3 uint8 RGB picture of a `width` x `height` pixel frame.
+
+        A model that `wants_shape` takes a picture of any size as well, as of `streams.frame.ShapedPicture`.
 
         Raises:
             ModelFailed: The picture has another shape, or the model failed or answered nonsense.
@@ -210,7 +214,8 @@ class Classifier:
         return self._run(self._preprocessor.fill(picture, width, height))
 
     def _refuse_shape(self, picture: NDArray[np.uint8]) -> None:
-        if picture.shape != PICTURE_SHAPE or picture.dtype != np.uint8:
+        is_shaped = self.wants_shape and picture.ndim == 3 and picture.shape[2] == 3 and picture.size > 0
+        if (picture.shape != PICTURE_SHAPE and not is_shaped) or picture.dtype != np.uint8:
             raise ModelFailed(
                 self.name, f"a picture is 256x256x3 uint8 RGB, got {picture.shape} {picture.dtype}; resize it first"
             )

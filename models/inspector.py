@@ -114,7 +114,7 @@ class Inspector:
         self._counted = self._counted_rows()
         return name in self._banks
 
-    def inspect(
+    def inspect(  # noqa: PLR0913 - all of one frame, and what is known of it
         self,
         plane: bytes | memoryview,
         picture: bytes | memoryview,
@@ -122,8 +122,12 @@ class Inspector:
         height: int,
         look: Look | None = None,
         asking: Asking = _EVERYBODY,
+        *,
+        shaped: NDArray[np.uint8] | None = None,
     ) -> Inspection:
         """Look at one frame: 64x64 luma, 256x256 RGB, and the frame's size in pixels before that.
+
+        `shaped`, (rows, columns, 3) RGB, is the frame in its own shape, for classifiers that want that; hashes do not.
 
         `look` is what is known of the frame's stream; without it every view is run, as a single picture deserves.
         `asking` says what to ask of which model; one that raises, or that answers with anything but numbers of 0-1,
@@ -147,7 +151,12 @@ class Inspector:
         answers = Answers()
         if not is_low or asking.is_test:
             answers = ask_models(
-                self._models, colours, (width, height), asking, timed=lambda name: self._timed(name, seconds)
+                self._models,
+                colours,
+                (width, height),
+                asking,
+                timed=lambda name: self._timed(name, seconds),
+                shaped=shaped,
             )
         batch = viewed.batch
         return Inspection(

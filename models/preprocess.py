@@ -1,7 +1,8 @@
-"""From the square analysis picture to a model's input tensor: resize, crop or pad, reorder, normalise.
+"""From the analysis picture to a model's input tensor: resize, crop or pad, reorder, normalise.
 
-The picture arrives squeezed to 256x256 whatever the stream's shape was, so a resize that keeps the shape
-(`crop`, `fit_to_window`, `fit_to_window_letterbox`) needs the stream's own width and height to undo the squeeze.
+A picture is 256x256 whatever the stream's shape was, or as large as it came for a model that needs the frame's shape.
+Either may be pressed together, so a resize that keeps the shape (`crop`, `fit_to_window`, `fit_to_window_letterbox`)
+needs the stream's own width and height.
 """
 
 from dataclasses import dataclass
@@ -12,10 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.frame_shape import scaled
 from models.model_info import ModelInfo
 
 PICTURE_SIDE: Final = 256
-"""Side of the analysis picture that the classifier is handed, in pixels."""
+"""Side of the square analysis picture, in pixels."""
+
+SQUARE: Final = (PICTURE_SIDE, PICTURE_SIDE)
+"""What every classifier can be handed."""
 
 _INTERPOLATIONS: Final = {
     "NEAREST": cv2.INTER_NEAREST,
@@ -27,9 +32,9 @@ _INTERPOLATIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Which part of the square goes where in the resized picture, as `left, top, width, height`.
+    """Which part of the picture goes where in the resized one, as `left, top, width, height`.
 
-    `source` counts pixels of the square, `target` those of the resized picture before any centre crop.
+    `source` counts pixels of the picture, `target` those of the resized picture before any centre crop.
     """
 
     source: tuple[int, int, int, int]
@@ -58,13 +63,14 @@ class Preprocessor:
         self._placement: Placement | None = None
 
     def fill(self, picture: NDArray[np.uint8], width: int, height: int, *, at: int = 0) -> NDArray[Any]:
-        """The input tensor, with a 256x256x3 RGB picture of a `width` x `height` pixel frame as its picture `at`."""
+        """The input tensor, with an RGB picture, (rows, columns, 3), of a `width` x `height` frame as its `at`."""
         info = self._info
-        placement = place(info.resize_type, width, height, (info.orig_width, info.orig_height))
+        has = picture.shape[1], picture.shape[0]
+        placement = place(info.resize_type, width, height, (info.orig_width, info.orig_height), has)
         if placement != self._placement:
             self._canvas.fill(info.pad_value)
             self._placement = placement
-        _resize(picture, self._canvas, placement, _INTERPOLATIONS[info.interpolation_mode])
+        _resize(picture, self._canvas, placement, info.interpolation_mode)
         visible = self._visible if info.jpeg_quality is None else _through_jpeg(self._visible, info.jpeg_quality)
         if info.layout == "NCHW":
             self._fill_planes(visible, self.tensor[at])
@@ -94,17 +100,18 @@ class Preprocessor:
 
 
 @lru_cache(maxsize=256)
-def place(resize_type: str, width: int, height: int, size: tuple[int, int]) -> Placement:
-    """Where the square's pixels go for a `width` x `height` frame and a model picture of `size` (width, height)."""
+def place(resize_type: str, width: int, height: int, size: tuple[int, int], has: tuple[int, int] = SQUARE) -> Placement:
+    """Where pixels go of a picture that `has` a width and height, is of a `width` x `height` frame, and gets `size`."""
     target_width, target_height = size
-    whole = (0, 0, PICTURE_SIDE, PICTURE_SIDE)
+    columns, rows = has
+    whole = (0, 0, columns, rows)
     if resize_type == "standard" or width <= 0 or height <= 0:
         return Placement(whole, (0, 0, target_width, target_height))
     if resize_type == "crop":
         scale = max(target_width / width, target_height / height)
-        across = _clamp(round(PICTURE_SIDE * target_width / (width * scale)), PICTURE_SIDE)
-        down = _clamp(round(PICTURE_SIDE * target_height / (height * scale)), PICTURE_SIDE)
-        source = ((PICTURE_SIDE - across) // 2, (PICTURE_SIDE - down) // 2, across, down)
+        across = _clamp(round(columns * target_width / (width * scale)), columns)
+        down = _clamp(round(rows * target_height / (height * scale)), rows)
+        source = ((columns - across) // 2, (rows - down) // 2, across, down)
         return Placement(source, (0, 0, target_width, target_height))
     scale = min(target_width / width, target_height / height)
     across, down = _clamp(round(width * scale), target_width), _clamp(round(height * scale), target_height)
@@ -123,14 +130,16 @@ def _clamp(value: int, highest: int) -> int:
     return min(max(value, 1), highest)
 
 
-def _resize(picture: NDArray[np.uint8], canvas: NDArray[np.uint8], placement: Placement, interpolation: int) -> None:
+def _resize(picture: NDArray[np.uint8], canvas: NDArray[np.uint8], placement: Placement, mode: str) -> None:
     left, top, width, height = placement.source
     part = picture[top : top + height, left : left + width]
     left, top, width, height = placement.target
     target = canvas[top : top + height, left : left + width]
     if part.shape == target.shape:
         np.copyto(target, part)
+    elif picture.shape[:2] != SQUARE:
+        np.copyto(target, scaled(part, width, height, mode))
     elif target.flags.c_contiguous:
-        cv2.resize(part, (width, height), dst=target, interpolation=interpolation)
+        cv2.resize(part, (width, height), dst=target, interpolation=_INTERPOLATIONS[mode])
     else:
-        np.copyto(target, cv2.resize(part, (width, height), interpolation=interpolation))
+        np.copyto(target, cv2.resize(part, (width, height), interpolation=_INTERPOLATIONS[mode]))

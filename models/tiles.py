@@ -88,13 +88,25 @@ def parts_of(picture: NDArray[np.uint8], asking: Asking) -> Parts:
 
 
 def cut_out(picture: NDArray[np.uint8], part: Part) -> NDArray[np.uint8]:
-    """The part as a picture of its own, (256, 256, 3) uint8."""
-    cropped = picture[part.top : part.top + part.height, part.left : part.left + part.width]
-    return np.asarray(cv2.resize(cropped, (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    """The part as a picture of its own, (256, 256, 3) uint8; of the frame's square picture or of its shaped one."""
+    cropped = region(picture, part)
+    is_larger = min(cropped.shape[:2]) > _SIDE
+    interpolation = cv2.INTER_AREA if is_larger else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(cropped, (_SIDE, _SIDE), interpolation=interpolation), dtype=np.uint8)
+
+
+def region(picture: NDArray[np.uint8], part: Part) -> NDArray[np.uint8]:
+    """The part's pixels, as many as a picture of any size has of them."""
+    rows, columns = picture.shape[:2]
+    top, left = part.top * rows // _SIDE, part.left * columns // _SIDE
+    bottom, right = -(-(part.top + part.height) * rows // _SIDE), -(-(part.left + part.width) * columns // _SIDE)
+    return picture[top:bottom, left:right]
 
 
 def jittered(picture: NDArray[np.uint8], share: float, draw: int) -> NDArray[np.uint8]:
-    """The picture without up to `share` (0-0.2) of each side, cut off as the 32 random bits of `draw` say, and resized.
+    """The picture without up to `share` (0-0.2) of each side, cut off as the 32 random bits of `draw` say.
+
+    What is left of a 256x256 picture is resized to that; of a shaped one it stays as large as it is.
 
     A perturbation that is made for one grid of pixels meets another one each time (Xie et al., "Mitigating Adversarial
     Effects Through Randomization", ICLR 2018).
@@ -103,7 +115,8 @@ def jittered(picture: NDArray[np.uint8], share: float, draw: int) -> NDArray[np.
     if most <= 0:
         return picture
     left, top, right, bottom = ((draw >> 8 * byte & 0xFF) * (most + 1) >> 8 for byte in range(4))
-    return cut_out(picture, Part("jittered", left, top, _SIDE - left - right, _SIDE - top - bottom))
+    part = Part("jittered", left, top, _SIDE - left - right, _SIDE - top - bottom)
+    return cut_out(picture, part) if picture.shape[:2] == (_SIDE, _SIDE) else region(picture, part)
 
 
 def mixed(draw: int, number: int) -> int:

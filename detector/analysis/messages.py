@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum, unique
 from typing import Any
 
+from detector.analysis.shaped import MOST_BYTES, pack_shaped
 from models.cascade import Asking, ModelRule
 from models.evidence import ClassScore, HashMatch, Inspection, ModelUse, Opinion, SecondTest, Strength
 from models.hashing.scenes import Look
@@ -26,6 +27,7 @@ _INSPECT = struct.Struct(
     f"<QIIdBBBBB3B{_ASKING.size}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s"
 )
 INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
+MOST_INSPECT_BYTES = INSPECT_BYTES + MOST_BYTES
 TEXT_LIMIT_BYTES = 1024 * 1024
 SECOND_HASH_BYTES = 64
 VIEWS_LIMIT = 1000
@@ -163,7 +165,7 @@ def parse_header(header: bytes) -> tuple[Kind, int]:
         kind = Kind(number)
     except (struct.error, ValueError) as error:
         raise AnalysisProtocolError("no message header") from error
-    if length > (INSPECT_BYTES if kind is Kind.INSPECT else TEXT_LIMIT_BYTES):
+    if length > (MOST_INSPECT_BYTES if kind is Kind.INSPECT else TEXT_LIMIT_BYTES):
         raise AnalysisProtocolError(f"{kind.name} of {length} bytes")
     return kind, length
 
@@ -183,12 +185,14 @@ def pack_inspect(number: int, frame: Frame, look: Look | None, asking: Asking = 
         *(known.rested.get(tier, b"") for tier in _RESTING),
         known.overlay,
     )
-    return b"".join((HEADER.pack(Kind.INSPECT, INSPECT_BYTES), head, frame.plane, frame.picture))
+    size, pixels = pack_shaped(frame)
+    length = INSPECT_BYTES + len(size) + len(pixels)
+    return b"".join((HEADER.pack(Kind.INSPECT, length), head, frame.plane, frame.picture, size, pixels))
 
 
 def parse_inspect(body: memoryview) -> InspectRequest:
-    """Return the request in `body`."""
-    if len(body) != INSPECT_BYTES:
+    """Return the request in `body`; from `INSPECT_BYTES` on there is what `parse_shaped` reads."""
+    if len(body) < INSPECT_BYTES:
         raise AnalysisProtocolError("INSPECT of a wrong size")
     number, width, height, saved, is_live, turn, rested, scene_age, has_overlay, *others = _INSPECT.unpack_from(body)
     waited, asking, run_on, overlay = others[:3], others[3], others[4:7], others[7]
@@ -201,7 +205,7 @@ def parse_inspect(body: memoryview) -> InspectRequest:
         waited={tier: samples for tier, samples in zip(_RESTING, waited, strict=True) if samples},
     )
     plane_end = _INSPECT.size + PLANE_BYTES
-    pixels = (body[_INSPECT.size : plane_end], body[plane_end:])
+    pixels = (body[_INSPECT.size : plane_end], body[plane_end:INSPECT_BYTES])
     return InspectRequest(number, width, height, look if is_live else None, _parse_asking(asking), *pixels)
 
 

@@ -31,6 +31,7 @@ class SlowScorer:
         self.name = scorer.name
         self.sha256 = scorer.sha256
         self.provider = getattr(scorer, "provider", None)
+        self.wants_shape = bool(getattr(scorer, "wants_shape", False))
         self._scorer = scorer
         self._slowness = slowness
 

@@ -21,6 +21,7 @@ from detector.analysis import messages
 from detector.analysis.messages import (
     HEADER,
     INSPECT_BYTES,
+    MOST_INSPECT_BYTES,
     TEXT_LIMIT_BYTES,
     BankSetup,
     Kind,
@@ -30,6 +31,7 @@ from detector.analysis.messages import (
     WorkerSetup,
 )
 from detector.analysis.model_loading import ModelFound, find_model, open_classifier
+from detector.analysis.shaped import parse_shaped
 from detector.analysis.slowness import slowed
 from detector.memory import return_freed
 from models.arrays import IndexCorrupt
@@ -38,6 +40,7 @@ from models.bank_store import BankMissing, bank_names, open_bank
 from models.banks import Bank, BankLimits
 from models.cascade import ModelRule
 from models.classifier import Classifier, ModelError
+from models.frame_shape import prepare_scaling
 from models.hashing.fills import prepare_fills
 from models.hashing.view_budget import ViewBudget
 from models.hashing.view_table import Tier
@@ -57,6 +60,7 @@ _MODEL_STAGE = b"model:"
 # Before the fork: a fresh process would take an eighth of a second for it, while frames wait.
 cv2.setNumThreads(1)  # one process per core: threads inside would only fight
 prepare_fills()
+prepare_scaling()
 
 
 def main(fd: int) -> None:
@@ -73,7 +77,7 @@ class _Channel:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._body = memoryview(bytearray(max(INSPECT_BYTES, TEXT_LIMIT_BYTES)))
+        self._body = memoryview(bytearray(max(MOST_INSPECT_BYTES, TEXT_LIMIT_BYTES)))
         os.set_blocking(fd, True)
 
     def receive(self) -> tuple[Kind, memoryview]:
@@ -111,6 +115,7 @@ class _Announced:
         self.name = classifier.name
         self.sha256 = classifier.sha256
         self.provider = classifier.provider
+        self.wants_shape = classifier.wants_shape
         self._classifier = classifier
         self._announce = announce
 
@@ -161,10 +166,11 @@ class _Worker:
     def _inspect(self, body: memoryview) -> None:
         request = messages.parse_inspect(body)
         picture: bytes | memoryview = request.picture
+        shaped = None if request.asking.shows_check else parse_shaped(body[INSPECT_BYTES:])
         if request.asking.shows_check:
             picture = self._check_pictures.get(request.asking.lone_place, picture)
         inspection = self._inspector.inspect(
-            request.plane, picture, request.width, request.height, request.look, request.asking
+            request.plane, picture, request.width, request.height, request.look, request.asking, shaped=shaped
         )
         # From answer to answer: what a frame's messages and the collector of garbage took is counted too.
         before, self._told_cpu_seconds = self._told_cpu_seconds, time.process_time()

@@ -138,13 +138,14 @@ def _measured(config: Config, size: str, save_to: Path | None) -> "CostTable":
 
 async def _measure(config: Config, sizes: Sequence[str]) -> "CostTable":
     from detector.calibration import CalibrationFailed, measure
-    from detector.cli.scan import analysis_pool
+    from detector.cli.scan import analysis_pool, usable_manifests
     from detector.settings import reader_job
     from streams.job import SourceKind
 
     try:
-        async with analysis_pool(config, 1) as pool:
-            return await measure(sizes, reader_job(config, "", SourceKind.FILE, ""), pool)
+        manifests = usable_manifests(config)
+        async with analysis_pool(config, 1, manifests) as pool:
+            return await measure(sizes, reader_job(config, "", SourceKind.FILE, "", manifests=manifests), pool)
     except CalibrationFailed as error:
         raise CommandFailed(str(error)) from None
 

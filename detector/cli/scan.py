@@ -15,6 +15,7 @@ from detector.config.config import Config
 
 if TYPE_CHECKING:
     from detector.analysis.pool import AnalysisPool
+    from models.manifest import Manifest
 
 
 _NO_HURRY_SECONDS = 3600.0
@@ -47,8 +48,9 @@ async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_q
     if not media:
         note(NO_FILE)
         return 0
+    manifests = usable_manifests(config)
     settings = ScanSettings(
-        job=reader_job(config, "", SourceKind.FILE, "", live=is_live),
+        job=reader_job(config, "", SourceKind.FILE, "", live=is_live, manifests=manifests),
         policy=policy_settings(config, is_staged=False),
         closer_look=config.closer_look_for(""),
         live_deadline_seconds=config.analysis.deadline.seconds,
@@ -56,7 +58,7 @@ async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_q
     at_once = config.analysis.worker_count
     async with contextlib.AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(Nursery("streams.reader:main", silences_children=True))
-        pool = await stack.enter_async_context(analysis_pool(config, at_once * FRAMES_AT_ONCE))
+        pool = await stack.enter_async_context(analysis_pool(config, at_once * FRAMES_AT_ONCE, manifests))
         _refuse_half_a_look(config, pool)
         bar = stack.enter_context(
             progress("scan", len(media), is_quiet=is_quiet or len(media) == 1 or sys.stdout.isatty())
@@ -84,17 +86,24 @@ async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_q
     return 1 if any(outcome.has_found for outcome in outcomes) else 0
 
 
-def analysis_pool(config: Config, frames: int) -> "AnalysisPool":
-    """The configured analysis, with room for so many frames to wait; `CommandFailed` where a model is refused."""
+def usable_manifests(config: Config) -> "tuple[Manifest, ...]":
+    """Those of the configured models; `CommandFailed` where a model is refused."""
+    from detector.analysis.setup import ModelRefused, load_manifests
+
+    try:
+        return load_manifests(config)
+    except ModelRefused as error:
+        raise CommandFailed(str(error)) from None
+
+
+def analysis_pool(config: Config, frames: int, manifests: "tuple[Manifest, ...]") -> "AnalysisPool":
+    """The configured analysis with these models, and with room for so many frames to wait."""
     from detector.analysis.pool import AnalysisPool
-    from detector.analysis.setup import ModelRefused, load_manifests, pool_settings
+    from detector.analysis.setup import pool_settings
     from detector.match_budget import BudgetWatch, bank_sizes
 
     held = BudgetWatch().look(config, bank_sizes(config.state_dir))
-    try:
-        settings = pool_settings(config, load_manifests(config), held=held)
-    except ModelRefused as error:
-        raise CommandFailed(str(error)) from None
+    settings = pool_settings(config, manifests, held=held)
     # Nobody waits for the next frame: what a live stream might leave out for want of CPU time is looked at, too.
     views = replace(settings.setup.views, seconds_per_sample=_NO_HURRY_SECONDS)
     settings = replace(settings, setup=replace(settings.setup, views=views))

@@ -146,6 +146,6 @@ def test_a_scan_holds_what_the_service_holds(tmp_path: Path) -> None:
     rows = np.frombuffer(secrets.token_bytes(64), np.uint8).reshape(2, 32)
     add_entries(tmp_path / BANKS_FOLDER / "LIST", rows, ["one", "two"])
     matching = {"false_matches_per_day": 0.001, "streams": 1_000_000}
-    tight = analysis_pool(_config(state_dir=str(tmp_path), matching=matching), 1)
+    tight = analysis_pool(_config(state_dir=str(tmp_path), matching=matching), 1, ())
     assert tight._settings.setup.bank_limits["LIST"] < 31
-    assert analysis_pool(_config(state_dir=str(tmp_path)), 1)._settings.setup.bank_limits == {}
+    assert analysis_pool(_config(state_dir=str(tmp_path)), 1, ())._settings.setup.bank_limits == {}

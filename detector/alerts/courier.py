@@ -17,6 +17,10 @@ from detector.store.outbox import Outbox
 log = structlog.get_logger()
 
 _REFILL_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PATIENCE_SECONDS: Final = 10.0
+_REFILL_SHARE: Final = 4.0
+"""The disk rests so many times as long as its last answer took: with very many open rows each one takes a while."""
+
 _UNMARKED_LIMIT: Final = 10_000
 _END_OF_TIME_MS: Final = 2**62
 
@@ -78,6 +82,8 @@ class Courier:
         self._wakeup = asyncio.Event()
         self._passes: set[asyncio.Task[None]] = set()
         self._refill_at = 0.0
+        self._rests_until = 0.0
+        self._patience_seconds = settings.disk_timeout_seconds
         self._is_hurried = True  # what an earlier run left does not wait out that run's backoff
         self._unmarked: dict[str, None] = {}
 
@@ -85,7 +91,7 @@ class Courier:
         """Take a new alert; what memory has no room for is fetched from the disk later."""
         if not self._window.offer(notice, self._clock.monotonic()) and not notice.is_durable:
             self.counters.lost_total += 1
-        self._refill_at = 0.0
+        self._refill_at = self._rests_until
         self._wakeup.set()
 
     async def open_count(self) -> int:
@@ -158,12 +164,18 @@ class Courier:
         ticket = self._window.begin_refill()
         self._refill_at = now + _REFILL_PAUSE_SECONDS
         try:
-            async with asyncio.timeout(self._settings.disk_timeout_seconds):  # what is in memory waits for it
+            async with asyncio.timeout(self._patience_seconds):  # what is in memory waits for it
                 open_rows, first_due_ms = await self._outbox.open_count(self.sink.name)
                 rows = await self._open_rows(takes_all=self._is_hurried or open_rows <= self._settings.window_alerts)
-        except Exception:  # noqa: BLE001 - a disk, or a fault of the store: what is in memory goes out all the same
+        except Exception as error:  # noqa: BLE001 - a disk, or a fault of the store: what is in memory goes out all the same
+            if isinstance(error, TimeoutError):  # it may only be slow: asked so again and again it would never answer
+                self._patience_seconds = min(2 * self._patience_seconds, _LONGEST_PATIENCE_SECONDS)
             self._refill_at = now + self._settings.backoff_first_seconds
             return self._settings.backoff_first_seconds
+        self._patience_seconds = self._settings.disk_timeout_seconds
+        ended_at = self._clock.monotonic()
+        self._rests_until = ended_at + _REFILL_SHARE * (ended_at - now)
+        self._refill_at = max(self._refill_at, self._rests_until)
         self._is_hurried = False
         is_spilled = self._window.refill(ticket, rows, open_rows=open_rows)
         if not is_spilled or first_due_ms is None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,3 +154,61 @@ async def test_probe_tells_a_full_disk_from_a_free_one(db: Database) -> None:
 
     with pytest.raises(StoreUnavailable):
         await outbox.probe()
+
+
+async def test_a_hundred_thousand_open_rows_do_not_hold_up_the_next(db: Database) -> None:
+    """What goes next is found in the time of a few passes over the open rows, however many there are."""
+    urgencies, streams, count = 4, 50, 60_000
+    payload = b"x" * 1400
+
+    def fill(connection: sqlite3.Connection) -> None:
+        alerts = (
+            (f"a{n:06d}", n + 1, f"s{n % streams}", None, n % urgencies, payload, 1, 10_000) for n in range(count)
+        )
+        connection.executemany("INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", alerts)
+        rows = ((f"a{n:06d}",) for n in range(count))
+        connection.executemany("INSERT INTO deliveries (alert_id, sink, state) VALUES (?, 'mqtt', 'pending')", rows)
+
+    def one_pass(connection: sqlite3.Connection) -> float:
+        began = time.perf_counter()
+        connection.execute(
+            "SELECT count(*), max(a.urgency) FROM deliveries CROSS JOIN alerts a USING (alert_id)"
+        ).fetchone()
+        return time.perf_counter() - began
+
+    await db.write(fill)
+    passes = [await db.read(one_pass) for _ in range(3)]
+    outbox = Outbox(db)
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        found = await outbox.due("mqtt", 1, 256)
+        taken.append(time.perf_counter() - began)
+    assert [row.seq for row in found[:2]] == [2, 52]
+    assert {row.stream_id for row in found} == {"s1"}
+    assert len(found) == 256
+    assert min(taken) < 8 * min(passes)
+
+
+async def test_due_fills_its_limit_from_the_next_streams(db: Database) -> None:
+    """Whole streams in the order of their urgency, and of the last one the oldest; each in its own order."""
+    outbox = Outbox(db)
+    for n in range(12):
+        alert = FakeAlert(f"a{n:02d}", stream_id=f"s{n % 3}", urgency=3 if n == 8 else 1)
+        await _record(outbox, alert)
+    found = await outbox.due("mqtt", 1, 6)
+    assert [(row.stream_id, row.seq) for row in found] == [
+        *(("s2", seq) for seq in (3, 6, 9, 12)),
+        *(("s0", seq) for seq in (1, 4)),
+    ]
+
+
+async def test_open_alerts_of_an_incident(db: Database) -> None:
+    """Only those that ask for its cut, of this sink, and not yet answered."""
+    outbox = Outbox(db)
+    await _record(outbox, FakeAlert("a", urgency=3, incident_id="i"), FakeAlert("b", urgency=1, incident_id="i"))
+    await _record(outbox, FakeAlert("c", urgency=3, incident_id="other"), FakeAlert("d", urgency=3, incident_id="i"))
+    assert await outbox.open_of_incident("i", "mqtt") == ["a", "d"]
+    await outbox.acked("a", "mqtt", 2)
+    assert await outbox.open_of_incident("i", "mqtt") == ["d"]
+    assert await outbox.open_of_incident("i", "file") == []

@@ -12,6 +12,7 @@ from detector.alerts.delivery import Delivery
 from detector.alerts.embedded_broker import BrokerUnavailable
 from detector.alerts.setup import start_mqtt, start_other_sinks
 from detector.alerts.sink import Notice, Receipt
+from detector.analysis.gpu_setup import start_gpu
 from detector.analysis.pool import AnalysisPool
 from detector.analysis.provider_choice import chosen_providers
 from detector.analysis.setup import BANKS_FOLDER, ModelRefused, find_models, pool_settings
@@ -115,7 +116,8 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
     nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
     settings = pool_settings(config, models.manifests)
     pool = rehearsal.pool(AnalysisPool(settings))
-    pool.providers = await chosen_providers(settings.setup.models, config.sandbox)
+    pool.providers = await chosen_providers(settings.setup.models, config.sandbox, settings.workers)
+    pool.gpu = await start_gpu(settings, pool.providers, config.state_dir, stack)
     pool.refused_models = models.refused
     await stack.enter_async_context(pool)
     credentials = load_or_create(config.state_dir)

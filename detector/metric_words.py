@@ -23,6 +23,7 @@ class CrashKind(StrEnum):
     READER_MISBEHAVED = "reader_misbehaved"
     FORKSERVER = "forkserver"
     ANALYSIS_WORKER = "analysis_worker"
+    GPU = "gpu"
 
 
 @unique

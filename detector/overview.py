@@ -9,7 +9,6 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from detector.analysis.messages import WorkerReady
 from detector.analysis.pool import AnalysisPool
 from detector.api.view import HintRow, IncidentRow, StreamRow
 from detector.coverage import Kind
@@ -121,9 +120,7 @@ def incident_row(record: IncidentRecord) -> IncidentRow:
     )
 
 
-def sandbox_state(
-    mode: SandboxMode, sessions: Iterable[StreamSession], analysis_state: WorkerReady | None
-) -> dict[str, Any]:
+def sandbox_state(mode: SandboxMode, sessions: Iterable[StreamSession], pool: AnalysisPool) -> dict[str, Any]:
     """Which parts of the cage are in force, by the word of the processes in it."""
     opened = next((s.opened for s in sessions if s.opened is not None), None)
     readers = (
@@ -131,8 +128,10 @@ def sandbox_state(
         if opened
         else None
     )
+    analysis_state = pool.state()
     analysis = {"missing": list(analysis_state.missing_cage)} if analysis_state else None
-    return {"mode": mode.value, "readers": readers, "analysis": analysis}
+    gpu = {} if pool.gpu is None else {"gpu": pool.gpu.cage()}
+    return {"mode": mode.value, "readers": readers, "analysis": analysis, **gpu}
 
 
 def model_state(pool: AnalysisPool) -> dict[str, Any]:
@@ -163,6 +162,7 @@ def load_state(cpu: CpuControl, pool: AnalysisPool, metrics: Metrics) -> dict[st
     }
     return {
         **asked,
+        **({} if pool.gpu is None else pool.gpu.load()),
         **asdict(cpu.use),
         "waiting": float(pool.waiting),
         "dropped": float(pool.dropped.total()),

@@ -6,6 +6,7 @@ how often pictures come. Clocks are passed in.
 """
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,17 +19,24 @@ _BUSY_SHARE: Final = 0.7
 _MARGIN: Final = 1.5
 """A batch may take so many times as long as expected and still be there by its deadline."""
 
+_LONGEST_SECONDS: Final = 60.0
+"""A batch that took longer says nothing of batches: something else was wrong."""
+
 _MEMORY: Final = 0.9
 """What a measurement weighs when the next one comes."""
+
+_FAIR_SECONDS: Final = 1.0
+"""So long after a picture was late models share alike, and in so long half of what a model used is forgotten."""
 
 
 @dataclass(order=True, frozen=True, slots=True)
 class Ask:
-    """One picture that is to be scored by `deadline_at`. `number` is its own."""
+    """One picture that is to be scored by `deadline_at`. `number` is its own. After `gone_at` nobody waits for it."""
 
     deadline_at: float
     number: int
     arrived_at: float = field(compare=False, default=0.0)
+    gone_at: float = field(compare=False, default=float("inf"))
 
 
 class BatchCost:
@@ -46,6 +54,7 @@ class BatchCost:
         """Learn from a batch that took so long."""
         if size < 1 or not 0 <= seconds < float("inf"):
             return
+        seconds = min(seconds, _LONGEST_SECONDS)
         new = (1.0, size, size * size, seconds, size * seconds)
         self._sums = [_MEMORY * old + one for old, one in zip(self._sums, new, strict=True)]
         count, sizes, squares, times, products = self._sums
@@ -90,6 +99,11 @@ class Batcher:
         heapq.heapify(self._heap)
         return latest
 
+    @property
+    def nearest_deadline(self) -> float:
+        """Of the pictures that wait; infinite where none does."""
+        return self._heap[0].deadline_at if self._heap else float("inf")
+
     def begins_at(self, now: float) -> float | None:
         """When the next batch is to begin, the GPU being free: `now` or a little later; None where nothing waits."""
         if not self._heap:
@@ -113,7 +127,7 @@ class Batcher:
         return self._largest
 
     def take(self, now: float) -> tuple[list[Ask], list[Ask]]:
-        """The next batch, the nearest deadline first, and those whose deadline has passed: they are nobody's any more.
+        """The next batch, the nearest deadline first, and those for which it is too late: they are nobody's any more.
 
         Of the pictures that can still be in time none is left waiting for one whose deadline is later.
         """
@@ -121,10 +135,44 @@ class Batcher:
         late: list[Ask] = []
         while self._heap and len(batch) < self._largest:
             ask = self._heap[0]
-            if ask.deadline_at < now:
+            if min(ask.deadline_at, ask.gone_at) < now:
                 late.append(heapq.heappop(self._heap))
                 continue
             if batch and now + self.cost.seconds(len(batch) + 1) > batch[0].deadline_at:
                 break  # one more would make the first of them late
             batch.append(heapq.heappop(self._heap))
         return batch, late
+
+
+class Turns:
+    """Whose batch is next where several models share a GPU: that of the nearest deadline, while all are in time.
+
+    By deadlines alone, a model that is asked for more than the GPU can do would take it from one that is asked for
+    little. So where pictures were late a moment ago, the model that used the GPU least lately goes first.
+    """
+
+    def __init__(self) -> None:
+        self._used: dict[int, float] = {}
+        self._at = 0.0
+        self._late_at: float | None = None
+
+    def next_of(self, due: Mapping[int, float], now: float) -> int:
+        """The model to serve, of those whose batch is due, each with the nearest deadline of its pictures.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self._late_at is not None and now - self._late_at < _FAIR_SECONDS:
+            return min(due, key=lambda model: (self._used.get(model, 0.0), due[model]))
+        return min(due, key=lambda model: due[model])
+
+    def used(self, model: int, seconds: float, now: float) -> None:
+        """Note that a batch of a model kept the GPU for so long; what it did before fades."""
+        fades = 0.5 ** ((now - self._at) / _FAIR_SECONDS)
+        self._at = now
+        self._used = {one: fades * spent for one, spent in self._used.items()}
+        self._used[model] = self._used.get(model, 0.0) + seconds
+
+    def late(self, now: float) -> None:
+        """Note that a picture's deadline passed before its turn came."""
+        self._late_at = now

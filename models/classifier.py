@@ -17,14 +17,11 @@ from models.licences import is_agpl
 from models.manifest import Manifest, read_model
 from models.onnx_scan import UnsafeModelError, refuse_unsafe
 from models.preprocess import PICTURE_SIDE, Preprocessor
-from models.providers import Provider, ProviderUnavailable, choose_provider
+from models.providers import LARGEST_BATCH, Provider, ProviderUnavailable, choose_provider
 from models.sessions import open_session
 from models.stored_pictures import NoPicture, decoded, read_png
 
 PICTURE_SHAPE: Final = (PICTURE_SIDE, PICTURE_SIDE, 3)
-
-LARGEST_BATCH: Final = 32
-"""Beyond this a batch is hardly cheaper for each picture, and everybody waits for it."""
 
 _DTYPES: Final = {"f32": "tensor(float)", "u8": "tensor(uint8)"}
 

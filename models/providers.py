@@ -3,8 +3,8 @@
 import importlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,9 @@ _REMEDIES: Final = {
 
 
 GPUS: Final = ("cuda", "tensorrt")
+
+LARGEST_BATCH: Final = 32
+"""Beyond this a batch is hardly cheaper for each picture, and everybody waits for it."""
 
 
 class ProviderUnavailable(RuntimeError):
@@ -77,8 +80,9 @@ class Provider:
 
 _BUNDLED: Final = {
     "cpu": Provider("cpu", "CPUExecutionProvider", "fp32"),
-    # Without use_tf32=0 products of matrices have ten bits of mantissa.
-    "cuda": Provider("cuda", "CUDAExecutionProvider", "fp32", {"use_tf32": "0"}),
+    # Without use_tf32=0 products of matrices have ten bits of mantissa. The search for the best convolution that is the
+    # default runs all of them whenever a batch has a new size.
+    "cuda": Provider("cuda", "CUDAExecutionProvider", "fp32", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
     "tensorrt": Provider("tensorrt", "TensorrtExecutionProvider", "tf32"),
 }
 
@@ -113,6 +117,43 @@ def choose_provider(name: str = AUTO) -> Provider:
         remedy = f"; {_REMEDIES[name]}" if name in _REMEDIES else ""
         raise ProviderUnavailable(f"provider {name!r} is not available{remedy}; here you can use {listed(available)}")
     return _BUNDLED[name]
+
+
+def gpu_provider(name: str, *, is_int8: bool = False) -> Provider:
+    """What a GPU's provider of that name is called in answers, for a process that reaches no GPU itself.
+
+    Raises:
+        KeyError: It is none of `GPUS`.
+    """
+    provider = {one: _BUNDLED[one] for one in GPUS}[name]
+    return replace(provider, precision="int8") if is_int8 else provider
+
+
+def with_engines(provider: Provider, folder: str) -> Provider:
+    """The same, keeping in `folder` what TensorRT compiles, which takes minutes; other providers as they are.
+
+    What lies there is code for the GPU that nobody verifies: the folder must be this user's alone.
+    """
+    if provider.name != "tensorrt":
+        return provider
+    kept = {"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1"}
+    kept |= {"trt_engine_cache_path": folder, "trt_timing_cache_path": folder}
+    return replace(provider, options={**provider.options, **kept})
+
+
+def batch_shapes(provider: Provider, input_name: str, shape: Sequence[int], largest: int) -> Provider:
+    """The same, told beforehand how large batches get: TensorRT would else compile anew for a larger one.
+
+    `shape` is that of one picture's tensor without the batch.
+    """
+    if provider.name != "tensorrt":
+        return provider
+    sizes = {"min": 1, "opt": largest, "max": largest}
+    told = {
+        f"trt_profile_{word}_shapes": f"{input_name}:{'x'.join(map(str, (size, *shape)))}"
+        for word, size in sizes.items()
+    }
+    return replace(provider, options={**provider.options, **told})
 
 
 def listed(names: Iterable[str]) -> str:

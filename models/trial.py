@@ -17,8 +17,9 @@ _FEWEST_RUNS, _MOST_RUNS = 3, 200
 class Trial:
     """What came of running a model with one provider.
 
-    `seconds` is what one picture costs: time of the processor where it computes, else time on the clock. `scores` are
-    those of the trial's pictures, one after the other. `refused` says in one sentence why there are none.
+    `seconds` is what one picture costs: time of the processor where it computes, else time on the clock, of its share
+    in the batch that is best. `shared_by` so many processes this is, that would else run the model beside each other.
+    `scores` are those of the trial's pictures, one after the other. `refused` says in one sentence why there are none.
     """
 
     provider: str
@@ -26,6 +27,7 @@ class Trial:
     seconds: float = 0.0
     scores: tuple[Mapping[str, float], ...] = ()
     refused: str = ""
+    shared_by: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def choose(trials: Sequence[Trial], tolerance: float = MOST_DRIFT) -> Choice:
         drift = largest_difference(reference.scores, trial.scores)
         if not drift <= tolerance:
             passed_over[trial.provider] = f"its scores lie {drift:.3f} from those of {reference.provider}"
-        elif trial.seconds < best.seconds * (1 - LEAST_GAIN):
+        elif trial.seconds * trial.shared_by < best.seconds * best.shared_by * (1 - LEAST_GAIN):
             best = trial
     return Choice(best.provider, tuple(trials), passed_over)
 

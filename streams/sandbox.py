@@ -30,8 +30,13 @@ _LANDLOCK_RESTRICT_SELF = 446
 _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
 _RULE_NET_PORT = 2
+_ACCESS_FS_WRITE_FILE = 1 << 1
 _ACCESS_FS_READ_FILE = 1 << 2
 _ACCESS_FS_READ_DIR = 1 << 3
+_ACCESS_FS_REMOVE_FILE = 1 << 5
+_ACCESS_FS_MAKE_REG = 1 << 8
+_ACCESS_FS_TRUNCATE = 1 << 14
+_ACCESS_FS_IOCTL_DEV = 1 << 15
 _ACCESS_FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}
 _ACCESS_FS_BITS_SINCE_5 = 16
 _ACCESS_NET_BIND_TCP = 1 << 0
@@ -44,6 +49,7 @@ _ABI_WITH_SCOPES = 6
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 _THREADS_END_SECONDS = 0.2
+_LARGEST_FILE_BYTES = 8 << 30  # of what a driver keeps: compiled models, memory with a name
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,6 +65,10 @@ class CagePolicy:
     `connect_port` is the only TCP port it may connect to; None means no sockets at all. `readable_paths` are files
     and folders that it may open for reading; with none, no path can be opened and no code be loaded. The limits are
     those of its address space in bytes and of its open descriptors.
+
+    `drives_devices` is for a process whose driver opens devices and speaks to them as it likes: it may make all system
+    calls but those that start processes, make connections, or only an intruder asks for. `writable_paths` are then the
+    files and folders that it may write to.
     """
 
     connect_port: int | None
@@ -66,6 +76,8 @@ class CagePolicy:
     memory_limit_bytes: int
     open_files: int
     mode: SandboxMode
+    drives_devices: bool = False
+    writable_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +160,7 @@ def _limit_resources(policy: CagePolicy) -> None:
     limits = {
         resource.RLIMIT_AS: policy.memory_limit_bytes,
         resource.RLIMIT_NOFILE: policy.open_files,
-        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_FSIZE: _LARGEST_FILE_BYTES if policy.drives_devices else 0,
         resource.RLIMIT_CORE: 0,
     }
     for what, wanted in limits.items():
@@ -189,15 +201,16 @@ def _enter_landlock(policy: CagePolicy, abi: int) -> int:
         return 0
     with ExitStack() as opened:
         paths = []
-        for path in policy.readable_paths:
+        for path in (*policy.readable_paths, *policy.writable_paths):
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
             opened.callback(os.close, descriptor)
-            paths.append(descriptor)
+            more = _write_access(descriptor, abi) if path in policy.writable_paths else 0
+            paths.append((descriptor, _read_access(descriptor) | more))
         try:
             ruleset = _create_ruleset(abi)
             opened.callback(os.close, ruleset)
-            for descriptor in paths:
-                _add_rule(ruleset, _RULE_PATH_BENEATH, _PathBeneath(_read_access(descriptor), descriptor))
+            for descriptor, access in paths:
+                _add_rule(ruleset, _RULE_PATH_BENEATH, _PathBeneath(access, descriptor))
             if abi >= _ABI_WITH_NETWORK and policy.connect_port is not None:
                 _add_rule(ruleset, _RULE_NET_PORT, _NetPort(_ACCESS_NET_CONNECT_TCP, policy.connect_port))
             _syscall(_LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
@@ -223,6 +236,16 @@ def _read_access(descriptor: int) -> int:
     return _ACCESS_FS_READ_FILE | (_ACCESS_FS_READ_DIR if is_folder else 0)
 
 
+def _write_access(descriptor: int, abi: int) -> int:
+    """Writing to what is there; in a folder also making and removing files; asking devices what only drivers know."""
+    access = (
+        _ACCESS_FS_WRITE_FILE | (_ACCESS_FS_TRUNCATE if abi >= 3 else 0) | (_ACCESS_FS_IOCTL_DEV if abi >= 5 else 0)
+    )
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        access |= _ACCESS_FS_REMOVE_FILE | _ACCESS_FS_MAKE_REG
+    return access
+
+
 def _add_rule(ruleset: int, kind: int, attributes: ctypes.Structure) -> None:
     _syscall(_LANDLOCK_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(kind), ctypes.byref(attributes), ctypes.c_uint(0))
 
@@ -230,11 +253,14 @@ def _add_rule(ruleset: int, kind: int, attributes: ctypes.Structure) -> None:
 def _enter_seccomp(policy: CagePolicy) -> bool:
     if not seccomp.is_supported():
         return False
-    program = seccomp.build(
-        may_connect=policy.connect_port is not None,
-        may_read_paths=bool(policy.readable_paths),
-        pid=os.getpid(),
-    )
+    if policy.drives_devices:
+        program = seccomp.build_for_devices(pid=os.getpid())
+    else:
+        program = seccomp.build(
+            may_connect=policy.connect_port is not None,
+            may_read_paths=bool(policy.readable_paths),
+            pid=os.getpid(),
+        )
     try:
         seccomp.install(program)
     except OSError:  # a kernel without CONFIG_SECCOMP_FILTER

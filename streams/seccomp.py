@@ -51,27 +51,28 @@ _IOCTL_COMMANDS = (0x541B, 0x5421, 0x5450, 0x5451)  # asm-generic/ioctls.h: FION
 _PRCTL_OPTIONS = (3, 15, 16, 0x53564D41)  # linux/prctl.h: PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
 
 CALLS = {  # arch/x86/entry/syscalls/syscall_64.tbl
-    "read": 0, "write": 1, "open": 2, "close": 3, "stat": 4, "fstat": 5, "lstat": 6, "poll": 7, "lseek": 8,
-    "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14,
-    "rt_sigreturn": 15, "ioctl": 16, "pread64": 17, "readv": 19, "writev": 20, "access": 21, "select": 23,
-    "sched_yield": 24, "mremap": 25, "madvise": 28, "dup": 32, "dup2": 33, "nanosleep": 35, "getpid": 39,
-    "socket": 41, "connect": 42, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "recvmsg": 47, "shutdown": 48,
-    "bind": 49, "listen": 50, "getsockname": 51, "getpeername": 52, "setsockopt": 54, "getsockopt": 55, "clone": 56,
-    "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "kill": 62, "uname": 63, "fcntl": 72, "getcwd": 79,
-    "readlink": 89, "gettimeofday": 96, "getrlimit": 97, "getrusage": 98, "sysinfo": 99, "times": 100, "ptrace": 101,
-    "getuid": 102, "getgid": 104, "geteuid": 107, "getegid": 108, "getppid": 110, "sigaltstack": 131,
-    "pivot_root": 155, "prctl": 157, "chroot": 161, "mount": 165, "umount2": 166, "init_module": 175,
-    "delete_module": 176, "gettid": 186, "time": 201, "futex": 202, "sched_getaffinity": 204, "getdents64": 217,
+    "read": 0, "write": 1, "open": 2, "close": 3, "stat": 4, "fstat": 5, "lstat": 6, "poll": 7, "lseek": 8, "mmap": 9,
+    "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15,
+    "ioctl": 16, "pread64": 17, "readv": 19, "writev": 20, "access": 21, "select": 23, "sched_yield": 24,
+    "mremap": 25, "madvise": 28, "dup": 32, "dup2": 33, "nanosleep": 35, "getpid": 39, "socket": 41, "connect": 42,
+    "sendto": 44, "recvfrom": 45, "sendmsg": 46, "recvmsg": 47, "shutdown": 48, "bind": 49, "listen": 50,
+    "getsockname": 51, "getpeername": 52, "setsockopt": 54, "getsockopt": 55, "clone": 56, "fork": 57, "vfork": 58,
+    "execve": 59, "exit": 60, "kill": 62, "uname": 63, "fcntl": 72, "getcwd": 79, "readlink": 89, "gettimeofday": 96,
+    "getrlimit": 97, "getrusage": 98, "sysinfo": 99, "times": 100, "ptrace": 101, "getuid": 102, "getgid": 104,
+    "geteuid": 107, "getegid": 108, "getppid": 110, "rt_sigqueueinfo": 129, "sigaltstack": 131, "pivot_root": 155,
+    "prctl": 157, "chroot": 161, "mount": 165, "umount2": 166, "init_module": 175, "delete_module": 176,
+    "gettid": 186, "tkill": 200, "time": 201, "futex": 202, "sched_getaffinity": 204, "getdents64": 217,
     "set_tid_address": 218, "restart_syscall": 219, "fadvise64": 221, "clock_gettime": 228, "clock_getres": 229,
     "clock_nanosleep": 230, "exit_group": 231, "epoll_wait": 232, "epoll_ctl": 233, "tgkill": 234, "kexec_load": 246,
     "add_key": 248, "request_key": 249, "keyctl": 250, "openat": 257, "newfstatat": 262, "readlinkat": 267,
     "faccessat": 269, "pselect6": 270, "ppoll": 271, "unshare": 272, "set_robust_list": 273, "epoll_pwait": 281,
-    "eventfd2": 290, "epoll_create1": 291, "dup3": 292, "pipe2": 293, "perf_event_open": 298, "prlimit64": 302,
-    "open_by_handle_at": 304, "setns": 308, "getcpu": 309, "process_vm_readv": 310, "process_vm_writev": 311,
-    "finit_module": 313, "seccomp": 317, "getrandom": 318, "kexec_file_load": 320, "bpf": 321, "execveat": 322,
-    "userfaultfd": 323, "membarrier": 324, "statx": 332, "rseq": 334, "io_uring_setup": 425, "io_uring_enter": 426,
-    "io_uring_register": 427, "open_tree": 428, "move_mount": 429, "fsopen": 430, "clone3": 435, "pidfd_getfd": 438,
-    "faccessat2": 439, "futex_waitv": 449,
+    "eventfd2": 290, "epoll_create1": 291, "dup3": 292, "pipe2": 293, "rt_tgsigqueueinfo": 297,
+    "perf_event_open": 298, "prlimit64": 302, "open_by_handle_at": 304, "setns": 308, "getcpu": 309,
+    "process_vm_readv": 310, "process_vm_writev": 311, "finit_module": 313, "seccomp": 317, "getrandom": 318,
+    "kexec_file_load": 320, "bpf": 321, "execveat": 322, "userfaultfd": 323, "membarrier": 324, "statx": 332,
+    "rseq": 334, "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "clone3": 435, "pidfd_getfd": 438, "faccessat2": 439,
+    "futex_waitv": 449,
 }  # fmt: skip
 
 _ALLOWED = (
@@ -100,6 +101,12 @@ _KILLED = (
     "bind", "listen",
 )  # fmt: skip
 
+_REFUSED_TO_DRIVERS = (
+    "execve", "execveat", "fork", "vfork", "socket", "connect", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
+    "pidfd_send_signal",
+)  # fmt: skip
+"""A driver may try some of these (to load a kernel module, to ask a daemon) and does without."""
+
 
 def is_supported() -> bool:
     """Say whether the numbers in this file are those of the running machine."""
@@ -126,6 +133,29 @@ def build(*, may_connect: bool, may_read_paths: bool, pid: int) -> list[Instruct
         *_plain(_ALLOWED, ALLOW),
         *_plain(_KILLED, KILL_PROCESS),
         _return(REFUSE),
+    ]
+
+
+def build_for_devices(*, pid: int) -> list[Instruction]:
+    """Return the filter for the process `pid` that drives devices: which calls its driver needs nobody promises.
+
+    So it may make any but those that start processes, signal others, make connections, or only an intruder asks for.
+    """
+    own = _only(_argument(0), [pid])
+    threads = _only(_argument(0), [_CLONE_THREAD], mask=_CLONE_THREAD | _CLONE_NEW_NAMESPACES)
+    return [
+        _load(_ARCH_OFFSET),
+        *_unless_equal(_AUDIT_ARCH_X86_64, [_return(KILL_PROCESS)]),
+        _load(_NUMBER_OFFSET),
+        (_JUMP_IF_AT_LEAST, 0, 1, _X32_BIT),
+        _return(KILL_PROCESS),
+        *_plain(["clone3"], UNKNOWN),
+        *_rule("clone", threads),
+        *_rule("tgkill", own),
+        *_rule("kill", own),
+        *_plain(_REFUSED_TO_DRIVERS, REFUSE),
+        *_plain([name for name in _KILLED if name not in _REFUSED_TO_DRIVERS], KILL_PROCESS),
+        _return(ALLOW),
     ]
 
 

@@ -1,42 +1,45 @@
-"""The process that owns a GPU: it scores the pictures of all analysis processes in batches, earliest deadline first.
+"""Scores the pictures of all analysis processes on one GPU: in batches, the earliest deadline of all streams first.
 
-Each analysis process holds one end of a socket (`GpuScorer`), this process the others (`GpuWorker`). A request is one
-picture of fixed size with a deadline on the machine's monotonic clock, an answer is one number per label. The process
-holds no credentials; what speaks to it are caged processes, so everything that comes in has a fixed length or ends the
-conversation. It cannot be caged as they are: a GPU's driver opens devices and maps code whenever it likes.
-
-Never run with a GPU yet: its tests use a stand-in that takes as long as a batch would.
+What speaks to it are caged processes that look at strangers' pictures, so a message of a wrong shape is dropped and
+counted, and nobody may have more than so many pictures wait. Nothing here needs a GPU: a model is whatever scores many
+pictures at once.
 """
 
-import math
 import selectors
 import socket
-import struct
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.batching import Ask, Batcher
+from detector.analysis.gpu_link import (
+    REQUEST_BYTES,
+    Count,
+    Look,
+    MalformedRequest,
+    Request,
+    Tally,
+    pack_answer,
+    pack_state,
+    parse_request,
+)
+from models.batching import Ask, Batcher, Turns
 from models.classifier import ModelFailed
-from models.preprocess import PICTURE_SIDE
-from models.providers import Provider
 
-_HEAD: Final = struct.Struct("<IIId")
-"""Number of the request, width and height of the frame, deadline."""
-
-_ANSWER: Final = struct.Struct("<IH")
-"""Number of the request, how many scores follow (float64); none where the model failed."""
-
-_PICTURE_BYTES: Final = PICTURE_SIDE * PICTURE_SIDE * 3
-_REQUEST_BYTES: Final = _HEAD.size + _PICTURE_BYTES
-_MOST_SIDE: Final = 1 << 16
 _LONGEST_SECONDS: Final = 60.0
+_MOST_OF_ONE: Final = 64
+"""More pictures of one analysis process do not wait: it asks for one after the other."""
 
-Look = tuple[NDArray[np.uint8], int, int]
+_READ_AT_ONCE: Final = 8
+_BEAT_SECONDS: Final = 0.1
+BROKEN_AFTER: Final = 16
+"""After so many pictures in a row, each alone, that no model could score, the GPU itself must be broken."""
+
+
+class GpuBroken(Exception):
+    """Raised by `GpuWorker.serve_until`: no model scores anything any more; another process may do better."""
 
 
 class ScoresMany(Protocol):
@@ -45,186 +48,168 @@ class ScoresMany(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """Its labels, in the order of its scores."""
+        ...
 
     @property
     def largest_batch(self) -> int:
         """How many pictures it takes at once."""
+        ...
 
     def score_many(self, looks: Sequence[Look]) -> list[dict[str, float]]:
         """As `models.classifier.Classifier.score_many`."""
+        ...
 
 
 @dataclass(slots=True)
 class _Asked:
     peer: socket.socket
-    number: int
-    look: Look
+    request: Request
 
 
 class GpuWorker:
-    """Serves the sockets that it is given, in one thread. `serve_until` runs it."""
+    """Serves the sockets that it is given with these models, by their places, in one thread. `serve_until` runs it.
+
+    What it does shows in `tally` while it does it.
+    """
 
     def __init__(
         self,
-        classifier: ScoresMany,
+        models: Mapping[int, ScoresMany],
         peers: Sequence[socket.socket],
+        tally: Tally,
         *,
         clock: Callable[[], float] = time.monotonic,
         most_waiting: int = 1024,
     ) -> None:
-        self._classifier = classifier
+        self._models = models
+        self._batchers = {place: Batcher(model.largest_batch, most_waiting) for place, model in models.items()}
+        self._turns = Turns()
+        self._tally = tally
         self._clock = clock
-        self._batcher = Batcher(classifier.largest_batch, most_waiting)
         self._asked: dict[int, _Asked] = {}
+        self._of_peer: Counter[socket.socket] = Counter()
         self._next_number = 0
-        self._heard: dict[socket.socket, bytearray] = {}
+        self._failed_in_a_row = 0
         self._selector = selectors.DefaultSelector()
-        self.batches: list[int] = []
-        """How many pictures the last batches had, a few thousand at most."""
         for peer in peers:
-            self.attach(peer)
+            peer.setblocking(False)
+            self._selector.register(peer, selectors.EVENT_READ)
 
-    def attach(self, peer: socket.socket) -> None:
-        """Serve one more analysis process."""
-        peer.setblocking(False)
-        self._heard[peer] = bytearray()
-        self._selector.register(peer, selectors.EVENT_READ)
+    def learn(self, place: int, size: int, seconds: float) -> None:
+        """Take in how long a batch of a model took, before any is asked for."""
+        self._batchers[place].cost.measured(size, seconds)
+
+    def tell_all(self) -> None:
+        """Tell every analysis process which models are served."""
+        for key in self._selector.get_map().values():
+            assert isinstance(key.fileobj, socket.socket)
+            self._send(key.fileobj, pack_state(sorted(self._models)))
 
     def serve_until(self, is_over: Callable[[], bool]) -> None:
-        """Read requests, score batches and answer, until it is over or nobody is left to serve."""
-        while self._heard and not is_over():
-            begins_at = self._batcher.begins_at(self._clock())
-            wait = 0.1 if begins_at is None else max(0.0, begins_at - self._clock())
-            for key, _ in self._selector.select(min(wait, 0.1)):
+        """Read requests, score batches and answer, until it is over.
+
+        Raises:
+            GpuBroken: No model scores anything any more.
+        """
+        while not is_over():
+            self._tally.add(Count.BEATS)
+            now = self._clock()
+            times = [at for batcher in self._batchers.values() if (at := batcher.begins_at(now)) is not None]
+            wait = min([_BEAT_SECONDS, *(max(0.0, at - now) for at in times)])
+            for key, _ in self._selector.select(wait):
                 assert isinstance(key.fileobj, socket.socket)
                 self._read(key.fileobj)
-            begins_at = self._batcher.begins_at(self._clock())
-            if begins_at is not None and begins_at <= self._clock():
-                self._score()
+            now = self._clock()
+            due = {
+                place: batcher.nearest_deadline
+                for place, batcher in self._batchers.items()
+                if (at := batcher.begins_at(now)) is not None and at <= now
+            }
+            if due:
+                self._score(self._turns.next_of(due, now))
 
     def _read(self, peer: socket.socket) -> None:
-        heard = self._heard[peer]
-        try:
-            chunk = peer.recv(_REQUEST_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            chunk = b""
-        if not chunk:
-            self._let_go(peer)
-            return
-        heard += chunk
-        while len(heard) >= _REQUEST_BYTES:
-            request = bytes(heard[:_REQUEST_BYTES])
-            del heard[:_REQUEST_BYTES]
-            self._put(peer, request)
+        for _ in range(_READ_AT_ONCE):
+            try:
+                message = peer.recv(REQUEST_BYTES + 1)
+            except OSError:  # nothing more for now
+                return
+            if not message:
+                self._selector.unregister(peer)
+                return
+            try:
+                request = parse_request(message)
+            except MalformedRequest:
+                self._tally.add(Count.MALFORMED)
+                continue
+            if request is None:
+                self._send(peer, pack_state(sorted(self._models)))
+            else:
+                self._put(peer, request)
 
-    def _put(self, peer: socket.socket, request: bytes) -> None:
-        number, width, height, deadline_at = _HEAD.unpack_from(request)
-        now = self._clock()
-        if not (1 <= width <= _MOST_SIDE and 1 <= height <= _MOST_SIDE and math.isfinite(deadline_at)):
-            self._let_go(peer)
+    def _put(self, peer: socket.socket, request: Request) -> None:
+        batcher = self._batchers.get(request.place)
+        if batcher is None or self._of_peer[peer] >= _MOST_OF_ONE:
+            self._send(peer, pack_answer(request.number, ()))
+            self._tally.add(Count.UNANSWERED)
             return
-        picture = np.frombuffer(request, np.uint8, offset=_HEAD.size).reshape(PICTURE_SIDE, PICTURE_SIDE, 3)
+        now = self._clock()
         self._next_number += 1
-        self._asked[self._next_number] = _Asked(peer, number, (picture, width, height))
+        self._asked[self._next_number] = _Asked(peer, request)
+        self._of_peer[peer] += 1
         # A deadline in the far future would stand behind all others for ever.
-        dropped = self._batcher.put(Ask(min(deadline_at, now + _LONGEST_SECONDS), self._next_number, now))
+        deadline_at = min(request.deadline_at, now + _LONGEST_SECONDS)
+        dropped = batcher.put(Ask(deadline_at, self._next_number, now, request.gone_at))
         if dropped is not None:
             self._answer(dropped, None)
 
-    def _score(self) -> None:
-        batch, late = self._batcher.take(self._clock())
+    def _score(self, place: int) -> None:
+        model, batcher = self._models[place], self._batchers[place]
+        begun_at = self._clock()
+        batch, late = batcher.take(begun_at)
         for ask in late:
+            self._turns.late(begun_at)
             self._answer(ask, None)
         if not batch:
             return
-        begun_at = self._clock()
+        self._tally[Count.AT_WORK] = place + 1
         try:
-            answers: Sequence[dict[str, float] | None] = self._classifier.score_many(
-                [self._asked[ask.number].look for ask in batch]
+            answers: Sequence[dict[str, float] | None] = model.score_many(
+                [self._asked[ask.number].request.look for ask in batch]
             )
         except ModelFailed:
-            answers = [self._alone(ask) for ask in batch]  # one picture must not take the others' scores
+            answers = [self._alone(model, ask) for ask in batch]  # one picture must not take the others' scores
         else:
-            self._batcher.cost.measured(len(batch), self._clock() - begun_at)
-        self.batches = [*self.batches[-4095:], len(batch)]
+            batcher.cost.measured(len(batch), self._clock() - begun_at)
+        ended_at = self._clock()
+        self._turns.used(place, ended_at - begun_at, ended_at)
+        self._tally.add(Count.BATCHES)
+        self._tally.add(Count.PICTURES, len(batch))
         for ask, scores in zip(batch, answers, strict=True):
             self._answer(ask, scores)
+        self._note_failures(answers)
+        self._tally[Count.AT_WORK] = 0
 
-    def _alone(self, ask: Ask) -> dict[str, float] | None:
+    def _note_failures(self, answers: Sequence[dict[str, float] | None]) -> None:
+        is_failure = all(scores is None for scores in answers)
+        self._failed_in_a_row = self._failed_in_a_row + len(answers) if is_failure else 0
+        if self._failed_in_a_row >= BROKEN_AFTER:
+            raise GpuBroken
+
+    def _alone(self, model: ScoresMany, ask: Ask) -> dict[str, float] | None:
         try:
-            return self._classifier.score_many([self._asked[ask.number].look])[0]
+            return model.score_many([self._asked[ask.number].request.look])[0]
         except ModelFailed:
             return None
 
     def _answer(self, ask: Ask, scores: dict[str, float] | None) -> None:
         asked = self._asked.pop(ask.number)
-        if asked.peer not in self._heard:
-            return
-        values = [] if scores is None else [scores[label] for label in self._classifier.labels]
-        message = _ANSWER.pack(asked.number, len(values)) + struct.pack(f"<{len(values)}d", *values)
-        try:
-            sent = asked.peer.send(message)
-        except OSError:
-            sent = 0
-        if sent != len(message):  # it asks and does not listen, or is gone
-            self._let_go(asked.peer)
+        self._of_peer[asked.peer] -= 1
+        labels = self._models[asked.request.place].labels
+        values = () if scores is None else [scores[label] for label in labels]
+        self._tally.add(Count.UNANSWERED, not values)
+        self._send(asked.peer, pack_answer(asked.request.number, values))
 
-    def _let_go(self, peer: socket.socket) -> None:
-        if self._heard.pop(peer, None) is not None:
-            self._selector.unregister(peer)
-            peer.close()
-
-
-class GpuScorer:
-    """A classifier whose work another process does: the analysis process's end of a socket. For one thread.
-
-    Raises from `score`:
-        ModelFailed: The process failed, is gone, or gave no answer by the deadline.
-    """
-
-    def __init__(
-        self,
-        peer: socket.socket,
-        model: tuple[str, str, tuple[str, ...], Provider],
-        *,
-        within_seconds: float = 1.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.name, self.sha256, self.labels, self.provider = model
-        self._peer = peer
-        self._within_seconds = within_seconds
-        self._clock = clock
-        self._number = 0
-
-    def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
-        """As `models.classifier.Classifier.score`."""
-        self._number = (self._number + 1) & 0xFFFFFFFF
-        deadline_at = self._clock() + self._within_seconds
-        try:
-            self._peer.settimeout(self._within_seconds)
-            self._peer.sendall(_HEAD.pack(self._number, width, height, deadline_at) + picture.tobytes())
-            while True:
-                number, count = _ANSWER.unpack(self._receive(_ANSWER.size, deadline_at))
-                values = struct.unpack(f"<{count}d", self._receive(8 * count, deadline_at))
-                if number == self._number:  # else an answer that came too late for its own question
-                    break
-        except (OSError, EOFError) as error:
-            raise ModelFailed(self.name, f"the GPU's process gave no answer ({type(error).__name__})") from None
-        if count != len(self.labels):
-            raise ModelFailed(self.name, "the GPU's process could not score the picture in time")
-        return dict(zip(self.labels, values, strict=True))
-
-    def _receive(self, count: int, deadline_at: float) -> bytes:
-        parts = bytearray()
-        while len(parts) < count:
-            left = deadline_at + self._within_seconds - self._clock()
-            if left <= 0:
-                raise TimeoutError
-            self._peer.settimeout(left)
-            chunk = self._peer.recv(count - len(parts))
-            if not chunk:
-                raise EOFError
-            parts += chunk
-        return bytes(parts)
+    def _send(self, peer: socket.socket, message: bytes) -> None:
+        with suppress(OSError):  # who asks and does not listen goes without
+            peer.send(message)

@@ -24,7 +24,7 @@ HEADER = struct.Struct("<B3xI")
 _RESTING = (Tier.EDGES, Tier.IN_TURN, Tier.PER_SCENE)
 _ASKING = struct.Struct("<IIIBB")
 _INSPECT = struct.Struct(
-    f"<QIIdBBBBB3B{_ASKING.size}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s"
+    f"<QIIddBBBBB3B{_ASKING.size}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s{OVERLAY_BYTES}s"
 )
 INSPECT_BYTES = _INSPECT.size + PLANE_BYTES + PICTURE_BYTES
 MOST_INSPECT_BYTES = INSPECT_BYTES + MOST_BYTES
@@ -111,17 +111,13 @@ class WorkerSetup:
     views: ViewSetup = _ALL_VIEWS
     banks: dict[str, BankSetup] = field(default_factory=dict)
     read_bases: tuple[str, ...] = ()
+    gpu_patience_seconds: float = 0.0  # how long one look may wait for the GPU's process; 0 where there is none
     slowness: dict[str, float] = field(default_factory=dict)  # `detector.analysis.slowness`: for rehearsals
 
 
 def pack_reload(setup: WorkerSetup) -> bytes:
     """Return the order to take up the banks as they are on disk, and what of `setup` may change."""
     return pack(Kind.RELOAD, json.dumps(asdict(setup)).encode())
-
-
-def parse_reload(body: memoryview) -> WorkerSetup:
-    """Return what an order to take up the banks carries. It comes from the service, so only its shape is checked."""
-    return parse_setup(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +147,7 @@ class InspectRequest:
     asking: Asking
     plane: memoryview
     picture: memoryview
+    seconds_left: float = math.inf
 
 
 def pack(kind: Kind, body: bytes) -> bytes:
@@ -170,15 +167,17 @@ def parse_header(header: bytes) -> tuple[Kind, int]:
     return kind, length
 
 
-def pack_inspect(number: int, frame: Frame, look: Look | None, asking: Asking = _NOTHING_KNOWN) -> bytes:
+def pack_inspect(
+    number: int, frame: Frame, look: Look | None, asking: Asking = _NOTHING_KNOWN, seconds_left: float = math.inf
+) -> bytes:
     """Return the request to look at `frame`, knowing what `look` says; None for a single picture.
 
-    `asking` says what to ask of which model.
+    `asking` says what to ask of which model, `seconds_left` how long the frame has.
     """
     known = look or Look()
     head = _INSPECT.pack(
         *(number, frame.width, frame.height),
-        math.nan if known.saved_seconds is None else known.saved_seconds,
+        *(math.nan if known.saved_seconds is None else known.saved_seconds, seconds_left),
         *(look is not None, known.turn, sum(1 << tier for tier in known.rested), known.scene_age, bool(known.overlay)),
         *(known.waited.get(tier, 0) for tier in _RESTING),
         _pack_asking(asking),
@@ -194,7 +193,9 @@ def parse_inspect(body: memoryview) -> InspectRequest:
     """Return the request in `body`; from `INSPECT_BYTES` on there is what `parse_shaped` reads."""
     if len(body) < INSPECT_BYTES:
         raise AnalysisProtocolError("INSPECT of a wrong size")
-    number, width, height, saved, is_live, turn, rested, scene_age, has_overlay, *others = _INSPECT.unpack_from(body)
+    number, width, height, saved, left, is_live, turn, rested, scene_age, has_overlay, *others = _INSPECT.unpack_from(
+        body
+    )
     waited, asking, run_on, overlay = others[:3], others[3], others[4:7], others[7]
     look = Look(
         turn=turn,
@@ -206,7 +207,7 @@ def parse_inspect(body: memoryview) -> InspectRequest:
     )
     plane_end = _INSPECT.size + PLANE_BYTES
     pixels = (body[_INSPECT.size : plane_end], body[plane_end:INSPECT_BYTES])
-    return InspectRequest(number, width, height, look if is_live else None, _parse_asking(asking), *pixels)
+    return InspectRequest(number, width, height, look if is_live else None, _parse_asking(asking), *pixels, left)
 
 
 def _pack_asking(asking: Asking) -> bytes:
@@ -369,10 +370,9 @@ def _match(raw: dict[str, Any]) -> HashMatch:
 
 
 def _view_hash(raw: str, bits: int) -> bytes:
-    value = bytes.fromhex(raw)
-    if value and len(value) * 8 != bits:
-        raise ValueError(f"a view's hash of {bits} bits has not {len(value)} bytes")
-    return value
+    if raw and len(raw) * 4 != bits:
+        raise ValueError(f"a view's hash of {bits} bits has not {len(raw)} digits")
+    return bytes.fromhex(raw)
 
 
 def _optional(value: float | None) -> float | None:

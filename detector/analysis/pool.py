@@ -7,7 +7,7 @@ in a process that dies goes to another at once. A frame whose deadline passed is
 import asyncio
 import contextlib
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -17,7 +17,9 @@ import structlog
 
 from detector.analysis import messages
 from detector.analysis.answers import ScoreDrift, without_canary
+from detector.analysis.blame import Blame
 from detector.analysis.channel import Channel, open_channel
+from detector.analysis.gpu_keeper import GpuKeeper
 from detector.analysis.line import Line, Waiting
 from detector.analysis.messages import AnalysisProtocolError, Kind, WorkerReady, WorkerSetup
 from detector.analysis.provider_choice import run_by
@@ -30,14 +32,8 @@ from streams.nursery import Nursery, NurseryBroken
 log = structlog.get_logger()
 
 MODEL_STAGE = "model:"
-QUARANTINE_AFTER = 3
-"""From so many streams must the frames come that a model took its process down with, before it is taken out.
-
-One publisher whose frames do that, however many they are, takes nothing from anybody else.
-"""
 _MAX_ATTEMPTS = 2
 """A frame whose process died may have been there by chance; that of a stream which did it before was not."""
-_STREAMS_REMEMBERED = 1024
 
 _UNKNOWN = Look()
 """A frame of a stream of which nothing is known."""
@@ -90,6 +86,7 @@ class AnalysisPool:
         self._settings = settings
         self.providers: Mapping[str, str] = {}  # what runs a model, by its name, whatever the settings say
         self.slowness: dict[str, float] = {}  # what each look of a model takes longer, in a rehearsal
+        self.gpu: GpuKeeper | None = None  # where models run on one; it is entered before the pool and left after
         self._clock = clock
         self._queue = Line()
         self._resting: list[Channel] = []
@@ -99,9 +96,7 @@ class AnalysisPool:
         self._tasks: list[asyncio.Task[None]] = []
         self._next_number = 0
         self._bank_generation = 0
-        self._blamed: dict[str, set[str]] = {}
-        self._losses: OrderedDict[str, int] = OrderedDict()
-        self._quarantined: set[str] = set()
+        self._blame = Blame()
         self._drift = ScoreDrift()
         self.restarts = 0
         self.dropped: Counter[str] = Counter()
@@ -172,10 +167,7 @@ class AnalysisPool:
     def problems(self) -> list[str]:
         """One sentence for each thing that an operator should know of."""
         found = [f"model {name} is not in use: {why}" for name, why in sorted(self.refused_models.items())]
-        found += [
-            f"model {name} was taken out after it ended its process {QUARANTINE_AFTER} times; replace it"
-            for name in sorted(self._quarantined)
-        ]
+        found += self._blame.problems() + ([] if self.gpu is None else self.gpu.problems())
         state = self.state()
         if state is None:
             return [*found, "no analysis process is running; see the log for why they end"]
@@ -284,7 +276,8 @@ class AnalysisPool:
         while True:
             was_ready = False
             try:
-                async with await self._nursery.spawn() as child:
+                links = () if self.gpu is None else self.gpu.descriptors_of(slot.index)
+                async with await self._nursery.spawn(extra_fds=links) as child:
                     with contextlib.closing(await open_channel(child.socket)) as channel:
                         await self._set_up(slot, channel)
                         was_ready = True
@@ -304,21 +297,19 @@ class AnalysisPool:
         stream, slot.stage, slot.stream = slot.stream, "", ""
         if not model:
             return
-        if model in self._quarantined:
-            return
-        streams = self._blamed.setdefault(model, set())
-        streams.add(stream or f"?{self.restarts}")  # what no stream did is nobody's to repeat
-        if len(streams) >= QUARANTINE_AFTER:
-            self._quarantined.add(model)
-            log.warning("analysis.model_quarantined", model=model, losses=len(streams))
+        losses = self._blame.lost(model, stream or f"?{self.restarts}")  # what no stream did is nobody's to repeat
+        if losses:
+            log.warning("analysis.model_quarantined", model=model, losses=losses)
 
     async def _set_up(self, slot: _Slot, channel: Channel) -> None:
         setup = self._settings.setup
         self._drift.forget(slot.index)
-        models = run_by(self.providers, [model for model in setup.models if model.name not in self._quarantined])
+        models = run_by(self.providers, [model for model in setup.models if model.name not in self._blame.quarantined])
         slot.bank_generation = self._bank_generation
         slot.channel = channel
-        channel.send(messages.pack_setup(replace(setup, models=models, slowness=self.slowness)))
+        patience = 0.0 if self.gpu is None else self._settings.model_timeout_seconds / 2
+        told = replace(setup, models=models, slowness=self.slowness, gpu_patience_seconds=patience)
+        channel.send(messages.pack_setup(told))
         async with asyncio.timeout(_START_TIMEOUT_SECONDS):
             slot.ready = messages.parse_ready(await self._answer(slot, channel, Kind.READY))
         self._first_ready.set()
@@ -353,7 +344,8 @@ class AnalysisPool:
         slot.stream = entry.stream
         try:
             asking = entry.to_ask(is_behind=len(self._queue) >= len(self._slots))
-            channel.send(messages.pack_inspect(entry.number, entry.frame, entry.look, asking))
+            left = entry.deadline_at - self._clock()
+            channel.send(messages.pack_inspect(entry.number, entry.frame, entry.look, asking, left))
             number, inspection = messages.parse_result(await self._answer(slot, channel, Kind.RESULT))
             if number != entry.number:
                 raise AnalysisProtocolError("an answer to another frame")
@@ -367,11 +359,8 @@ class AnalysisPool:
             entry.done.set_result(inspection if entry.is_canary else without_canary(inspection))
 
     def _hand_on(self, entry: Waiting) -> None:
-        if entry.stream:
-            self._losses[entry.stream] = self._losses.pop(entry.stream, 0) + 1
-            if len(self._losses) > _STREAMS_REMEMBERED:
-                self._losses.popitem(last=False)
-        is_notorious = self._losses.get(entry.stream, 0) >= QUARANTINE_AFTER
+        self._blame.note_stream(entry.stream)
+        is_notorious = self._blame.is_notorious(entry.stream)
         if entry.attempts < _MAX_ATTEMPTS and not entry.is_canary and not is_notorious:
             self._queue.put(entry)
             self._wake_one()

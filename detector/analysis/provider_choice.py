@@ -18,23 +18,32 @@ from streams.job import SandboxMode
 log = structlog.get_logger()
 
 _PROCESS_SECONDS: Final = 30.0
+_GPU_PROCESS_SECONDS: Final = 90.0
+_ONLY_WANTED: Final = ("tensorrt",)
 _MOST_TOLD: Final = 1 << 20
 
 _ALL_SECONDS: Final = 90.0
 """For the trials of all models together: no frame is looked at meanwhile, and a service must be ready in 180 s."""
 
 
-async def choose_for(source: str, wanted: str = AUTO, sandbox: SandboxMode = SandboxMode.PREFER) -> Choice:
+async def choose_for(
+    source: str, wanted: str = AUTO, sandbox: SandboxMode = SandboxMode.PREFER, processes: int = 1
+) -> Choice:
     """The provider that is to run a model: the one that is wanted, or for `auto` the best of a trial.
 
     Where only the processor is there, nothing is tried. Where no provider gives scores, the processor is to say why.
+    A GPU serves all `processes` at once, so it must be faster than all of them together. TensorRT is not tried: it
+    compiles for minutes, and computes less exactly.
     """
     if wanted != AUTO:
         return Choice(wanted)
-    available = [name for name in available_providers() if name not in GPUS]  # an analysis process reaches none
+    available = [name for name in available_providers() if name not in _ONLY_WANTED]
     if len(available) == 1:
         return Choice(available[0])
-    trials = [await _try(source, provider, sandbox) for provider in available]
+    trials = [
+        replace(await _try(source, provider, sandbox), shared_by=processes if provider in GPUS else 1)
+        for provider in available
+    ]
     try:
         return choose(trials, MOST_DRIFT)
     except ValueError:
@@ -47,6 +56,7 @@ def run_by(providers: Mapping[str, str], models: Iterable[ModelSetup]) -> tuple[
 
 
 async def _try(reference: str, provider: str, sandbox: SandboxMode) -> Trial:
+    seconds = _GPU_PROCESS_SECONDS if provider in GPUS else _PROCESS_SECONDS
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "detector.analysis.provider_trial", reference, provider, sandbox.value),
         stdin=asyncio.subprocess.DEVNULL,
@@ -56,11 +66,11 @@ async def _try(reference: str, provider: str, sandbox: SandboxMode) -> Trial:
         env=_environment(),
     )
     try:
-        async with asyncio.timeout(_PROCESS_SECONDS):
+        async with asyncio.timeout(seconds):
             told, _ = await process.communicate()
         return _read(provider, told)
     except (TimeoutError, ValueError, TypeError, KeyError, AttributeError):  # it hung, died, or said something else
-        return Trial(provider, refused=f"the trial with {provider} gave no scores within {_PROCESS_SECONDS:g} s")
+        return Trial(provider, refused=f"the trial with {provider} gave no scores within {seconds:g} s")
     finally:
         if process.returncode is None:
             process.kill()
@@ -82,7 +92,9 @@ def _read(provider: str, told: bytes) -> Trial:
     return Trial(provider, str(raw["precision"]), float(raw["seconds"]), scores, str(raw["refused"])[:400])
 
 
-async def chosen_providers(models: Iterable[ModelSetup], sandbox: SandboxMode = SandboxMode.PREFER) -> dict[str, str]:
+async def chosen_providers(
+    models: Iterable[ModelSetup], sandbox: SandboxMode = SandboxMode.PREFER, processes: int = 1
+) -> dict[str, str]:
     """By name, what is to run each of these models, which say what is wanted; a trial is logged.
 
     One model after the other: trials at once would slow each other. What is left after 90 s runs on the processor.
@@ -96,7 +108,7 @@ async def chosen_providers(models: Iterable[ModelSetup], sandbox: SandboxMode = 
         refuse_mixed_runtimes()
         try:
             async with asyncio.timeout_at(give_up_at):
-                choice = await choose_for(model.source, model.provider, sandbox)
+                choice = await choose_for(model.source, model.provider, sandbox, processes)
         except TimeoutError:
             choice = Choice("cpu", (), {AUTO: f"no time was left of {_ALL_SECONDS:g} s for all trials"})
         chosen[model.name] = choice.provider

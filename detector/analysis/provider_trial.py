@@ -16,8 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.analysis.gpu_curve import batch_curve
+from detector.analysis.gpu_process import enter_gpu_cage, open_on_gpu
 from detector.analysis.model_loading import LOAD_SECONDS, find_model, open_classifier
-from models.classifier import Classifier, ModelContent, ModelError
+from detector.analysis.provider_pictures import trial_pictures
+from models.classifier import Classifier, ModelError
 from models.manifest_yaml import ManifestError
 from models.preprocess import PICTURE_SIDE
 from models.providers import ProviderUnavailable
@@ -36,25 +39,32 @@ _MOST_TOLD: Final = 1 << 20
 
 
 def try_here(reference: str, provider: str, sandbox: SandboxMode, budget_seconds: float = BUDGET_SECONDS) -> Trial:
-    """Run a model with a provider in this process, which goes into the cage for good, but for a GPU's sake."""
+    """Run a model with a provider in this process, which goes into the cage for good; for a GPU into the wider one."""
     try:
         found = find_model(reference, provider=provider)
-        pictures = trial_pictures(found.content)
-        if not found.provider.is_gpu:
+        if found.provider.is_gpu:
+            enter_gpu_cage((), sandbox)
+            classifier = open_on_gpu(found)
+        else:
             enter(CagePolicy(None, found.provider.readable_paths, MEMORY_LIMIT_BYTES, _OPEN_FILES, sandbox))
-        # A GPU's runtime reserves more address space than the machine has memory.
-        limit = 1 << 46 if found.provider.is_gpu else MEMORY_LIMIT_BYTES
-        classifier = open_classifier(found, memory_limit_bytes=limit)
+            classifier = open_classifier(found, memory_limit_bytes=MEMORY_LIMIT_BYTES)
+        pictures = trial_pictures(found.content)  # decodes what may be anybody's: in the cage, like the model
         return replace(measure(classifier, pictures, budget_seconds), provider=provider)
     except (ManifestError, ModelError, ProviderUnavailable, SandboxUnavailable) as error:
         return Trial(provider, refused=str(error)[:400])
 
 
 def measure(classifier: Classifier, pictures: list[NDArray[np.uint8]], budget_seconds: float = BUDGET_SECONDS) -> Trial:
-    """What a picture costs here with the provider of a classifier, and the scores of these pictures."""
-    provider = classifier.provider
-    clock = time.perf_counter if provider.is_gpu else time.process_time
+    """What a picture costs here with the provider of a classifier, and the scores of these pictures.
+
+    On a GPU it is its share of the batch that is best, timed as the process that owns the GPU times them.
+    """
+    provider, clock = classifier.provider, time.process_time
     scores = tuple(classifier.score(picture, PICTURE_SIDE, PICTURE_SIDE) for picture in pictures)
+    if provider.is_gpu:
+        curve = batch_curve(classifier, pictures, clock=time.perf_counter, budget_seconds=budget_seconds / 4)
+        spent = min(seconds / size for size, seconds in curve.items())
+        return Trial(provider.name, provider.precision, spent, scores)
     runs = runs_within(budget_seconds, _timed(classifier, pictures[0], clock))
     spent = min(_timed(classifier, pictures[0], clock) for _ in range(runs))
     return Trial(provider.name, provider.precision, spent, scores)
@@ -64,14 +74,6 @@ def _timed(classifier: Classifier, picture: NDArray[np.uint8], clock: Any) -> fl
     begun = clock()
     classifier.score(picture, PICTURE_SIDE, PICTURE_SIDE)
     return float(clock() - begun)
-
-
-def trial_pictures(content: ModelContent) -> list[NDArray[np.uint8]]:
-    """The model's check picture, where it has one, then soft patches of colour: the same at each trial."""
-    patches = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-    soft = [cv2.resize(one, (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_CUBIC) for one in patches]
-    check = [] if content.check_picture is None else [content.check_picture]
-    return [*check, *(np.asarray(one, np.uint8) for one in soft)]
 
 
 @contextmanager

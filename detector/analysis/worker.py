@@ -8,6 +8,7 @@ their files may be anybody's, and threads that they start are held by it only if
 import gc
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.analysis import messages
+from detector.analysis.gpu_link import GpuLink
+from detector.analysis.gpu_scorer import GpuModel, GpuScorer
 from detector.analysis.messages import (
     HEADER,
     INSPECT_BYTES,
@@ -35,7 +38,7 @@ from detector.analysis.shaped import parse_shaped
 from detector.analysis.slowness import slowed
 from detector.memory import return_freed
 from models.arrays import IndexCorrupt
-from models.asking import Placed
+from models.asking import Placed, Scorer
 from models.bank_store import BankMissing, bank_names, open_bank
 from models.banks import Bank, BankLimits
 from models.cascade import ModelRule
@@ -47,9 +50,10 @@ from models.hashing.view_table import Tier
 from models.hashing.viewing import Viewer
 from models.inspector import Inspector
 from models.manifest_yaml import ManifestError
-from models.providers import ProviderUnavailable
+from models.providers import GPUS, ProviderUnavailable, gpu_provider
 from models.shelves import NotRead, Trust
-from streams.frame import PICTURE_BYTES, PLANE_BYTES
+from streams.forkserver import FIRST_EXTRA_FD
+from streams.frame import PICTURE_BYTES, PICTURE_SIDE, PLANE_BYTES
 from streams.job import SandboxMode
 from streams.sandbox import CagePolicy, CageReport, enter
 
@@ -134,6 +138,9 @@ class _Worker:
         self._check_pictures: dict[int, bytes] = {}
         self._refused_banks: dict[str, str] = {}
         self._viewer = Viewer(_budget(setup.views), time.process_time)
+        self._gpu: GpuLink | None = None
+        if setup.gpu_patience_seconds:
+            self._gpu = GpuLink(socket.socket(fileno=FIRST_EXTRA_FD), patience_seconds=setup.gpu_patience_seconds)
         found = self._find_models()
         self._inspector = Inspector(
             clock=time.perf_counter,
@@ -159,7 +166,7 @@ class _Worker:
             if kind is Kind.INSPECT:
                 self._inspect(body)
             elif kind is Kind.RELOAD:
-                self._reload(messages.parse_reload(body))
+                self._reload(messages.parse_setup(body))
                 self._channel.send(messages.pack_ready(Kind.RELOADED, self._state()))
                 self._told_cpu_seconds = time.process_time()
 
@@ -169,6 +176,8 @@ class _Worker:
         shaped = None if request.asking.shows_check else parse_shaped(body[INSPECT_BYTES:])
         if request.asking.shows_check:
             picture = self._check_pictures.get(request.asking.lone_place, picture)
+        if self._gpu is not None:
+            self._gpu.deadline_at = time.monotonic() + request.seconds_left
         inspection = self._inspector.inspect(
             request.plane, picture, request.width, request.height, request.look, request.asking, shaped=shaped
         )
@@ -199,7 +208,9 @@ class _Worker:
         for model in self._setup.models:
             self._announce(_MODEL_STAGE + model.name.encode())
             try:
-                found.append((model, find_model(model.source, provider=model.provider)))
+                # What a GPU runs the processor runs too while that is away.
+                provider = "cpu" if model.provider in GPUS else model.provider
+                found.append((model, find_model(model.source, provider=provider)))
             except (ManifestError, ModelError, ProviderUnavailable) as error:
                 self._refused[model.name] = _sentence(error)
         self._announce(b"")
@@ -215,14 +226,26 @@ class _Worker:
                 self._refused[setup.name] = _sentence(error)
                 continue
             rule = setup.rule or ModelRule(setup.name)
-            announced = slowed(_Announced(classifier, self._announce), self._setup.slowness)
+            scorer: Scorer = _Announced(classifier, self._announce)
+            if self._gpu is not None and setup.provider in GPUS:
+                scorer = self._on_gpu(self._gpu, setup, classifier, _Announced(classifier, self._announce))
+            announced = slowed(scorer, self._setup.slowness)
             opened.append(Placed(announced, rule, setup.place))
             self._models[classifier.name] = classifier.sha256
             if model.content.check_picture is not None:
                 self._check_pictures[setup.place] = model.content.check_picture.tobytes()
-            self._runs_on[setup.name] = f"{classifier.provider.name} {classifier.provider.precision}"
+            runs_on = scorer.provider if isinstance(scorer, GpuScorer) else classifier.provider
+            self._runs_on[setup.name] = f"{runs_on.name} {runs_on.precision}"
         self._announce(b"")
         return opened
+
+    def _on_gpu(self, link: GpuLink, setup: ModelSetup, classifier: Classifier, stand_in: _Announced) -> GpuScorer:
+        provider = gpu_provider(setup.provider, is_int8=classifier.manifest.quantised is not None)
+        begun_at = time.monotonic()
+        classifier.score(np.zeros((PICTURE_SIDE, PICTURE_SIDE, 3), np.uint8), PICTURE_SIDE, PICTURE_SIDE)
+        spent = time.monotonic() - begun_at
+        model = GpuModel(setup.name, classifier.sha256, classifier.labels, setup.place, provider)
+        return GpuScorer(link, model, stand_in, stand_in_seconds=spent, announce=self._announce)
 
     def _announce(self, stage: bytes) -> None:
         self._channel.send(messages.pack(Kind.STAGE, stage))

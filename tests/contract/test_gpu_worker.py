@@ -1,4 +1,4 @@
-"""The process that owns a GPU, with a stand-in that takes as long as a batch would: no GPU is needed, none is tried."""
+"""The batches of the process that owns a GPU, with a stand-in that takes as long as a batch would."""
 
 import socket
 import threading
@@ -10,13 +10,15 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from detector.analysis.gpu_worker import GpuScorer, GpuWorker, Look
+from detector.analysis.gpu_link import Count, GpuLink, Look, Request, Tally, link_pair, pack_request, pack_state
+from detector.analysis.gpu_scorer import GpuModel, GpuScorer
+from detector.analysis.gpu_worker import BROKEN_AFTER, GpuBroken, GpuWorker
 from models.classifier import Classifier, ModelFailed
 from models.manifest import load_manifest
 from models.providers import Provider
 
 GPU = Provider("cuda", "CPUExecutionProvider", "fp32")
-"""Batches like a GPU's, run by the processor."""
+CPU = Provider("cpu", "CPUExecutionProvider", "fp32")
 
 
 class StandIn:
@@ -24,38 +26,49 @@ class StandIn:
 
     labels = ("dark", "light")
     largest_batch = 16
+    provider = CPU
 
     def __init__(self, seconds: float = 0.02) -> None:
         self.seconds = seconds
-        self.sizes: list[int] = []
+        self.batches: list[list[float]] = []
 
     def score_many(self, looks: Sequence[Look]) -> list[dict[str, float]]:
         time.sleep(self.seconds)
-        self.sizes.append(len(looks))
         means = [float(picture.mean()) / 255 for picture, _, _ in looks]
+        self.batches.append(means)
         if 1.0 in means:
             raise ModelFailed("light", "white is too much")
         return [{"dark": 1 - mean, "light": mean} for mean in means]
 
+    def score(self, picture: np.ndarray, width: int, height: int) -> dict[str, float]:
+        return self.score_many([(picture, width, height)])[0]
+
 
 @contextmanager
-def served(model: StandIn, count: int, within_seconds: float = 5.0) -> Iterator[list[GpuScorer]]:
-    """A worker in a thread, and so many ends that ask it."""
-    pairs = [socket.socketpair() for _ in range(count)]
+def served(
+    models: dict[int, StandIn], count: int, *, patience: float = 5.0, stand_in: StandIn | None = None
+) -> Iterator[tuple[list[GpuScorer], GpuWorker, Tally]]:
+    """A worker in a thread, and so many ends that ask it for the first model."""
+    pairs = [link_pair() for _ in range(count)]
+    tally, _ = Tally.make()
     is_over = threading.Event()
-    worker = GpuWorker(model, [far for _, far in pairs])
+    worker = GpuWorker(models, [far for _, far in pairs], tally)
+    worker.tell_all()
     thread = threading.Thread(target=worker.serve_until, args=(is_over.is_set,), name="gpu")
     thread.start()
     try:
-        facts = ("light", "00", model.labels, GPU)
-        yield [GpuScorer(near, facts, within_seconds=within_seconds) for near, _ in pairs]
+        links = [GpuLink(near, patience_seconds=patience) for near, _ in pairs]
+        places = sorted(models)
+        facts = [
+            GpuModel("light", "00", StandIn.labels, places[number % len(places)], GPU) for number in range(len(pairs))
+        ]
+        yield [GpuScorer(link, fact, stand_in) for link, fact in zip(links, facts, strict=True)], worker, tally
     finally:
         is_over.set()
-        for near, _ in pairs:
-            near.close()
         thread.join(10)
-        for _, far in pairs:
-            far.close()
+        for pair in pairs:
+            for end in pair:
+                end.close()
         assert not thread.is_alive()
 
 
@@ -63,68 +76,134 @@ def grey(level: int) -> np.ndarray:
     return np.full((256, 256, 3), level, np.uint8)
 
 
+def light(scorer: GpuScorer, level: int) -> float | None:
+    try:
+        return scorer.score(grey(level), 64, 64)["light"]
+    except ModelFailed:
+        return None
+
+
 def test_pictures_of_all_processes_go_together() -> None:
     """Twelve processes that ask at once are answered each with its own scores, in far fewer batches than pictures."""
     model = StandIn()
-    with served(model, 12) as scorers, ThreadPoolExecutor(12) as threads:
-        for scorer in scorers:
-            assert scorer.score(grey(0), 64, 64) == {"dark": 1.0, "light": 0.0}
-        model.sizes.clear()
+    with served({0: model}, 12) as (scorers, _, tally), ThreadPoolExecutor(12) as threads:
+        assert [light(scorer, 0) for scorer in scorers] == [0.0] * 12
+        model.batches.clear()
+        found = list(threads.map(lambda place: [light(scorers[place], place * 20) for _ in range(10)], range(12)))
 
-        def ask(place: int) -> list[float]:
-            return [scorers[place].score(grey(place * 20), 64, 64)["light"] for _ in range(10)]
-
-        answers = list(threads.map(ask, range(12)))
-
-    assert answers == [[pytest.approx(place * 20 / 255)] * 10 for place in range(12)]
-    assert sum(model.sizes) == 120
-    assert len(model.sizes) < 60
+    assert found == [[pytest.approx(place * 20 / 255)] * 10 for place in range(12)]
+    assert sum(map(len, model.batches)) == 120
+    assert len(model.batches) < 60
+    assert tally[Count.PICTURES] == 132
 
 
 def test_one_picture_takes_nobody_elses_scores() -> None:
     """A picture at which the model fails fails alone, also in the middle of a batch."""
-    with served(StandIn(), 4) as scorers, ThreadPoolExecutor(4) as threads:
+    with served({0: StandIn()}, 4) as (scorers, _, _), ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda place: light(scorers[place], 255 if place == 2 else 51), range(4)))
 
-        def ask(place: int) -> float | None:
-            try:
-                return scorers[place].score(grey(255 if place == 2 else 51), 64, 64)["light"]
-            except ModelFailed:
-                return None
-
-        answers = list(threads.map(ask, range(4)))
-
-    assert answers == [pytest.approx(0.2), pytest.approx(0.2), None, pytest.approx(0.2)]
+    assert found == [pytest.approx(0.2), pytest.approx(0.2), None, pytest.approx(0.2)]
 
 
 def test_a_gpu_that_is_too_slow_is_not_waited_for() -> None:
-    """By its deadline each asker has an answer, if only that there is none; the late scores are not taken for later."""
-    model = StandIn(seconds=0.5)
-    with served(model, 1, within_seconds=0.1) as (scorer,):
+    """By its deadline an asker goes on with the processor, says so, and waits no more until the GPU speaks again."""
+    model, processor = StandIn(seconds=0.5), StandIn(seconds=0.0)
+    with served({0: model}, 1, stand_in=processor) as ((scorer,), _, _):
+        scorer._link.deadline_at = time.monotonic() + 0.1
         begun_at = time.monotonic()
-        with pytest.raises(ModelFailed, match="no answer"):
-            scorer.score(grey(51), 64, 64)
+        assert light(scorer, 51) == pytest.approx(0.2)
+        assert scorer.provider.name == "cpu"
+        scorer._link.deadline_at = time.monotonic() + 60
+        assert light(scorer, 51) == pytest.approx(0.2)
         assert time.monotonic() - begun_at < 0.45
+        assert len(processor.batches) == 2
         model.seconds = 0.0
-        time.sleep(0.6)
+        time.sleep(0.7)
 
-        assert scorer.score(grey(102), 64, 64)["light"] == pytest.approx(0.4)
+        assert light(scorer, 102) == pytest.approx(0.4)
+        assert scorer.provider is GPU
 
 
-def test_who_sends_nonsense_is_let_go_and_the_others_served() -> None:
-    """A frame without a size ends the conversation; half a request and silence hold up nobody."""
-    near, far = socket.socketpair()
-    half, quiet = socket.socketpair()
+def test_what_is_too_late_is_said_to_be() -> None:
+    """After the frame's deadline the processor does not begin either, and without one that stands in nothing does."""
+    late, alone = StandIn(seconds=0.0), None
+    for stand_in in (late, alone):
+        near, far = link_pair()
+        with near, far:
+            link = GpuLink(near, patience_seconds=0.1)
+            link.deadline_at = time.monotonic() - 1
+            scorer = GpuScorer(link, GpuModel("light", "00", StandIn.labels, 0, GPU), stand_in)
+            with pytest.raises(ModelFailed, match="no answer in time"):
+                scorer.score(grey(0), 64, 64)
+    assert late.batches == []
+
+
+def test_nonsense_is_dropped_and_counted_and_the_others_are_served() -> None:
+    """Whatever a process that was taken over sends, its pieces are no requests, and nobody waits for them."""
     model = StandIn(seconds=0.0)
-    with served(model, 1) as (scorer,), near, half:
-        worker = GpuWorker(model, [far, quiet])
-        near.sendall(bytes(20 + 256 * 256 * 3))
-        half.sendall(b"half")
-        ends_at = time.monotonic() + 1.0
-        worker.serve_until(lambda: time.monotonic() > ends_at)
+    with served({0: model}, 2) as (scorers, _, tally):
+        bad: socket.socket = scorers[1]._link._end
+        for message in (b"half", bytes(30 + 256 * 256 * 3), b"\xff" * (30 + 256 * 256 * 3), b"x" * 1000):
+            bad.send(message)
+        assert light(scorers[0], 51) == pytest.approx(0.2)
+        assert light(scorers[1], 102) == pytest.approx(0.4)
+        assert tally[Count.MALFORMED] == 4
 
-        assert near.recv(1) == b""
-        assert scorer.score(grey(51), 64, 64)["light"] == pytest.approx(0.2)
-    quiet.close()
+
+def test_an_answer_to_who_had_the_socket_before_is_nobodys() -> None:
+    """A process that takes over a socket reads what its predecessor did not: answers, of which it believes none."""
+    near, far = link_pair()
+    with near, far:
+        far.send(b"\x01" + bytes(7) + b"\x02\x00" + bytes(16))
+        far.send(pack_state([0]))
+        link = GpuLink(near, patience_seconds=0.1)
+        assert link.ask(0, (grey(0), 64, 64), 0.0) is None
+
+
+def test_a_model_that_is_asked_for_too_much_starves_no_other() -> None:
+    """Ten processes want more of one model than the GPU can do; the eleventh gets its few pictures of another."""
+    heavy, small = StandIn(seconds=0.08), StandIn(seconds=0.002)
+    heavy.largest_batch = 2
+    with served({0: heavy, 1: small}, 12, patience=0.4) as (scorers, _, _), ThreadPoolExecutor(7) as threads:
+        ends_at = time.monotonic() + 0.9
+
+        def flood(scorer: GpuScorer) -> int:
+            asked = 0
+            while time.monotonic() < ends_at:
+                scorer._link.deadline_at = time.monotonic() + 0.2
+                light(scorer, 51)
+                asked += 1
+            return asked
+
+        floods = [threads.submit(flood, scorer) for scorer in scorers[0::2]]
+        found = []
+        while time.monotonic() < ends_at:
+            scorers[1]._link.deadline_at = time.monotonic() + 1.0
+            found.append(light(scorers[1], 102))
+        for one in floods:
+            one.result()
+
+    assert len(found) > 2
+    assert found == [pytest.approx(0.4)] * len(found)
+
+
+def test_a_gpu_that_scores_nothing_any_more_is_given_up() -> None:
+    """A driver that broke answers with errors for ever: the process ends itself, and a fresh one may do better."""
+    near, far = link_pair()
+    tally, _ = Tally.make()
+    model = StandIn(seconds=0.0)
+    worker = GpuWorker({0: model}, [far], tally)
+    later = time.monotonic() + 60
+
+    def ask(number: int) -> None:
+        near.send(pack_request(Request(number, 0, later, later, (grey(255), 64, 64))))
+        worker.serve_until(lambda: tally[Count.PICTURES] == number)
+
+    with near, far:
+        for number in range(1, BROKEN_AFTER):
+            ask(number)
+        with pytest.raises(GpuBroken):
+            ask(BROKEN_AFTER)
 
 
 def test_a_batch_gives_each_picture_the_scores_that_it_has_alone() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.batching import MOST_WAIT_SECONDS, Ask, BatchCost, Batcher
+from models.batching import MOST_WAIT_SECONDS, Ask, BatchCost, Batcher, Turns
 
 GAPS = st.lists(st.floats(0, 0.1), min_size=1, max_size=60)
 LIVES = st.lists(st.floats(0.001, 1.0), min_size=60, max_size=60)
@@ -151,3 +151,34 @@ def test_the_line_is_bounded() -> None:
     assert batcher.put(Ask(3.0, 2)) is None
     assert batcher.put(Ask(2.0, 3)) == Ask(3.0, 2)
     assert len(batcher) == 2
+
+
+def test_the_nearest_deadline_of_all_models_is_next() -> None:
+    """While all pictures are in time, whichever model has the most urgent one is served, however much it had."""
+    turns = Turns()
+    turns.used(1, 5.0, 1.0)
+
+    assert turns.next_of({1: 10.0, 2: 11.0}, 1.0) == 1
+    assert turns.next_of({1: 12.0, 2: 11.0}, 1.0) == 2
+
+
+def test_a_model_that_has_more_than_its_share_yields_once_others_are_late() -> None:
+    """Where a picture was late a moment ago, who used the GPU least is next; a while later deadlines count again."""
+    turns = Turns()
+    turns.used(1, 0.5, 1.0)
+    turns.used(2, 0.1, 1.0)
+    turns.late(1.0)
+
+    assert turns.next_of({1: 10.0, 2: 11.0}, 1.5) == 2
+    assert turns.next_of({1: 10.0, 2: 11.0}, 2.5) == 1
+
+
+def test_nobody_scores_what_nobody_waits_for() -> None:
+    """A picture whose asker gave up is late like one whose deadline passed, and stands in no batch."""
+    batcher = Batcher(8)
+    batcher.put(Ask(10.0, 1, 0.0, 0.5))
+    batcher.put(Ask(11.0, 2, 0.0))
+
+    batch, late = batcher.take(1.0)
+
+    assert ([ask.number for ask in batch], [ask.number for ask in late]) == ([2], [1])

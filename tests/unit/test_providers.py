@@ -133,8 +133,8 @@ def _fastest(work: object) -> float:
 
 
 async def test_one_provider_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only the processor is there no process is started for it; a GPU is no choice either, only a wish."""
-    monkeypatch.setattr(provider_choice, "available_providers", lambda: ("cpu", "cuda"))
+    """Where only the processor is there no process is started for it; TensorRT is no choice either, only a wish."""
+    monkeypatch.setattr(provider_choice, "available_providers", lambda: ("cpu",))
 
     assert (await choose_for("standin-cards")).trials == ()
     assert (await choose_for("standin-cards", "cuda")).provider == "cuda"

@@ -211,3 +211,18 @@ def test_filter_refuses_with_permission_denied() -> None:
     """What is refused looks to the program like any missing permission, what is unknown like an older kernel."""
     assert REFUSE & 0xFFFF == errno.EPERM
     assert UNKNOWN & 0xFFFF == errno.ENOSYS
+
+
+@pytest.mark.parametrize("call", ["execve", "fork", "vfork", "socket", "connect", "pidfd_send_signal", "tkill"])
+def test_who_drives_devices_starts_nothing_and_speaks_to_nobody(call: str) -> None:
+    """A driver that asks for it is refused and goes on; whatever else it needs, devices above all, it may do."""
+    program = seccomp.build_for_devices(pid=PID)
+
+    assert verdict(program, call) == REFUSE
+    assert verdict(program, "clone", 0x00010000) == ALLOW
+    assert verdict(program, "clone", 17) == REFUSE
+    assert verdict(program, "kill", PID) == ALLOW
+    assert verdict(program, "kill", 1) == REFUSE
+    assert verdict(program, "ioctl", 7, 0xC0104600) == ALLOW
+    assert verdict(program, "ptrace") == verdict(program, "bpf") == verdict(program, "mount") == KILL_PROCESS
+    assert run(program, CALLS["read"], arch=I386) == KILL_PROCESS

@@ -191,6 +191,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
             live_streams=lambda: len(service.supervisor.sessions),
             cut_made=service.cut_made,
             sign=rehearsal.sign(signer),
+            closes=True,
             wall_ms=rehearsal.wall_ms(),
         )
     )

@@ -1,8 +1,10 @@
 """Incidents that are not over: what was asked for in each, and what is told of it in words."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from detector.cut_journal import CutOutcome
 from detector.events import Decision, Signal, Step, StreamKey
 
 BLIND = "blind/"
@@ -25,11 +27,16 @@ class StreamFacts:
     connection: str
     coverage: Mapping[str, float | Mapping[str, float]]
     last_packet_at: Callable[[], float | None]
+    account: str = ""
+    """Under which name its incident goes on in another session; empty: in none."""
 
 
 @dataclass(slots=True)
 class OpenIncident:
-    """The open incident of one session."""
+    """One that is not over. `stream` is where it began, `sessions` how many of its account's it went through.
+
+    `outcome` is how its cut ended, None while there is none, `told` the latest alert on its way to the disk.
+    """
 
     incident_id: str
     action: Step
@@ -37,6 +44,18 @@ class OpenIncident:
     first_arrived_at: float
     updates: int = 0
     is_cutting: bool = False
+    stream: StreamFacts | None = None
+    opened_at_ms: int = 0
+    is_live: bool = False
+    refused_by: str | None = None
+    sessions: int = 1
+    outcome: CutOutcome | None = None
+    told: asyncio.Task[None] | None = None
+
+    @property
+    def is_being_cut(self) -> bool:
+        """Whether a cut has begun, however it ended."""
+        return self.is_cutting or self.outcome is not None
 
     def is_news(self, decision: Decision) -> bool:
         """Whether the decision asks for more than was asked for, or names something new."""
@@ -48,6 +67,8 @@ class OpenIncident:
         """Remember what the decision asked for."""
         self.action = max(self.action, decision.action)
         self.sources |= {signal.source for signal in decision.signals}
+        self.is_live = decision.is_live and decision.action > Step.SHADOW
+        self.refused_by = decision.refused_by or self.refused_by
 
 
 def is_blind(decision: Decision) -> bool:

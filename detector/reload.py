@@ -122,6 +122,8 @@ LIVE: Final = frozenset(
         "enforcement.flood.streams",
         "enforcement.flood.share",
         "enforcement.flood.window",
+        "enforcement.incidents.cool_down",
+        "enforcement.incidents.updates",
         "enforcement.incident_bank.step",
         "enforcement.incident_bank.keep",
         "enforcement.allow.*.match",

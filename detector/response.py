@@ -11,14 +11,16 @@ from typing import Self
 
 import structlog
 
-from detector.alerts.alert import AlertFacts, AlertType, Sign, WallAnchor, build_alert, unsigned
+from detector.alerts.alert import Alert, AlertFacts, AlertType, Sign, WallAnchor, build_alert, unsigned
+from detector.alerts.closing import Outcome, build_closing
 from detector.alerts.delivery import Delivery
 from detector.alerts.ids import RisingIds
 from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker, BreakerSettings
+from detector.closing import Closing, ClosingParts
 from detector.cut_journal import CutOutcome
 from detector.enforcement import CutTarget, Cutting
-from detector.events import CutState, Decision, Step
+from detector.events import CutState, Decision, Step, StreamKey
 from detector.metric_words import AlertState
 from detector.metrics import Metrics
 from detector.open_incidents import BLIND, OpenIncident, StreamFacts, is_blind, summary, thread
@@ -39,11 +41,17 @@ MAX_UPDATES = 10
 
 @dataclass(frozen=True, slots=True)
 class ResponseSettings:
-    """How long an alert is of use, which config decided, and whether it lets anybody be cut."""
+    """How long an alert is of use, which config decided, and whether it lets anybody be cut.
+
+    An incident is over `cool_down_seconds` after its stream ended; at most `updates` of it are sent.
+    """
 
     expires_after_ms: int
     config_digest: str
     is_live: bool
+    cool_down_seconds: float = 60.0
+    updates: int = MAX_UPDATES
+    is_cut_elsewhere: bool = False
 
 
 class Responder:
@@ -67,6 +75,7 @@ class Responder:
         live_streams: Callable[[], int],
         cut_made: Callable[[str, str], None] = lambda _incident_id, _session: None,
         sign: Sign = unsigned,
+        closes: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall_ms: Callable[[], int] | None = None,
     ) -> None:
@@ -84,6 +93,19 @@ class Responder:
         self._ids = RisingIds(self._wall_ms)
         self._resumption = Resumption(incidents, self._resume, first_id=self._ids.next())
         self._open: dict[str, OpenIncident] = {}
+        self.closing = Closing(
+            ClosingParts(
+                incidents=incidents,
+                build=self._closing_alert,
+                submit=delivery.submit,
+                cool_down_seconds=lambda: self._settings.cool_down_seconds,
+                confirmed_by=lambda: "cutter" if self._settings.is_cut_elsewhere else "service",
+                unix_ms=lambda at: WallAnchor(self._clock(), _wall_ms()).wall_ms_of(at),
+                clock=clock,
+            )
+        )
+        self._closes = closes
+        self._closer: asyncio.Task[None] | None = None
         self._alerts: set[asyncio.Task[None]] = set()
         self._cuts: set[asyncio.Task[None]] = set()
         self._waiting: OrderedDict[str, float] = OrderedDict()
@@ -92,6 +114,8 @@ class Responder:
     async def __aenter__(self) -> Self:
         """Go on with the cuts that an earlier run began and did not finish."""
         await self._resumption.__aenter__()
+        if self._closes:
+            self._closer = asyncio.create_task(self.closing.run(), name="response.close")
         return self
 
     async def _resume(self, record: IncidentRecord) -> None:
@@ -121,6 +145,9 @@ class Responder:
     ) -> None:
         """Finish the alerts in hand; give up waiting for cuts: the enforcer owns them and lets them end."""
         await self._resumption.__aexit__(kind, error, trace)
+        if self._closer is not None:
+            self._closer.cancel()
+            await asyncio.gather(self._closer, return_exceptions=True)
         await asyncio.gather(*self._alerts, return_exceptions=True)
         for task in self._cuts:
             task.cancel()
@@ -140,7 +167,7 @@ class Responder:
         """Do what `decision` asks for, unless this session's incident says it already."""
         for signal in decision.signals:
             self._metrics.signal(signal.kind, signal.step)
-        known = self._known(decision)
+        known = self._known(decision) or self._taken_up(decision, stream)
         if known is not None and not known.is_news(decision):
             if known.is_cutting and _must_cut(decision) and not is_blind(decision):
                 self._cut_made(known.incident_id, decision.session)
@@ -155,8 +182,11 @@ class Responder:
                 return
             self._metrics.breaker_refused()
             log.warning("cut.refused_by_breaker", stream=judged.stream_id, source=judged.refused_by)
+        if known is not None and _must_cut(judged) and _begun_as(known) != stream.key:
+            self._part(known, decision)  # what is cut, and given back, is one key
+            known = None
         if known is not None and judged.action <= known.action:
-            if known.updates >= MAX_UPDATES:
+            if known.updates >= self._settings.updates:
                 self.updates_left_out_total += 1
                 if _must_cut(judged):  # enough was said of it, not done
                     self._enforce(known, stream)
@@ -168,6 +198,7 @@ class Responder:
         )
         self._alerts.add(work)
         work.add_done_callback(self._alerts.discard)
+        self._open[thread(decision.session, is_blind=is_blind(decision))].told = work
         # Whoever ends the stream ends the session that waits here, and must not end what was decided.
         await asyncio.shield(work)
 
@@ -180,7 +211,26 @@ class Responder:
     def session_ended(self, session: str) -> None:
         """The stream ended: what comes under the same key afterwards is another incident."""
         for blind in (False, True):
-            self._open.pop(thread(session, is_blind=blind), None)
+            opened = self._open.pop(thread(session, is_blind=blind), None)
+            if opened is not None and self._closes:
+                self.closing.left(opened)
+
+    def _taken_up(self, decision: Decision, stream: StreamFacts) -> OpenIncident | None:
+        """The incident that the same account's last stream left open, which goes on in this one."""
+        if is_blind(decision):
+            return None
+        found = self.closing.take_up(stream.account)
+        if found is not None:
+            self._open[thread(decision.session, is_blind=False)] = found
+        return found
+
+    def _part(self, opened: OpenIncident, decision: Decision) -> None:
+        """Another incident takes the place of this one."""
+        place = thread(decision.session, is_blind=is_blind(decision))
+        if self._open.get(place) is opened:
+            del self._open[place]
+        if self._closes:
+            self.closing.left(opened)
 
     async def release(self, source: str, streams: Callable[[str], StreamFacts | None]) -> bool:
         """An operator trusts `source` again: cut what it was refused and is still live. False if nothing was held."""
@@ -247,9 +297,15 @@ class Responder:
             record = replace(record, cut_state=CutState.PENDING)
         arrived_at = self._clock() if decision.observation is None else decision.observation.arrived_at
         first_arrived_at = known.first_arrived_at if known else arrived_at
-        opened = known or OpenIncident(record.incident_id, Step.OFF, set(), first_arrived_at)
+        opened = known or OpenIncident(
+            record.incident_id, Step.OFF, set(), first_arrived_at, stream=stream, opened_at_ms=record.opened_at_ms
+        )
         opened.note(decision)
-        self._open[thread(decision.session, is_blind=is_blind(decision))] = opened
+        place = thread(decision.session, is_blind=is_blind(decision))
+        before = self._open.get(place)
+        if before is not None and before is not opened:
+            self._part(before, decision)
+        self._open[place] = opened
         facts = AlertFacts.of_decision(
             decision,
             config_digest=self._settings.config_digest,
@@ -296,7 +352,7 @@ class Responder:
 
     def _enforce(self, opened: OpenIncident, stream: StreamFacts) -> None:
         if not opened.is_cutting:
-            opened.is_cutting = True
+            opened.is_cutting, opened.outcome = True, None
             if not all(source.startswith(BLIND) for source in opened.sources):
                 self._cut_made(opened.incident_id, stream.session)
             target = _target(stream, opened.incident_id, opened.first_arrived_at)
@@ -312,7 +368,7 @@ class Responder:
     async def _cut(
         self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: OpenIncident | None
     ) -> None:
-        state = CutState.FAILED
+        state, outcome = CutState.FAILED, CutOutcome(CutState.FAILED, 0, 0)
         try:
             outcome = await self._enforcer.cut(target, last_packet_at=last_packet_at)
             state = outcome.state
@@ -322,8 +378,20 @@ class Responder:
             # The task's edge: a fault of ours, or of an adapter from elsewhere, is a cut that failed.
             log.exception("cut.broke", stream=target.stream_id)
         self._metrics.cut(state)
-        if opened is not None and state is not CutState.CONFIRMED:
-            opened.is_cutting = False  # the next hit tries again
+        if opened is not None:
+            opened.outcome = outcome
+            if state is not CutState.CONFIRMED:
+                opened.is_cutting = False  # the next hit tries again
+
+    def _closing_alert(self, outcome: Outcome) -> Alert:
+        return build_closing(
+            outcome,
+            alert_id=self._ids.next(),
+            at_ms=_wall_ms(),
+            expires_after_ms=self._settings.expires_after_ms,
+            config_digest=self._settings.config_digest,
+            sign=self._sign,
+        )
 
     def _record(
         self, stream: StreamFacts, *, signals: str, action: Step, is_live: bool, known: OpenIncident | None = None
@@ -339,6 +407,10 @@ class Responder:
             is_live=is_live,
             signals=signals,
         )
+
+
+def _begun_as(opened: OpenIncident) -> StreamKey | None:
+    return None if opened.stream is None else opened.stream.key
 
 
 def _must_cut(decision: Decision) -> bool:

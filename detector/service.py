@@ -423,6 +423,7 @@ class Service:
             connection=session.connection,
             coverage=coverage_words(session),
             last_packet_at=lambda: session.last_packet_at,
+            account=self._identities.account_of(session.session),
         )
 
     async def _session_ended(self, session: StreamSession) -> None:

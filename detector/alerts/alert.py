@@ -181,7 +181,7 @@ def build_alert(
         "mode": "live" if facts.is_live and facts.action > Step.SHADOW else "shadow",
         "times": _times(facts, anchor, queued_at),
         "latency_ms": _latency_ms(facts, queued_at),
-        "coverage": _coverage(facts.coverage),
+        "coverage": told_coverage(facts.coverage),
         "provenance": _provenance(facts),
         "expires_at": rfc3339(expires_at_ms),
     }
@@ -278,7 +278,8 @@ def _latency_ms(facts: AlertFacts, queued_at: float) -> dict[str, int]:
     }
 
 
-def _coverage(coverage: Mapping[str, float | Mapping[str, float]]) -> dict[str, Any]:
+def told_coverage(coverage: Mapping[str, float | Mapping[str, float]]) -> dict[str, Any]:
+    """Return an account as payloads tell it, of its causes the largest."""
     told: dict[str, Any] = {}
     for name in ("seen_s", "skipped_s", "blind_s", "max_gap_s"):
         value = coverage.get(name)

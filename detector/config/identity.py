@@ -46,7 +46,7 @@ class IdentitySection(Section):
     required: Switch = False
     """Whether a publisher of whom no account can be told is turned away; off: its key stands for it."""
     forget: Annotated[Duration, Between("10s", "24h")] = Duration.parse("10m")
-    """How long the votes and the open incident of an account outlive its last stream."""
+    """How long the votes of an account outlive its last stream."""
     most_streams: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 8
     """An account with more streams at once than this is shared: nothing is carried over or denied by it."""
 

@@ -253,6 +253,15 @@ class IncidentBankSection(Section):
     """How long the frames of an incident are known."""
 
 
+class IncidentsSection(Section):
+    """When what happened is one incident, and when it is over."""
+
+    cool_down: Annotated[Duration, Between("0s", "24h")] = Duration.parse("1m")
+    """An incident is over so long after its stream ended; what comes of the same account until then belongs to it."""
+    updates: Annotated[int, Field(strict=True, ge=0, le=1000)] = 10
+    """Updates of one incident that are sent: a stream that flaps must not fill the outbox."""
+
+
 class AllowSection(Section):
     """Streams that nobody is cut from, for a while."""
 
@@ -281,6 +290,8 @@ class EnforcementSection(Section):
     """The quarantine of entries that match many streams at once."""
     deny_identity_for: Annotated[Duration, Between("0s", "30d")] = Duration.parse("10m")
     """How long the account of whoever was cut may publish nothing, under any key; 0s denies its key alone."""
+    incidents: Annotated[IncidentsSection, EmptyMeansDefault()] = IncidentsSection()
+    """When what happened is one incident, and when it is over."""
     incident_bank: Annotated[IncidentBankSection, EmptyMeansDefault()] = IncidentBankSection()
     """What was just cut."""
     allow: Annotated[tuple[AllowSection, ...], EmptyMeansDefault(), Field(max_length=1000)] = ()

@@ -40,6 +40,7 @@ class IncidentRecord:
     confirmed_at_ms: int | None = None
     time_to_cut_ms: int | None = None
     undone_at_ms: int | None = None
+    closed_at_ms: int | None = None
 
     def public(self) -> dict[str, Any]:
         """Return what `stopframe incidents` shows: no key, times as RFC 3339."""
@@ -58,6 +59,7 @@ class IncidentRecord:
             "confirmed_at": _rfc3339(self.confirmed_at_ms),
             "time_to_cut_ms": self.time_to_cut_ms,
             "undone_at": _rfc3339(self.undone_at_ms),
+            "closed_at": _rfc3339(self.closed_at_ms),
         }
 
 
@@ -184,6 +186,21 @@ class Incidents:
         """Return the cuts begun, not finished and not taken back, oldest first: what a restart goes on with."""
         query = f"{_SELECT} WHERE cut_state = 'pending' AND undone_at_ms IS NULL ORDER BY opened_at_ms, incident_id"
         return await self._database.read(lambda c: [_record(row) for row in c.execute(query)])
+
+    async def close(self, incident_id: str, at_ms: int) -> None:
+        """Write down that an incident is over; what the disk refuses is kept as by `set_cut`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            query = "UPDATE incidents SET closed_at_ms = ? WHERE incident_id = ? AND closed_at_ms IS NULL"
+            connection.execute(query, (at_ms, incident_id))
+
+        await self._write(f"close {incident_id}", work)
+
+    async def not_closed(self, since_ms: int, limit: int = 1000) -> list[IncidentRecord]:
+        """Return what an earlier run did not bring to its end since then, the newest first, but for cuts under way."""
+        open_ones = "closed_at_ms IS NULL AND cut_state <> 'pending' AND opened_at_ms >= ?"
+        query = f"{_SELECT} WHERE {open_ones} ORDER BY opened_at_ms DESC LIMIT ?"
+        return await self._database.read(lambda c: [_record(row) for row in c.execute(query, (since_ms, limit))])
 
     async def withdraw(self, incident_id: str, key: StreamKey) -> None:
         """Write down that no cut of `key` is under way any more: no restart may go on with what is being taken back.

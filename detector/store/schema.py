@@ -121,4 +121,10 @@ STEPS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (account, incident_id)
         ) WITHOUT ROWID""",
     ),
+    (
+        # When it was over and told to be; those of earlier versions were over when they opened.
+        "ALTER TABLE incidents ADD COLUMN closed_at_ms INTEGER",
+        "UPDATE incidents SET closed_at_ms = opened_at_ms",
+        "CREATE INDEX incidents_not_closed ON incidents (opened_at_ms) WHERE closed_at_ms IS NULL",
+    ),
 )

@@ -46,7 +46,7 @@ NEAR_RATE: Final = 0.03
 none was within 40 bits, nor of 1e12 others within 31; 0.7 pairs, at which to see none is as likely as not, are 1.4e-12
 at 40 bits, and the curve leads from there to 31."""
 
-VOTE_TEST_RATE: Final = 1e-3
+VOTE_TEST_RATE: Final = 2e-4
 """The part of false votes that pass a second test. An estimate, of second hashes; of bare rows within 64 bits half pass
 the share, and it is two distinct frames in order that bear them: no other video was recognised in 600 windows."""
 

@@ -12,11 +12,11 @@ from itertools import combinations
 from math import comb
 from typing import Final
 
-from models.evidence import HashMatch, Opinion
+from models.evidence import HashMatch, Opinion, SecondTest
 from models.false_matches import HASH_BITS, VIEWS_PER_FRAME, VOTE_TEST_RATE, pair_rate
 from models.matching import PDQ, TRUSTED_QUALITY
 
-FALSE_PER_FRAME: Final = 1e-6
+FALSE_PER_FRAME: Final = 1e-7
 """False sequences of one kind (so many frames, in order or not) to expect in one frame against one bank, at most: the
 radii of long lists are narrowed to it."""
 
@@ -65,7 +65,7 @@ class SequenceRules:
 class Vote:
     """One frame that came near one row of an item. `frame` is the frame's own hash, `looked` that of the view.
 
-    `is_tested`: it passed a second test too, which few chance hits do. `quality`, `is_stable` and `opinion` are the
+    `is_tested`: its second hash was near too, which few chance hits' are. `quality`, `is_stable` and `opinion` are the
     match's: they bound what a sequence may do as they bound a single frame.
     """
 
@@ -207,8 +207,12 @@ def _vote_of(match: HashMatch, at_seconds: float, frame: int) -> Vote:
 
 
 def _passed(match: HashMatch) -> bool:
+    """Whether the second hash says so too. The weighted share is no such test: two in three strangers pass it."""
     return (
-        match.second_value is not None and match.second_limit is not None and match.second_value <= match.second_limit
+        match.second_test is SecondTest.SECOND_HASH
+        and match.second_value is not None
+        and match.second_limit is not None
+        and match.second_value <= match.second_limit
     )
 
 
@@ -217,10 +221,13 @@ def _is_distinct(rules: SequenceRules, one: Vote, other: Vote) -> bool:
 
     Of a video: what was looked at differs, and so does the frame, or the same view shows another row of it (a small
     picture in surroundings that stand still). Something that moves over a still scene changes the frame's own hash;
-    a view that leaves it out does not change, and repeats its chance hit.
+    a view that leaves it out does not change, and repeats its chance hit. Where no second hash bears both frames out
+    they must show unrelated scenes: a camera that stands still, with people walking by, met the same stranger again in
+    one frame of four.
     """
     frames_apart = (one.frame ^ other.frame).bit_count()
-    if one.position_seconds is None or other.position_seconds is None:
+    has_order = one.position_seconds is not None and other.position_seconds is not None
+    if not (has_order and one.is_tested and other.is_tested):
         return frames_apart > rules.scene_bits
     if (one.looked ^ other.looked).bit_count() <= rules.distinct_bits:
         return False

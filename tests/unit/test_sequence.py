@@ -52,6 +52,9 @@ def _match(position: float | None, *, distance: int = 60, rows: int = _SMALL_LIS
         "position_ms": None if position is None else round(position * 1000),
         "bank_rows": rows,
         "view_hash": _hash((position, "looked")),
+        "second_test": SecondTest.SECOND_HASH,
+        "second_value": 60.0,
+        "second_limit": 96.0,
     }
     return HashMatch(**{**told, **more})  # type: ignore[arg-type]
 
@@ -207,11 +210,40 @@ def test_items_do_not_mix() -> None:
     assert not _watch(frames)
 
 
+_Frames = list[tuple[float, bytes, list[HashMatch]]]
+
+
+def _said(frames: _Frames, test: SecondTest, value: float, limit: float) -> _Frames:
+    """The same frames, their second test of that kind, with that outcome."""
+    return [
+        (at, own, [replace(match, second_test=test, second_value=value, second_limit=limit) for match in matches])
+        for at, own, matches in frames
+    ]
+
+
 def test_long_lists_narrow_the_radius() -> None:
-    """Two frames at 60 bits of a list of a million prove nothing; at 48 they do, and the match tells the radius."""
-    assert not _watch(_play([1.0, 2.0], distance=60, rows=_LONG_LIST))
-    ((_, found),) = _watch(_play([1.0, 2.0], distance=48, rows=_LONG_LIST))
-    assert 48 <= found.max_distance < 60
+    """Two bare frames at 60 bits of a list of a million prove nothing; at 45 they do; the match tells the radius."""
+    far, near = (
+        _said(_play([1.0, 2.0], distance=distance, rows=_LONG_LIST), SecondTest.SHARE, 0.1, 0.17)
+        for distance in (60, 45)
+    )
+    assert not _watch(far)
+    ((_, found),) = _watch(near)
+    assert 45 <= found.max_distance < 60
+
+
+@pytest.mark.parametrize(
+    "said", [(SecondTest.SHARE, 0.1, 0.17), (SecondTest.SECOND_HASH, 97.0, 96.0)], ids=["bare", "refuted"]
+)
+def test_one_scene_is_one_witness_unless_second_hashes_bear_it_out(said: tuple[SecondTest, float, float]) -> None:
+    """A camera that stands still meets the same stranger again: without second hashes scenes must be unrelated."""
+    scene = _hash("a square with people")
+    square = [
+        (at, _near(scene, 40, at), [_match(at, distance=40, view_hash=_hash((at, "view")))]) for at in (1.0, 2.0, 3.0)
+    ]
+    assert not _watch(_said(square, *said))
+    assert _watch(square)
+    assert _watch(_said(_play([1.0, 2.0], distance=40), *said))
 
 
 @given(rows=st.integers(1, 100_000_000), frames=st.integers(2, 4), distance=st.integers(0, 100), in_order=st.booleans())
@@ -226,25 +258,13 @@ def test_the_radius_keeps_to_the_budget(*, rows: int, frames: int, distance: int
     assert radius_in_force(_RULES, Quorum(frames, distance), 2 * rows, in_order=in_order) <= radius
 
 
-def test_frames_that_passed_a_second_test_reach_further() -> None:
-    """Of a million rows, frames at 60 bits count where the second test was held and passed: few strangers pass both."""
-    passed, failed = (
-        [
-            (
-                at,
-                own,
-                [
-                    replace(match, second_test=SecondTest.SHARE, second_value=value, second_limit=0.17)
-                    for match in matches
-                ],
-            )
-            for at, own, matches in _play([1.0, 2.0], distance=60, rows=_LONG_LIST)
-        ]
-        for value in (0.16, 0.18)
-    )
-    ((_, found),) = _watch(passed)
+def test_frames_whose_second_hashes_are_near_reach_further() -> None:
+    """Of a million rows, frames at 60 bits count where the second hash is near too; the share bears nothing out."""
+    frames = _play([1.0, 2.0], distance=60, rows=_LONG_LIST)
+    ((_, found),) = _watch(_said(frames, SecondTest.SECOND_HASH, 96.0, 96.0))
     assert found.max_distance == 64
-    assert not _watch(failed)
+    assert not _watch(_said(frames, SecondTest.SECOND_HASH, 97.0, 96.0))
+    assert not _watch(_said(frames, SecondTest.SHARE, 0.1, 0.17))
 
 
 @settings(deadline=None)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from detector.analysis.answers import is_sure
 from models.cascade import TEST, Asking
 from models.evidence import ClassScore, Inspection
 from models.manifest import Manifest, ParityCheck
@@ -21,14 +22,15 @@ Scores = Mapping[str, float]
 class CheckedModel:
     """One model as the self-test knows it: its labels, and what it must say of its manifest's picture, if there is one.
 
-    `place` is that among all models, as `Asking` counts them. The picture itself lies with the analysis processes: it
-    may be anybody's file, and nothing of that kind is opened here.
+    `place` is that among all models, as `Asking` counts them; `is_detector` that it may find nothing in a picture. The
+    check picture itself lies with the analysis processes: it may be anybody's, and nothing of that kind is opened here.
     """
 
     name: str
     labels: frozenset[str]
     place: int = 0
     check: ParityCheck | None = None
+    is_detector: bool = False
 
     @property
     def asking(self) -> Asking:
@@ -55,7 +57,13 @@ class ModelFault:
 def checked_models(manifests: Sequence[Manifest], order: Sequence[str]) -> tuple[CheckedModel, ...]:
     """The models of these manifests; `order` has their names as `Asking` counts them."""
     return tuple(
-        CheckedModel(one.name, frozenset(one.model_info.labels), order.index(one.name), one.check)
+        CheckedModel(
+            one.name,
+            frozenset(one.model_info.labels),
+            order.index(one.name),
+            one.check,
+            is_detector=one.model_info.box_head is not None,
+        )
         for one in manifests
         if one.name in order
     )
@@ -89,9 +97,10 @@ class ModelChecks:
         answers = [{score.label: score.score for score in _scores_of(model, one)} for one in asked]
         if any(set(scores) != model.labels for scores in answers):
             return "gave an answer that does not fit its labels"
-        if self._is_constant(process, model, answers):
+        runs_on = _scores_of(model, asked[0])[0]
+        if self._is_constant(process, model, answers, runs_on.precision):
             return "answers the same to every picture"
-        tolerance = model.tolerance(_scores_of(model, asked[0])[0].provider)
+        tolerance = model.tolerance(runs_on.provider)
         if has_check and model.check is not None:
             for label, expected in model.check.expect.items():
                 found = answers[-1][label]
@@ -99,11 +108,12 @@ class ModelChecks:
                     return f"gives {label} {found:.4f} for its check picture, where {expected:g} is right"
         return self._drifted(model, _scores_of(model, asked[0]), tolerance)
 
-    def _is_constant(self, process: int, model: CheckedModel, answers: Sequence[Scores]) -> bool:
-        """Bit by bit: who computes gives other numbers for other pictures, but for a detector that finds nothing."""
+    def _is_constant(self, process: int, model: CheckedModel, answers: Sequence[Scores], precision: str) -> bool:
+        """Bit by bit: who computes gives other numbers for other pictures, unless these say that nothing is there."""
         vectors = [tuple(scores[label] for label in sorted(scores)) for scores in answers]
         key = (process, model.name)
-        if any(vector != vectors[0] for vector in vectors) or not any(vectors[0]):
+        says_nothing = not any(vectors[0]) if model.is_detector else is_sure(vectors[0], precision)
+        if says_nothing or any(vector != vectors[0] for vector in vectors):
             self._has_varied.update({model.name} if any(map(any, vectors)) else ())
             self._alike.pop(key, None)
             return False

@@ -1,7 +1,8 @@
 """What the service makes of an analysis process's answer before anybody else sees it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from models.bank_store import CANARY_BANK
 from models.evidence import ClassScore, Inspection
@@ -9,6 +10,19 @@ from models.evidence import ClassScore, Inspection
 _FRAMES = 200
 _STREAMS = 5
 """So many frames, that differ, of so many streams with the very same scores are no chance."""
+
+
+_INT8: Final = "int8"
+_NEAR: Final = 0.01
+"""Two steps of 255, which the scores of a model cut to eight bits may have."""
+
+
+def is_sure(scores: Iterable[float], precision: str) -> bool:
+    """Whether a model of eight bits says yes or no to each label: such scores come back bit by bit, and prove nothing.
+
+    Others compute in numbers so fine that no two pictures get the same ones.
+    """
+    return precision == _INT8 and all(min(score, 1 - score) <= _NEAR for score in scores)
 
 
 def without_canary(inspection: Inspection) -> Inspection:
@@ -40,7 +54,11 @@ class ScoreDrift:
         for score in inspection.scores:
             by_model.setdefault(score.model, []).append(score)
         for model, found in by_model.items():
-            self._note((process, model), tuple(score.score for score in found), stream, inspection.fingerprint)
+            scores = tuple(score.score for score in found)
+            if is_sure(scores, found[0].precision):
+                self._same.pop((process, model), None)
+                continue
+            self._note((process, model), scores, stream, inspection.fingerprint)
 
     def forget(self, process: int) -> None:
         """Another process took that one's place."""

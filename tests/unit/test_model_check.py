@@ -61,8 +61,34 @@ def test_a_model_that_was_never_seen_to_vary_is_told_after_four_pictures() -> No
     assert _what(checks, _seen(0.2), _seen(0.2)) == ["answers the same to every picture"]
 
     nothing = replace(_seen(0.0), scores=(ClassScore("m", "a", 0.0, "ab"), ClassScore("m", "b", 0.0, "ab")))
-    detector = ModelChecks([_PLAIN])
+    detector = ModelChecks([replace(_PLAIN, is_detector=True)])
     assert [_what(detector, nothing, nothing) for _ in range(9)] == [[]] * 9
+
+
+def test_a_classifier_that_says_nothing_at_all_is_a_constant() -> None:
+    """Weights of zeros give zeros: what a detector may say of most pictures is a fault of what has no boxes."""
+    dead = replace(_seen(0.0), scores=(ClassScore("m", "a", 0.0, "ab"), ClassScore("m", "b", 0.0, "ab")))
+    checks = ModelChecks([_PLAIN])
+    assert _what(checks, _seen(0.1), _seen(0.3)) == []
+    assert _what(checks, dead, dead) == ["answers the same to every picture"]
+
+
+def test_eight_bits_that_are_sure_are_no_constant() -> None:
+    """Their scores have 255 steps: 1 and 0 come back bit by bit for all that is harmless; in between they do not."""
+
+    def sure(share: float) -> Inspection:
+        of = (ClassScore("m", "a", share, "ab", "cpu", "int8"), ClassScore("m", "b", 1 - share, "ab", "cpu", "int8"))
+        return replace(_seen(0.0), scores=of)
+
+    checks, drift = ModelChecks([_PLAIN]), ScoreDrift()
+    assert [_what(checks, sure(1 / 255), sure(1 / 255)) for _ in range(9)] == [[]] * 9
+    stuck = ModelChecks([_PLAIN])
+    assert [_what(stuck, sure(0.3), sure(0.3)) for _ in range(3)][-1] == ["answers the same to every picture"]
+
+    for number in range(250):
+        drift.heard(0, f"s{number % 6}", replace(sure(1 / 255), fingerprint=number.to_bytes(32)))
+        drift.heard(1, f"s{number % 6}", replace(sure(0.3), fingerprint=number.to_bytes(32)))
+    assert list(drift.constant()) == [(1, "m")]
 
 
 def test_what_is_no_answer_is_told_for_any_of_the_pictures() -> None:

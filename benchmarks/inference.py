@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from benchmarks.efficientnet_lite0 import NAME as LITE0
 from benchmarks.inference_eight_bits import eight_bits
+from benchmarks.inference_gpu import GpuFigures, gpu_figures
 from benchmarks.inference_parity import IDENTICAL_LIMIT, LEAST_PICTURES, LIVE_LIMIT, Parity, parities
 from benchmarks.inference_picture import draw_picture
 from benchmarks.inference_streams import KEYFRAMES, ROWS, SHIPPED, StreamCost, StreamPlan, stream_costs
@@ -33,6 +34,7 @@ ARGUMENTS: Final = {
     "frames": "0 leaves out what a frame costs in each way",
     "parity": "0 leaves out the comparison with the makers' pipelines",
     "streams": "0 leaves out whole streams",
+    "gpu": "0 leaves out the batches of a GPU",
 }
 
 EIGHT_BITS: Final = "cpu, int8"
@@ -111,7 +113,10 @@ def measure(options: Options) -> Report:
             found.parities, found.no_parity = parities(models, checked_only=options.is_quick)
         if options.more.get("streams", 1):
             found.streams = _streams(options, models, providers, small, Path(scratch))
+        if options.more.get("gpu", 1):
+            found.gpu, found.no_gpu = gpu_figures(models, is_quick=options.is_quick)
     results = [*_way_results(found.costs), *(one.row() for one in found.parities), *_stream_results(found.streams)]
+    results += [row for one in found.gpu for row in one.rows()]
     if options.json_path is not None:
         settings["picture"] = draw_picture(results, options.json_path.with_suffix(".png"))
     return Report("inference", settings, results, _checks(options, models, found), _left_out(options, found))
@@ -125,6 +130,8 @@ class _Found:
     parities: Sequence[Parity] = ()
     no_parity: str = ""
     streams: dict[tuple[str, str], StreamCost | str] = field(default_factory=dict)
+    gpu: Sequence[GpuFigures] = ()
+    no_gpu: str = ""
 
 
 def _models() -> tuple[dict[str, Manifest], dict[str, str]]:
@@ -284,6 +291,8 @@ def _parity_checks(found: _Found) -> Iterator[Check]:
         if one.live:
             what = f"{beside}: largest difference of a score, by way of a stream"
             yield at_most(what, max(one.live.values()), "score", LIVE_LIMIT)
+            what = f"{beside}: the same, where the makers' pipeline has the decoded frame, too"
+            yield at_most(what, max(one.decoded.values()), "score", LIVE_LIMIT)
 
 
 def _stream_checks(options: Options, found: _Found) -> Iterator[Check]:
@@ -328,6 +337,8 @@ def _has_amx() -> bool:
 
 def _left_out(options: Options, found: _Found) -> list[str]:
     left_out = [part for part in ARGUMENTS if not options.more.get(part, 1)]
+    if found.no_gpu:
+        left_out.append(f"batches of a GPU: {found.no_gpu}")
     if options.is_quick:
         left_out += [
             f"frames of all models but {_QUICK_MODELS}",

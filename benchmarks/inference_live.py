@@ -62,6 +62,16 @@ def live_scores(
     }
 
 
+def decoded(pictures: Mapping[str, Picture]) -> dict[str, Picture]:
+    """What is left of each picture when `encode` has encoded it: its frame of 1280x720 as any player decodes it."""
+    with tempfile.TemporaryDirectory(prefix="stopframe-inference-") as folder:
+        media = Path(folder) / "pictures.mp4"
+        encode(list(pictures.values()), media)
+        with av.open(str(media)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return dict(zip(pictures, frames[_FPS - 1 :: _FPS], strict=True))
+
+
 def encode(pictures: Sequence[Picture], path: Path) -> None:
     """One second of each picture, with a keyframe at its beginning, as common streaming software marks its colours."""
     with av.open(str(path), "w") as container:

@@ -1,12 +1,12 @@
 """Our scores beside those of the models' makers: on the same pixels, and by way of H.264, reader and analysis."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.inference_live import live_scores, shown
+from benchmarks.inference_live import decoded, live_scores, shown
 from benchmarks.inference_pictures import Picture, PicturesMissing, pictures, squeezed
 from benchmarks.inference_references import Pipeline, Reference, ReferenceMissing, references
 from models.classifier import Classifier
@@ -24,6 +24,8 @@ class Parity:
 
     `identical`: both are handed the same 256x256 pixels. `live`: the reference has the frame before it was encoded, we
     what came out of the stream; pictures in which the gate sees nothing are not scored, so they are missing.
+    `decoded`: the reference has the decoded frame, whole, as a viewer's player shows it. `encoding`: the reference on
+    that beside itself on the frame before it was encoded, which is what no watcher of the stream can undo.
     """
 
     model: str
@@ -33,11 +35,14 @@ class Parity:
     live: Mapping[str, float]
     highest: float
     """The highest score that the reference gives any picture for a label but its most frequent one."""
+    decoded: Mapping[str, float] = field(default_factory=dict)
+    encoding: Mapping[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """As it is reported."""
         told: dict[str, Any] = {"model": self.model, "reference": self.reference, "checked": self.is_checked}
-        for way, differences in (("identical", self.identical), ("live", self.live)):
+        ways = {"identical": self.identical, "live": self.live, "decoded": self.decoded, "encoding": self.encoding}
+        for way, differences in ways.items():
             if differences:
                 worst = max(differences, key=lambda name: differences[name])
                 told |= {
@@ -47,7 +52,8 @@ class Parity:
                     f"{way}_worst": worst,
                 }
         told["highest_score"] = round(self.highest, 4)
-        told["live_beyond"] = sum(difference > LIVE_LIMIT for difference in self.live.values())
+        for way in ("live", "decoded", "encoding"):
+            told[f"{way}_beyond"] = sum(difference > LIVE_LIMIT for difference in ways[way].values())
         return told
 
 
@@ -88,17 +94,20 @@ def _compared(
         pixels = squeezed(picture, PICTURE_SIDE, PICTURE_SIDE)
         answers.append(theirs(pixels))
         identical[name] = _apart(list(classifier.score(pixels, PICTURE_SIDE, PICTURE_SIDE).values()), answers[-1])
+    carried = decoded(benign)
+    before = {name: theirs(shown(benign[name])) for name in live}
+    after = {name: theirs(carried[name]) for name in live}
+    ours = {name: [scores[manifest.name, label] for label in labels] for name, scores in live.items()}
     usual = int(np.bincount([int(answer.argmax()) for answer in answers]).argmax())
     return Parity(
         manifest.name,
         reference.name,
         reference.is_checked,
         identical,
-        {
-            name: _apart([scores[manifest.name, label] for label in labels], theirs(shown(benign[name])))
-            for name, scores in live.items()
-        },
+        {name: _apart(scores, before[name]) for name, scores in ours.items()},
         float(np.delete(np.stack(answers), usual, axis=1).max()),
+        decoded={name: _apart(scores, after[name]) for name, scores in ours.items()},
+        encoding={name: _apart(before[name].tolist(), after[name]) for name in live},
     )
 
 

@@ -53,10 +53,10 @@ def test_ratios_and_drift_are_taken_turn_by_turn() -> None:
 
 def test_parity_names_the_worst_picture() -> None:
     """Pictures without scores are not counted as equal."""
-    row = Parity("m", "r", True, {"a": 0.01, "b": 0.0}, {"a": 0.06}, 0.2).row()
+    row = Parity("m", "r", True, {"a": 0.01, "b": 0.0}, {"a": 0.06}, 0.2, {"a": 0.04}, {"a": 0.07}).row()
 
     assert (row["identical_worst"], row["identical_pictures"], row["live_pictures"]) == ("a", 2, 1)
-    assert row["live_beyond"] == 1
+    assert (row["live_beyond"], row["decoded_beyond"], row["encoding_beyond"]) == (1, 0, 1)
 
 
 def test_streams_per_core_are_of_all_parts() -> None:

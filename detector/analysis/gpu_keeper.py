@@ -40,9 +40,10 @@ log = structlog.get_logger()
 QUARANTINE_AFTER: Final = 3
 _BLAME_SECONDS: Final = 3600.0
 _WARM_SECONDS: Final = 30.0
-_WATCH_SECONDS: Final = 0.25
-_LEAST_HANG_SECONDS: Final = 2.0
-_PAUSE_SECONDS: Final = 0.5
+_WATCH_SECONDS: Final = 0.2
+_LEAST_HANG_SECONDS: Final = 0.5
+_HANG_TIMES: Final = 4.0  # a batch of many pictures takes longer than one
+_PAUSE_SECONDS: Final = 0.25
 _OPEN: Final = ("devices", "libraries", "most system calls")
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 
@@ -118,7 +119,21 @@ class GpuKeeper:
 
     def descriptors_of(self, asker: int) -> tuple[int, ...]:
         """What an analysis process is given to ask by: its end of a socket."""
-        return (self._links[asker][0].fileno(),)
+        return (self.end_of(asker).fileno(),)
+
+    def end_of(self, asker: int) -> socket.socket:
+        """The end of a socket that an analysis process asks by."""
+        return self._links[asker][0]
+
+    @property
+    def ready(self) -> GpuReady | None:
+        """What the process said of itself when it was warm; None while it is away."""
+        return self._ready
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a first process was tried, and none is there now."""
+        return self._first_try.is_set() and self.is_away
 
     @property
     def is_away(self) -> bool:
@@ -190,7 +205,7 @@ class GpuKeeper:
 
     async def _watch(self, channel: Channel) -> None:
         """Return never; raise when it ends, speaks unasked, or gives no sign."""
-        limit = max(_LEAST_HANG_SECONDS, 2 * self._settings.model_timeout_seconds)
+        limit = max(_LEAST_HANG_SECONDS, _HANG_TIMES * self._settings.model_timeout_seconds)
         beats, changed_at = -1, self._clock()
         while True:
             with suppress(TimeoutError):

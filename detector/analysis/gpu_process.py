@@ -106,8 +106,8 @@ def serve(fd: int, find: Finds = find_on_gpu, opens: Opens = open_on_gpu) -> Non
         for size, seconds in curve.items():
             worker.learn(place, size, seconds)
     in_ms = {names[place]: {n: round(s * 1000, 3) for n, s in curve.items()} for place, curve in curves.items()}
+    worker.tell_all()  # before the service hears of it: then nobody asks in vain
     control.sendall(pack_gpu_ready(GpuReady(runs_on, refused, in_ms, cage.missing, gpu)))
-    worker.tell_all()
     try:
         worker.serve_until(lambda: False)
     except GpuBroken:

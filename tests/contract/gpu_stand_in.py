@@ -64,6 +64,15 @@ def main(fd: int) -> None:
     serve(fd, find, _costly)
 
 
+def one_by_one(fd: int) -> None:
+    """A tenth of a second and more for each picture, and no two together."""
+    serve(fd, find, lambda found: _Single(Classifier(found.content, provider=found.provider), 0.15))
+
+
+class _Single(Costly):
+    largest_batch = 1
+
+
 def deadly(fd: int) -> None:
     """Ends at a white picture, and never comes back from a black one."""
     serve(fd, find, lambda found: _costly(found, is_deadly=True))

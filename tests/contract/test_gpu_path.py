@@ -16,14 +16,15 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks.inference_gpu import figures_of
 from detector.analysis import provider_choice
 from detector.analysis.gpu_keeper import GpuKeeper, GpuSettings
+from detector.analysis.gpu_link import GpuLink, Look
 from detector.analysis.gpu_setup import gpu_settings
 from detector.analysis.messages import ModelSetup, WorkerSetup
 from detector.analysis.pool import AnalysisPool, PoolSettings
 from detector.analysis.provider_choice import choose_for
 from detector.analysis.provider_trial import measure
-from models.cascade import TEST
 from models.classifier import Classifier
 from models.evidence import Inspection
 from models.manifest import load_manifest
@@ -66,6 +67,15 @@ async def gpu_pool(tmp_path: Path, *, entry: str = "main", workers: int = 3) -> 
             yield pool
 
 
+@asynccontextmanager
+async def gpu_alone(entry: str) -> AsyncIterator[GpuKeeper]:
+    """The process without a pool, for one asker."""
+    model = ModelSetup("standin-cards", str(load_manifest("standin-cards").path), provider="cuda", place=0)
+    settings = GpuSettings((model,), 1, SandboxMode.PREFER, 0.1)
+    async with GpuKeeper(settings, entry=f"gpu_stand_in:{entry}", search_paths=[str(HERE)]) as keeper:
+        yield keeper
+
+
 async def until(is_so: Callable[[], bool]) -> None:
     ends_at = time.monotonic() + WAIT_SECONDS
     while not is_so():
@@ -81,10 +91,13 @@ def gpu_pid() -> int:
     raise AssertionError("no such process")
 
 
-def kernel_scores(numbers: range) -> dict[int, dict[str, float]]:
+def look_at(frame: Frame) -> Look:
+    return np.frombuffer(frame.picture, np.uint8).reshape(256, 256, 3), frame.width, frame.height
+
+
+def scored_alone(numbers: range) -> list[dict[str, float]]:
     alone = Classifier(load_manifest("standin-cards"))
-    pictures = {number: np.frombuffer(frame_of(number).picture, np.uint8).reshape(256, 256, 3) for number in numbers}
-    return {number: alone.score(picture, 256, 256) for number, picture in pictures.items()}
+    return [alone.score(*look_at(frame_of(number))) for number in numbers]
 
 
 def scores_of(inspection: Inspection) -> dict[str, float]:
@@ -104,90 +117,102 @@ async def inspected(pool: AnalysisPool, numbers: range, *, streams: int = 4, sec
     )
 
 
-async def test_each_stream_gets_its_own_scores_from_batches(tmp_path: Path) -> None:
-    """Frames of four streams come back with what the model says of them alone, in batches where many are asked for."""
+async def test_each_stream_gets_its_own_scores_also_when_the_process_is_killed(tmp_path: Path) -> None:
+    """Frames of four streams are scored as alone, in batches where many are asked for, singly where few are.
+
+    SIGKILL while frames wait: the processor scores them all, health says so, and a fresh process takes over.
+    """
     async with gpu_pool(tmp_path) as pool:
-        assert pool.gpu is not None
-        assert pool.problems() == []
-        found = await inspected(pool, range(48))
-        loaded = pool.gpu.load()
-        for number in range(100, 104):
-            await inspected(pool, range(number, number + 1))
-        idle = pool.gpu.load()
-
-    expected = kernel_scores(range(48))
-    assert [scores_of(one) for one in found] == [pytest.approx(expected[n], abs=1e-5) for n in range(48)]
-    assert {provider for one in found for provider in ran_on(one)} == {"cuda"}
-    assert loaded["gpu_pictures"] == 48
-    assert loaded["gpu_batches"] < 40
-    assert idle["gpu_batches"] - loaded["gpu_batches"] == 4
-    assert idle["gpu_unanswered"] == idle["gpu_malformed"] == 0
-
-
-async def test_a_killed_gpu_process_loses_no_frame(tmp_path: Path) -> None:
-    """SIGKILL while frames wait in it: the processor scores them all, health says so, and a fresh one takes over."""
-    async with gpu_pool(tmp_path) as pool:
-        assert pool.gpu is not None
-        asked = asyncio.create_task(inspected(pool, range(60)))
-        await asyncio.sleep(0.1)
-        os.kill(gpu_pid(), signal.SIGKILL)
-        await until(lambda: pool.gpu.is_away)
-        (away,) = pool.problems()
-        found = await asked
-        await until(lambda: not pool.gpu.is_away)
-        after = await inspected(pool, range(60, 66))
-
-    expected = kernel_scores(range(60))
-    assert [scores_of(one) for one in found] == [pytest.approx(expected[n], abs=1e-5) for n in range(60)]
-    assert {provider for one in found for provider in ran_on(one)} == {"cpu", "cuda"}
-    assert all(one.failed_models == () for one in found)
-    assert pool.dropped.total() == pool.restarts == 0
-    assert "the GPU's process is away" in away
-    assert "the processor runs standin-cards" in away
-    assert {provider for one in after for provider in ran_on(one)} == {"cuda"}
-    assert pool.gpu.restarts == 1
-
-
-async def test_a_model_that_ends_the_process_is_taken_off_the_gpu(tmp_path: Path) -> None:
-    """Two deaths and a hang within the hour, and the processor has it for good; no frame goes without scores."""
-    async with gpu_pool(tmp_path, entry="deadly", workers=1) as pool:
         keeper = pool.gpu
         assert keeper is not None
+        assert pool.problems() == []
+        many = await inspected(pool, range(48))
+        busy = keeper.load()
+        for number in range(100, 104):
+            await inspected(pool, range(number, number + 1))
+        idle = keeper.load()
+        asked = asyncio.create_task(inspected(pool, range(48)))
+        await until(lambda: keeper.load()["gpu_pictures"] > idle["gpu_pictures"])
+        os.kill(gpu_pid(), signal.SIGKILL)
+        await until(lambda: keeper.is_away)
+        (away,) = pool.problems()
+        survived = await asked
+        await until(lambda: not keeper.is_away)
+        after = await inspected(pool, range(60, 66))
+
+    expected = [pytest.approx(one, abs=1e-5) for one in scored_alone(range(48))]
+    assert [scores_of(one) for one in many] == expected
+    assert [scores_of(one) for one in survived] == expected
+    assert [sorted(set().union(*map(ran_on, some))) for some in (many, survived, after)] == [
+        ["cuda"],
+        ["cpu", "cuda"],
+        ["cuda"],
+    ]
+    assert busy["gpu_pictures"] == 48
+    assert busy["gpu_batches"] < 40
+    assert idle["gpu_batches"] - busy["gpu_batches"] == 4
+    assert idle["gpu_unanswered"] == idle["gpu_malformed"] == 0
+    assert "the GPU's process is away" in away
+    assert "the processor runs standin-cards" in away
+    assert (pool.dropped.total(), pool.restarts, keeper.restarts) == (0, 0, 1)
+
+
+async def test_a_model_that_ends_the_process_is_taken_off_the_gpu() -> None:
+    """Two deaths and a hang within the hour, and the processor has it for good."""
+    async with gpu_alone("deadly") as keeper:
+        link = GpuLink(keeper.end_of(0), patience_seconds=2.0)
         for number, level in enumerate((255, 0, 255)):
             await until(lambda: not keeper.is_away)
-            await asyncio.sleep(0.05)
-            found = await pool.inspect(frame_of(number, level), deadline_at=time.monotonic() + 8, asking=TEST)
-            assert ran_on(found) == {"cpu"}
+            answer = await asyncio.to_thread(link.ask, 0, look_at(frame_of(number, level)), 0.0)
+            assert answer is None
             await until(lambda number=number: keeper.restarts == number + 1)
-        assert "taken off the GPU after it ended the GPU's process 3 times" in pool.problems()[0]
-        found = await pool.inspect(frame_of(9), deadline_at=time.monotonic() + 8)
-
-    assert ran_on(found) == {"cpu"}
-    assert pool.restarts == 0
+        assert "taken off the GPU after it ended the GPU's process 3 times" in keeper.problems()[0]
+        assert await asyncio.to_thread(link.ask, 0, look_at(frame_of(9)), 0.0) is None
 
 
-async def test_who_takes_the_gpus_process_over_gets_nowhere(tmp_path: Path) -> None:
+async def test_who_takes_the_gpus_process_over_gets_nowhere() -> None:
     """It reads no file of the machine, writes none, connects to nobody and starts nothing, and its cage is told."""
-    async with gpu_pool(tmp_path, entry="intruder", workers=1) as pool:
-        assert pool.gpu is not None
-        cage = pool.gpu.cage()
-        found = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 8)
+    async with gpu_alone("intruder") as keeper:
+        cage = keeper.cage()
+        link = GpuLink(keeper.end_of(0), patience_seconds=5.0)
+        went = await asyncio.to_thread(link.ask, 0, look_at(frame_of(1)), 0.0)
 
     assert cage is not None
     assert "devices" in cage["open"]
-    if not cage["missing"]:
-        assert ran_on(found) == {"cuda"}
-        assert scores_of(found) == dict.fromkeys(scores_of(found), 0.0)
+    assert cage["missing"] or went == (0.0,) * 4
 
 
-async def test_a_gpu_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
-    """Without a runtime for GPUs the processor scores, and the sentence names the remedy."""
+async def test_the_nearest_deadline_of_all_streams_is_next(tmp_path: Path) -> None:
+    """Frames that arrive together, the most urgent last, are scored in the order of their own deadlines."""
+    done: list[int] = []
+    async with gpu_pool(tmp_path, entry="one_by_one", workers=4) as pool:
+
+        async def ask(number: int) -> None:
+            await pool.inspect(frame_of(number), deadline_at=time.monotonic() + 20 - 4 * number, stream=f"s{number}")
+            done.append(number)
+
+        await asyncio.gather(*(ask(number) for number in range(4)))
+
+    first, *others = done
+    assert others == sorted(set(range(4)) - {first}, reverse=True)
+
+
+async def test_the_benchmark_measures_the_services_own_process() -> None:
+    """More askers get larger batches and more frames a second; where no GPU can be had it says why."""
     model = ModelSetup("standin-cards", str(load_manifest("standin-cards").path), provider="cuda", place=0)
-    async with GpuKeeper(GpuSettings((model,), 1, SandboxMode.PREFER, 1.0)) as keeper:
-        assert keeper.is_away
-        (problem,) = keeper.problems()
-    assert "provider 'cuda' is not available; run `make gpu`" in problem
-    assert "the processor runs standin-cards" in problem
+    settings = GpuSettings((model,), 6, SandboxMode.PREFER, 1.0)
+    stand_in = GpuKeeper(settings, entry="gpu_stand_in:main", search_paths=[str(HERE)])
+
+    found = await figures_of(stand_in, model, askers=(1, 6), seconds=0.3)
+    nothing = await figures_of(GpuKeeper(settings), model)
+
+    one, six = found.loads
+    assert six.mean_batch > one.mean_batch == 1.0
+    assert six.frames_per_second > one.frames_per_second
+    assert one.unanswered == six.unanswered == 0
+    assert len(list(found.rows())) == len(found.batch_ms) + 2 == 6
+    assert "the GPU's process is away (provider 'cuda' is not available; run `make gpu`" in nothing.why
+    assert "the processor runs standin-cards" in nothing.why
 
 
 def test_the_trial_counts_a_gpus_share_of_its_best_batch() -> None:

@@ -122,7 +122,8 @@ def test_setup_and_ready_arrive_as_they_were_sent() -> None:
 def test_what_to_ask_of_models_arrives_as_it_was_sent(asking: Asking) -> None:
     """Every bit of it."""
     frame = Frame(1, 2.0, 2.5, None, SampleReason.KEYFRAME, False, 8, 8, bytes(PLANE_BYTES), bytes(PICTURE_BYTES))
-    request = messages.parse_inspect(memoryview(body_of(messages.pack_inspect(1, frame, None, asking))[1]))
+    request = messages.parse_inspect(memoryview(body_of(messages.pack_inspect(1, frame, None, asking, 0.25))[1]))
+    assert request.seconds_left == 0.25
     assert request.asking == asking
 
 

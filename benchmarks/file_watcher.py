@@ -25,7 +25,7 @@ class WatchFailed(RuntimeError):
 
 
 class FileWatcher:
-    """`with FileWatcher(folder) as watcher`: against a bank of `rows`, with `models` (YAML, one line) or hashes alone."""
+    """`with FileWatcher(folder) as watcher`: against a bank of `rows`, with `models` (YAML) or hashes alone."""
 
     def __init__(self, folder: Path, rows: int = BANK_ROWS, *, models: str = "[]") -> None:
         self._folder = folder

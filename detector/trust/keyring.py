@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from detector.alerts.alert import rfc3339
 from detector.credentials import CredentialsError, create, read, read_or_create, secrets_folder
 from detector.trust.signing import Signer, TrustedKey, TrustedKeys, public_key_text
 
@@ -97,7 +98,10 @@ def _load(folder: Path) -> Keyring:
 def _read_retired(path: Path) -> list[TrustedKey]:
     try:
         rows: Any = json.loads(path.read_text("utf-8"))
-        return [TrustedKey.of(row["public_key"], NODE_MAY, until_ms=int(row["until_ms"])) for row in rows]
+        keys = [TrustedKey.of(row["public_key"], NODE_MAY, until_ms=int(row["until_ms"])) for row in rows]
+        for key in keys:
+            rfc3339(key.until_ms or 0)  # a day that cannot be shown is no day
+        return keys
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):

@@ -70,7 +70,8 @@ def _die(_: Path) -> None:
 def test_a_damaged_list_and_a_taken_file_are_said(tmp_path: Path) -> None:
     """One sentence with the remedy; a key is never written over, and one that others may read is not used."""
     load_keyring(tmp_path)
-    for damaged in ("[{}]", "{", '[{"public_key": 5, "until_ms": 1}]', "[" * 100_000, "7"):
+    day = f'[{{"public_key": "ed25519:{"A" * 43}", "until_ms": 1{"0" * 17}}}]'
+    for damaged in (day, "[{}]", "{", '[{"public_key": 5, "until_ms": 1}]', "[" * 100_000, "7"):
         (tmp_path / "secrets" / "signing-retired").write_text(damaged)
         with pytest.raises(CredentialsError, match="damaged"):
             load_keyring(tmp_path)

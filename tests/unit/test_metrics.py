@@ -178,7 +178,8 @@ def test_the_text_is_prometheus_and_names_no_stream() -> None:
         "strength",
         "model",
         "stage",
-        "part", "purpose",
+        "part",
+        "purpose",
         "tier",
         "le",
     }

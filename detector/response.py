@@ -100,7 +100,7 @@ class Responder:
                 submit=delivery.submit,
                 cool_down_seconds=lambda: self._settings.cool_down_seconds,
                 confirmed_by=lambda: "cutter" if self._settings.is_cut_elsewhere else "service",
-                unix_ms=lambda at: WallAnchor(self._clock(), _wall_ms()).wall_ms_of(at),
+                unix_ms=lambda at: WallAnchor(self._clock(), self._wall_ms()).wall_ms_of(at),
                 clock=clock,
             )
         )
@@ -387,7 +387,7 @@ class Responder:
         return build_closing(
             outcome,
             alert_id=self._ids.next(),
-            at_ms=_wall_ms(),
+            at_ms=self._wall_ms(),
             expires_after_ms=self._settings.expires_after_ms,
             config_digest=self._settings.config_digest,
             sign=self._sign,

@@ -218,6 +218,7 @@ async def _set(step: str, clip: Clip, tmp_path: Path) -> None:
         before, began_at = session.coverage(), time.monotonic()
         await rehearsed.decide("after")
         await until(rehearsed.alerts)
+        rehearsed.service.responder.session_ended("session-found")  # the end of an incident is told as well
         await asyncio.sleep(1.3)  # what expired is looked for every second
         after = session.coverage()
         assert after.skipped_ns + after.blind_ns == before.skipped_ns + before.blind_ns

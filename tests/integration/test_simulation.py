@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ async def test_a_clock_that_is_set_costs_nothing(clip: Clip, tmp_path: Path) -> 
 
 
 async def _set(step: str, clip: Clip, tmp_path: Path) -> None:
-    async with rehearsing(tmp_path, f"clock-step={step}@1h") as rehearsed:
+    more = _ALONE + "enforcement: {incidents: {cool_down: 0s}}\n"
+    async with rehearsing(tmp_path, f"clock-step={step}@1h", more) as rehearsed:
         rehearsed.publishers.start("live/steady", clip)
         session = await rehearsed.session()
         await until(lambda: session.coverage().seen_seconds > 0.2)
@@ -218,14 +220,19 @@ async def _set(step: str, clip: Clip, tmp_path: Path) -> None:
         before, began_at = session.coverage(), time.monotonic()
         await rehearsed.decide("after")
         await until(rehearsed.alerts)
-        rehearsed.service.responder.session_ended("session-found")  # the end of an incident is told as well
+        rehearsed.service.responder.session_ended("session-found")
+        await until(lambda: [alert for alert in rehearsed.alerts() if alert["type"] == "close"])
         await asyncio.sleep(1.3)  # what expired is looked for every second
         after = session.coverage()
         assert after.skipped_ns + after.blind_ns == before.skipped_ns + before.blind_ns
         assert after.seen_seconds - before.seen_seconds > 0.5 * (time.monotonic() - began_at)
         assert rehearsed.service.delivery.expired_total == 0
         assert not _red(rehearsed.service, "expired")
+        offsets = {
+            datetime.fromisoformat(alert["expires_at"]).timestamp() - time.time() for alert in rehearsed.alerts()
+        }
         hour = 3_600_000 * (1 if step == "1h" else -1)
+        assert all(abs(offset - hour / 1000 - 600) < 30 for offset in offsets)
         record = (await rehearsed.service.incident_store.newest(1))[0]
         assert abs(record.opened_at_ms - time.time_ns() // 1_000_000 - hour) < 30_000
 

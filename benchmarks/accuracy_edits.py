@@ -39,10 +39,13 @@ class Edit:
         return self.goal > 0
 
 
-def encoded(frame: Frame, rng: Rng) -> Frame:
-    """As a JPEG of quality 45-85 leaves it."""
+def encoded(frame: Frame, rng: Rng) -> av.VideoFrame:
+    """As a JPEG of quality 45-85 leaves it, in the planes that decoders of streams give too."""
     packed = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 86))])[1]
-    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), dtype=np.uint8)
+    decoder = av.CodecContext.create("mjpeg", "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    decoder.thread_count = 1
+    return decoder.decode(av.Packet(packed.tobytes()))[0]
 
 
 def as_stream(frame: Frame, height: int = 360, bits_per_second: int = 300_000, pictures: int = 3) -> Frame:
@@ -375,7 +378,7 @@ def _through_camera(frame: Frame, rng: Rng, *, blur: float, noise: float, glare:
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :] - np.float32(rng.uniform(-0.8, 0.8))
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None] - np.float32(rng.uniform(-0.8, 0.8))
     light = np.float32(rng.uniform(0, glare)) * np.exp(-(x * x + y * y) / 0.3)
-    grain = rng.normal(0, noise, (height, width, 1)).astype(np.float32)
+    grain = np.float32(noise) * rng.standard_normal((height, width, 1), dtype=np.float32)
     seen = soft * np.float32(rng.uniform(0.7, 1.05)) + light[:, :, None] + grain
     return np.asarray(np.clip(seen, 0, 255), dtype=np.uint8)
 

@@ -1,8 +1,8 @@
 """How often benign frames are taken for known pictures: the same million rows, and frames that none of them shows.
 
 Every frame is edited in fourteen of the promised ways, which makes strangers more alike: bars, captions, rooms. What
-the product's own look-ups let act is counted over all of them; how the distances fall off is measured by brute force, over
-every row, for views drawn from the same frames.
+the product's own look-ups let act is counted over all of them; how the distances fall off is measured by brute force,
+over every row, for views drawn from the same frames.
 """
 
 import math
@@ -78,30 +78,41 @@ def benign_frames(
     clips: Sequence[Path], stills: Sequence[Path], most: int, seed: int
 ) -> tuple[list[bytes], dict[str, int]]:
     """Distinct frames as JPEGs and how many of each kind: of clips; where they are too few, pictures and pans too."""
-    frames: list[bytes] = []
-    hashes: list[bytes] = []
-    kinds: list[str] = []
-
-    def take(frame: Frame, kind: str) -> None:
-        hashes.append(Pdq().hash_plane(gray_plane(frame)).value)
-        frames.append(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
-        kinds.append(kind)
-
-    for clip in clips:
-        for _, frame in clip_frames(clip, LINES, every_seconds=0.1):
-            take(frame, _OF_CLIPS)
     rng = np.random.default_rng(seed)
-    if len(distinct(hashes)) < most:
-        pictures = [read_picture(path) for path in stills]
-        for picture in pictures:
-            scale = LINES / picture.shape[0]
-            take(np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)), "pictures")
-        for picture in pictures:
-            for frame in pan(picture, rng, _PAN_SECONDS, 1.0, LINES):
-                take(frame, "frames of pans over pictures")
-    clips_first = [(kinds[place] != _OF_CLIPS, rng.random(), place) for place in distinct(hashes)]
+    with processes() as pool:
+        found = [one for part in pool.map(_frames_of_clip, clips) for one in part]
+        if len(distinct([value for value, _, _ in found])) < most:
+            found += pool.map(_still, stills, chunksize=16)
+            seeds = rng.integers(0, 2**31, len(stills)).tolist()
+            found += [one for part in pool.map(_frames_of_pan, stills, seeds, chunksize=8) for one in part]
+    clips_first = [(found[n][2] != _OF_CLIPS, rng.random(), n) for n in distinct([value for value, _, _ in found])]
     places = sorted(place for _, _, place in sorted(clips_first)[:most])
-    return [frames[place] for place in places], dict(Counter(kinds[place] for place in places))
+    return [found[place][1] for place in places], dict(Counter(found[place][2] for place in places))
+
+
+_Kept = tuple[bytes, bytes, str]
+"""A frame's hash, the frame as a JPEG, and its kind."""
+
+
+def _kept(frame: Frame, kind: str) -> _Kept:
+    packed = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+    return Pdq().hash_plane(gray_plane(frame)).value, packed, kind
+
+
+def _frames_of_clip(clip: Path) -> list[_Kept]:
+    return [_kept(frame, _OF_CLIPS) for _, frame in clip_frames(clip, LINES, every_seconds=0.1)]
+
+
+def _still(path: Path) -> _Kept:
+    picture = read_picture(path)
+    scale = LINES / picture.shape[0]
+    smaller = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return _kept(np.asarray(smaller, dtype=np.uint8), "pictures")
+
+
+def _frames_of_pan(path: Path, seed: int) -> list[_Kept]:
+    frames = pan(read_picture(path), np.random.default_rng(seed), _PAN_SECONDS, 1.0, LINES)
+    return [_kept(frame, "frames of pans over pictures") for frame in frames]
 
 
 def false_matches(

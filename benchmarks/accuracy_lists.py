@@ -67,9 +67,10 @@ class ListRows:
         )
 
 
-def sample_of(frame: Frame, overlay: NDArray[np.bool_] | None = None) -> Sample:
+def sample_of(frame: Frame | VideoFrame, overlay: NDArray[np.bool_] | None = None) -> Sample:
     """What an analysis process makes of a frame that a reader hands over: scaled as the reader does it."""
-    pixels = _READER.pixels(VideoFrame.from_ndarray(frame, format="bgr24"))
+    shown = frame if isinstance(frame, VideoFrame) else VideoFrame.from_ndarray(frame, format="bgr24")
+    pixels = _READER.pixels(shown)
     return Sample(pixels.plane, pixels.picture, pixels.width, pixels.height, overlay)
 
 

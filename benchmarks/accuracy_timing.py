@@ -29,6 +29,8 @@ def decoded_samples(clips: Sequence[Path], most: int) -> list[VideoFrame]:
     frames: list[Any] = []
     for clip in clips:
         frames += [frame for _, frame in clip_frames(clip, every_seconds=1.0)]
+        if len(frames) >= most:
+            break
     if not frames:
         frames = pan(drawn_picture(np.random.default_rng(1), 1280, 720), np.random.default_rng(1), most, 1.0)
     packed = [VideoFrame.from_ndarray(frame, format="bgr24") for frame in frames[:most]]

@@ -93,8 +93,7 @@ class ServerApi:
         """
         if self._http is None:
             raise IngestUnavailable(f"{self._server} cannot be asked any more: the service is stopping")
-        shown = {} if token is None else {"authorization": f"Bearer {token}"}
-        shown |= headers or {}
+        shown = ({} if token is None else {"authorization": f"Bearer {token}"}) | dict(headers or {})
         try:
             request = self._http.build_request(method, path, params=params, json=body, content=content, headers=shown)
         except (httpx.InvalidURL, UnicodeEncodeError):

@@ -104,6 +104,8 @@ class Signal:
     provider: str | None = None
     precision: str | None = None
     is_reused: bool = False
+    reaches: Step = Step.OFF
+    """What it would be at step cut; told of shadows alone."""
 
 
 @dataclass(frozen=True, slots=True)

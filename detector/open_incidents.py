@@ -40,7 +40,7 @@ class OpenIncident:
 
     incident_id: str
     action: Step
-    sources: set[str]
+    sources: dict[str, Step]
     first_arrived_at: float
     updates: int = 0
     is_cutting: bool = False
@@ -61,12 +61,16 @@ class OpenIncident:
         """Whether the decision asks for more than was asked for, or names something new."""
         if decision.action is Step.CUT and decision.is_live and not self.is_cutting:
             return True
-        return decision.action > self.action or bool({s.source for s in decision.signals} - self.sources)
+        if decision.action > self.action or any(one.source not in self.sources for one in decision.signals):
+            return True
+        # Where nobody is cut, what each source called for at most is written down: a report asks what would have been.
+        return not decision.is_live and any(one.step > self.sources[one.source] for one in decision.signals)
 
     def note(self, decision: Decision) -> None:
         """Remember what the decision asked for."""
         self.action = max(self.action, decision.action)
-        self.sources |= {signal.source for signal in decision.signals}
+        for signal in decision.signals:
+            self.sources[signal.source] = max(signal.step, self.sources.get(signal.source, Step.OFF))
         self.is_live = decision.is_live and decision.action > Step.SHADOW
         self.refused_by = decision.refused_by or self.refused_by
 

@@ -187,7 +187,8 @@ def _judge_match(settings: PolicySettings, observation: Observation, match: Hash
     may_act = rule.step >= Step.REVIEW and match.expected_false <= CHANCE_WORTH_A_LOOK
     if match.distance > limit or match.strength is Strength.VOTE:
         return _Reached(None, is_weak=may_act)
-    step = rule.step if is_verified(rule, observation, match) else min(rule.step, Step.REVIEW)
+    reaches = Step.CUT if is_verified(rule, observation, match) else Step.REVIEW
+    step = min(rule.step, reaches)
     signal = Signal(
         kind="hash",
         name=match.algorithm,
@@ -202,6 +203,7 @@ def _judge_match(settings: PolicySettings, observation: Observation, match: Hash
         generation=match.generation,
         second_test=_second_test(match),
         expected_false=match.expected_false if match.expected_false > 0 else None,
+        reaches=reaches,
     )
     return _Reached(signal, is_weak=may_act and step < rule.step)
 
@@ -238,6 +240,7 @@ def _judge_sequence(settings: PolicySettings, observation: Observation, sequence
         quality=match.quality,
         generation=match.generation,
         frames=sequence.frames,
+        reaches=Step.CUT if is_sure else Step.REVIEW,
     )
     return _Reached(signal, rule.step >= Step.REVIEW and step < rule.step, (sequence.frames, sequence.frames))
 
@@ -267,6 +270,7 @@ def _judge_class(settings: PolicySettings, history: History, score: ClassScore) 
         provider=score.provider or None,
         precision=score.precision or None,
         is_reused=score.is_reused,
+        reaches=level,
     )
     return _Reached(signal, is_weak, (counts[deciding], settings.votes_of))
 

@@ -298,7 +298,7 @@ class Responder:
         arrived_at = self._clock() if decision.observation is None else decision.observation.arrived_at
         first_arrived_at = known.first_arrived_at if known else arrived_at
         opened = known or OpenIncident(
-            record.incident_id, Step.OFF, set(), first_arrived_at, stream=stream, opened_at_ms=record.opened_at_ms
+            record.incident_id, Step.OFF, {}, first_arrived_at, stream=stream, opened_at_ms=record.opened_at_ms
         )
         opened.note(decision)
         place = thread(decision.session, is_blind=is_blind(decision))

@@ -242,6 +242,7 @@ def _signal(signal: Signal) -> dict[str, Any]:
         "second_test": _second_test(signal),
         "expected_false": _significant(signal.expected_false),
         "reused": True if signal.is_reused else None,
+        "would": signal.reaches.word if signal.step is Step.SHADOW < signal.reaches else None,
     }
     return told | {name: value for name, value in optional.items() if value is not None}
 

@@ -1,10 +1,11 @@
 """`stopframe report`: what is kept for ever, read from the database itself, whether the service runs or not."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from detector.cli.options import AsJson, ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, line, table
 
 if TYPE_CHECKING:
+    from detector.config.config import Config
     from detector.store.days import DayFigures
 
 app = typer.Typer(help="Figures over time, for people and for reports.", no_args_is_help=True, rich_markup_mode=None)
@@ -92,8 +94,113 @@ def _nested(day: "DayFigures") -> dict[str, object]:
     }
 
 
+@app.command("shadow")
+def shadow(
+    config: ConfigFile = None,
+    since: Annotated[
+        str, typer.Option("--since", help="A day (UTC), such as 2026-12-01; the last 7 days without.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what live mode would have done with what shadow mode saw: cuts, reviews, what the breaker had refused.
+
+    Read from the alerts on disk, in their order, through the breaker as the config has it now. Whoever would have been
+    cut counts no more after that.
+    """
+    settings = read_config_quietly(config)
+    try:
+        first = date.fromisoformat(since) if since else datetime.now(UTC).date() - timedelta(days=7)
+    except ValueError:
+        raise CommandFailed("--since is no day; write such as 2026-12-01") from None
+    told = _shadow(settings, first)
+    if as_json:
+        line(told)
+        return
+    table(
+        ("bank or class", "cuts", "reviews", "at cut", "of streams", "of hours", "entries", "earliest"),
+        [
+            (
+                *(one["name"], one["cuts"], one["reviews"], one["would_cut_at_step_cut"]),
+                *(f"{one[part]:.2%}" for part in ("share_of_streams", "share_of_stream_hours")),
+                one["entries"],
+                one["earliest"][0]["at"] if one["earliest"] else None,
+            )
+            for one in told["groups"]
+        ],
+    )
+    table(
+        ("streams", "hours", "cut", "reviewed", "breaker would refuse", "kept by the allow-list", "held otherwise"),
+        [
+            (
+                *(told["streams"], f"{told['stream_hours']:.1f}", len(told["cuts"]), told["reviewed"]),
+                *(sum(told["breaker_refused"].values()), told["allowed"], sum(told["held"].values())),
+            )
+        ],
+    )
+
+
+def _shadow(settings: "Config", first: date) -> dict[str, Any]:
+    from detector.settings import breaker_settings
+    from detector.shadow import replay
+    from detector.store.shadow import read_alerts, read_lives
+
+    since_ms = (first - date(1970, 1, 1)).days * 86_400_000
+    with _opened(settings.state_dir / "stopframe.db") as connection:
+        lives = read_lives(connection, since_ms)
+        report = replay(read_alerts(connection, since_ms), breaker_settings(settings), lives.at)
+    hours = sum(lives.seconds_by_stream.values())
+    groups = [
+        {
+            "name": group.name,
+            "cuts": len(group.cuts),
+            "reviews": len(group.reviews),
+            "would_cut_at_step_cut": len(group.would_cut),
+            "streams": len(touched := group.cuts | group.reviews | group.would_cut),
+            "share_of_streams": len(touched) / max(1, len(lives.seconds_by_stream)),
+            "share_of_stream_hours": sum(lives.seconds_by_stream.get(each, 0.0) for each in touched) / (hours or 1.0),
+            "entries": len(group.entries),
+            "earliest": [
+                {"at": _instant(at), "incident": incident, "stream": stream, "entry": entry}
+                for at, incident, stream, entry in group.examples
+            ],
+        }
+        for group in sorted(report.groups.values(), key=lambda one: (-len(one.cuts), -len(one.reviews), one.name))
+    ]
+    return {
+        "since": first.isoformat(),
+        "streams": len(lives.seconds_by_stream),
+        "stream_hours": hours / 3600,
+        "groups": groups,
+        "cuts": [
+            {
+                "at": _instant(cut.at_seconds),
+                "stream": cut.stream_id,
+                "incident": cut.incident_id,
+                "by": cut.sources,
+            }
+            for cut in report.cuts
+        ],
+        "reviewed": len(report.reviewed),
+        "breaker_refused": {source: len(streams) for source, streams in sorted(report.breaker_refused.items())},
+        "allowed": len(report.allowed),
+        "held": dict(sorted(report.held.items())),
+    }
+
+
+def _instant(at_seconds: float) -> str:
+    return datetime.fromtimestamp(at_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _read(path: Path, since: date) -> "list[DayFigures]":
     from detector.store.days import read_days
+
+    with _opened(path) as connection:
+        return read_days(connection, since)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Read a service's database at one instant, whether it runs or not."""
     from detector.store.schema import STEPS
 
     if not path.exists():
@@ -105,7 +212,7 @@ def _read(path: Path, since: date) -> "list[DayFigures]":
             if version != len(STEPS):
                 which = "a newer Stopframe: upgrade this one" if version > len(STEPS) else "an older one: start it once"
                 raise CommandFailed(f"{path} was written by {which}")
-            return read_days(connection, since)
+            yield connection
     except sqlite3.Error as error:
         raise CommandFailed(
             f"{path} cannot be read ({error}); use the service's own account, and see that the file is whole"

@@ -475,3 +475,30 @@ async def test_whoever_keeps_what_was_cut_hears_of_the_cut_and_of_every_hit_unti
     async with dry.responder as responder:
         await responder.respond(decision(Step.CUT, live=False), facts())
     assert dry.cuts_made == []
+
+
+async def test_a_poisoned_row_cuts_no_more_than_the_breaker_lets_it() -> None:
+    """One row matches 30 % of 80 live streams, again and again for minutes: five are cut, the others are reviews."""
+    scene = Scene(live_streams=80)
+    now = 0.0
+    scene.responder._clock = lambda: now
+    for number in range(24 * 60):
+        now = 0.25 * number
+        name = f"S{number % 24}"
+        if name not in {target.stream_id for target in scene.enforcer.targets}:
+            await scene.responder.respond(decision(session=name, stream=name), facts(name, name))
+    await scene.responder.settle()
+    assert len({target.stream_id for target in scene.enforcer.targets}) == 5
+    assert {record.refused_by for _, record in scene.delivery.sent if record.action is Step.REVIEW} == {"CARDS/one"}
+    assert len({record.stream_id for _, record in scene.delivery.sent}) == 24
+    assert "CARDS/one may cut nothing more after 19 refused cuts" in scene.responder.refused()[0]
+
+
+@pytest.mark.parametrize("live_streams", [60, 400])
+async def test_more_live_streams_let_a_source_cut_more(live_streams: int) -> None:
+    """The larger of five and two per cent, all of them at once: hundreds of matches at one instant change nothing."""
+    scene = Scene(live_streams=live_streams)
+    names = [f"S{number}" for number in range(int(0.3 * live_streams))]
+    await asyncio.gather(*(scene.responder.respond(decision(session=n, stream=n), facts(n, n)) for n in names))
+    await scene.responder.settle()
+    assert len(scene.enforcer.targets) == max(5, live_streams // 50)

@@ -49,6 +49,7 @@ _WALL_CLOCK_READERS = {
     "detector/incident_bank.py": "how long an incident's frames are kept, over restarts",
     "detector/remote/cuts.py": "which alerts are over, as they say themselves; the time beside a monotonic one",
     "detector/remote/line.py": "whether what was signed is still good, numbers of commands that rise over restarts",
+    "detector/remote/setup.py": "handed on to remote/cuts, unless a rehearsal steps it",
     "detector/identities.py": "until when an account is denied, over restarts; whether a token is over",
     "detector/response.py": "ids that only rise, times in alerts",
     "detector/service.py": "the time of an undo",

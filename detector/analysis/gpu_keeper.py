@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 import structlog
 
 from detector.analysis.channel import Channel, open_channel
-from detector.analysis.gpu_link import Count, Tally, link_pair, pack_state
+from detector.analysis.gpu_link import Count, Link, LinkEnd, Tally, pack_state
 from detector.analysis.gpu_messages import (
     COMPILE_SECONDS,
     LOAD_SECONDS,
@@ -84,7 +84,7 @@ class GpuKeeper:
         self._settings = settings
         self._clock = clock
         self._nursery = Nursery(entry, search_paths=search_paths)
-        self._links = [link_pair() for _ in range(settings.askers)]
+        self._links = [Link() for _ in range(settings.askers)]
         self._tally, self._descriptor = Tally.make()
         self._ready: GpuReady | None = None
         self._task: asyncio.Task[None] | None = None
@@ -111,19 +111,18 @@ class GpuKeeper:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._nursery.__aexit__(kind, error, trace)
-        for ends in self._links:
-            for end in ends:
-                end.close()
+        for link in self._links:
+            link.close()
         self._tally.close()
         os.close(self._descriptor)
 
     def descriptors_of(self, asker: int) -> tuple[int, ...]:
-        """What an analysis process is given to ask by: its end of a socket."""
-        return (self.end_of(asker).fileno(),)
+        """What an analysis process is given to ask by."""
+        return self._links[asker].near_descriptors
 
-    def end_of(self, asker: int) -> socket.socket:
-        """The end of a socket that an analysis process asks by."""
-        return self._links[asker][0]
+    def end_of(self, asker: int) -> LinkEnd:
+        """The end that an analysis process asks by, for this process; it is closed with the keeper."""
+        return self._links[asker].near_end()
 
     @property
     def ready(self) -> GpuReady | None:
@@ -169,7 +168,8 @@ class GpuKeeper:
             was_ready = False
             try:
                 async with await self._nursery.spawn() as child:
-                    send_descriptors(child.socket, [self._descriptor, *(far.fileno() for _, far in self._links)])
+                    ends = [descriptor for link in self._links for descriptor in link.far_descriptors]
+                    send_descriptors(child.socket, [self._descriptor, *ends])
                     with contextlib.closing(await open_channel(child.socket)) as channel:
                         ready = await self._set_up(channel, models)
                         was_ready = True
@@ -220,9 +220,9 @@ class GpuKeeper:
                 raise _Hung
 
     def _tell_away(self) -> None:
-        for _, far in self._links:
+        for link in self._links:
             with suppress(OSError):  # who does not listen finds out when it is not answered
-                far.send(pack_state(()), socket.MSG_DONTWAIT)
+                link.far.send(pack_state(()), socket.MSG_DONTWAIT)
 
     def _note_loss(self, error: Exception) -> None:
         self.restarts += 1

@@ -2,7 +2,8 @@
 
 Each analysis process has one end of a socket that keeps messages apart (SOCK_SEQPACKET); the service keeps copies of
 all ends, so that a process which dies takes neither the socket nor the others' messages along. A request is one picture
-with a deadline on the machine's monotonic clock, an answer one number per label.
+with a deadline on the machine's monotonic clock, an answer one number per label. The pixels lie in memory that the two
+share: who asks has one question at a time, and what it writes while an older one is read is answered to nobody.
 """
 
 import math
@@ -12,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from typing import Final, Self
@@ -19,10 +21,10 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.frame import PICTURE_BYTES, PICTURE_SIDE
+from streams.frame import MAX_SHAPED_BYTES, PICTURE_BYTES
 
-_REQUEST: Final = struct.Struct("<QHIIdd")
-"""Number, place of the model, width and height of the frame, deadline, until when it is waited for; the picture."""
+_REQUEST: Final = struct.Struct("<QHHHIIdd")
+"""Number, place of the model, rows and columns of the picture, the frame's size, deadline, until when it is awaited."""
 
 _ANSWER: Final = struct.Struct("<QH")
 """Number of the request, how many scores follow (float64); none where there are none in time."""
@@ -31,7 +33,9 @@ _STATE: Final = struct.Struct("<QQ")
 """Zero, and a bit for each place whose model is served."""
 
 _WHAT_STATE: Final = b"?"
-REQUEST_BYTES: Final = _REQUEST.size + PICTURE_BYTES
+REQUEST_BYTES: Final = _REQUEST.size
+PIXELS_BYTES: Final = max(MAX_SHAPED_BYTES, PICTURE_BYTES)
+"""What two ends share."""
 _ANSWER_LIMIT_BYTES: Final = 1 << 16
 _MOST_SIDE: Final = 1 << 16
 MOST_PLACES: Final = 64
@@ -56,25 +60,33 @@ class Request:
     look: Look
 
 
-def parse_request(message: bytes) -> Request | None:
-    """The request in a message; None where it asks for nothing but the state. Raises `MalformedRequest`."""
+def parse_request(message: bytes, pixels: mmap.mmap) -> Request | None:
+    """The request in a message; None where it asks for nothing but the state. Raises `MalformedRequest`.
+
+    The picture is copied from the memory that is shared with who asks.
+    """
     if message == _WHAT_STATE:
         return None
     if len(message) != REQUEST_BYTES:
         raise MalformedRequest
-    number, place, width, height, deadline_at, gone_at = _REQUEST.unpack_from(message)
+    number, place, rows, columns, width, height, deadline_at, gone_at = _REQUEST.unpack(message)
     is_sound = number and place < MOST_PLACES and math.isfinite(deadline_at) and math.isfinite(gone_at)
-    if not (is_sound and 1 <= width <= _MOST_SIDE and 1 <= height <= _MOST_SIDE):
+    has_size = 1 <= width <= _MOST_SIDE and 1 <= height <= _MOST_SIDE
+    if not (is_sound and has_size and 0 < 3 * rows * columns <= PIXELS_BYTES):
         raise MalformedRequest
-    picture = np.frombuffer(message, np.uint8, offset=_REQUEST.size).reshape(PICTURE_SIDE, PICTURE_SIDE, 3)
+    picture = np.frombuffer(pixels[: 3 * rows * columns], np.uint8).reshape(rows, columns, 3)
     return Request(number, place, deadline_at, gone_at, (picture, width, height))
 
 
-def pack_request(request: Request) -> bytes:
-    """The message that asks for scores."""
+def pack_request(request: Request, pixels: mmap.mmap) -> bytes:
+    """The message that asks for scores; the picture goes to the shared memory. Raises `ValueError`: it is too large."""
     picture, width, height = request.look
-    numbers = (request.number, request.place, width, height, request.deadline_at, request.gone_at)
-    return _REQUEST.pack(*numbers) + picture.tobytes()
+    rows, columns, _ = picture.shape
+    if 3 * rows * columns > PIXELS_BYTES:
+        raise ValueError("the picture is larger than any frame is shown to a model")
+    np.copyto(np.frombuffer(pixels, np.uint8, picture.size).reshape(picture.shape), picture)
+    sizes = (rows, columns, width, height)
+    return _REQUEST.pack(request.number, request.place, *sizes, request.deadline_at, request.gone_at)
 
 
 def pack_answer(number: int, scores: Sequence[float]) -> bytes:
@@ -87,11 +99,63 @@ def pack_state(places: Sequence[int]) -> bytes:
     return _STATE.pack(0, sum(1 << place for place in places))
 
 
-def link_pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends of a conversation: the analysis process's, and the one of the process that owns the GPU."""
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * REQUEST_BYTES)  # a request goes out in one piece
-    return near, far
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """One end of a conversation: a socket, and the memory that both ends share."""
+
+    socket: socket.socket
+    pixels: mmap.mmap
+
+    @classmethod
+    def of(cls, socket_descriptor: int, pixels_descriptor: int) -> Self:
+        """The end that was passed to this process as two descriptors; the socket owns the first from now on."""
+        return cls(socket.socket(fileno=socket_descriptor), mmap.mmap(pixels_descriptor, PIXELS_BYTES))
+
+    def close(self) -> None:
+        """Let go of both."""
+        self.socket.close()
+        with suppress(BufferError):  # somebody still looks at a picture in it
+            self.pixels.close()
+
+
+class Link:
+    """Both ends, by their descriptors, as the service keeps them: for an analysis process and for the GPU's."""
+
+    def __init__(self) -> None:
+        self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pixels = os.memfd_create("stopframe-pixels", os.MFD_CLOEXEC)
+        os.ftruncate(self.pixels, PIXELS_BYTES)
+        self._ends: list[LinkEnd] = []
+
+    @property
+    def near_descriptors(self) -> tuple[int, int]:
+        """What an analysis process is given."""
+        return self.near.fileno(), self.pixels
+
+    @property
+    def far_descriptors(self) -> tuple[int, int]:
+        """What the process that owns the GPU is given."""
+        return self.far.fileno(), self.pixels
+
+    def near_end(self) -> LinkEnd:
+        """An end for this process, closed with the link at the latest."""
+        return self._end(self.near)
+
+    def far_end(self) -> LinkEnd:
+        """As `near_end`, the other one."""
+        return self._end(self.far)
+
+    def _end(self, own: socket.socket) -> LinkEnd:
+        self._ends.append(LinkEnd.of(os.dup(own.fileno()), self.pixels))
+        return self._ends[-1]
+
+    def close(self) -> None:
+        """Close all."""
+        for end in self._ends:
+            end.close()
+        self.near.close()
+        self.far.close()
+        os.close(self.pixels)
 
 
 @unique
@@ -142,12 +206,13 @@ class GpuLink:
 
     def __init__(
         self,
-        end: socket.socket,
+        end: LinkEnd,
         *,
         patience_seconds: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._end = end
+        self._end = end.socket
+        self._pixels = end.pixels
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._served = 0
@@ -167,7 +232,8 @@ class GpuLink:
         until = min(until, now + self._patience_seconds)
         self._number += 1
         deadline_at = min(self.deadline_at, now + _LONGEST_SECONDS)
-        if not self._send(pack_request(Request(self._number, place, deadline_at, until, look)), until):
+        request = Request(self._number, place, deadline_at, until, look)
+        if not self._send(pack_request(request, self._pixels), until):
             return None
         while self._serves(place):
             heard = self._receive(until)

@@ -20,7 +20,7 @@ import cv2
 from detector.analysis import messages
 from detector.analysis.gpu_curve import batch_curve
 from detector.analysis.gpu_engines import EnginesRefused, engines_for, forget_others, gpu_in_words
-from detector.analysis.gpu_link import Count, Tally
+from detector.analysis.gpu_link import Count, LinkEnd, Tally
 from detector.analysis.gpu_messages import (
     COMPILE_SECONDS,
     DESCRIPTORS,
@@ -77,8 +77,9 @@ def serve(fd: int, find: Finds = find_on_gpu, opens: Opens = open_on_gpu) -> Non
     cv2.setNumThreads(1)
     control = socket.socket(fileno=fd)
     control.setblocking(True)
-    descriptor, *ends = _receive_descriptors(control)
+    descriptor, *pairs = _receive_descriptors(control)
     tally = Tally(descriptor)
+    ends = [LinkEnd.of(one, other) for one, other in zip(pairs[::2], pairs[1::2], strict=True)]
     setup = parse_gpu_setup(_receive_setup(control))
     found, refused = _find(setup, find)
     gpu = gpu_in_words()
@@ -101,7 +102,7 @@ def serve(fd: int, find: Finds = find_on_gpu, opens: Opens = open_on_gpu) -> Non
             continue
         runs_on[names[place]] = f"{model.provider.name} {model.provider.precision}{unkept.get(place, '')}"
     tally[Count.AT_WORK] = 0
-    worker = GpuWorker(models, [socket.socket(fileno=end) for end in ends], tally)
+    worker = GpuWorker(models, ends, tally)
     for place, curve in curves.items():
         for size, seconds in curve.items():
             worker.learn(place, size, seconds)

@@ -39,6 +39,7 @@ class GpuModel:
     labels: tuple[str, ...]
     place: int
     provider: Provider
+    wants_shape: bool = False
 
 
 class GpuScorer:
@@ -59,6 +60,7 @@ class GpuScorer:
     ) -> None:
         self.name, self.sha256, self.labels = model.name, model.sha256, model.labels
         self.provider = model.provider
+        self.wants_shape = model.wants_shape
         self._link = link
         self._model = model
         self._stand_in = stand_in

@@ -5,6 +5,7 @@ counted, and nobody may have more than so many pictures wait. Nothing here needs
 pictures at once.
 """
 
+import mmap
 import selectors
 import socket
 import time
@@ -17,6 +18,7 @@ from typing import Final, Protocol
 from detector.analysis.gpu_link import (
     REQUEST_BYTES,
     Count,
+    LinkEnd,
     Look,
     MalformedRequest,
     Request,
@@ -75,7 +77,7 @@ class GpuWorker:
     def __init__(
         self,
         models: Mapping[int, ScoresMany],
-        peers: Sequence[socket.socket],
+        ends: Sequence[LinkEnd],
         tally: Tally,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -91,9 +93,9 @@ class GpuWorker:
         self._next_number = 0
         self._failed_in_a_row = 0
         self._selector = selectors.DefaultSelector()
-        for peer in peers:
-            peer.setblocking(False)
-            self._selector.register(peer, selectors.EVENT_READ)
+        for end in ends:
+            end.socket.setblocking(False)
+            self._selector.register(end.socket, selectors.EVENT_READ, end.pixels)
 
     def learn(self, place: int, size: int, seconds: float) -> None:
         """Take in how long a batch of a model took, before any is asked for."""
@@ -118,7 +120,7 @@ class GpuWorker:
             wait = min([_BEAT_SECONDS, *(max(0.0, at - now) for at in times)])
             for key, _ in self._selector.select(wait):
                 assert isinstance(key.fileobj, socket.socket)
-                self._read(key.fileobj)
+                self._read(key.fileobj, key.data)
             now = self._clock()
             due = {
                 place: batcher.nearest_deadline
@@ -128,7 +130,7 @@ class GpuWorker:
             if due:
                 self._score(self._turns.next_of(due, now))
 
-    def _read(self, peer: socket.socket) -> None:
+    def _read(self, peer: socket.socket, pixels: mmap.mmap) -> None:
         for _ in range(_READ_AT_ONCE):
             try:
                 message = peer.recv(REQUEST_BYTES + 1)
@@ -138,7 +140,7 @@ class GpuWorker:
                 self._selector.unregister(peer)
                 return
             try:
-                request = parse_request(message)
+                request = parse_request(message, pixels)
             except MalformedRequest:
                 self._tally.add(Count.MALFORMED)
                 continue

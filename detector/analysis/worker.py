@@ -8,7 +8,6 @@ their files may be anybody's, and threads that they start are held by it only if
 import gc
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.analysis import messages
-from detector.analysis.gpu_link import GpuLink
+from detector.analysis.gpu_link import GpuLink, LinkEnd
 from detector.analysis.gpu_scorer import GpuModel, GpuScorer
 from detector.analysis.messages import (
     HEADER,
@@ -140,7 +139,9 @@ class _Worker:
         self._viewer = Viewer(_budget(setup.views), time.process_time)
         self._gpu: GpuLink | None = None
         if setup.gpu_patience_seconds:
-            self._gpu = GpuLink(socket.socket(fileno=FIRST_EXTRA_FD), patience_seconds=setup.gpu_patience_seconds)
+            self._gpu = GpuLink(
+                LinkEnd.of(FIRST_EXTRA_FD, FIRST_EXTRA_FD + 1), patience_seconds=setup.gpu_patience_seconds
+            )
         found = self._find_models()
         self._inspector = Inspector(
             clock=time.perf_counter,
@@ -244,7 +245,9 @@ class _Worker:
         begun_at = time.monotonic()
         classifier.score(np.zeros((PICTURE_SIDE, PICTURE_SIDE, 3), np.uint8), PICTURE_SIDE, PICTURE_SIDE)
         spent = time.monotonic() - begun_at
-        model = GpuModel(setup.name, classifier.sha256, classifier.labels, setup.place, provider)
+        model = GpuModel(
+            setup.name, classifier.sha256, classifier.labels, setup.place, provider, classifier.wants_shape
+        )
         return GpuScorer(link, model, stand_in, stand_in_seconds=spent, announce=self._announce)
 
     def _announce(self, stage: bytes) -> None:

@@ -5,12 +5,22 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
 
-from detector.analysis.gpu_link import Count, GpuLink, Look, Request, Tally, link_pair, pack_request, pack_state
+from detector.analysis.gpu_link import (
+    REQUEST_BYTES,
+    Count,
+    GpuLink,
+    Link,
+    Look,
+    Request,
+    Tally,
+    pack_request,
+    pack_state,
+)
 from detector.analysis.gpu_scorer import GpuModel, GpuScorer
 from detector.analysis.gpu_worker import BROKEN_AFTER, GpuBroken, GpuWorker
 from models.classifier import Classifier, ModelFailed
@@ -49,15 +59,15 @@ def served(
     models: dict[int, StandIn], count: int, *, patience: float = 5.0, stand_in: StandIn | None = None
 ) -> Iterator[tuple[list[GpuScorer], GpuWorker, Tally]]:
     """A worker in a thread, and so many ends that ask it for the first model."""
-    pairs = [link_pair() for _ in range(count)]
+    pairs = [Link() for _ in range(count)]
     tally, _ = Tally.make()
     is_over = threading.Event()
-    worker = GpuWorker(models, [far for _, far in pairs], tally)
+    worker = GpuWorker(models, [pair.far_end() for pair in pairs], tally)
     worker.tell_all()
     thread = threading.Thread(target=worker.serve_until, args=(is_over.is_set,), name="gpu")
     thread.start()
     try:
-        links = [GpuLink(near, patience_seconds=patience) for near, _ in pairs]
+        links = [GpuLink(pair.near_end(), patience_seconds=patience) for pair in pairs]
         places = sorted(models)
         facts = [
             GpuModel("light", "00", StandIn.labels, places[number % len(places)], GPU) for number in range(len(pairs))
@@ -67,8 +77,7 @@ def served(
         is_over.set()
         thread.join(10)
         for pair in pairs:
-            for end in pair:
-                end.close()
+            pair.close()
         assert not thread.is_alive()
 
 
@@ -95,6 +104,16 @@ def test_pictures_of_all_processes_go_together() -> None:
     assert sum(map(len, model.batches)) == 120
     assert len(model.batches) < 60
     assert tally[Count.PICTURES] == 132
+
+
+def test_a_picture_in_the_frames_own_shape_arrives_whole() -> None:
+    """Models that want a frame's shape get it from the GPU's process too, also a part that is cut from it."""
+    wide = np.random.default_rng(1).integers(0, 256, (360, 640, 3), dtype=np.uint8)
+    with served({0: StandIn(seconds=0.0)}, 1) as ((scorer,), _, _):
+        for picture in (wide, wide[100:200, 50:401], wide[:1, :1]):
+            assert scorer.score(picture, 1280, 720)["light"] == pytest.approx(picture.mean() / 255)
+        with pytest.raises(ValueError, match="larger"):
+            scorer.score(np.zeros((4000, 4000, 3), np.uint8), 4000, 4000)
 
 
 def test_one_picture_takes_nobody_elses_scores() -> None:
@@ -128,9 +147,8 @@ def test_what_is_too_late_is_said_to_be() -> None:
     """After the frame's deadline the processor does not begin either, and without one that stands in nothing does."""
     late, alone = StandIn(seconds=0.0), None
     for stand_in in (late, alone):
-        near, far = link_pair()
-        with near, far:
-            link = GpuLink(near, patience_seconds=0.1)
+        with closing(Link()) as ends:
+            link = GpuLink(ends.near_end(), patience_seconds=0.1)
             link.deadline_at = time.monotonic() - 1
             scorer = GpuScorer(link, GpuModel("light", "00", StandIn.labels, 0, GPU), stand_in)
             with pytest.raises(ModelFailed, match="no answer in time"):
@@ -143,7 +161,7 @@ def test_nonsense_is_dropped_and_counted_and_the_others_are_served() -> None:
     model = StandIn(seconds=0.0)
     with served({0: model}, 2) as (scorers, _, tally):
         bad: socket.socket = scorers[1]._link._end
-        for message in (b"half", bytes(30 + 256 * 256 * 3), b"\xff" * (30 + 256 * 256 * 3), b"x" * 1000):
+        for message in (b"half", bytes(REQUEST_BYTES), b"\xff" * REQUEST_BYTES, b"x" * 1000):
             bad.send(message)
         assert light(scorers[0], 51) == pytest.approx(0.2)
         assert light(scorers[1], 102) == pytest.approx(0.4)
@@ -152,11 +170,10 @@ def test_nonsense_is_dropped_and_counted_and_the_others_are_served() -> None:
 
 def test_an_answer_to_who_had_the_socket_before_is_nobodys() -> None:
     """A process that takes over a socket reads what its predecessor did not: answers, of which it believes none."""
-    near, far = link_pair()
-    with near, far:
-        far.send(b"\x01" + bytes(7) + b"\x02\x00" + bytes(16))
-        far.send(pack_state([0]))
-        link = GpuLink(near, patience_seconds=0.1)
+    with closing(Link()) as ends:
+        ends.far.send(b"\x01" + bytes(7) + b"\x02\x00" + bytes(16))
+        ends.far.send(pack_state([0]))
+        link = GpuLink(ends.near_end(), patience_seconds=0.1)
         assert link.ask(0, (grey(0), 64, 64), 0.0) is None
 
 
@@ -189,17 +206,18 @@ def test_a_model_that_is_asked_for_too_much_starves_no_other() -> None:
 
 def test_a_gpu_that_scores_nothing_any_more_is_given_up() -> None:
     """A driver that broke answers with errors for ever: the process ends itself, and a fresh one may do better."""
-    near, far = link_pair()
+    ends = Link()
+    near = ends.near_end()
     tally, _ = Tally.make()
     model = StandIn(seconds=0.0)
-    worker = GpuWorker({0: model}, [far], tally)
+    worker = GpuWorker({0: model}, [ends.far_end()], tally)
     later = time.monotonic() + 60
 
     def ask(number: int) -> None:
-        near.send(pack_request(Request(number, 0, later, later, (grey(255), 64, 64))))
+        near.socket.send(pack_request(Request(number, 0, later, later, (grey(255), 64, 64)), near.pixels))
         worker.serve_until(lambda: tally[Count.PICTURES] == number)
 
-    with near, far:
+    with closing(ends):
         for number in range(1, BROKEN_AFTER):
             ask(number)
         with pytest.raises(GpuBroken):

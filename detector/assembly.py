@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from detector.alerts.alarm import Alarms, HearsAlarms
 from detector.alerts.delivery import Delivery
 from detector.alerts.embedded_broker import BrokerUnavailable
 from detector.alerts.setup import start_mqtt, start_other_sinks
@@ -129,6 +130,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
     broker, sink = await start_mqtt(config, stack, database, connect=rehearsal.connect(), clock=clock)
     ear = _Ear()
     sinks = [sink, *await start_other_sinks(config, stack)]
+    alarms = Alarms([one for one in sinks if isinstance(one, HearsAlarms)], config.node, clock)
     remote = Remote.of(config, sink, sinks[1:])
     sinks, takes = (sinks, {}) if remote is None else (remote.sinks, remote.takes)
     delivery = await stack.enter_async_context(
@@ -139,8 +141,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
     identities = Identities(config, credentials.deployment, Denials(database))
     await identities.load()
     ingest = await stack.enter_async_context(_ingest(config, revocations, hold, identities))
-    incidents = Incidents(database)
-    distrust = Distrust(metrics)
+    incidents, distrust = Incidents(database), Distrust(metrics)
     enforcer: Cutting
     if remote is None:
         enforcer = await stack.enter_async_context(
@@ -172,6 +173,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
         database=database,
         sink=sink,
         delivery=delivery,
+        alarms=alarms,
         revocations=revocations,
         ingest=ingest,
         hold=hold,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from detector.alerts.alarm import Alarms
 from detector.alerts.delivery import Delivery
 from detector.alerts.mqtt import MqttSink
 from detector.analysis.pool import AnalysisPool
@@ -43,6 +44,7 @@ class Parts:
     database: Database
     sink: MqttSink
     delivery: Delivery
+    alarms: Alarms
     revocations: Revocations
     ingest: IngestServer
     hold: Hold

@@ -95,6 +95,7 @@ class Service:
         self.metrics = parts.metrics
         self.pool = parts.pool
         self.delivery = parts.delivery
+        self._alarms = parts.alarms
         self.ingest = parts.ingest
         self.nursery = parts.nursery
         self.incident_store = Incidents(parts.database)
@@ -174,6 +175,7 @@ class Service:
             *self._banks.works(),
             Work("incident_bank", self.incident_bank.run),
             Work("health", self._keep_health),
+            Work("alarms", self._alarms.run),
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
             Work("readers", self._renewal.run),
@@ -448,6 +450,7 @@ class Service:
             told = asdict(health)
             del told["load"]  # what is retained is sent again when it changes, and that does all the time
             self._sink.set_health(told)
+            self._alarms.hear(health.problems)
             self.metrics.set_health_problems(len(health.problems))
             self.metrics.rows_lost(RowsLost.INCIDENTS, self._database.late_lost_total - incidents_lost)
             incidents_lost = self._database.late_lost_total

@@ -112,6 +112,10 @@ class JsonlSink:
         self._note(None)
         return Receipt.ACCEPTED
 
+    async def tell(self, alarm_id: str, payload: bytes) -> Receipt:
+        """Write a line about the node itself; raises as `deliver`."""
+        return await self.deliver(Notice(alarm_id, "", 0, payload, 0, 0.0))
+
     def problems(self) -> list[str]:
         """What keeps alerts from being written."""
         if self._outage is None:

@@ -11,7 +11,10 @@ SCHEMAS: Final = ("ack", "alert", "answer", "command", "coverage", "health", "se
 
 
 def message_schema(kind: str) -> dict[str, Any]:
-    """Return the JSON Schema of one of `SCHEMAS`; references between them are `./KIND.schema.json`."""
+    """Return the JSON Schema of one of `SCHEMAS`, or of `alarm`, which has no topic.
+
+    References between them are `./KIND.schema.json`.
+    """
     text = files("detector.alerts").joinpath(f"{kind}.schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema

@@ -133,6 +133,28 @@ class WebhookSink:
             self.hear(notice, body)
         return receipt
 
+    async def tell(self, alarm_id: str, payload: bytes) -> Receipt:
+        """Post what concerns the node itself, under a header of its own; whatever comes of it is no outage of alerts.
+
+        Raises:
+            SinkUnavailable: no answer, or one that asks to try again later.
+        """
+        if self._http is None:
+            raise SinkUnavailable("there is no client")
+        at_seconds = self._clock.wall_ms() // 1000
+        headers = {
+            SIGNATURE_HEADER: signature(self._settings.secret(), at_seconds, payload),
+            "Stopframe-Alarm": alarm_id,
+        }
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                status, _ = await self._post(self._http, payload, headers)
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError):
+            raise SinkUnavailable("it did not answer") from None
+        if status >= 500 or status in _TRY_AGAIN:
+            raise SinkUnavailable(f"it answered {status}")
+        return Receipt.ACCEPTED if 200 <= status < 300 else Receipt.REFUSED
+
     def problems(self) -> list[str]:
         """What keeps alerts from being posted."""
         return [] if self._outage is None else [f"no alert reaches the webhook {self._settings.origin}: {self._outage}"]

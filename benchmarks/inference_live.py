@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Final
 
 import av
+import numpy as np
 from av.video.stream import VideoStream
 
 from benchmarks.inference_pictures import Picture, squeezed
@@ -68,7 +69,7 @@ def decoded(pictures: Mapping[str, Picture]) -> dict[str, Picture]:
         media = Path(folder) / "pictures.mp4"
         encode(list(pictures.values()), media)
         with av.open(str(media)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            frames = [np.asarray(one.to_ndarray(format="rgb24"), np.uint8) for one in container.decode(video=0)]
     return dict(zip(pictures, frames[_FPS - 1 :: _FPS], strict=True))
 
 

@@ -109,7 +109,7 @@ class Trail:
         while self.hits and at_seconds - self.hits[0].at_seconds > _HIT_SECONDS:
             self.hits.popleft()
         if all((value ^ other.fingerprint).bit_count() > _DISTINCT_BITS for other in self.hits):
-            self.hits.append(HitFrame(at_seconds, value, frame))
+            self.hits.append(HitFrame(at_seconds, value, replace(frame, shaped=None)))
 
 
 class _Ring:

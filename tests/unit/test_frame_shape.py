@@ -23,6 +23,8 @@ from models.model_info import RESIZE_TYPES
 from models.preprocess import Preprocessor
 from streams.frame import MAX_SHAPED_SIDE, PICTURE_BYTES, PLANE_BYTES, Frame, SampleReason, ShapedPicture, shaped_size
 from streams.job import SourceKind
+from streams.messages import Opened
+from streams.report_checks import Checker, ReaderMisbehaved
 from tests.unit.test_preprocess import INFO
 
 SQUARE = np.random.default_rng(1).integers(0, 256, (256, 256, 3), np.uint8)
@@ -148,6 +150,22 @@ def test_a_shaped_picture_reaches_the_process_beside_an_unchanged_request() -> N
     assert (found.shape, found.tobytes()) == ((10, 20, 3), pixels)
     with pytest.raises(messages.AnalysisProtocolError):
         messages.parse_header(messages.HEADER.pack(messages.Kind.INSPECT, messages.MOST_INSPECT_BYTES + 1))
+
+
+@pytest.mark.parametrize("size", [None, (20, 10), (626, 353), (352, 626)])
+def test_a_reader_that_sends_another_picture_than_asked_for_has_misbehaved(size: tuple[int, int] | None) -> None:
+    """Missing, larger, smaller or turned: the keeper computes the only right size from the frame's own."""
+    job = reader_job(Config(), "", SourceKind.FILE, "", live=False, manifests=[SimpleNamespace(model_info=CROP)])
+    checker = Checker(job, started_at=0.0)
+    checker.check(Opened("h264", 1280, 720, 1, 7, has_seccomp=True, limits_network=True, open_seconds=0.1), 3.0)
+    right, wrong = (
+        ShapedPicture(626, 352, bytes(626 * 352 * 3)),
+        size and ShapedPicture(*size, bytes(math.prod(size) * 3)),
+    )
+
+    checker.check(replace(FRAME, shaped=right), 3.0)
+    with pytest.raises(ReaderMisbehaved, match="another size"):
+        checker.check(replace(FRAME, sequence=2, shaped=wrong), 3.0)
 
 
 @given(st.binary(max_size=400))

@@ -12,8 +12,11 @@ from itertools import combinations
 from math import comb
 from typing import Final
 
+import numpy as np
+
 from models.evidence import HashMatch, Opinion, SecondTest
 from models.false_matches import HASH_BITS, VIEWS_PER_FRAME, VOTE_TEST_RATE, pair_rate
+from models.hashing.plainness import plain
 from models.matching import PDQ, TRUSTED_QUALITY
 
 FALSE_PER_FRAME: Final = 1e-7
@@ -66,7 +69,8 @@ class Vote:
     """One frame that came near one row of an item. `frame` is the frame's own hash, `looked` that of the view.
 
     `is_tested`: its second hash was near too, which few chance hits' are. `quality`, `is_stable` and `opinion` are the
-    match's: they bound what a sequence may do as they bound a single frame.
+    match's: they bound what a sequence may do as they bound a single frame. What is not tested is not stable either
+    where the view has next to no structure (`models.hashing.plainness`): many bare hashes are near such a one.
     """
 
     at_seconds: float
@@ -191,17 +195,19 @@ def _nearest_by_item(rules: SequenceRules, matches: Sequence[HashMatch]) -> dict
 
 
 def _vote_of(match: HashMatch, at_seconds: float, frame: int) -> Vote:
+    is_tested = _passed(match)
+    looked = match.view_hash or frame.to_bytes(HASH_BITS // 8)
     return Vote(
         at_seconds=at_seconds,
         frame=frame,
-        looked=int.from_bytes(match.view_hash) if match.view_hash else frame,
+        looked=int.from_bytes(looked),
         view=match.view,
         row=match.row,
         position_seconds=None if match.position_ms is None else match.position_ms / 1000,
         distance=match.distance,
-        is_tested=_passed(match),
+        is_tested=is_tested,
         quality=match.quality,
-        is_stable=match.is_stable,
+        is_stable=match.is_stable and (is_tested or not _is_plain(looked)),
         opinion=match.opinion,
     )
 
@@ -214,6 +220,10 @@ def _passed(match: HashMatch) -> bool:
         and match.second_limit is not None
         and match.second_value <= match.second_limit
     )
+
+
+def _is_plain(looked: bytes) -> bool:
+    return bool(plain(np.frombuffer(looked, dtype=np.uint8)[None])[0])
 
 
 def _is_distinct(rules: SequenceRules, one: Vote, other: Vote) -> bool:

@@ -307,7 +307,7 @@ def _film(number: int, **change: Any) -> Observation:
     own, looked = (Random(f"{what} {number}").randbytes(32) for what in ("frame", "view"))
     match = replace(
         MATCH, distance=60, max_distance=72, strength=Strength.VOTE, row=number, position_ms=1000 * number,
-        bank_rows=500, view_hash=looked,
+        bank_rows=500, view_hash=looked, second_test=SecondTest.SECOND_HASH, second_value=60.0, second_limit=96.0,
     )  # fmt: skip
     seen = _observation(replace(match, **change.pop("match", {})), fingerprint=own, **change)
     return replace(seen, arrived_at=float(number))

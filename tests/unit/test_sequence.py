@@ -258,6 +258,16 @@ def test_the_radius_keeps_to_the_budget(*, rows: int, frames: int, distance: int
     assert radius_in_force(_RULES, Quorum(frames, distance), 2 * rows, in_order=in_order) <= radius
 
 
+def test_bare_frames_of_next_to_no_structure_cut_nothing_together() -> None:
+    """An edge on plain ground is near many bare hashes: such frames may ask for a review, not for a cut."""
+    stripes = bytes.fromhex("f00f" * 16)
+    frames = [(at, _hash((at, "frame")), [_match(at, distance=40, view_hash=stripes)]) for at in (1.0, 2.0)]
+    ((_, found),) = _watch(_said(frames, SecondTest.SHARE, 0.1, 0.17))
+    assert not found.match.is_stable
+    ((_, found),) = _watch(_said(_play([1.0, 2.0], distance=40), SecondTest.SHARE, 0.1, 0.17))
+    assert found.match.is_stable
+
+
 def test_frames_whose_second_hashes_are_near_reach_further() -> None:
     """Of a million rows, frames at 60 bits count where the second hash is near too; the share bears nothing out."""
     frames = _play([1.0, 2.0], distance=60, rows=_LONG_LIST)

@@ -56,7 +56,7 @@ class GpuFigures:
         """For the report: the batches, then what askers got."""
         both = {"model": self.model, "provider": self.provider, "gpu": self.gpu}
         for size, spent in self.batch_ms.items():
-            yield {**both, "batch": size, "batch_ms": spent, "frames_per_s": round(1000 * size / spent, 1)}
+            yield {**both, "batch": size, "batch_ms": spent, "frames_per_s": round(1000 * size / max(spent, 1e-6), 1)}
         for load in self.loads:
             yield {
                 **both,

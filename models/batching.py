@@ -104,11 +104,15 @@ class Batcher:
         """Of the pictures that wait; infinite where none does."""
         return self._heap[0].deadline_at if self._heap else float("inf")
 
-    def begins_at(self, now: float) -> float | None:
-        """When the next batch is to begin, the GPU being free: `now` or a little later; None where nothing waits."""
+    def begins_at(self, now: float, most: int | None = None) -> float | None:
+        """When the next batch is to begin, the GPU being free: `now` or a little later; None where nothing waits.
+
+        `most` is how many can be waiting at all: once all of them do, there is no company to wait for.
+        """
         if not self._heap:
             return None
         waiting, wanted = len(self._heap), self.wanted_size()
+        wanted = wanted if most is None else min(wanted, most)
         if waiting >= wanted:
             return now
         first = min(ask.arrived_at for ask in self._heap)

@@ -35,6 +35,7 @@ _MOST_OF_ONE: Final = 64
 """More pictures of one analysis process do not wait: it asks for one after the other."""
 
 _READ_AT_ONCE: Final = 8
+_ACTIVE_SECONDS: Final = 1.0
 _BEAT_SECONDS: Final = 0.1
 BROKEN_AFTER: Final = 16
 """After so many pictures in a row, each alone, that no model could score, the GPU itself must be broken."""
@@ -90,6 +91,7 @@ class GpuWorker:
         self._clock = clock
         self._asked: dict[int, _Asked] = {}
         self._of_peer: Counter[socket.socket] = Counter()
+        self._asked_at: dict[socket.socket, float] = {}
         self._next_number = 0
         self._failed_in_a_row = 0
         self._selector = selectors.DefaultSelector()
@@ -116,19 +118,26 @@ class GpuWorker:
         while not is_over():
             self._tally.add(Count.BEATS)
             now = self._clock()
-            times = [at for batcher in self._batchers.values() if (at := batcher.begins_at(now)) is not None]
+            most = self._active(now)
+            times = [at for one in self._batchers.values() if (at := one.begins_at(now, most)) is not None]
             wait = min([_BEAT_SECONDS, *(max(0.0, at - now) for at in times)])
             for key, _ in self._selector.select(wait):
                 assert isinstance(key.fileobj, socket.socket)
                 self._read(key.fileobj, key.data)
             now = self._clock()
+            most = self._active(now)
             due = {
                 place: batcher.nearest_deadline
                 for place, batcher in self._batchers.items()
-                if (at := batcher.begins_at(now)) is not None and at <= now
+                if (at := batcher.begins_at(now, most)) is not None and at <= now
             }
             if due:
                 self._score(self._turns.next_of(due, now))
+
+    def _active(self, now: float) -> int:
+        """How many processes ask at all, each for one picture at a time."""
+        self._asked_at = {peer: at for peer, at in self._asked_at.items() if now - at < _ACTIVE_SECONDS}
+        return len(self._asked_at)
 
     def _read(self, peer: socket.socket, pixels: mmap.mmap) -> None:
         for _ in range(_READ_AT_ONCE):
@@ -159,6 +168,7 @@ class GpuWorker:
         self._next_number += 1
         self._asked[self._next_number] = _Asked(peer, request)
         self._of_peer[peer] += 1
+        self._asked_at[peer] = now
         # A deadline in the far future would stand behind all others for ever.
         deadline_at = min(request.deadline_at, now + _LONGEST_SECONDS)
         dropped = batcher.put(Ask(deadline_at, self._next_number, now, request.gone_at))

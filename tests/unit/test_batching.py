@@ -182,3 +182,18 @@ def test_nobody_scores_what_nobody_waits_for() -> None:
     batch, late = batcher.take(1.0)
 
     assert ([ask.number for ask in batch], [ask.number for ask in late]) == ([2], [1])
+
+
+def test_once_everybody_waits_nobody_waits_for_company() -> None:
+    """Who asks for one picture at a time brings no second one meanwhile: where all askers wait, the batch begins."""
+    batcher = Batcher(8, cost=BatchCost(0.02, 0.001))
+    for number in range(4):
+        batcher.put(Ask(100.0, number, 0.025 * number))
+        if number < 3:
+            batcher.take(0.0)
+    assert batcher.wanted_size() > 1
+
+    later = batcher.begins_at(0.075)
+    assert later is not None
+    assert later > 0.075
+    assert batcher.begins_at(0.075, most=1) == 0.075

@@ -17,7 +17,9 @@ INTERPOLATION_MODES: Final = ("NEAREST", "LINEAR", "CUBIC", "AREA")
 MODEL_TYPES: Final = ("Classification", "Detection")
 BOX_HEADS: Final = ("RT-DETR", "YOLOX")
 MAX_INPUT_SIDE: Final = 2048
-MAX_LABELS: Final = 100_000
+MAX_LABELS: Final = 3000
+"""Three times those of ImageNet: an answer about a frame has a score for each, and a limit of its own."""
+
 MAX_LABEL_LENGTH: Final = 200
 MAX_NORMALISATION: Final = 1e9
 

@@ -1,10 +1,11 @@
 """What the analysis processes are told, from a config: models found and verified, banks, limits, the cage."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from detector.analysis.messages import BankSetup, ModelSetup, ViewSetup, WorkerSetup
+from detector.analysis.messages import TEXT_LIMIT_BYTES, BankSetup, ModelSetup, ViewSetup, WorkerSetup
 from detector.analysis.pool import PoolSettings
 from detector.config.banks import BankKind
 from detector.config.config import Config
@@ -15,6 +16,10 @@ from models.manifest import Manifest, load_manifest, read_model
 from models.manifest_yaml import ManifestError
 
 _MOST_NAMED = 20
+_SCORE_BYTES = 260
+"""Of a score in an answer, beside the names of its label and its model."""
+
+_SCORES_BYTES = TEXT_LIMIT_BYTES - 64 * 1024
 
 BANKS_FOLDER = "banks"
 """Where the banks lie inside `state_dir`."""
@@ -61,6 +66,7 @@ def find_models(config: Config) -> FoundModels:
     manifests = tuple(found.values())
     refuse_unknown_classes(config, manifests)
     _refuse_unreachable(config, manifests)
+    _refuse_long_answers(manifests)
     return FoundModels(manifests, refused)
 
 
@@ -163,6 +169,17 @@ def _refuse_unreachable(config: Config, manifests: Sequence[Manifest]) -> None:
             if label not in labels[model]:
                 known = ", ".join(labels[model][:_MOST_NAMED])
                 raise ModelRefused(f"models: {rule.name} waits for {name}, but {model} has only the labels {known}")
+
+
+def _refuse_long_answers(manifests: Iterable[Manifest]) -> None:
+    """An analysis process whose answer is too long is taken for a broken one, whatever was in the frame."""
+    count, size = 0, 0
+    for manifest in manifests:
+        for label in manifest.model_info.labels:
+            count += 1
+            size += len(json.dumps(label)) + len(manifest.name) + _SCORE_BYTES
+    if size > _SCORES_BYTES:
+        raise ModelRefused(f"models: together they have {count} labels, too many for one answer; leave one of them out")
 
 
 def _views(config: Config) -> ViewSetup:

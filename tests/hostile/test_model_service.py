@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from detector.analysis.setup import find_models, model_rules
+from detector.analysis.setup import ModelRefused, find_models, model_rules
 from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.config_file import ConfigFile
@@ -192,6 +192,22 @@ def test_what_waits_for_a_model_that_is_left_out_looks_at_every_frame(tmp_path: 
 
 
 @pytest.mark.slow
+def test_models_whose_answers_would_be_too_long_are_refused_together(tmp_path: Path) -> None:
+    """Each of them alone passes; what all of them say of a frame must fit into one answer, with the longest labels."""
+    homes = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        homes.append(home := place(folder, f"m{number}", b"any"))
+        text = Path(home, "model.yaml").read_text()
+        labels = ", ".join(f"{'ö' * 100} {label}" for label in range(800 + number))
+        Path(home, "model.yaml").write_text(text.replace("[a, b]", f"[{labels}]"), encoding="utf-8")
+
+    assert len(find_models(load_config(write_config(tmp_path, homes[:1]))).manifests) == 1
+    with pytest.raises(ModelRefused, match="1601 labels, too many for one answer; leave one of them out"):
+        find_models(load_config(write_config(tmp_path, homes)))
+
+
 async def test_a_model_that_never_answers_is_given_up_in_time(tmp_path: Path) -> None:
     """An endless loop is stopped after 15 seconds, and the process serves with the other model."""
     loop = place(tmp_path, "endless", endless().SerializeToString())

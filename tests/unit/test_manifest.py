@@ -106,6 +106,7 @@ def test_a_manifest_that_is_nowhere_is_refused(name: str) -> None:
         ("[tulip, rose]", '["tulip\\e[2J", rose]', 13, "printable"),
         ("[tulip, rose]", "[tulip, tulip]", 13, "twice"),
         ("[tulip, rose]", "[]", 13, "one per output"),
+        ("[tulip, rose]", f"[{', '.join(f'l{number}' for number in range(3001))}]", 13, "1 to 3000 labels"),
         ("[tulip, rose]", "[tulip, 7]", 13, "in quotes"),
         ("[tulip, rose]", "tulip", 13, "a list"),
         ("[tulip, rose]", "[neutral, csam]", 13, "hash lists"),

@@ -12,8 +12,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from detector.analysis.model_loading import load_classifier
+from detector.analysis.setup import MEMORY_LIMIT_BYTES
 from models.classifier import Classifier
-from models.manifest import MANIFEST_NAME, Manifest, load_manifest, read_model
+from models.manifest import MANIFEST_NAME, Manifest, read_model
 from models.preprocess import PICTURE_SIDE, Preprocessor
 from models.quantised import FEWEST_FRAMES, Drift, drift_between, most_moved
 from models.quantising import METHOD, CannotQuantise, quantise
@@ -47,7 +49,7 @@ def make_eight_bits(manifest: Manifest, pictures: Sequence[Picture], output: Pat
         raise CannotQuantise(f"{len(pictures)} pictures are too few; name a folder with {FEWEST_FRAMES} or more")
     if output.exists():
         raise CannotQuantise(f"{output} is there already; name a folder that is not")
-    whole = Classifier(manifest)
+    whole = _loaded(manifest.reference)
     compared = pictures[1::2]
     before = _scores(whole, compared)
     content = quantise(read_model(manifest), whole.input_name, _tensors(manifest, pictures[::2]))
@@ -55,7 +57,7 @@ def make_eight_bits(manifest: Manifest, pictures: Sequence[Picture], output: Pat
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _write(partial, manifest, content)
-        after = _scores(Classifier(load_manifest(partial)), compared)
+        after = _scores(_loaded(str(partial)), compared)
         drift = drift_between(before, after)
         refusal = drift.refusal(limit)
         if refusal is not None:
@@ -67,11 +69,16 @@ def make_eight_bits(manifest: Manifest, pictures: Sequence[Picture], output: Pat
         cv2.imwrite(str(partial / _KEPT_PICTURE), np.vstack([compared[one] for one in kept])[:, :, ::-1])
         facts = _facts(manifest, min(len(pictures[::2]), _MOST_CALIBRATED), drift, limit, before[kept])
         _write_manifest(partial, manifest, content, facts)
-        Classifier(load_manifest(partial))  # as every start will
+        _loaded(str(partial))  # as every start will
         partial.rename(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return drift
+
+
+def _loaded(reference: str) -> Classifier:
+    """As an analysis process loads it: a model that never answers is given up in time."""
+    return load_classifier(reference, memory_limit_bytes=MEMORY_LIMIT_BYTES)
 
 
 def _tensors(manifest: Manifest, pictures: Sequence[Picture]) -> list[NDArray[Any]]:

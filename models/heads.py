@@ -145,7 +145,8 @@ def _above(scores: NDArray[np.float64], lowest: float) -> NDArray[np.float64]:
 
 
 def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(values - values.max())
+    with np.errstate(over="ignore"):  # the ends of float64 lie further apart than it reaches: nothing is left of one
+        powers = np.exp(values - values.max())
     return np.asarray(powers / powers.sum())
 
 

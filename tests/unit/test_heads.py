@@ -52,6 +52,12 @@ def test_single_labels_share_one_probability(shape: tuple[int, ...]) -> None:
     assert head.scores([f32([0, logit(0.9)]).reshape(shape)]).tolist() == pytest.approx([0.1, 0.9], abs=1e-6)
 
 
+def test_the_widest_doubles_are_scored_without_a_warning() -> None:
+    """A model may answer in float64, whose two ends lie further apart than it can say."""
+    head = make_head(CLASSES, ["y"])
+    assert head.scores([np.array([[1.7e308, -1.7e308]])]).tolist() == [1.0, 0.0]
+
+
 def test_several_labels_stand_alone() -> None:
     """A sigmoid for each label; scores that are probabilities already are handed on."""
     head = make_head(dataclasses.replace(CLASSES, multilabel=True), ["y"])

@@ -23,7 +23,8 @@ from detector.api.view import Health
 from detector.credentials import CredentialsError, load_or_create, stream_id
 from detector.cutter.asked import AskedAlerts
 from detector.cutter.config import CutterConfig
-from detector.cutter.cutter import Cutter, CutterParts
+from detector.cutter.cutter import Cutter
+from detector.cutter.parts import CutterParts
 from detector.enforcement import Enforcer, EnforcerSettings
 from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
 from detector.ingest.hooks import AnswersHooks

@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import structlog
 
@@ -23,22 +22,26 @@ from detector.api.view import (
     ViewError,
 )
 from detector.cut_journal import CutOutcome
-from detector.cutter.asked import CUT, REJECTED, UNDER_WAY, Asked, AskedAlerts
+from detector.cutter.asked import CUT, REJECTED, UNDER_WAY, Asked
 from detector.cutter.finder import Finder
-from detector.enforcement import CutTarget, Enforcer
+from detector.cutter.parts import CutterCounters, CutterParts
+from detector.enforcement import CutTarget
 from detector.events import CutState, Publisher, Step, StreamKey
-from detector.ingest.adapter import IngestServer, IngestUnavailable
+from detector.ingest.adapter import IngestUnavailable
 from detector.store.database import StoreUnavailable
-from detector.store.incidents import TAKEN_BACK, IncidentNotFound, IncidentRecord, Incidents
-from detector.trust.distrust import Distrust
+from detector.store.incidents import TAKEN_BACK, IncidentNotFound, IncidentRecord
 from detector.trust.messages import Ack, AckState, build_ack, read_alert
-from detector.trust.replay import SeenAlerts
-from detector.trust.signing import NotTrusted, Purpose, Reason, Signer, TrustedKeys, Verified, time_ms
+from detector.trust.signing import NotTrusted, Purpose, Reason, Verified, time_ms
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 _WAITING_LIMIT: Final = 256
 _AT_ONCE: Final = 64
+"""Tries at the same time: what waits for its next try takes nobody's place."""
+
+_BEGUN_LIMIT: Final = 2048
 """Cuts under way. While there are so many, the broker keeps the next alerts: it has no answer for them yet."""
 
 _TAKERS: Final = 8
@@ -47,34 +50,6 @@ _TAKERS: Final = 8
 _AGAIN_SECONDS: Final = 1.0
 _MEMORY_LIMIT: Final = 4096
 _SLOW_SECONDS: Final = 15.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutterParts:
-    """What the cutter is made of. `send_ack` publishes a signed answer of one stream, and never raises."""
-
-    ingest: IngestServer
-    enforcer: Enforcer
-    incidents: Incidents
-    asked: AskedAlerts
-    seen: SeenAlerts
-    signer: Signer
-    node: str
-    secret: bytes = field(repr=False)
-    keys: Callable[[], TrustedKeys]
-    distrust: Distrust
-    send_ack: Callable[[str, bytes], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class CutterCounters:
-    """What happened since the start."""
-
-    alerts_total: int = 0
-    ignored_total: int = 0
-    repeated_total: int = 0
-    not_durable_total: int = 0
-    answers_total: dict[str, int] = field(default_factory=dict)
 
 
 class Cutter:
@@ -101,9 +76,12 @@ class Cutter:
         self._ids = RisingIds(wall_ms)
         self._finder = Finder(parts.ingest, parts.secret, clock=clock, sleep=sleep)
         self._waiting: asyncio.Queue[Received] = asyncio.Queue(_WAITING_LIMIT)
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._room = asyncio.Semaphore(_BEGUN_LIMIT)
+        self._tries = asyncio.Semaphore(_AT_ONCE)
         self._begun: dict[str, float] = {}
         self._in_memory: OrderedDict[str, Asked] = OrderedDict()
+        self._taken_back: OrderedDict[str, None] = OrderedDict()
+        self._targets: OrderedDict[str, tuple[str, StreamKey]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._disk_fault: str | None = None
         self._trouble: str | None = None
@@ -112,9 +90,8 @@ class Cutter:
         """Go on with what an earlier run began, then take what comes."""
         self._spawn(self._finder.follow(), "cutter.publishers")
         try:
-            for asked in await self._parts.asked.under_way(self._wall_ms()):
-                log.info("cut.resumed", stream=asked.stream_id, incident=asked.incident_id)
-                await self._begin(asked)
+            begun = await self._parts.asked.under_way(self._wall_ms())
+            self._spawn(self._resume(begun), "cutter.resume")  # many may be under way, of a server that is down
         except StoreUnavailable as error:  # the services send again what has no answer
             self._disk_fault = str(error)
         for number in range(_TAKERS):
@@ -134,6 +111,11 @@ class Cutter:
         until = self._clock() + seconds
         while self._begun and self._clock() < until:
             await self._sleep(0.02)
+
+    async def _resume(self, begun: Iterable[Asked]) -> None:
+        for asked in begun:
+            log.info("cut.resumed", stream=asked.stream_id, incident=asked.incident_id)
+            await self._begin(asked)
 
     def hear(self, received: Received) -> None:
         """Take an alert in. One that has no room here stays with the broker, which was told nothing."""
@@ -167,16 +149,28 @@ class Cutter:
 
     async def undo(self, incident: str) -> UndoReport:
         """Let whom an incident cut publish again, and cut nobody for it any more. Raises NoSuchIncident, ViewError."""
+        _keep(self._taken_back, incident, None)  # from now on: a cut that is about to begin must not overtake the disk
         try:
             await self._parts.asked.take_back(incident, self._wall_ms())
-            record = await self._parts.incidents.get(incident)
-            await self._parts.enforcer.undo(record.key, stream_id=record.stream_id, incident_id=incident)
-            await self._parts.incidents.mark_undone(incident, self._wall_ms())
+        except StoreUnavailable as error:  # an innocent does not wait for a disk either
+            self._note_disk(str(error))
+        try:
+            stream, key = await self._cut_of(incident)
+            await self._parts.enforcer.undo(key, stream_id=stream, incident_id=incident)
         except IncidentNotFound as error:
             raise NoSuchIncident("nothing was cut for this incident; nothing will be") from error
         except (IngestUnavailable, StoreUnavailable) as error:
             raise ViewError(str(error)) from error
-        return UndoReport(incident, record.stream_id, is_restored=True, detail="the key may publish again")
+        with contextlib.suppress(StoreUnavailable, IncidentNotFound):
+            await self._parts.incidents.mark_undone(incident, self._wall_ms())
+        return UndoReport(incident, stream, is_restored=True, detail="the key may publish again")
+
+    async def _cut_of(self, incident: str) -> tuple[str, StreamKey]:
+        """Whose stream an incident cut. Raises IncidentNotFound, StoreUnavailable."""
+        if incident in self._targets:
+            return self._targets[incident]
+        record = await self._parts.incidents.get(incident)
+        return record.stream_id, record.key
 
     def hint(self, stream: str, hint: HintRequest) -> HintReport:
         """A cutter looks at nothing."""
@@ -220,8 +214,7 @@ class Cutter:
         if known is not new:
             await self._repeat(known)
         else:
-            await self._answer(new, AckState.RECEIVED)
-            await self._begin(new)
+            await self._begin(new, is_told=True)
         received.acknowledge()
 
     async def _remember(self, alert: Verified, new: Asked) -> Asked:
@@ -235,9 +228,7 @@ class Cutter:
             # What is harmful leaves the air first; that it may be cut once more after a restart is harmless.
             self._note_disk(str(error))
             self.counters.not_durable_total += 1
-            self._in_memory[new.alert_id] = new
-            if len(self._in_memory) > _MEMORY_LIMIT:
-                self._in_memory.popitem(last=False)
+            _keep(self._in_memory, new.alert_id, new)
             return new
         self._note_disk(None)
         return known
@@ -248,8 +239,7 @@ class Cutter:
         if known.alert_id in self._begun:
             await self._answer(known, AckState.RECEIVED)
         elif not known.is_over or (known.state == CUT and await self._is_live(known)):
-            await self._answer(known, AckState.RECEIVED)
-            await self._begin(known)
+            await self._begin(known, is_told=True)
         else:
             await self._parts.send_ack(known.stream_id, known.ack)
 
@@ -258,20 +248,27 @@ class Cutter:
             return await self._finder.look_up(known.stream_id) is not None
         return False
 
-    async def _begin(self, asked: Asked) -> None:
+    async def _begin(self, asked: Asked, *, is_told: bool = False) -> None:
+        """Begin to cut, and return once `received` was said: a broker that does not take that keeps nobody on air."""
         if asked.alert_id in self._begun:
             return
         self._begun[asked.alert_id] = self._clock()
         await self._room.acquire()
-        self._spawn(self._carry_out(asked), f"cutter.cut[{asked.stream_id}]")
+        promise = self._spawn(self._answer(asked, AckState.RECEIVED), "cutter.received") if is_told else None
+        self._spawn(self._carry_out(asked, promise), f"cutter.cut[{asked.stream_id}]")
+        if promise is not None:
+            await asyncio.wait({promise})
 
-    async def _carry_out(self, asked: Asked) -> None:
-        """Try until it is done, refused, or nobody needs it any more."""
+    async def _carry_out(self, asked: Asked, promise: "asyncio.Task[None] | None") -> None:
+        """Try until it is done, refused, or nobody needs it any more; `promise` is said before what became of it."""
         try:
             while self._wall_ms() < asked.expires_at_ms:
-                state, detail = await self._try_once(asked)
+                async with self._tries:
+                    state, detail = await self._try_once(asked)
                 if state is not UNDER_WAY:
                     self._trouble = None
+                    if promise is not None:
+                        await asyncio.wait({promise})
                     await self._conclude(asked, state, detail)
                     return
                 self._trouble = detail
@@ -316,6 +313,10 @@ class Cutter:
             await self._parts.incidents.open(record)
         listed_at = self._clock() if publisher is not None else None
         target = CutTarget(stream, session, key, connection or None, incident_id, listed_at)
+        _keep(self._targets, incident_id, (stream, key))
+        # Nothing is waited for from here until the cut is one that an undo finds.
+        if incident_id in self._taken_back:
+            return CutOutcome(CutState.FAILED, 0, 0, detail=TAKEN_BACK)
         return await self._parts.enforcer.cut(target, last_packet_at=lambda: listed_at)
 
     async def _conclude(self, asked: Asked, state: str, detail: str) -> None:
@@ -348,6 +349,8 @@ class Cutter:
         return self._finder.key_of(asked.stream_id)
 
     async def _is_taken_back(self, incident_id: str) -> bool:
+        if incident_id in self._taken_back:
+            return True
         try:
             return await self._parts.asked.is_taken_back(incident_id)
         except StoreUnavailable:
@@ -358,10 +361,19 @@ class Cutter:
             log.warning("cutter.not_durable", reason=fault)
         self._disk_fault = fault
 
-    def _spawn(self, work: Any, name: str) -> None:
+    def _spawn(self, work: Any, name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _keep(memory: "OrderedDict[str, T]", name: str, value: T) -> None:
+    """Remember, and forget the oldest beyond the limit."""
+    memory[name] = value
+    memory.move_to_end(name)
+    if len(memory) > _MEMORY_LIMIT:
+        memory.popitem(last=False)
 
 
 def _judge(outcome: CutOutcome) -> tuple[str, str]:

@@ -17,12 +17,14 @@ from detector.alerts.mqtt_inbox import Received
 from detector.api.view import NoSuchIncident
 from detector.credentials import stream_id
 from detector.cutter.asked import AskedAlerts
-from detector.cutter.cutter import Cutter, CutterParts
+from detector.cutter.cutter import Cutter
+from detector.cutter.parts import CutterParts
 from detector.enforcement import Enforcer, EnforcerSettings
 from detector.events import CutResult, Publisher, StreamKey
+from detector.ingest.adapter import IngestUnavailable
 from detector.ingest.board import PublisherBoard
 from detector.metrics import Metrics
-from detector.store.database import Database
+from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.trust.distrust import Distrust
 from detector.trust.replay import SeenAlerts
@@ -43,6 +45,8 @@ class FakeIngest:
         self.revoked: set[StreamKey] = set()
         self.drops: Counter[str] = Counter()
         self.pause = 0.0
+        self.list_pause = 0.0
+        self.is_down = False
         self._board = PublisherBoard()
 
     def publish(self, name: str) -> str:
@@ -51,6 +55,9 @@ class FakeIngest:
         return stream_id(SECRET, key)
 
     async def publishers(self) -> list[Publisher]:
+        await asyncio.sleep(self.list_pause)
+        if self.is_down:
+            raise IngestUnavailable("the server is down")
         return [Publisher(key, connection, 0.0) for key, connection in self.live.items()]
 
     def changes(self) -> Any:
@@ -87,6 +94,7 @@ class Scene:
     wall_offset_ms: int = 0
     database: Database | None = None
     numbers: int = 0
+    answers_after: asyncio.Event | None = None
 
     @contextlib.asynccontextmanager
     async def cutter(self) -> AsyncIterator[Cutter]:
@@ -115,6 +123,8 @@ class Scene:
                     yield cutter
 
     async def _send(self, stream: str, ack: bytes) -> None:
+        if self.answers_after is not None:
+            await self.answers_after.wait()
         said = json.loads(ack)
         KEYS.verify(said, "ack")
         assert said["stream"] == stream
@@ -274,3 +284,63 @@ async def test_an_incident_that_was_taken_back_cuts_nobody_any_more(scene: Scene
         await scene.say(cutter, second, stream)
         await scene.answered(2, "rejected")
     assert scene.ingest.drops == {"bad": 1}
+
+
+async def test_more_cuts_than_places_do_not_hold_up_a_start(scene: Scene) -> None:
+    """A server that is down leaves many under way: the next start begins with all of them, and takes new ones too."""
+    streams = [scene.ingest.publish(f"bad{number}") for number in range(80)]
+    scene.ingest.is_down = True
+    async with scene.cutter() as cutter:
+        for stream in streams:
+            await scene.say(cutter, scene.alert(stream), stream)
+    async with asyncio.timeout(10), scene.cutter() as cutter:
+        late = scene.ingest.publish("late")
+        await scene.say(cutter, scene.alert(late), late)
+        scene.ingest.is_down = False
+        await scene.answered(81)
+    assert sum(scene.ingest.drops.values()) == 81
+
+
+async def test_a_broker_that_takes_no_promise_keeps_nobody_on_air(scene: Scene) -> None:
+    """The cut is made while `received` is still on its way."""
+    stream = scene.ingest.publish("bad")
+    scene.answers_after = asyncio.Event()
+    async with scene.cutter() as cutter:
+        cutter.hear(scene.received(scene.alert(stream), stream))
+        async with asyncio.timeout(5):
+            while not scene.ingest.drops:
+                await asyncio.sleep(0.005)
+        assert scene.acks == []
+        scene.answers_after.set()
+        await scene.answered(1)
+    assert [ack["state"] for ack in scene.acks] == ["received", "cut"]
+
+
+async def test_an_undo_that_races_a_cut_wins(scene: Scene) -> None:
+    """While the publisher is looked for, the incident is taken back: nobody is cut for it, and no key stays denied."""
+    stream = scene.ingest.publish("bad")
+    scene.ingest.list_pause = 0.3
+    payload = scene.alert(stream)
+    async with scene.cutter() as cutter:
+        await scene.say(cutter, payload, stream)
+        await asyncio.sleep(0.1)
+        with pytest.raises(NoSuchIncident):
+            await cutter.undo(json.loads(payload)["incident_id"])
+        await scene.answered(1, "rejected")
+    assert (scene.ingest.drops, scene.ingest.revoked) == (Counter(), set())
+
+
+async def test_an_undo_needs_no_disk(scene: Scene) -> None:
+    """Whom a cutter with a full disk cut may publish again, and is not cut for the same incident once more."""
+    stream = scene.ingest.publish("bad")
+    payload = scene.alert(stream)
+    async with scene.cutter() as cutter:
+        await scene.say(cutter, payload, stream)
+        await scene.answered(1)
+
+        async def refuse(*_: object) -> None:
+            raise StoreUnavailable("the disk is full")
+
+        cutter._parts.asked.take_back = refuse  # type: ignore[assignment,method-assign]
+        assert (await cutter.undo(json.loads(payload)["incident_id"])).is_restored
+    assert scene.ingest.revoked == set()

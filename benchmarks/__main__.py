@@ -21,6 +21,7 @@ BENCHMARKS: Final = {
     "faults": "benchmarks.faults",
     "fuzz": "benchmarks.fuzz",
     "inference": "benchmarks.inference",
+    "innocents": "benchmarks.innocents",
     "latency": "benchmarks.latency",
     "lookup": "benchmarks.lookup",
     "neighbours": "benchmarks.neighbours",

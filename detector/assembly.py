@@ -278,7 +278,7 @@ def _ingest(config: Config, revocations: Revocations, hold: Hold, identities: Id
         raise ServiceRefused(why, may_pass=False)
     if isinstance(server, AsksOfPublishers):
         server.publishers_gate = identities
-    elif names_accounts(config):
+    if names_accounts(config) and not getattr(server, "tells_of_publishers", False):
         why = f"the ingest server {kind} tells nothing but keys of publishers: set identity.by to key"
         raise ServiceRefused(why, may_pass=False)
     return server

@@ -29,3 +29,5 @@ class AsksOfPublishers(Protocol):
     """An ingest server that tells who publishes; it asks `publishers_gate`, which is open until it is set."""
 
     publishers_gate: PublisherGate
+    tells_of_publishers: bool
+    """Whether it passes on a publisher's arguments; else keys are all that it knows."""

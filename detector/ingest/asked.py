@@ -42,6 +42,7 @@ class AskedServer(ABC):
     """
 
     can_cut = True
+    tells_of_publishers: ClassVar[bool] = False
     title: ClassVar[str]
     hook_remedy: ClassVar[str | None] = None
     play_remedy: ClassVar[str | None] = None

@@ -71,6 +71,7 @@ class EmbeddedIngest:
     """
 
     can_cut = True
+    tells_of_publishers = True
 
     def __init__(
         self,

@@ -108,6 +108,7 @@ class MediaMtx:
     """One MediaMTX. An `IngestServer`; `clock` is monotonic, in seconds."""
 
     can_cut = True
+    tells_of_publishers = True
 
     def __init__(
         self,

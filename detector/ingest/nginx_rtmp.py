@@ -48,6 +48,7 @@ class NginxRtmp:
     """One nginx. An `IngestServer` that answers hooks; `clock` is monotonic, in seconds."""
 
     can_cut = True
+    tells_of_publishers = True
 
     def __init__(
         self,

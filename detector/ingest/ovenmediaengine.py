@@ -56,6 +56,7 @@ class OvenMediaEngineSettings(HoldingSection):
 class OvenMediaEngine(AskedServer):
     """One OvenMediaEngine. An `IngestServer`; `clock` is monotonic, in seconds."""
 
+    tells_of_publishers: ClassVar[bool] = True
     title: ClassVar[str] = "OvenMediaEngine"
     hook_remedy: ClassVar[str | None] = "set AdmissionWebhooks for every provider in its Server.xml"
     play_remedy: ClassVar[str | None] = "name every publisher under AdmissionWebhooks in its Server.xml"

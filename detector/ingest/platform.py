@@ -47,6 +47,7 @@ class PlatformSettings(HoldingSection):
 class Platform(AskedServer):
     """One platform. An `IngestServer`; `wall_clock` dates signatures."""
 
+    tells_of_publishers: ClassVar[bool] = True
     title: ClassVar[str] = "the platform"
 
     def __init__(

@@ -56,6 +56,7 @@ class SrsSettings(HoldingSection):
 class Srs(AskedServer):
     """One SRS. An `IngestServer`; `clock` is monotonic, in seconds."""
 
+    tells_of_publishers: ClassVar[bool] = True
     title: ClassVar[str] = "SRS"
     hook_remedy: ClassVar[str | None] = "set http_hooks with on_publish in its config"
     play_remedy: ClassVar[str | None] = "set on_play in its http_hooks"

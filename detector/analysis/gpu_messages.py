@@ -10,6 +10,9 @@ from typing import Any, Final
 from detector.analysis import messages
 from detector.analysis.messages import AnalysisProtocolError, Kind
 
+ADDRESS_SPACE_BYTES: Final = 1 << 46
+"""A GPU's runtime reserves more address space than the machine has memory."""
+
 COMPILE_SECONDS: Final = 600.0
 LOAD_SECONDS: Final = 60.0
 """How long a model may take to be ready on the GPU: TensorRT compiles for minutes, where it kept nothing."""

@@ -22,6 +22,7 @@ from detector.analysis.gpu_curve import batch_curve
 from detector.analysis.gpu_engines import EnginesRefused, engines_for, forget_others, gpu_in_words
 from detector.analysis.gpu_link import Count, LinkEnd, Tally
 from detector.analysis.gpu_messages import (
+    ADDRESS_SPACE_BYTES,
     COMPILE_SECONDS,
     DESCRIPTORS,
     LOAD_SECONDS,
@@ -40,9 +41,6 @@ from models.manifest_yaml import ManifestError
 from models.providers import ProviderUnavailable, with_engines
 from streams.job import SandboxMode
 from streams.sandbox import CagePolicy, CageReport, enter
-
-ADDRESS_SPACE_BYTES: Final = 1 << 46
-"""A GPU's runtime reserves more address space than the machine has memory."""
 
 _OPEN_FILES: Final = 4096
 _DEVICES: Final = ("/dev/nv*", "/dev/dxg", "/dev/null")

@@ -18,7 +18,7 @@ from streams.job import SandboxMode
 log = structlog.get_logger()
 
 _PROCESS_SECONDS: Final = 30.0
-_GPU_PROCESS_SECONDS: Final = 90.0
+_GPU_PROCESS_SECONDS: Final = 60.0
 _ONLY_WANTED: Final = ("tensorrt",)
 _MOST_TOLD: Final = 1 << 20
 

@@ -101,11 +101,12 @@ def check(
     Checks file and sha256, licence, warm-up and the answer that the manifest promises; without NAME, also that a
     model knows each class of the config, and that each model is called for by what another one says.
     """
+    from detector.analysis.gpu_messages import ADDRESS_SPACE_BYTES
     from detector.analysis.model_loading import load_classifier
     from detector.analysis.provider_choice import choose_for
     from detector.analysis.setup import MEMORY_LIMIT_BYTES, ModelRefused, load_manifests
     from models.classifier import ModelError
-    from models.providers import ProviderUnavailable
+    from models.providers import GPUS, ProviderUnavailable
 
     settings = read_config_quietly(config)
     rows, faults = [], []
@@ -113,11 +114,12 @@ def check(
     for reference in [name] if name is not None else list(wanted):
         try:
             manifest = load_manifest(reference)
-            choice = asyncio.run(choose_for(manifest.reference, wanted.get(reference, "auto"), settings.sandbox))
+            provider = wanted.get(reference, "auto")
+            processes = settings.analysis.worker_count
+            choice = asyncio.run(choose_for(manifest.reference, provider, settings.sandbox, processes))
+            limit = ADDRESS_SPACE_BYTES if choice.provider in GPUS else MEMORY_LIMIT_BYTES
             begun_at = time.perf_counter()
-            classifier = load_classifier(
-                manifest.reference, memory_limit_bytes=MEMORY_LIMIT_BYTES, provider=choice.provider
-            )
+            classifier = load_classifier(manifest.reference, memory_limit_bytes=limit, provider=choice.provider)
         except ProviderUnavailable as error:
             faults.append(f"model {manifest.name}: {error}")
             continue

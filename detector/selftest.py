@@ -125,6 +125,7 @@ class SelfTest:
         self._putting: asyncio.Task[bool] | None = None
         self._entry_fault = ""
         self._is_told = False
+        self._replaced: set[int] = set()
         self._misses = 0
         self._unsent = 0
         self._why_unsent = ""
@@ -260,11 +261,16 @@ class SelfTest:
         is_broken = not result.ok and (is_start or self._is_told or self._misses >= _MISSES_TO_TELL)
         if is_broken and not self._is_told:
             log.warning("selftest.failed", why=result.message()["why"])
-            for process in {fault.process for fault in result.model_faults}:
-                self._pool.restart(process)  # what memory spoiled, the file mends: it is read and verified anew
         elif self._is_told and result.ok:
             log.info("selftest.recovered")
         self._is_told = is_broken
+        self._replace({fault.process for fault in result.model_faults} if is_broken else set())
+
+    def _replace(self, processes: set[int]) -> None:
+        """Each once, until all is well: what memory spoiled, the file mends, which is read and verified anew."""
+        for process in processes - self._replaced:
+            self._pool.restart(process)
+        self._replaced = self._replaced | processes if self._is_told else set()
 
     async def _send_first(self) -> None:
         """The broker's connection comes about while the service starts; from then on it has to be there."""

@@ -1,5 +1,6 @@
 """The self-test's judgement, with a pool and a broker that do as they are told."""
 
+import dataclasses
 import shutil
 import threading
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ class _Pool:
         self.reloads = 0
         self.restarted: list[int] = []
         self.spoil: Any = lambda inspection: inspection
+        self.spoiled = {0, 1}
         self._banks = banks
 
     def is_ready(self, process: int) -> bool:
@@ -74,8 +76,9 @@ class _Pool:
     async def inspect_canary(
         self, frame: Frame, process: int, *, deadline_at: float, asking: Asking = TEST
     ) -> Inspection:
-        answer: Inspection = self.spoil(_sees(frame, self._banks))
-        return answer
+        answer = _sees(frame, self._banks)
+        spoilt: Inspection = self.spoil(answer) if process in self.spoiled else answer
+        return spoilt
 
 
 class _Topic:
@@ -294,3 +297,24 @@ async def test_a_broker_that_takes_nothing_is_told(bench: _Bench, receipt: Recei
 
     assert any("cannot be published" in problem for problem in bench.selftest.problems()) is is_told
     assert bench.metrics.value("stopframe_selftests_total", state="unsent") == (2 if is_told else 0)
+
+
+async def test_each_process_with_a_broken_model_is_replaced_once_also_where_another_is_told_of(bench: _Bench) -> None:
+    """What memory spoils in a second process, while the first cannot be mended, the file mends there as well."""
+    await bench.selftest.start()
+    bench.pool.spoil = lambda found: dataclasses.replace(found, failed_models=("m",), scores=())
+    bench.pool.spoiled = {0}
+    for _ in range(4):
+        await bench.selftest.test()
+    assert bench.pool.restarted == [0]
+    bench.pool.spoiled = {0, 1}
+    for _ in range(4):
+        await bench.selftest.test()
+    assert bench.pool.restarted == [0, 1]
+
+    bench.pool.spoiled = set()
+    await bench.selftest.test()
+    bench.pool.spoiled = {0}
+    for _ in range(4):
+        await bench.selftest.test()
+    assert bench.pool.restarted == [0, 1, 0]

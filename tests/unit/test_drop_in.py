@@ -255,7 +255,7 @@ def test_a_file_of_an_agpl_trainer_is_refused(tmp_path: Path) -> None:
     ("metadata", "more", "words"),
     [
         ({}, {}, ["license.weights: is missing", "metadata `model_license`"]),
-        ({"model_info labels": ""}, {}, ["1 to 100000 labels"]),
+        ({"model_info labels": ""}, {}, ["1 to 3000 labels"]),
         ({"model_info scale_values": "a b c"}, {}, ["scale_values", "three numbers"]),
         ({"model_info scale_values": "1e99 1 1"}, {}, ["scale_values", "three numbers"]),
         ({"model_info reverse_input_channels": "maybe"}, {}, ["True or False"]),

@@ -17,6 +17,7 @@ from detector.hints import CLOSER_FROM
 from detector.metrics import Metrics
 from detector.session import StreamSession
 from detector.store.incidents import IncidentRecord
+from models.providers import GPUS
 from streams.job import SandboxMode
 
 _LATE_FACTOR = 3.0
@@ -139,9 +140,10 @@ def model_state(pool: AnalysisPool) -> dict[str, Any]:
     state = pool.state()
     if state is None:
         return {}
+    away = GPUS if pool.gpu is not None and pool.gpu.is_away else ()
     return {
         rule.name: {
-            "runs_on": state.runs_on.get(rule.name, ""),
+            "runs_on": "cpu" if state.runs_on.get(rule.name, "").startswith(away) else state.runs_on.get(rule.name, ""),
             "sha256": state.models[rule.name],
             "after": dict(rule.after),
             "reuse_ms": round(rule.reuse_seconds * 1000),

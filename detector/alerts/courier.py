@@ -127,6 +127,11 @@ class Courier:
         self._window.hurry(self._clock.monotonic())
         self._wakeup.set()
 
+    def send_again(self, stream_id: str) -> None:
+        """Try what one stream has open now; what has left memory comes when the disk says."""
+        self._window.hurry(self._clock.monotonic(), stream_id)
+        self._wakeup.set()
+
     async def tidy(self) -> None:
         """Let go of what expired, and write down acceptances that the disk refused before."""
         gone = self._window.drop_expired(self._clock.wall_ms())

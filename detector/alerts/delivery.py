@@ -125,6 +125,11 @@ class Delivery:
         """End the delivery of one alert to these sinks: whoever acts on it said what became of it."""
         await asyncio.gather(*(self._couriers[name].settle(alert_id) for name in sinks if name in self._couriers))
 
+    def send_again(self, stream_id: str, sink: str) -> None:
+        """Try a stream's open alerts to one sink now, whatever they wait for."""
+        if sink in self._couriers:
+            self._couriers[sink].send_again(stream_id)
+
     async def drain(self, deadline_seconds: float) -> int:
         """Try everything once more and wait for it, at most so long; returns how many deliveries stay open."""
         until = self._clock.monotonic() + deadline_seconds

@@ -163,9 +163,9 @@ class Window:
         """Take it that the disk may hold alerts that are not here."""
         self._spill()
 
-    def hurry(self, now: float) -> None:
-        """Make every waiting lane due now."""
-        for lane in self._lanes.values():
+    def hurry(self, now: float, stream_id: str | None = None) -> None:
+        """Make every waiting lane due now, or that of one stream."""
+        for lane in self._lanes.values() if stream_id is None else filter(None, [self._lanes.get(stream_id)]):
             lane.due_at = min(lane.due_at, now)
 
     def _keep_what_no_disk_has(self, lanes: Iterable[Lane], on_disk: Collection[str]) -> None:

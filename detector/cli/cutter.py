@@ -35,12 +35,13 @@ def cutter(
     from detector.config.faults import ConfigError
     from detector.config.loading import load_other
     from detector.cutter.assembly import CutterRefused
-    from detector.cutter.config import CutterConfig
+    from detector.cutter.config import CutterConfig, is_cutters
 
     try:
         settings = load_other(CutterConfig, config)
     except ConfigError as error:
-        raise CommandFailed(str(error)) from None
+        hint = "" if is_cutters(config) else "\nthis looks like no cutter's config file: begin with configs/cutter.yaml"
+        raise CommandFailed(f"{error}{hint}") from None
     configure_logs(settings.log.level, settings.log.format)
     try:
         asyncio.run(_serve(settings, notifier))

@@ -13,7 +13,7 @@ import typer
 
 from detector.cli.options import AsJson, ConfigFile, Simulate, read_config, read_rehearsal
 from detector.cli.output import CommandFailed, line, note
-from detector.config.loading import Reading, check_files, read_public
+from detector.config.loading import Reading, check_files, check_other, read_public
 from detector.logs import configure_logs
 from detector.memory import return_large_blocks
 from detector.notify import Notifier
@@ -120,7 +120,7 @@ def check(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Config files.")] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Check config files.
+    """Check config files, a service's or a cutter's.
 
     Exit 0, or 2 with file, line, key and remedy of every fault. Reads only these files: whether the models, banks and
     servers that they name are there, and how long the lists are that have to fit the budget of false matches, `models
@@ -129,11 +129,18 @@ def check(
     chosen = files or ([config] if config else [])
     if not chosen:
         raise CommandFailed("no file is named; write the config file to check, as in 'stopframe check stopframe.yaml'")
-    faults = check_files(chosen)
+    from detector.cutter.config import CutterConfig, is_cutters
+
+    cutters = [file for file in chosen if is_cutters(file)]
+    faults = [
+        fault
+        for file in chosen
+        for fault in (check_other(CutterConfig, file) if file in cutters else check_files([file]))
+    ]
     if faults:
         raise CommandFailed("\n".join(str(fault) for fault in faults))
     for file in chosen:
-        found = read_public(file).config
+        found = None if file in cutters else read_public(file).config
         unknown = (
             "; 'run' finds out whether its banks keep to the budget of false matches" if found and found.banks else ""
         )

@@ -107,6 +107,20 @@ def check_files(paths: Iterable[Path | str]) -> list[Fault]:
     return [fault for path in paths for fault in read_public(path).faults]
 
 
+def check_other(root: type[BaseModel], path: Path | str) -> tuple[Fault, ...]:
+    """As `check_files`, of the config file of another command."""
+    return _read_as(root, path, None)[1]
+
+
+def top_keys(path: Path | str) -> frozenset[str]:
+    """The keys at the top of a file; none where it cannot be read."""
+    try:
+        with Path(path).open("rb") as opened:
+            return frozenset(str(key) for key in read_document(opened.read(MAX_BYTES)).values)
+    except (OSError, ValueError):
+        return frozenset()
+
+
 def config_digest(config: Config) -> str:
     """SHA-256 (hex) over the effective values; secrets count by where they come from, never by what they are."""
     values = config.model_dump(mode="json")

@@ -8,9 +8,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from detector.config.addresses import ListenAddress
 from detector.config.alerts import MqttSection
-from detector.config.config import default_state_dir
+from detector.config.config import Config, default_state_dir
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.ingest import ChosenByKind
+from detector.config.loading import top_keys
 from detector.config.references import Secret, absolute_path
 from detector.config.sections import IngestSection, LogSection, Section
 from detector.config.trust import TrustSection
@@ -89,3 +90,10 @@ class CutterConfig(Section):
     def deployment(self) -> bytes:
         """The services' secret. Raises LookupError when the config was only checked."""
         return bytes.fromhex(self.secret.reveal())
+
+
+def is_cutters(path: Path | str) -> bool:
+    """Whether a config file is a cutter's: more of its keys are known to cutters alone than to services alone."""
+    keys = top_keys(path)
+    services, cutters = set(Config.model_fields), set(CutterConfig.model_fields)
+    return len(keys & (cutters - services)) > len(keys & (services - cutters))

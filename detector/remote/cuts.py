@@ -1,9 +1,10 @@
 """Cuts by a cutter elsewhere: waited for until it acknowledges, then proved by our own eyes."""
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -30,12 +31,15 @@ _TASKS_LIMIT: Final = 4096
 class Surroundings:
     """What a remote cut needs of the service.
 
-    `settle` ends the delivery of an alert; `find_open` looks for one that an earlier run sent. `order_cut` and
-    `order_undo` command the cutter and raise `IngestUnavailable` where it does not answer. `stream_of` gives a key's
-    public name, `last_packet_at` when a live stream's last packet came here, None where it is not live.
+    `settle` ends the delivery of an alert; `send_again` has those of a stream tried now; `open_of` gives the alerts of
+    an incident that are still open, also those never sent; `find_open` looks for one that an earlier run sent.
+    `order_cut` and `order_undo` command the cutter and raise `IngestUnavailable` where it does not answer. `stream_of`
+    gives a key's public name, `last_packet_at` when a live stream's last packet came here, None where it is not live.
     """
 
     settle: Callable[[str], Awaitable[None]]
+    send_again: Callable[[str], None]
+    open_of: Callable[[str], Awaitable[list[str]]]
     find_open: Callable[[str], Awaitable[Awaited | None]]
     order_cut: Callable[[str], Awaitable[None]]
     order_undo: Callable[[str], Awaitable[None]]
@@ -101,6 +105,7 @@ class RemoteCuts:
         self._proofs: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unproved: dict[str, float] = {}
+        self._refused: dict[str, None] = {}
 
     async def __aenter__(self) -> Self:
         """Begin to listen to what comes in by `hear`."""
@@ -153,7 +158,16 @@ class RemoteCuts:
         Raises `IngestUnavailable` where the cutter does not answer: then nothing is restored for sure.
         """
         for awaited in self._desk.of_incident(incident_id):
+            proof = self._proofs.pop(awaited.alert_id, None)
+            if proof is not None:  # it would deny the key once more
+                proof.cancel()
             await self._end(awaited)
+        self._ended.pop(incident_id, None)
+        self._unproved.pop(stream_id, None)
+        self._refused.pop(stream_id, None)
+        with contextlib.suppress(StoreUnavailable):
+            for alert_id in await self._around.open_of(incident_id):  # a broker that is away was never shown it
+                await self._around.settle(alert_id)
         for identity, run in list(self._runs.items()):
             if run.target.key == key:
                 self._finish(identity, run, CutOutcome(CutState.FAILED, 0, 0, detail=TAKEN_BACK))
@@ -215,6 +229,12 @@ class RemoteCuts:
         gone = [stream for stream in self._unproved if self._around.last_packet_at(stream) is None]
         for stream in gone:
             del self._unproved[stream]
+        self._refused = {s: None for s in self._refused if self._around.last_packet_at(s) is not None}
+        if self._refused:
+            told.append(
+                f"the cutter refused to cut {len(self._refused)} streams that are still live: see its log; its secret "
+                "must be a copy of this node's state_dir/secrets/deployment, its ingest the server of these streams"
+            )
         if self._unproved:
             told.append(
                 f"{len(self._unproved)} streams are cut by the cutter's word, yet packets keep arriving: "
@@ -231,6 +251,8 @@ class RemoteCuts:
                 if run.target.is_by_hand:
                     await self._around.order_cut(run.target.stream_id)
                     outcome = await self._look(run.target.stream_id, run)
+                    if outcome.state is CutState.CONFIRMED:
+                        await self._deny_keys(run.target.stream_id, {run.target.key})
                     self._finish(identity, run, outcome)
                 await asyncio.shield(run.done)
         except IngestUnavailable as error:
@@ -268,6 +290,8 @@ class RemoteCuts:
             self._ended.popitem(last=False)
 
     async def _reject(self, awaited: Awaited, ack: Ack) -> None:
+        if self._around.last_packet_at(awaited.stream_id) is not None and len(self._refused) < _UNSEEN_KEPT:
+            self._refused[awaited.stream_id] = None
         await self._end(awaited)
         detail = f"the cutter {ack.by} refused: {ack.detail or 'it gave no reason'}"
         await self._conclude(awaited, CutOutcome(CutState.FAILED, 1, 0, detail=detail))
@@ -283,7 +307,8 @@ class RemoteCuts:
             self.counters.unproved_total += 1
             if len(self._unproved) < _UNSEEN_KEPT:
                 self._unproved[awaited.stream_id] = self._clock()
-            self._desk.release(awaited)  # and send it again
+            self._desk.release(awaited)
+            self._around.send_again(awaited.stream_id)
         await self._conclude(awaited, outcome)
 
     async def _look(self, stream_id: str, run: _Run | None) -> CutOutcome:
@@ -329,12 +354,15 @@ class RemoteCuts:
     async def _deny(self, awaited: Awaited, keys: list[StreamKey]) -> None:
         """Where an ingest server asks us who may publish, whom the cutter cut may not."""
         late = self._ended.get(awaited.incident_id or "")
-        for key in {*keys, *([late[0]] if late else [])}:
+        await self._deny_keys(awaited.stream_id, {*keys, *([late[0]] if late else [])})
+
+    async def _deny_keys(self, stream_id: str, keys: Iterable[StreamKey]) -> None:
+        for key in keys:
             if self._ingest.can_cut and key.server == self._ingest.name:
                 try:
                     await answer_within(self._settings.call_seconds, self._ingest.revoke(key))
                 except IngestUnavailable as error:
-                    log.warning("cut.key_not_denied_here", stream=awaited.stream_id, why=str(error))
+                    log.warning("cut.key_not_denied_here", stream=stream_id, why=str(error))
 
     async def _end(self, awaited: Awaited) -> None:
         self._desk.settle(awaited.alert_id)

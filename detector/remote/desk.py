@@ -38,6 +38,7 @@ class Awaited:
     expires_at_ms: int
     since: float
     held_until: float = 0.0
+    is_promised: bool = False
     sends: dict[str, int] = field(default_factory=dict)
     next_at: dict[str, float] = field(default_factory=dict)
 
@@ -89,8 +90,10 @@ class AnswerDesk:
         awaited.next_at[way] = now + wait
 
     def hold(self, awaited: Awaited, now: float) -> None:
-        """Whoever acts has it: no need to send it again for a while."""
-        awaited.held_until = now + self._settings.hold_seconds
+        """Whoever acts has it: no need to send it again for a while. Said again, it holds nothing up any more."""
+        if not awaited.is_promised:
+            awaited.is_promised = True
+            awaited.held_until = now + self._settings.hold_seconds
 
     def release(self, awaited: Awaited) -> None:
         """What was promised or said is not so: send it again as its backoff allows."""

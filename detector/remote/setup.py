@@ -106,6 +106,8 @@ class Remote:
             self.desk,
             Surroundings(
                 settle=settle,
+                send_again=lambda stream: parts.delivery.send_again(stream, self._first.name),
+                open_of=lambda incident: outbox.open_of_incident(incident, self._first.name),
                 find_open=find_open,
                 order_cut=order_cut,
                 order_undo=order_undo,

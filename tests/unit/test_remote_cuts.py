@@ -47,12 +47,16 @@ class Scene:
         self.desk = AnswerDesk(AnswerSettings(overdue_seconds=0.0), lambda: 0.0)
         self.noted: list[tuple[str, CutState]] = []
         self.settled: list[str] = []
+        self.sent_again: list[str] = []
+        self.unsent: dict[str, list[str]] = {}
         self.orders: list[str] = []
         self.live: dict[str, float] = {}
         self.left_open: dict[str, Awaited] = {}
         self.answers = True
         around = Surroundings(
             settle=self._settle,
+            send_again=self.sent_again.append,
+            open_of=self._open_of,
             find_open=self._find_open,
             order_cut=self._order,
             order_undo=self._order,
@@ -69,6 +73,9 @@ class Scene:
 
     async def _settle(self, alert_id: str) -> None:
         self.settled.append(alert_id)
+
+    async def _open_of(self, incident_id: str) -> list[str]:
+        return self.unsent.get(incident_id, [])
 
     async def _find_open(self, alert_id: str) -> Awaited | None:
         return self.left_open.get(alert_id)
@@ -199,3 +206,60 @@ async def test_undo_calls_back_what_is_on_its_way(scene: Scene) -> None:
     scene.answers = False
     with pytest.raises(IngestUnavailable):
         await scene.cuts.undo(KEY, stream_id="id-secret", incident_id="i1")
+
+
+async def test_what_our_eyes_deny_goes_out_again_at_once(scene: Scene) -> None:
+    """Not when the promise or the backoff is over: the stream is on air."""
+    scene.ingest.listed = [KEY]
+    scene.sent()
+    scene.say(AckState.RECEIVED)
+    scene.say(AckState.CUT)
+    await scene.cuts.settle()
+    awaited = scene.desk.find("a1")
+    assert awaited is not None
+    assert (scene.sent_again, awaited.held_until) == (["id-secret"], 0.0)
+
+
+async def test_a_promise_holds_once(scene: Scene) -> None:
+    """`received` for ever keeps an alert neither from being sent again nor from the second channel."""
+    scene.sent()
+    awaited = scene.desk.find("a1")
+    assert awaited is not None
+    for now in (1.0, 20.0, 30.0, 40.0):
+        scene.desk.hold(awaited, now)
+    assert scene.desk.due_at(awaited, "second", 5.0) == 31.0
+
+
+async def test_a_refusal_of_what_is_live_is_red_until_it_is_gone(scene: Scene) -> None:
+    """A cutter with another deployment secret refuses everybody: nobody may take that for a quiet night."""
+    scene.live["id-secret"] = 1.0
+    scene.sent()
+    scene.say(AckState.REJECTED, detail="nobody publishes this stream here")
+    await scene.cuts.settle()
+    assert any("refused to cut 1 streams that are still live" in problem for problem in scene.cuts.problems())
+    scene.live.clear()
+    assert scene.cuts.problems() == []
+
+
+async def test_an_undo_during_the_proof_denies_nobody_again(scene: Scene) -> None:
+    """The key stays allowed, the alert goes out no more, and nothing of the cut is left in health."""
+    scene.sent()
+    scene.unsent["i1"] = ["a1", "never-sent"]
+    scene.live["id-secret"] = 1.0
+    waiting = scene.begin()
+    await asyncio.sleep(0.01)
+    scene.say(AckState.CUT)
+    await asyncio.sleep(0)
+    await scene.cuts.undo(KEY, stream_id="id-secret", incident_id="i1")
+    await scene.cuts.settle()
+    await waiting
+    assert scene.ingest.revoked == set()
+    assert {"a1", "never-sent"} <= set(scene.settled)
+    assert scene.cuts.problems() == []
+
+
+async def test_a_cut_by_hand_denies_the_key_here_too(scene: Scene) -> None:
+    """A server that asks us who may publish would let the publisher in again at once."""
+    outcome = await scene.begin(is_by_hand=True)
+    assert outcome.state is CutState.CONFIRMED  # type: ignore[attr-defined]
+    assert scene.ingest.revoked == {KEY}

@@ -95,8 +95,6 @@ def replay(alerts: Iterable[Told], breaker: BreakerSettings, live_streams: Calla
             report.allowed.add(told.stream_id)
         elif told.refused_by is not None:
             report.held[told.refused_by] += 1
-        elif judged.refused_by is not None:
-            report.breaker_refused.setdefault(judged.refused_by, set()).add(told.stream_id)
         is_cut = judged.action is Step.CUT
         if is_cut:
             gone.add(told.stream_id)
@@ -106,6 +104,7 @@ def replay(alerts: Iterable[Told], breaker: BreakerSettings, live_streams: Calla
             report.reviewed.add(told.stream_id)
         for signal in told.signals:
             _count(report, told, signal, is_cut=is_cut)
+    report.breaker_refused = {one.source: {each.stream_id for each in one.refusals} for one in judge.tripped()}
     return report
 
 

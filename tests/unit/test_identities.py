@@ -9,15 +9,18 @@ from hypothesis import strategies as st
 
 from detector.config.config import Config
 from detector.config.faults import ConfigError
+from detector.config.identity import IdentitySection
 from detector.config.loading import load_config
-from detector.events import Step, StreamKey
+from detector.events import Observation, Step, StreamKey
 from detector.identities import Identities
 from detector.identity import Kind, Rule, told_identity
 from detector.ingest.tokens import bearer_token
-from detector.policy import History
+from detector.judging import Judge
+from detector.policy import ClassRule, History, PolicySettings
 from detector.store.database import Database
 from detector.store.denials import Denials
 from detector.votes import VoteBook, joined
+from models.evidence import ClassScore, Inspection
 from models.sequence import SequenceHistory
 
 SECRET = bytes(32)
@@ -196,11 +199,42 @@ async def test_denials_lie_on_disk_without_a_name(tmp_path: Path) -> None:
     """A store keeps them over restarts and forgets those that are over."""
     clock = Clock()
     async with Database(tmp_path / "d.db") as database:
-        book = Identities(Config(state_dir=tmp_path, identity={"by": "query:user"}), SECRET, Denials(database),
-                          clock=clock, wall=clock)  # fmt: skip
+        config = Config(state_dir=tmp_path, identity=IdentitySection(by=Rule(Kind.ARGUMENT, "user")))
+        book = Identities(config, SECRET, Denials(database), clock=clock, wall=clock)
         stream(book, "one", "s1")
         book.deny("s1", "incident-1")
     assert b"mallory" not in (tmp_path / "d.db").read_bytes()
     async with Database(tmp_path / "d.db") as database:
         assert [one.incident_id for one in await Denials(database).load(round(clock.now * 1000))] == ["incident-1"]
         assert await Denials(database).load(round((clock.now + 601) * 1000)) == []
+
+
+class Borrowed:
+    """What others voted: two frames at cut, in front of the first own one."""
+
+    def __init__(self, *, is_address: bool) -> None:
+        self.is_address = is_address
+
+    def own(self, track: int, history: History, most: int) -> History:
+        return history if self.is_address else joined(BAD, history, most)[0] if not history.votes else history
+
+    def beside(self, track: int, history: History, most: int) -> History | None:
+        if not self.is_address:
+            return None
+        return history if history.votes else joined(BAD, history, most)[0]
+
+
+@pytest.mark.parametrize(("is_address", "action"), [(False, Step.CUT), (True, Step.REVIEW)])
+def test_a_third_vote_cuts_by_account_and_asks_for_a_review_by_address(*, is_address: bool, action: Step) -> None:
+    """One frame of a stream completes what its account voted; what a neighbour voted only has people look."""
+    judge = Judge("S", "s1", None)  # type: ignore[arg-type]
+    judge.lender = Borrowed(is_address=is_address)
+    policy = PolicySettings(classes={"cards/bad": ClassRule(Step.CUT, 0.7, 0.9)})
+    inspection = Inspection(
+        90, is_stable=True, is_low_information=False, fingerprint=bytes(32),
+        scores=(ClassScore("cards", "bad", 0.95, "0" * 64),),
+    )  # fmt: skip
+    seen = Observation("S", "s1", 1, "interval", 1.0, 1.0, 1.0, 1.0, is_corrupt=False, inspection=inspection)
+    verdict = judge._decide(policy, seen, 0)
+    assert verdict.action is action
+    assert {signal.step for signal in verdict.signals} == {action}

@@ -45,8 +45,6 @@ class Recorder:
         found = Told.of(body, self.now)
         if found is not None:
             self.told.append(found)
-        if body.get("refused_by"):
-            self.refused.add((body["refused_by"], body["stream"]))
         return Submitted(alert.alert_id, 1, is_durable=True)
 
     async def cut(self, target: Any, *, last_packet_at: Any) -> CutOutcome:
@@ -70,9 +68,10 @@ Seen = tuple[int, int, bool, list[tuple[str, Step]]]
 async def watched(recording: list[Seen], *, live: bool) -> Recorder:
     """Run a recording through the real responder; who is cut shows nothing any more."""
     recorder = Recorder()
+    breaker = Breaker(BREAKER)
     responder = Responder(
         delivery=recorder, incidents=FakeIncidents(), enforcer=recorder,  # type: ignore[arg-type]
-        breaker=Breaker(BREAKER), metrics=Metrics(), settings=ResponseSettings(60_000, "sha256:0", is_live=live),
+        breaker=breaker, metrics=Metrics(), settings=ResponseSettings(60_000, "sha256:0", is_live=live),
         live_streams=lambda: LIVE, clock=lambda: recorder.now, closes=True,
     )  # fmt: skip
     sessions: dict[int, int] = {}
@@ -89,6 +88,7 @@ async def watched(recording: list[Seen], *, live: bool) -> Recorder:
         made = replace(decision(live=live), stream_id=name, session=session, signals=signals, action=signals[0].step)
         await responder.respond(made, replace(facts(session, name), account=name))
         await responder.settle()
+    recorder.refused = {(one.source, each.stream_id) for one in breaker.tripped() for each in one.refusals}
     return recorder
 
 

@@ -90,7 +90,9 @@ class Alarms:
 
     async def run(self) -> None:
         """Tell every sink the newest alarm until it took or refused it, for ever."""
-        await asyncio.gather(*(self._serve(sink) for sink in self._sinks))
+        await asyncio.gather(
+            asyncio.Event().wait(), *(self._serve(sink) for sink in self._sinks)
+        )  # for ever, with none
 
     def _raise(self, problems: Collection[str], now: float) -> None:
         self._next_at = now + _LEAST_PAUSE_SECONDS

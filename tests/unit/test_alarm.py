@@ -134,3 +134,11 @@ async def test_a_file_gets_a_line(tmp_path: Path) -> None:
             while not (tmp_path / "alerts.jsonl").exists() or not (tmp_path / "alerts.jsonl").read_text():
                 await asyncio.sleep(0.01)
     assert json.loads((tmp_path / "alerts.jsonl").read_text())["schema"] == "stopframe/alarm/1"
+
+
+async def test_without_a_sink_the_work_stays() -> None:
+    """A node with a broker alone has nobody to tell here, and that is no fault."""
+    alarms = Alarms((), "node-1")
+    alarms.hear([BROKEN])
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(alarms.run(), 0.05)

@@ -26,7 +26,7 @@ class Ends:
     async def close(self, incident_id: str, at_ms: int) -> None:
         self.closed.append(incident_id)
 
-    async def not_closed(self, since_ms: int) -> list[IncidentRecord]:  # noqa: ARG002
+    async def not_closed(self, since_ms: int) -> list[IncidentRecord]:
         return self.earlier
 
 

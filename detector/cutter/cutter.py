@@ -137,15 +137,18 @@ class Cutter:
 
     async def cut(self, stream: str) -> CutReport:
         """Cut a live stream because an operator says so. Raises NoSuchStream, ViewError."""
+        return await self.cut_for(stream, self._ids.next())
+
+    async def cut_for(self, stream: str, incident: str) -> CutReport:
+        """As `cut`, under the incident of a service: its undo finds what was cut. Raises NoSuchStream, ViewError."""
         try:
             publisher = await self._finder.find(stream)
         except IngestUnavailable as error:
             raise ViewError(str(error)) from error
         if publisher is None:
             raise NoSuchStream("nobody publishes this stream here")
-        incident_id = self._ids.next()
-        outcome = await self._enforce(stream, f"command-{incident_id}", incident_id, publisher, publisher.key)
-        return CutReport(stream, incident_id, outcome.state, outcome.count, None, outcome.detail)
+        outcome = await self._enforce(stream, f"command-{incident}", incident, publisher, publisher.key)
+        return CutReport(stream, incident, outcome.state, outcome.count, None, outcome.detail)
 
     async def undo(self, incident: str) -> UndoReport:
         """Let whom an incident cut publish again, and cut nobody for it any more. Raises NoSuchIncident, ViewError."""

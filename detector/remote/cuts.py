@@ -41,7 +41,7 @@ class Surroundings:
     send_again: Callable[[str], None]
     open_of: Callable[[str], Awaitable[list[str]]]
     find_open: Callable[[str], Awaitable[Awaited | None]]
-    order_cut: Callable[[str], Awaitable[None]]
+    order_cut: Callable[[str, str | None], Awaitable[None]]
     order_undo: Callable[[str], Awaitable[None]]
     stream_of: Callable[[StreamKey], str]
     last_packet_at: Callable[[str], float | None]
@@ -248,8 +248,8 @@ class RemoteCuts:
         trouble = "the cutter has not answered in time; its alert goes out again"
         try:
             async with asyncio.timeout(self._settings.deadline_seconds):
-                if run.target.is_by_hand:
-                    await self._around.order_cut(run.target.stream_id)
+                if run.target.is_by_hand or not await self._is_on_its_way(run.target.incident_id):
+                    await self._around.order_cut(run.target.stream_id, run.target.incident_id)
                     outcome = await self._look(run.target.stream_id, run)
                     if outcome.state is CutState.CONFIRMED:
                         await self._deny_keys(run.target.stream_id, {run.target.key})
@@ -263,6 +263,15 @@ class RemoteCuts:
             self.counters.unanswered_total += 1
             self._finish(identity, run, CutOutcome(CutState.FAILED, 1, 0, detail=trouble))
         await self.journal.note(run.incident_ids, run.done.result(), hit_at=run.target.hit_at)
+
+    async def _is_on_its_way(self, incident_id: str | None) -> bool:
+        """Whether an alert asks for this cut: what an operator released from the breaker was told as a review."""
+        if incident_id is None or self._desk.of_incident(incident_id):
+            return True
+        try:
+            return bool(await self._around.open_of(incident_id))
+        except StoreUnavailable:  # then it goes out from memory
+            return True
 
     def _finish(self, identity: tuple[str, str], run: _Run, outcome: CutOutcome) -> None:
         """Give everyone who waits the outcome."""

@@ -78,8 +78,9 @@ class Remote:
         line = parts.line or self._mqtt
         orders = Orders(line, parts.database, parts.signer, parts.keys, prefix=prefix, node=cutter)
 
-        async def order_cut(stream: str) -> None:
-            result, reason = await orders.order(CommandName.CUT, {"stream": stream})
+        async def order_cut(stream: str, incident: str | None) -> None:
+            arguments = {"stream": stream} | ({} if incident is None else {"incident": incident})
+            result, reason = await orders.order(CommandName.CUT, arguments)
             if result is not Result.DONE:
                 raise IngestUnavailable(f"the cutter {cutter} answers {result.value} ({reason}); see its log")
 

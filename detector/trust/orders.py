@@ -1,7 +1,7 @@
 """What a command's arguments are, and what it does: the same as the control socket's commands, by the same code."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,14 +46,23 @@ class Actor(Protocol):
         """Look at a live stream more closely for a while; raise `NoSuchStream` or `TooManyOverrides`."""
 
 
+@runtime_checkable
+class CutsForIncidents(Protocol):
+    """An actor that cuts for a service, under the incident which that service has."""
+
+    async def cut_for(self, stream: str, incident: str) -> CutReport:
+        """As `Actor.cut`; an undo of the incident restores it."""
+
+
 class _Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class CutArguments(_Arguments):
-    """Cut a live stream."""
+    """Cut a live stream; `incident` is what an undo will name, where the sender has one."""
 
     stream: Stream
+    incident: Incident | None = None
 
 
 class UndoArguments(_Arguments):
@@ -111,7 +120,12 @@ async def obey(actor: Actor, command: CommandName, arguments: Mapping[str, Any])
 
 async def _act(actor: Actor, asked: _Arguments) -> tuple[Result, str]:
     if isinstance(asked, CutArguments):
-        report = await actor.cut(asked.stream)
+        if asked.incident is None:
+            report = await actor.cut(asked.stream)
+        elif isinstance(actor, CutsForIncidents):
+            report = await actor.cut_for(asked.stream, asked.incident)
+        else:
+            return Result.REFUSED, "arguments"
         return _CUT_RESULTS.get(report.cut_state, Result.FAILED), report.cut_state.value
     if isinstance(asked, UndoArguments):
         return (Result.DONE, "restored") if (await actor.undo(asked.incident)).is_restored else (Result.FAILED, "kept")

@@ -13,11 +13,12 @@ import pytest
 from benchmarks.fake_ingest import FakeIngest
 from benchmarks.numbered_service import Numbered, numbered
 from detector.config.loading import load_config, load_other
-from detector.credentials import load_or_create
+from detector.credentials import load_or_create, stream_id
 from detector.cutter.assembly import CutterRefused, CutterService, open_cutter
 from detector.cutter.config import CutterConfig
 from detector.events import CutState, Step
 from detector.ingest.adapter import IngestUnavailable
+from detector.open_incidents import StreamFacts
 from detector.store.incidents import IncidentRecord
 from detector.trust.keyring import load_keyring
 from detector.trust.signing import public_key_text
@@ -221,3 +222,17 @@ async def test_a_cutter_refuses_to_start_in_one_sentence(site: Site) -> None:
         with pytest.raises(CutterRefused, match="another stopframe"):
             async with site.running_cutter():
                 pass
+
+
+async def test_a_cut_by_hand_is_undone_by_the_incident_that_the_service_has(site: Site) -> None:
+    """The cutter lets the key in again, not the service alone."""
+    async with site.running_cutter() as cutter, site.running_service() as service:
+        site.ingest.publish("live/bad")
+        publisher = (await service.ingest.publishers())[0]
+        name = stream_id(service.secret, publisher.key)
+        facts = StreamFacts(name, "session", publisher.key, publisher.connection, {}, lambda: None)
+        incident, outcome = await service.responder.cut_by_hand(facts)
+        assert (outcome.state, site.ingest.kicks) == (CutState.CONFIRMED, {"live/bad": 1})
+        assert cutter._ingest.is_revoked(publisher.key)
+        await service.cutting.undo(publisher.key, stream_id=name, incident_id=incident)
+        assert not cutter._ingest.is_revoked(publisher.key)

@@ -48,7 +48,7 @@ class Scene:
         self.noted: list[tuple[str, CutState]] = []
         self.settled: list[str] = []
         self.sent_again: list[str] = []
-        self.unsent: dict[str, list[str]] = {}
+        self.unsent: dict[str, list[str]] = {"i1": ["a1"]}
         self.orders: list[str] = []
         self.live: dict[str, float] = {}
         self.left_open: dict[str, Awaited] = {}
@@ -58,7 +58,7 @@ class Scene:
             send_again=self.sent_again.append,
             open_of=self._open_of,
             find_open=self._find_open,
-            order_cut=self._order,
+            order_cut=self._order_cut,
             order_undo=self._order,
             stream_of=lambda key: f"id-{key.name}",
             last_packet_at=self.live.get,
@@ -75,10 +75,13 @@ class Scene:
         self.settled.append(alert_id)
 
     async def _open_of(self, incident_id: str) -> list[str]:
-        return self.unsent.get(incident_id, [])
+        return [each for each in self.unsent.get(incident_id, []) if each not in self.settled]
 
     async def _find_open(self, alert_id: str) -> Awaited | None:
         return self.left_open.get(alert_id)
+
+    async def _order_cut(self, stream: str, _incident: str | None) -> None:
+        await self._order(stream)
 
     async def _order(self, what: str) -> None:
         self.orders.append(what)
@@ -263,3 +266,10 @@ async def test_a_cut_by_hand_denies_the_key_here_too(scene: Scene) -> None:
     outcome = await scene.begin(is_by_hand=True)
     assert outcome.state is CutState.CONFIRMED  # type: ignore[attr-defined]
     assert scene.ingest.revoked == {KEY}
+
+
+async def test_a_cut_that_no_alert_asks_for_is_ordered(scene: Scene) -> None:
+    """What the breaker refused went out as a review; when an operator says yes, nobody else tells the cutter."""
+    scene.unsent.clear()
+    assert (await scene.begin()).state is CutState.CONFIRMED  # type: ignore[attr-defined]
+    assert scene.orders == ["id-secret"]

@@ -89,8 +89,8 @@ class Courier:
 
     def offer(self, notice: Notice) -> None:
         """Take a new alert; what memory has no room for is fetched from the disk later."""
-        if not self._window.offer(notice, self._clock.monotonic()) and not notice.is_durable:
-            self.counters.lost_total += 1
+        self._window.offer(notice, self._clock.monotonic())
+        self.counters.lost_total = self._window.lost_total
         self._refill_at = self._rests_until
         self._wakeup.set()
 

@@ -60,7 +60,7 @@ class RefillTicket:
 class Window:
     """At most `limit` alerts of one sink in memory, by stream; the rest stays on disk and `is_spilled` says so.
 
-    Alerts that no disk holds are never displaced by others; past the limit `offer` refuses them.
+    Alerts that no disk holds make room for none but more urgent ones; past the limit `offer` refuses them.
     """
 
     def __init__(self, limit: int) -> None:
@@ -69,6 +69,8 @@ class Window:
         self._spills = 0
         self.is_spilled = True
         """Whether the disk may hold open alerts that are not here. True at first: an earlier run may have left some."""
+        self.lost_total = 0
+        """Alerts that no disk holds and that found no room here, or gave theirs to a more urgent one."""
 
     def __len__(self) -> int:
         """Return how many alerts are held."""
@@ -82,8 +84,12 @@ class Window:
         if notice.is_durable and (self.is_spilled or len(self) >= self._limit):
             self._spill()
             return False
-        if not notice.is_durable and len(self) >= self._limit and not self._make_room():
-            return False
+        if not notice.is_durable and len(self) >= self._limit:
+            has_room = self._make_room()
+            if not has_room:
+                self.lost_total += 1
+            if not (has_room or self._displace_weaker(notice)):
+                return False
         lane = self._lanes.setdefault(notice.stream_id, Lane(notice.stream_id))
         lane.insert(notice)
         lane.due_at = now
@@ -183,6 +189,22 @@ class Window:
         weakest = max(idle, key=lambda lane: (-lane.urgency, lane.notices[-1].order))
         del self._lanes[weakest.stream_id]
         self._spill()
+        return True
+
+    def _displace_weaker(self, notice: Notice) -> bool:
+        """Give up the newest of the least urgent alerts that no disk holds, where it is less urgent than `notice`."""
+        weaker = [
+            (held.urgency, -held.order, lane, held)
+            for lane in self._lanes.values()
+            for held in lane.notices[lane.is_busy :]  # a busy lane's first may be on its way
+            if not held.is_durable and held.urgency < notice.urgency
+        ]
+        if not weaker:
+            return False
+        _, _, lane, held = min(weaker, key=lambda one: one[:2])
+        lane.drop(held.alert_id)
+        if not lane.is_busy:
+            self.settle(lane)
         return True
 
     def _spill(self) -> None:

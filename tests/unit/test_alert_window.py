@@ -44,6 +44,29 @@ def test_full_window_leaves_durable_alerts_to_the_disk() -> None:
     assert len(window) == 2
 
 
+def test_a_cut_that_no_disk_holds_takes_the_place_of_a_review() -> None:
+    """With the disk full and memory full of reviews the newest of them is lost, and counted; no cut gives way."""
+    window = _empty(256)
+    for number in range(256):
+        assert window.offer(_notice(number, f"s{number % 200}", durable=False), 0.0)
+    assert not window.offer(_notice(256, "late", durable=False), 0.0)
+    assert window.offer(_notice(257, "bad", cut=True, durable=False), 0.0)
+    assert (len(window), window.lost_total) == (256, 2)
+    lane = window.take(0.0)
+    assert lane is not None
+    assert lane.stream_id == "bad"
+    assert window.drop("a255") is None
+    assert window.drop("a254") is not None
+
+    full = _empty(2)
+    for number in (1, 2):
+        assert full.offer(_notice(number, "one", cut=number == 2, durable=False), 0.0)
+    busy = full.take(0.0)
+    assert busy is not None
+    assert not full.offer(_notice(3, "two", cut=True, durable=False), 0.0), "one is on its way, the other a cut"
+    assert (full.lost_total, [notice.order for notice in busy.notices]) == (1, [1, 2])
+
+
 def test_what_another_file_does_not_hold_stays_in_memory() -> None:
     """Where the database was moved away, alerts that memory holds are not dropped because the new one lacks them."""
     window = _empty(4)

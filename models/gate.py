@@ -36,18 +36,31 @@ _GRID_NOISE: Final = 2.5
 _LONGEST_PERIOD: Final = 24
 """In pixels of the plane: at least two whole periods and a half must show."""
 
+_MOST_UNEXPLAINED: Final = 64 * 64 * _GRID_NOISE**2
+"""The same as energy: of all pixels together."""
+
+_MOST_OF_FLAT: Final = 64 * 64 * _LEVELS**2 + _SPECKS * 255**2
+"""The energy about its level that a flat plane can have."""
+
+_ROUNDING: Final = 1.01
+"""What float32 sums are off by, and far more."""
+
 _MEAN: Final = np.full(64, 1 / 64, dtype=np.float32)
 
 _LIKENESS: Final = 0.85
 """Correlation of a profile with itself one period on; re-encoded and fractionally sampled grids reach 0.9."""
 
 
-def low_information(plane: NDArray[np.uint8]) -> LowInformation | None:
+def low_information(plane: NDArray[np.uint8], spectrum: NDArray[np.float32] | None = None) -> LowInformation | None:
     """Tell why a (64, 64) uint8 luma plane holds nothing to look at; None when it does hold something.
+
+    `spectrum`, the plane's (16, 16) PDQ coefficients for who has them, makes the answer cheaper and no other.
 
     Deliberately narrow, since what it names goes unseen by the models: a dim scene, a gradient, colour bars or a grid
     drawn over a picture all pass. Only the luma is judged: `has_colour_detail` tells whether the colours say more.
     """
+    if spectrum is not None and _is_surely_a_picture(spectrum):
+        return None
     if _is_surely_not_flat(plane):
         return LowInformation.GRID if _is_regular_grid(plane) else None
     below = np.cumsum(np.bincount(plane.ravel(), minlength=256))  # and equal
@@ -71,6 +84,18 @@ def has_colour_detail(picture: NDArray[np.uint8]) -> bool:
     return False
 
 
+def _is_surely_a_picture(spectrum: NDArray[np.float32]) -> bool:
+    # Sixteen cosines each way, without the constant, are an orthonormal part of the plane. Functions of x or of y alone
+    # vanish in it, a product of two stays one, so what no product explains there the whole plane cannot explain either.
+    # The best product takes the largest squared singular value, at most the root of the sum of all their squares.
+    flat = spectrum.ravel()
+    energy = float(flat @ flat)
+    if energy <= _ROUNDING * _MOST_OF_FLAT:
+        return False
+    squares = (spectrum @ spectrum.T).ravel()
+    return energy - _ROUNDING * math.sqrt(squares @ squares) > _ROUNDING * _MOST_UNEXPLAINED
+
+
 def _is_surely_not_flat(plane: NDArray[np.uint8]) -> bool:
     # Of every 16th pixel more than `_SPECKS` are darker than what more than `_SPECKS` are brighter than, by more than
     # what lies within `_LEVELS` of any level: a tenth of the price of counting them all.
@@ -91,7 +116,7 @@ def _is_regular_grid(plane: NDArray[np.uint8]) -> bool:
     across: NDArray[np.float32] = by_column - by_column @ _MEAN
     down = by_row
     energies = np.einsum("ij,ij->i", rest, rest)
-    energy, most = float(energies.sum()), rest.size * _GRID_NOISE**2
+    energy, most = float(energies.sum()), _MOST_UNEXPLAINED
     if energy > most:
         strongest = int(energies.argmax())
         across = rest[strongest] / np.sqrt(energies[strongest])

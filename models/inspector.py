@@ -138,16 +138,17 @@ class Inspector:
         """
         luma = np.frombuffer(plane, dtype=np.uint8).reshape(PLANE_SIDE, PLANE_SIDE)
         colours = np.frombuffer(picture, dtype=np.uint8).reshape(PICTURE_SIDE, PICTURE_SIDE, 3)
-        seconds: dict[str, float] = {}
-        with self._timed("views", seconds):
-            is_low = low_information(luma) is not None and not has_colour_detail(colours)
-            viewed = self._viewer.view(luma, colours, width, height, look)
-        with self._timed("hash", seconds):
-            broken: list[str] = []
-            others = self._other_hashes(luma, colours, broken, is_live=look is not None)
-            second = difference_hash(viewed.sample.spectrum)
-        with self._timed("match", seconds), self._viewer.paying(viewed, look):
+        began = self._clock()
+        viewed = self._viewer.view(luma, colours, width, height, look)
+        is_low = low_information(luma, viewed.sample.spectrum) is not None and not has_colour_detail(colours)
+        viewed_at = self._clock()
+        broken: list[str] = []
+        others = self._other_hashes(luma, colours, broken, is_live=look is not None)
+        second = difference_hash(viewed.sample.spectrum)
+        hashed_at = self._clock()
+        with self._viewer.paying(viewed, look):
             found = self._match(viewed, others)
+        seconds = {"views": viewed_at - began, "hash": hashed_at - viewed_at, "match": self._clock() - hashed_at}
         answers = Answers()
         if not is_low or asking.is_test:
             answers = ask_models(

@@ -11,6 +11,7 @@ from models.gate import LowInformation, has_colour_detail, low_information
 from models.hashing.algorithm import HashAlgorithm
 from models.hashing.pdq import Pdq
 from models.hashing.registry import hash_algorithms
+from models.hashing.spectrum import spectrum_of
 from models.hashing.views import EVERY_TIER, Tier, fingerprints, views
 from models.shapes.borders import uniform_borders
 
@@ -188,6 +189,27 @@ def test_regular_grids_are_named(cell: int) -> None:
     for pattern in ((rows + columns) % 2 == 1, columns % 2 == 1, lines):
         board = np.repeat(np.where(pattern, 220, 20).astype(np.uint8)[:, :, None], 3, axis=2)
         assert low_information(_plane(_broadcast(board))) is LowInformation.GRID
+
+
+def test_coefficients_at_hand_change_no_answer() -> None:
+    """Grids, chessboards, flat planes with specks, noise and pictures are judged alike with and without them."""
+    generator = np.random.default_rng(5)
+    places = np.arange(64)
+    planes = [_plane(_card(seed)) for seed in range(12)]
+    for number in range(300):
+        across, down = (
+            generator.uniform(0, 120) * np.sign(np.sin(places / generator.uniform(0.5, 4))) for _ in range(2)
+        )
+        sharpness = generator.uniform(0, 6)
+        patterns = (across + down[:, None], across * down[:, None] / 120, np.zeros((64, 64)))
+        plane = 127 + patterns[number % 3] + generator.normal(0, sharpness, (64, 64)) ** (1 + number % 2)
+        plane.flat[generator.integers(0, 4096, number % 40)] = 255
+        planes.append(np.clip(plane, 0, 255).astype(np.uint8))
+
+    answers = [low_information(plane) for plane in planes]
+
+    assert answers == [low_information(plane, spectrum_of(plane)) for plane in planes]
+    assert set(answers) >= {None, LowInformation.GRID, LowInformation.FLAT}
 
 
 def test_whatever_shows_something_passes() -> None:

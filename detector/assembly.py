@@ -158,6 +158,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
             distrust=distrust,
             keys=lambda: _trusted_keys(service),
             last_packet_at=lambda stream: _last_packet_at(service, stream),
+            unknown_ack=metrics.unknown_ack,
             line=rehearsal.answers(sink),
             wall_clock=rehearsal.wall_seconds(),
         )

@@ -134,6 +134,9 @@ class MetricSeries:
             "http_refusals", "Control requests over TCP without the right token.", "reason", Refusal
         )
         self.commands = self._counter("commands", "Signed commands by what became of them.", "state", Result)
+        self.unknown_acks = self._counter(
+            "unknown_acks", "Believed acknowledgements of alerts that wait for none: repeated, or over."
+        )
         self.untrusted = Counter(
             "stopframe_untrusted",
             "Messages that were not believed, by what they claimed to be.",

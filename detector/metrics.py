@@ -283,6 +283,10 @@ class Metrics:
         """A message was not believed."""
         self._series.untrusted.labels(purpose.value, reason.value).inc()
 
+    def unknown_ack(self) -> None:
+        """A believed acknowledgement ended nothing: nobody waits for it."""
+        self._series.unknown_acks.inc()
+
     def command(self, result: Result) -> None:
         """A believed command came to this."""
         self._series.commands.labels(result.value).inc()

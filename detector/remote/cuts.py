@@ -16,6 +16,7 @@ from detector.enforcement import CutTarget, EnforcerSettings
 from detector.events import CutState, StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
 from detector.remote.desk import AnswerDesk, Awaited
+from detector.remote.parts import RemoteCounters, Surroundings
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import TAKEN_BACK
 from detector.trust.messages import Ack, AckState
@@ -27,26 +28,6 @@ _UNSEEN_KEPT: Final = 1024
 _TASKS_LIMIT: Final = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a remote cut needs of the service.
-
-    `settle` ends the delivery of an alert; `send_again` has those of a stream tried now; `open_of` gives the alerts of
-    an incident that are still open, also those never sent; `find_open` looks for one that an earlier run sent.
-    `order_cut` and `order_undo` command the cutter and raise `IngestUnavailable` where it does not answer. `stream_of`
-    gives a key's public name, `last_packet_at` when a live stream's last packet came here, None where it is not live.
-    """
-
-    settle: Callable[[str], Awaitable[None]]
-    send_again: Callable[[str], None]
-    open_of: Callable[[str], Awaitable[list[str]]]
-    find_open: Callable[[str], Awaitable[Awaited | None]]
-    order_cut: Callable[[str, str | None], Awaitable[None]]
-    order_undo: Callable[[str], Awaitable[None]]
-    stream_of: Callable[[StreamKey], str]
-    last_packet_at: Callable[[str], float | None]
-
-
 @dataclass(slots=True)
 class _Run:
     """One cut that is waited for, shared by everyone who asks for it."""
@@ -55,20 +36,6 @@ class _Run:
     last_packet_at: Callable[[], float | None]
     done: "asyncio.Future[CutOutcome]"
     incident_ids: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class RemoteCounters:
-    """What the cutter said since the start, and what became of it."""
-
-    received_total: int = 0
-    cut_total: int = 0
-    rejected_total: int = 0
-    unknown_total: int = 0
-    """Acknowledgements of alerts that wait for none: repeated, or over."""
-
-    unproved_total: int = 0
-    unanswered_total: int = 0
 
 
 class RemoteCuts:
@@ -185,9 +152,13 @@ class RemoteCuts:
         if awaited is not None:
             self._take(ack, awaited)
         elif self._desk.is_over(ack.alert_id) or len(self._tasks) >= _TASKS_LIMIT:
-            self.counters.unknown_total += 1
+            self._pass_over()
         else:
             self._spawn(self._find(ack), f"remote.find[{ack.stream}]")
+
+    def _pass_over(self) -> None:
+        self.counters.unknown_total += 1
+        self._around.unknown_ack()
 
     async def _find(self, ack: Ack) -> None:
         """What an earlier run sent is answered now, before this one has come to send it again."""
@@ -196,13 +167,13 @@ class RemoteCuts:
         except StoreUnavailable:
             awaited = None
         if awaited is None:
-            self.counters.unknown_total += 1
+            self._pass_over()
         else:
             self._take(ack, awaited)
 
     def _take(self, ack: Ack, awaited: Awaited) -> None:
         if awaited.stream_id != ack.stream:
-            self.counters.unknown_total += 1
+            self._pass_over()
         elif ack.state is AckState.RECEIVED:
             self.counters.received_total += 1
             self._desk.hold(awaited, self._clock())
@@ -243,6 +214,20 @@ class RemoteCuts:
         return told
 
     async def _wait(self, identity: tuple[str, str], run: _Run) -> None:
+        """Give everyone who waits an outcome, whatever breaks."""
+        try:
+            await self._wait_until_deadline(identity, run)
+        except (
+            Exception
+        ):  # a fault of ours, told where the task ends: nobody may wait for ever, the next hit tries again
+            if not run.done.done():
+                self._finish(
+                    identity, run, CutOutcome(CutState.FAILED, 0, 0, detail="a fault of Stopframe: see its log")
+                )
+            await self.journal.note(run.incident_ids, run.done.result(), hit_at=run.target.hit_at)
+            raise
+
+    async def _wait_until_deadline(self, identity: tuple[str, str], run: _Run) -> None:
         """Ask for the cut where no alert does, and give up waiting at the deadline."""
         await self.journal.note(run.incident_ids, CutOutcome(CutState.PENDING, 0, 0), hit_at=run.target.hit_at)
         trouble = "the cutter has not answered in time; its alert goes out again"
@@ -388,5 +373,12 @@ class RemoteCuts:
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended_task)
         return task
+
+    def _ended_task(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            stream = task.get_name().partition("[")[2].rstrip("]")
+            log.error("cut.broke", stream=stream, exc_info=error)

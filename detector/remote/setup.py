@@ -14,9 +14,10 @@ from detector.alerts.webhook import WebhookSink
 from detector.config.config import Config
 from detector.credentials import stream_id
 from detector.ingest.adapter import IngestServer, IngestUnavailable
-from detector.remote.cuts import RemoteCuts, Surroundings
+from detector.remote.cuts import RemoteCuts
 from detector.remote.desk import AnswerDesk, AnswerSettings, Awaited
 from detector.remote.line import AckEar, Orders
+from detector.remote.parts import Surroundings
 from detector.remote.ways import AnsweredSink, await_answer
 from detector.settings import enforcer_settings
 from detector.store.database import Database
@@ -44,6 +45,7 @@ class RemoteParts:
     distrust: Distrust
     keys: Callable[[], TrustedKeys]
     last_packet_at: Callable[[str], float | None]
+    unknown_ack: Callable[[], None] = lambda: None
     line: Line | None = None
     wall_clock: Callable[[], float] = time.time
 
@@ -114,6 +116,7 @@ class Remote:
                 order_undo=order_undo,
                 stream_of=lambda key: stream_id(parts.secret, key),
                 last_packet_at=parts.last_packet_at,
+                unknown_ack=parts.unknown_ack,
             ),
             enforcer_settings(self._config),
             wall_clock=parts.wall_clock,

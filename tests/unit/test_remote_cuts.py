@@ -9,8 +9,9 @@ import pytest
 from detector.enforcement import CutTarget, EnforcerSettings
 from detector.events import CutResult, CutState, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable
-from detector.remote.cuts import RemoteCuts, Surroundings
+from detector.remote.cuts import RemoteCuts
 from detector.remote.desk import AnswerDesk, AnswerSettings, Awaited
+from detector.remote.parts import Surroundings
 from detector.store.incidents import CutProgress
 from detector.trust.messages import Ack, AckState
 
@@ -53,6 +54,8 @@ class Scene:
         self.live: dict[str, float] = {}
         self.left_open: dict[str, Awaited] = {}
         self.answers = True
+        self.unknown = 0
+        self.breaks = False
         around = Surroundings(
             settle=self._settle,
             send_again=self.sent_again.append,
@@ -62,6 +65,7 @@ class Scene:
             order_undo=self._order,
             stream_of=lambda key: f"id-{key.name}",
             last_packet_at=self.live.get,
+            unknown_ack=self._count_unknown,
         )
         self.cuts = RemoteCuts(self.ingest, self, self.desk, around, SETTINGS)  # type: ignore[arg-type]
 
@@ -75,6 +79,8 @@ class Scene:
         self.settled.append(alert_id)
 
     async def _open_of(self, incident_id: str) -> list[str]:
+        if self.breaks:
+            raise ZeroDivisionError
         return [each for each in self.unsent.get(incident_id, []) if each not in self.settled]
 
     async def _find_open(self, alert_id: str) -> Awaited | None:
@@ -87,6 +93,9 @@ class Scene:
         self.orders.append(what)
         if not self.answers:
             raise IngestUnavailable("the cutter has not answered")
+
+    def _count_unknown(self) -> None:
+        self.unknown += 1
 
     def sent(self) -> None:
         self.desk.await_answer("a1", "id-secret", "i1", expires_at_ms=2**60, now=0.0)
@@ -175,7 +184,7 @@ async def test_an_answer_to_nothing_is_counted_and_passed_over(scene: Scene) -> 
     scene.sent()
     scene.say(AckState.CUT, stream="id-another")
     await scene.cuts.settle()
-    assert (scene.cuts.counters.unknown_total, scene.settled) == (2, [])
+    assert (scene.cuts.counters.unknown_total, scene.unknown, scene.settled) == (2, 2, [])
 
 
 async def test_an_answer_to_what_an_earlier_run_sent_is_no_stranger(scene: Scene) -> None:
@@ -273,3 +282,19 @@ async def test_a_cut_that_no_alert_asks_for_is_ordered(scene: Scene) -> None:
     scene.unsent.clear()
     assert (await scene.begin()).state is CutState.CONFIRMED  # type: ignore[attr-defined]
     assert scene.orders == ["id-secret"]
+
+
+@pytest.mark.usefixtures("expects_errors")
+async def test_a_fault_of_ours_leaves_nobody_waiting(scene: Scene) -> None:
+    """Everyone who waits hears that it failed, it is written down, and the next hit tries again."""
+    scene.breaks = True
+    first, second = scene.begin(), scene.begin()
+    async with asyncio.timeout(0.2):
+        assert [one.state for one in await asyncio.gather(first, second)] == [CutState.FAILED] * 2  # type: ignore[attr-defined]
+    assert scene.noted[-1] == ("i1", CutState.FAILED)
+    scene.breaks = False
+    scene.sent()
+    waiting = scene.begin()
+    await asyncio.sleep(0.01)
+    scene.say(AckState.CUT)
+    assert (await waiting).state is CutState.CONFIRMED  # type: ignore[attr-defined]

@@ -144,6 +144,8 @@ def check(
         unknown = (
             "; 'run' finds out whether its banks keep to the budget of false matches" if found and found.banks else ""
         )
+        if found and found.model_fields_set & {"models", "classes"}:
+            unknown += f"; 'models check -c {file}' finds out whether its models and their labels are there"
         note(f"{file}: no fault{unknown}")
 
 

@@ -44,7 +44,7 @@ async def test_a_start_beyond_the_budget_is_refused(tmp_path: Path) -> None:
 async def test_a_reload_is_refused_and_a_growing_bank_is_held(tmp_path: Path) -> None:
     """A running service keeps its config; a list that grows narrows its own limit and health notes it."""
     _fill(tmp_path, 20)
-    async with open_site(tmp_path, WIDE + "matching: {false_matches_per_day: 1}\n") as site:
+    async with open_site(tmp_path, WIDE + "matching: {false_matches_per_day: 50}\n") as site:
         service = site.service
         before = service.config
         site.write(WIDE + TIGHT)

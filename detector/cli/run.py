@@ -52,6 +52,8 @@ def run(
     rehearsal = read_rehearsal(simulate, may_cut=may_cut)
     settings, file = _read(config, rehearsal)
     configure_logs(settings.log.level, settings.log.format)
+    if config is None:
+        log.info("config.none_named", note="every option has its default; name a file with -c or STOPFRAME_CONFIG")
     try:
         asyncio.run(_serve(settings, file, notifier, rehearsal))
     except ServiceRefused as error:

@@ -164,11 +164,11 @@ def running_nginx(folder: Path, changes: dict[str, str] | None = None) -> Iterat
         nginx.kill()
 
 
-def make_clip(path: Path, *, audio: bool, gop_seconds: int = 1, seconds: int = 6) -> Path:
+def make_clip(path: Path, *, audio: bool, gop_seconds: int = 1, seconds: int = 6, picture: str = "testsrc2") -> Path:
     """A clip to publish without encoding it again: 15 frames a second, a keyframe every `gop_seconds`."""
     sound = "-f lavfi -i sine=frequency=440:sample_rate=44100 -c:a aac -shortest" if audio else ""
     command = (
-        f"ffmpeg -loglevel error -y -f lavfi -i testsrc2=size=320x180:rate=15:duration={seconds} {sound} -c:v libx264 "
+        f"ffmpeg -loglevel error -y -f lavfi -i {picture}=size=320x180:rate=15:duration={seconds} {sound} -c:v libx264 "
         f"-preset ultrafast -bf 0 -g {15 * gop_seconds} -sc_threshold 0 -pix_fmt yuv420p -t {seconds} -f flv {path}"
     )
     subprocess.run(command.split(), check=True, stdin=subprocess.DEVNULL, timeout=60)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -114,15 +113,6 @@ def _shipped(nginx: Nginx, folder: Path) -> Path:
     return folder / "stopframe.yaml"
 
 
-def _bars(path: Path) -> Path:
-    command = (
-        "ffmpeg -loglevel error -y -f lavfi -i smptebars=size=320x180:rate=15:duration=4 -c:v libx264 -preset "
-        f"ultrafast -bf 0 -g 15 -pix_fmt yuv420p -f flv {path}"
-    )
-    subprocess.run(command.split(), check=True, stdin=subprocess.DEVNULL, timeout=60)
-    return path
-
-
 @contextlib.asynccontextmanager
 async def viewing(nginx: Nginx, name: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, bytearray]]:
     """A viewer, and what it got."""
@@ -155,7 +145,10 @@ async def viewing(nginx: Nginx, name: str) -> AsyncIterator[tuple[asyncio.subpro
 @pytest.mark.needs_ffmpeg
 async def test_viewers_of_a_real_nginx_wait_for_clean_samples(tmp_path: Path) -> None:
     """Refused before, let in after; who watched one publisher is gone before the next begins, whom nobody sees."""
-    clean, bars = make_clip(tmp_path / "clean.flv", audio=False), _bars(tmp_path / "bars.flv")
+    clean, bars = (
+        make_clip(tmp_path / "clean.flv", audio=False),
+        make_clip(tmp_path / "bars.flv", audio=False, picture="smptebars"),
+    )
     with running_nginx(tmp_path / "nginx") as nginx:
         config = load_config(_shipped(nginx, tmp_path))
         async with open_service(config) as service, contextlib.AsyncExitStack() as stack:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -102,15 +101,6 @@ class Site:
         return build_command(order, self.operator)
 
 
-def _bars(path: Path) -> Path:
-    command = (
-        "ffmpeg -loglevel error -y -f lavfi -i smptebars=size=320x180:rate=15:duration=4 -c:v libx264 -preset "
-        f"ultrafast -bf 0 -g 15 -pix_fmt yuv420p -f flv {path}"
-    )
-    subprocess.run(command.split(), check=True, stdin=subprocess.DEVNULL, timeout=60)
-    return path
-
-
 def _said(ear: Ear, suffix: str, word: str) -> list[str]:
     return [json.loads(payload)[word] for payload in ear.of(suffix)]
 
@@ -119,7 +109,10 @@ async def test_a_card_is_cut_by_another_process_and_let_in_again(
     tmp_path: Path, make_mosquitto: Callable[..., Mosquitto]
 ) -> None:
     """Cut and proved, its key refused; an operator's signed undo lets it publish again within five seconds."""
-    clean, bars = make_clip(tmp_path / "clean.flv", audio=False), _bars(tmp_path / "bars.flv")
+    clean, bars = (
+        make_clip(tmp_path / "clean.flv", audio=False),
+        make_clip(tmp_path / "bars.flv", audio=False, picture="smptebars"),
+    )
     broker = make_mosquitto()
     with running_nginx(tmp_path / "nginx") as nginx:
         site = Site(tmp_path, nginx, broker.port)

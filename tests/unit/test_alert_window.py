@@ -134,8 +134,20 @@ class WindowMachine(RuleBasedStateMachine):
         notice = _notice(self.order, stream, cut=cut, durable=bool(durable))
         if durable:
             self.disk[notice.alert_id] = notice
-        if self.window.offer(notice, self.now) and not durable:
+        lost = self.window.lost_total
+        is_held = self.window.offer(notice, self.now)
+        if is_held and not durable:
             self.memory[notice.alert_id] = notice
+        if is_held and self.window.lost_total > lost:
+            self.displaced(notice)
+
+    def displaced(self, by: Notice) -> None:
+        """A cut took the place of the newest review that no disk holds."""
+        held = {notice.alert_id for lane in self.window._lanes.values() for notice in lane.notices}
+        (gone,) = [notice for notice in self.memory.values() if notice.alert_id not in held]
+        assert by.urgency > gone.urgency
+        assert not by.is_durable
+        del self.memory[gone.alert_id]
 
     @rule()
     def take(self) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.arrays import ArrayFolder, IndexCorrupt, open_arrays, save_arrays
 from models.hits import MOST_HITS, Hits, is_among
-from models.slot_tables import Rows, SlotTables
+from models.slot_tables import Candidates, Rows, SlotTables
 from models.slots import slots_for
 from models.soft_probes import patterns_for
 
@@ -37,6 +37,8 @@ _HITS_WAITING: Final = 262_144
 
 _ADD_BYTES: Final = np.uint32(0x01010101)
 _HIGHEST_BYTE: Final = np.uint32(24)
+
+_NO_ROWS: Final = np.zeros(0, np.int64)
 
 _DTYPES: Final = {"rows": "|u1", "ids": "<u4", "starts": "<u4"}
 
@@ -210,7 +212,7 @@ class HammingIndex:
             radius=min(radius, self.max_radius),
             most=len(self._rows) // 4,
         )
-        met = Hits.of(*_without(self._compared(words, found.query, found.row, radius), without), found.cut)
+        met = Hits.of(*_without(self._compared(words, found, radius), without), found.cut)
         if len(found.overfull) == 0:
             return met
         scanned = self._scan_nearest(words[found.overfull], min(radius, self.max_radius), without)
@@ -222,7 +224,7 @@ class HammingIndex:
         if self._tables is None:
             return np.unique(self._scan_all(words, 0)[1])
         found = self._tables.same_candidates(words)
-        return np.unique(self._compared(words, found.query, found.row, 0)[1])
+        return np.unique(self._compared(words, found, 0)[1])
 
     def _words_of(self, queries: Sequence[bytes]) -> NDArray[np.uint64]:
         for query in queries:
@@ -235,7 +237,7 @@ class HammingIndex:
         if self._tables is None:
             return self._scan_nearest(words, radius, without)
         found = self._tables.candidates(words, radius, most=len(self._rows) // 4)
-        met = Hits.of(*_without(self._compared(words, found.query, found.row, radius), without))
+        met = Hits.of(*_without(self._compared(words, found, radius), without))
         if len(found.overfull) == 0:
             return met
         scanned = self._scan_nearest(words[found.overfull], radius, without)
@@ -246,7 +248,7 @@ class HammingIndex:
         if self._tables is None or radius > self.max_radius:
             return self._scan_all(words, radius)
         found = self._tables.candidates(words, radius, most=len(self._rows) // 4)
-        met = self._compared(words, found.query, found.row, radius)
+        met = self._compared(words, found, radius)
         if len(found.overfull) == 0:
             return met
         query, row, distance = self._scan_all(words[found.overfull], radius)
@@ -254,22 +256,25 @@ class HammingIndex:
         query, row, distance = (np.concatenate(part) for part in parts)
         return query, row, distance
 
-    def _compared(
-        self, words: NDArray[np.uint64], query: NDArray[np.intp], row: NDArray[np.uint32], radius: int
-    ) -> _Met:
+    def _compared(self, words: NDArray[np.uint64], found: Candidates, radius: int) -> _Met:
         # `take` fetches rows in a sixth of the time of `rows[numbers]`.
-        different = self._words.take(row, axis=0)
-        different ^= words.take(query, axis=0)
-        counts = np.bitwise_count(different)
-        if counts.shape[1] == 4:
-            # Four bytes added by one product, in their highest: 256 comes out as 0, so few are added up once more.
-            near = np.flatnonzero((counts.view(np.uint32).reshape(-1) * _ADD_BYTES) >> _HIGHEST_BYTE <= radius)
-            query, row, counts = query[near], row[near], counts[near]
-        distances = counts[:, 0].astype(np.uint16)
-        for column in range(1, counts.shape[1]):  # a third of the time of a sum over so short an axis
-            distances += counts[:, column]
-        near = np.flatnonzero(distances <= radius)
-        return query[near].astype(np.int64), row[near].astype(np.int64), distances[near].astype(np.int64)
+        different = self._words.take(found.row, axis=0)
+        different ^= words.take(found.queries, axis=0).repeat(found.met, axis=0)
+        if different.shape[1] == 4:
+            near = _maybe_within(np.bitwise_count(different), radius)
+            if len(near) == 0:  # so it is for nearly every frame
+                return _NO_ROWS, _NO_ROWS, _NO_ROWS
+            distances = np.bitwise_count(different[near]).sum(axis=1, dtype=np.int64)
+            is_near = distances <= radius
+            near, distances = near[is_near], distances[is_near]
+        else:
+            counts = np.bitwise_count(different)
+            totals = counts[:, 0].astype(np.uint16)
+            for column in range(1, counts.shape[1]):  # a third of the time of a sum over so short an axis
+                totals += counts[:, column]
+            near = np.flatnonzero(totals <= radius)
+            distances = totals[near].astype(np.int64)
+        return found.query_at(near).astype(np.int64), found.row[near].astype(np.int64), distances
 
     def _scan_all(self, words: NDArray[np.uint64], radius: int) -> _Met:
         """Compare every row with every query."""
@@ -308,6 +313,15 @@ class HammingIndex:
             distances += np.bitwise_count(words[:, column : column + 1] ^ columns[column])
         query, row = np.nonzero(distances <= radius)
         return query, row + start, distances[query, row].astype(np.int64)
+
+
+def _maybe_within(counts: NDArray[np.uint8], radius: int) -> NDArray[np.intp]:
+    """Which of (n, 4) bytes add up to no more than a radius, or to 256. `counts` are spoilt."""
+    # Four bytes added by one product, in their highest.
+    sums = counts.view(np.uint32).reshape(-1)
+    sums *= _ADD_BYTES
+    sums >>= _HIGHEST_BYTE
+    return np.flatnonzero(sums <= radius)
 
 
 def _without(met: _Met, rows: NDArray[np.int64] | None) -> _Met:

@@ -3,7 +3,7 @@
 Which slots, and how far each has to be probed, is for `models.slots`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -24,6 +24,9 @@ _MOST_PER_KEY: Final = 2048
 
 _MOST_PER_QUERY: Final = 32_768
 """Rows compared per query by likely probes. Random lists meet about 700."""
+
+
+_NOBODY: Final = np.zeros(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,15 +91,21 @@ def _layout(slots: Slots, row_count: int, patterns: int, radius: int, exact: byt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Rows that share a probed key with a query, with repeats: `query` and `row` pair up.
+    """Rows that share a probed key with a query, with repeats.
 
-    The queries in `overfull` met more than was asked for and have none here. `cut` rows were left out.
+    `row` joins runs of so many rows as `met` says, one for each of `queries`, in which one may be named twice. The
+    queries in `overfull` met more than was asked for and have none here. `cut` rows were left out.
     """
 
-    query: NDArray[np.intp]
     row: NDArray[np.uint32]
+    queries: NDArray[np.intp]
+    met: NDArray[np.int64]
     overfull: NDArray[np.intp]
     cut: int = 0
+
+    def query_at(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Whose the rows at some places are."""
+        return self.queries.take(np.searchsorted(np.cumsum(self.met), places, side="right"))
 
 
 class SlotTables:
@@ -208,7 +217,7 @@ class SlotTables:
         fewest = counts[queries, slots]
         shift = first[queries, slots] + self._begins[slots] - (np.cumsum(fewest) - fewest)
         rows = self._flat_ids.take(np.repeat(shift, fewest) + np.arange(int(fewest.sum())))
-        return Candidates(np.repeat(queries, fewest), rows, np.zeros(0, np.intp))
+        return Candidates(rows, queries, fewest.astype(np.int64), _NOBODY)
 
     def likely_candidates(
         self,
@@ -237,7 +246,7 @@ class SlotTables:
             rest = exact.copy()
             rest[asked[is_overfull]] = False
             found = self.likely_candidates(words, deviations, patterns, exact=rest, radius=radius, most=most)
-            return Candidates(found.query, found.row, asked[is_overfull], found.cut)
+            return replace(found, overfull=asked[is_overfull])
         cut = 0
         if runs.longest > _MOST_PER_KEY or runs.met[: lines + len(asked)].max() > _MOST_PER_QUERY:
             ends = layout.ends[: lines + len(asked)].tolist()
@@ -285,23 +294,28 @@ class SlotTables:
         overfull: NDArray[np.intp] | None = None,
         cut: int = 0,
     ) -> Candidates:
-        # A run of places first..first+count-1 per probe, all in one array: running number minus the run's own start.
-        shift = begins.take(runs.probe)
-        shift += first.take(runs.probe)
-        shift -= runs.before
-        places = np.repeat(shift, runs.count)
-        places += np.arange(len(places))
-        nobody = np.zeros(0, np.intp) if overfull is None else overfull
-        return Candidates(np.repeat(queries, runs.met), self._flat_ids.take(places), nobody, cut)
+        # A run of places first..first+count-1 per probe, all in one array: steps of 1 but for those to the next run,
+        # added up. `np.repeat` takes twice as long, as processors cannot foresee how long the runs are.
+        jumps = (begins + first).take(runs.probe)
+        last = jumps + runs.count
+        last -= 1
+        jumps[1:] -= last[:-1]
+        places = np.ones(runs.total, dtype=np.int64)
+        places[runs.before] = jumps
+        np.cumsum(places, out=places)
+        nobody = _NOBODY if overfull is None else overfull
+        return Candidates(self._flat_ids.take(places), queries, runs.met, nobody, cut)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Runs:
-    # The probes that meet rows, how many each meets, and how many those before it; how many each line of probes meets.
+    # The probes that meet rows, how many each meets, and how many those before it; how many each line of probes meets,
+    # and all of them.
     probe: NDArray[np.intp]
     count: NDArray[np.int64]
     before: NDArray[np.int64]
     met: NDArray[np.int64]
+    total: int
 
     @classmethod
     def of(cls, counts: NDArray[np.uint32], ends: NDArray[np.intp]) -> Self:
@@ -311,7 +325,7 @@ class _Runs:
         np.cumsum(count, out=before[1:])
         met = before.take(np.searchsorted(probe, ends))
         met[1:] -= met[:-1].copy()
-        return cls(probe, count, before[:-1], met)
+        return cls(probe, count, before[:-1], met, int(before[-1]))
 
     @property
     def longest(self) -> int:

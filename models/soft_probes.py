@@ -26,6 +26,8 @@ _RANKS: Final = 12
 _MOST_FLIPS: Final = 4
 """... and at most so many of them at once."""
 
+_POWERS: Final = np.ldexp(1.0, np.arange(53))
+
 
 def patterns_for(row_count: int) -> int:
     """How many keys to probe per slot in a list of so many rows."""
@@ -76,5 +78,7 @@ def flip_masks(deviations: NDArray[np.float32], widths: Sequence[int], count: in
     weights = np.abs(deviations, dtype=np.float32).take(places, axis=1)
     weights += padding
     weakest = np.argsort(weights, axis=2)[:, :, : patterns.shape[1]]
-    # Sums of distinct powers of two below 2 ** 53: exact in floats, where a product is much faster than in integers.
-    return np.asarray((np.ldexp(1.0, weakest) @ patterns.T).astype(np.int64))
+    # Sums of distinct powers of two below 2 ** 53: exact in floats, where a product is much faster than in integers,
+    # and one large product than many small ones.
+    masks = _POWERS.take(weakest).reshape(-1, patterns.shape[1]) @ patterns.T
+    return np.asarray(masks.reshape(len(weights), len(widths), -1).astype(np.int64))

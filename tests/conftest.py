@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -114,6 +115,14 @@ def logs_as_they_were() -> Iterator[None]:
     structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def memory_as_it_was() -> Iterator[None]:
+    """Take back the limit that loading a model sets for its process: programs under test would inherit it."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,6 @@ from detector.ingest.hooks import AnswersHooks, HookAnswer, ProvesHooks
 from detector.ingest.tokens import bearer_token, is_signed, stamped_signature, token_claims
 
 SECRET = "secret-of-the-peer"
-NOW = time.time()
 """When requests are dated, to within minutes."""
 
 Ask = Callable[[bytes, Mapping[str, str]], Awaitable[HookAnswer]]
@@ -207,7 +206,7 @@ class FakeAntMedia(Peer):
 
         @app.middleware("http")
         async def authorized(request: Request, call_next: Any) -> Any:
-            claims = token_claims(SECRET, request.headers.get("authorization", ""), now=NOW)
+            claims = token_claims(SECRET, request.headers.get("authorization", ""), now=time.time())
             return await call_next(request) if claims else JSONResponse({}, 403)
 
         @app.get("/{app}/rest/v2/broadcasts/list/{offset}/{size}")
@@ -242,7 +241,7 @@ class FakeLiveKit(Peer):
 
         @app.post("/twirp/livekit.{service}/{method}")
         async def call(service: str, method: str, request: Request) -> Any:  # noqa: PLR0911 - one for each method
-            claims = token_claims(SECRET, request.headers["authorization"].removeprefix("Bearer "), now=NOW)
+            claims = token_claims(SECRET, request.headers["authorization"].removeprefix("Bearer "), now=time.time())
             if claims is None or claims["iss"] != "key":
                 return JSONResponse({"code": "unauthenticated", "msg": "x"}, 401)
             fields = await request.json()
@@ -304,7 +303,7 @@ class FakeIvs(Peer):
         @app.post("/{operation}")
         async def call(operation: str, request: Request) -> Any:
             self.questions.append(operation)
-            day = datetime.fromtimestamp(NOW, UTC).strftime("%Y%m%d")
+            day = datetime.fromtimestamp(time.time(), UTC).strftime("%Y%m%d")
             if f"Credential=AKID/{day}/eu-west-1/ivs/aws4_request" not in request.headers["authorization"]:
                 return JSONResponse({"__type": "AccessDeniedException"}, 403)
             return self._answer(operation, await request.json())
@@ -362,7 +361,7 @@ class FakePlatform(Peer):
         @app.post("/stopframe")
         async def asked(request: Request) -> Any:
             body = await request.body()
-            if not is_signed(SECRET, request.headers.get("stopframe-signature", ""), body, now=NOW):
+            if not is_signed(SECRET, request.headers.get("stopframe-signature", ""), body, now=time.time()):
                 return JSONResponse({}, 401)
             fields = json.loads(body)
             self.questions.append(fields["action"])
@@ -394,8 +393,8 @@ class FakePlatform(Peer):
     async def allows(self, app: str, name: str) -> bool:
         return (app, name) not in self.denied and await self.would("publish", app, name)
 
-    async def would(self, action: str, app: str, name: str, at: float = NOW) -> bool:
-        """Ask as the platform does."""
+    async def would(self, action: str, app: str, name: str, at: float | None = None) -> bool:
+        """Ask as the platform does, dated now unless told otherwise."""
         fields = {"action": action, "app": app, "name": name}
-        header = stamped_signature(SECRET, int(at), json.dumps(fields).encode())
+        header = stamped_signature(SECRET, int(time.time() if at is None else at), json.dumps(fields).encode())
         return (await self.asked(fields, {"stopframe-signature": header})).status == 200

@@ -102,7 +102,9 @@ def shadow(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show what live mode would have done with what shadow mode saw: cuts, reviews, what the breaker had refused.
+    """Show what live mode would have done.
+
+    With what shadow mode saw: cuts, reviews, what the breaker had refused.
 
     Read from the alerts on disk, in their order, through the breaker as the config has it now. Whoever would have been
     cut counts no more after that.

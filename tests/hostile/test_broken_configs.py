@@ -12,6 +12,7 @@ from detector.cli.run import _read
 from detector.config.loading import read_public
 from detector.config_file import ConfigFile
 from detector.service import Service
+from detector.simulation.rehearsal import Rehearsal
 from tests.fixtures_cli import CommandLine
 
 _GOOD = """\
@@ -107,7 +108,7 @@ def test_run_refuses_it_before_anything_starts(tmp_path: Path, broken: Broken) -
     path = tmp_path / "stopframe.yaml"
     path.write_bytes(broken.encoded)
     with pytest.raises(CommandFailed) as refused:
-        _read(path)
+        _read(path, Rehearsal())
     assert _is_told(broken, path, str(refused.value)), str(refused.value)[:2000]
     assert refused.value.exit_code == 2
     assert "hunter22" not in str(refused.value)

@@ -97,7 +97,9 @@ async def _until(condition: Callable[[], object], seconds: float = 30.0) -> None
 
 
 def _alerts(ear: Ear) -> list[dict[str, Any]]:
-    return [json.loads(payload) for payload in ear.of("/alert")]
+    """Those that open an incident or raise it; what closes it comes when its stream is gone."""
+    told = [json.loads(payload) for payload in ear.of("/alert")]
+    return [alert for alert in told if alert["type"] != "close"]
 
 
 async def _publish_and_be_cut(service: RunningService, path: str) -> None:

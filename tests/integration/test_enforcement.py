@@ -61,6 +61,10 @@ class _Server:
         self.gone_at = None
         self.board.add(Publisher(KEY, connection, since_at=0.0))
 
+    def leave(self) -> None:
+        for publisher in self.board.current():
+            self.board.remove(publisher)
+
     def last_packet_at(self) -> float | None:
         return self.gone_at if self.gone_at is not None and not self.keeps_streaming else self.clock()
 
@@ -85,7 +89,7 @@ class _Server:
         if not live or not self.drops:
             return CutResult(0)
         for publisher in live:
-            self.board.remove(publisher.connection)
+            self.board.remove(publisher)
         self.gone_at = self.clock()
         if self.comes_back:
             self.comes_back -= 1
@@ -247,7 +251,7 @@ async def test_a_publisher_that_the_server_cannot_see_is_uncuttable(
     server: _Server, records: _Records, clock: _Time
 ) -> None:
     """Count 0, nobody listed, packets keep arriving: as after a server reload; said within seconds, not at the end."""
-    server.board.remove("c1")
+    server.leave()
     server.keeps_streaming = True
     async with _enforcing(server, records, clock, deadline_seconds=60) as enforcer:
         outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
@@ -278,7 +282,7 @@ async def test_a_publisher_that_left_by_itself_is_not_called_cut(
     server: _Server, records: _Records, clock: _Time
 ) -> None:
     """Nobody was there to cut: not confirmed, but said to have left, with the key revoked."""
-    server.board.remove("c1")
+    server.leave()
     server.gone_at = START - 1
     async with _enforcing(server, records, clock) as enforcer:
         outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
@@ -289,7 +293,7 @@ async def test_a_publisher_that_left_by_itself_is_not_called_cut(
 
 async def test_a_reconnect_before_the_cut_does_not_help(server: _Server, records: _Records, clock: _Time) -> None:
     """The publisher is on another connection by now: whoever holds the denied key is cut."""
-    server.board.remove("c1")
+    server.leave()
     server.go_live("c2")
     async with _enforcing(server, records, clock) as enforcer:
         outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
@@ -338,7 +342,7 @@ async def test_a_return_that_cannot_be_cut_is_tried_until_it_is_gone(
     async with _enforcing(server, records, clock, deadline_seconds=5) as enforcer:
         await _until(lambda: clock() > START + 20)
         assert server.calls.count("cut") > 10
-        server.board.remove("c1")
+        server.leave()
         await _until(lambda: not enforcer._watch._returning)
         assert enforcer.returns_total == 0
 

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,6 @@ from detector.ingest.tokens import bearer_token, stamped_signature
 from detector.ingest.viewers import HoldsViewers, OpenGate
 from streams.job import SourceKind
 from tests.fixtures_ingest_peers import (
-    NOW,
     SECRET,
     FakeAntMedia,
     FakeIvs,
@@ -195,7 +195,7 @@ async def test_webhooks_of_livekit_are_proved(tmp_path: Path) -> None:
 
         def token(secret: str, content: bytes) -> dict[str, str]:
             digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
-            return {"authorization": bearer_token(secret, {"sha256": digest, "exp": NOW + 60})}
+            return {"authorization": bearer_token(secret, {"sha256": digest, "exp": time.time() + 60})}
 
         assert (await peer.ask(body, token(SECRET, body))).status == 200
         assert (await peer.ask(b"[]", token(SECRET, b"[]"))).status == 400
@@ -248,13 +248,13 @@ async def test_a_platform_asks_in_its_own_name(tmp_path: Path) -> None:
     """Publishing, playing and news; a stranger, an old recording and another body are nobody's."""
     async with beside("platform", tmp_path) as (server, peer):
         assert await peer.would("publish", "live", "key")
-        assert not await peer.would("publish", "live", "key", at=NOW - 600)
+        assert not await peer.would("publish", "live", "key", at=time.time() - 600)
         server.viewers = gate = Shut()
         assert not await peer.would("play", "live", "key")
         gate.cleared.add(KEY)
         assert await peer.would("play", "live", "key")
         assert await peer.would("changed", "live", "key")
-        header = stamped_signature(SECRET, int(NOW), b'{"action": "publish"}')
+        header = stamped_signature(SECRET, int(time.time()), b'{"action": "publish"}')
         assert (await peer.ask(b'{"action": "play"}', {"stopframe-signature": header})).status == 401
         for url in ("file:///etc/passwd", "rtsp://h/x", "udp://1.2.3.4:5", "http://"):
             peer._row = lambda _, url=url: {"name": "x", "connection": "1", "url": url}

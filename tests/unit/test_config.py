@@ -16,6 +16,7 @@ from detector.config.loading import check_files, config_digest, load_config, rea
 from detector.config.models import ModelSection
 from detector.config.references import Secret
 from detector.config.sections import AnalysisSection, Section
+from detector.cutter.config import CutterConfig
 from detector.events import Step
 from streams.job import SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
@@ -59,8 +60,10 @@ def test_every_section_is_frozen_and_refuses_unknown_keys(section: type[Section]
 
 
 def test_all_section_types_hang_in_the_config() -> None:
-    """The walk above sees every group of keys: the schema's objects are exactly the section types."""
-    names = set(Config.model_json_schema()["$defs"]) | {"Config"}
+    """The walk above sees every group of keys, a cutter's too: the schemas' objects are exactly the section types."""
+    names = {"Config", "CutterConfig"}
+    for config in (Config, CutterConfig):
+        names |= set(config.model_json_schema()["$defs"])
     assert {section.__name__ for section in _sections()} <= names
     assert len(_sections()) >= 18
 

@@ -19,19 +19,11 @@ from detector.metrics import Metrics
 _READ = ["GET", "HEAD"]
 
 
-def create_app(
-    view: ServiceView,
-    metrics: Metrics,
-    hook: tuple[str, AnswersHooks] | None = None,
-    *,
-    token: Callable[[], str | None] = lambda: None,
+def create_open_app(
+    title: str, ask_health: Callable[[], Health], metrics: Metrics, hook: tuple[str, AnswersHooks] | None
 ) -> FastAPI:
-    """Return the app of the TCP port. It has no documentation pages: they would tell a stranger what to try.
-
-    `hook` is the hook's secret and the ingest server that asks there; without it there is no such address.
-    `token` says what opens the control API under `/v1`; while it says None that is not there either.
-    """
-    app = FastAPI(title="stopframe", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    """Return what anybody may ask, of a service or of a cutter: health, metrics, and the hook under its secret."""
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     answer_refusals(app)
 
     @app.api_route("/health/live", methods=_READ)
@@ -41,8 +33,8 @@ def create_app(
 
     @app.api_route("/health/ready", methods=_READ)
     async def ready(response: Response) -> Health:
-        """Answer 200 while the service does its job, else 503 with the problems."""
-        health = view.health()
+        """Answer 200 while it does its job, else 503 with the problems."""
+        health = ask_health()
         if not health.ok:
             response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         return health
@@ -55,5 +47,21 @@ def create_app(
 
     if hook is not None:
         add_hook(app, *hook, metrics)
+    return app
+
+
+def create_app(
+    view: ServiceView,
+    metrics: Metrics,
+    hook: tuple[str, AnswersHooks] | None = None,
+    *,
+    token: Callable[[], str | None] = lambda: None,
+) -> FastAPI:
+    """Return the app of the TCP port. It has no documentation pages: they would tell a stranger what to try.
+
+    `hook` is the hook's secret and the ingest server that asks there; without it there is no such address.
+    `token` says what opens the control API under `/v1`; while it says None that is not there either.
+    """
+    app = create_open_app("stopframe", view.health, metrics, hook)
     app.mount("/v1", TokenDoor(create_control_app(view, may_show_keys=False), token, metrics))
     return app

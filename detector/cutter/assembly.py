@@ -6,18 +6,15 @@ import platform
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import structlog
-from fastapi import FastAPI, Response
 
 from detector.alerts.mqtt import MqttSink
 from detector.alerts.mqtt_connection import MqttSettings
 from detector.alerts.sink import SinkUnavailable
-from detector.api.hook import add_hook
-from detector.api.refusals import answer_refusals
+from detector.api.app import create_open_app
 from detector.api.server import HttpServer, ListenFailed, exclusive
 from detector.api.view import Health
 from detector.credentials import CredentialsError, load_or_create, stream_id
@@ -43,7 +40,6 @@ from detector.trust.signing import NodeSigner, public_key_text
 
 log = structlog.get_logger()
 
-_READ: Final = ["GET", "HEAD"]
 _QUIET_SECONDS: Final = 0.25
 """No packet passes through a cutter: after a cut it waits so long, and looks at the server's list once more."""
 
@@ -182,7 +178,11 @@ async def _start(config: CutterConfig, stack: AsyncExitStack) -> CutterService:
         told=metrics.command,
     )
     hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
-    http = HttpServer(_app(service, metrics, hook), config.http.listen.host, config.http.listen.port)
+    http = HttpServer(
+        create_open_app("stopframe cutter", service.health, metrics, hook),
+        config.http.listen.host,
+        config.http.listen.port,
+    )
     await stack.enter_async_context(http)
     await stack.enter_async_context(cutter)
     await stack.enter_async_context(CommandDesk(cutter, desk))
@@ -216,31 +216,3 @@ def mqtt_settings(config: CutterConfig) -> MqttSettings:
         key_file=str(mqtt.key_file) if mqtt.key_file else None,
         session_seconds=round(mqtt.keep_session.seconds),
     )
-
-
-def _app(service: CutterService, metrics: Metrics, hook: tuple[str, AnswersHooks] | None) -> FastAPI:
-    app = FastAPI(title="stopframe cutter", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    answer_refusals(app)
-
-    @app.api_route("/health/live", methods=_READ)
-    async def live() -> dict[str, bool]:
-        """Answer while the event loop turns."""
-        return {"ok": True}
-
-    @app.api_route("/health/ready", methods=_READ)
-    async def ready(response: Response) -> Health:
-        """Answer 200 while the cutter does its job, else 503 with the problems."""
-        health = service.health()
-        if not health.ok:
-            response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-        return health
-
-    @app.api_route("/metrics", methods=_READ)
-    async def exposition() -> Response:
-        """Answer in Prometheus' text format."""
-        text, content_type = metrics.expose()
-        return Response(text, media_type=content_type)
-
-    if hook is not None:
-        add_hook(app, *hook, metrics)
-    return app

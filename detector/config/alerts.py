@@ -116,7 +116,7 @@ class SecondChannelSection(Section):
 class AlertsSection(Section):
     """Telling others."""
 
-    expire_after: Annotated[Duration, Between("10s", "24h")] = Duration.parse("10m")
+    expire_after: Annotated[Duration, Between("10s", "24h")] = Duration.parse("15m")
     """An alert that nobody took is resent this long; then it is counted, kept, and health is red."""
     coverage_every: Annotated[Duration, Between("1s", "1h")] = Duration.parse("10s")
     """How often each stream's coverage is published."""

@@ -127,4 +127,23 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "UPDATE incidents SET closed_at_ms = opened_at_ms",
         "CREATE INDEX incidents_not_closed ON incidents (opened_at_ms) WHERE closed_at_ms IS NULL",
     ),
+    (
+        # What people said of entries that an exchange gave, for that exchange: the last word on each. `hashes` are the
+        # entry's own, in hex with commas, as they were when it was judged.
+        """CREATE TABLE feedback (
+            exchange TEXT NOT NULL,
+            bank TEXT NOT NULL,
+            entry TEXT NOT NULL,
+            hashes TEXT NOT NULL,
+            verdict TEXT NOT NULL CHECK (verdict IN ('confirmed', 'false_match')),
+            judged_at_ms INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'refused')),
+            attempts INTEGER NOT NULL DEFAULT 0,
+            next_attempt_at_ms INTEGER NOT NULL DEFAULT 0,
+            settled_at_ms INTEGER,
+            detail TEXT NOT NULL DEFAULT '',
+            PRIMARY KEY (exchange, bank, entry)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX feedback_open ON feedback (exchange, next_attempt_at_ms) WHERE state = 'pending'",
+    ),
 )

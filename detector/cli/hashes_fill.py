@@ -25,7 +25,7 @@ from detector.cli.options import ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, note, progress
 from detector.config.config import Config
 from models.bank_store import BankMissing, add_entries, bank_names, bank_stats, load_bank, remove_entry
-from models.lists.contents import DEFAULT_SIGNAL
+from models.lists.contents import DEFAULT_SIGNAL, ListContents, ListedRows
 from models.rebuild import is_due
 
 if TYPE_CHECKING:
@@ -159,10 +159,9 @@ def export(
         found = load_bank(bank_folder(settings, bank))
         with contextlib.ExitStack() as stack:
             file = sys.stdout.buffer if output is None else stack.enter_context(output.open("wb"))
-            for name in found.algorithms:
-                rows = found.rows(name)
-                if rows is not None:
-                    writer.write(file, name, rows.hashes)
+            by_name = {name: found.rows(name) for name in found.algorithms}
+            listed = {name: ListedRows.of_bank(rows) for name, rows in by_name.items() if rows is not None}
+            writer.write(file, ListContents(listed))
             file.flush()
 
 

@@ -1,6 +1,6 @@
 """What a hash list gives when it is read, and what every list format promises."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, runtime_checkable
@@ -8,7 +8,19 @@ from typing import BinaryIO, Final, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bank_rows import OPINION_CODES, SECOND_BYTES, BankRows, EntryNames
+from models.evidence import Opinion
+
 DEFAULT_SIGNAL: Final = "pdq"
+
+POSITIVE: Final = OPINION_CODES.index(Opinion.POSITIVE)
+"""The code of what a list says of a hash where it says nothing."""
+
+_NO_OPINIONS: Final = np.zeros(0, np.uint8)
+_NO_POSITIONS: Final = np.zeros(0, np.int32)
+_NO_WINDOWS: Final = np.zeros(0, np.bool_)
+_NO_SECOND_ROWS: Final = np.zeros(0, np.uint32)
+_NO_SECONDS: Final = np.zeros((0, SECOND_BYTES), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,30 +32,91 @@ class BadRows:
     first_reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ListedRows:
-    """The rows of one signal type: `hashes` (N, bits / 8) uint8, and the line number (from 1) of each, (N,) int64."""
+    """The rows of one signal type: `hashes` (N, bits / 8) uint8, and the line number (from 1) of each, (N,) int64.
+
+    Where lines mean nothing, as in JSON, it is the number of the record. The other columns are those of
+    `models.bank_rows.BankRows`; each is empty where the list says nothing of the kind: `entries` names each row's
+    entry, `opinions` (N,) uint8 are places in `OPINION_CODES`, `positions_ms` (N,) int32 places in a video, -1 being
+    none, `is_window` (N,) bool tells rows of a part of their picture, `seconds` (K, 64) are the second hashes of the
+    rows numbered in `second_rows` (K,) uint32.
+    """
 
     hashes: NDArray[np.uint8]
     line_numbers: NDArray[np.int64]
+    entries: Sequence[str] = ()
+    opinions: NDArray[np.uint8] = field(default_factory=lambda: _NO_OPINIONS)
+    positions_ms: NDArray[np.int32] = field(default_factory=lambda: _NO_POSITIONS)
+    is_window: NDArray[np.bool_] = field(default_factory=lambda: _NO_WINDOWS)
+    second_rows: NDArray[np.uint32] = field(default_factory=lambda: _NO_SECOND_ROWS)
+    seconds: NDArray[np.uint8] = field(default_factory=lambda: _NO_SECONDS)
 
     def __len__(self) -> int:
         return len(self.hashes)
 
-    def entry_names(self, stem: str) -> Iterator[str]:
-        """A name for each row: `<stem>:<line number>`, where `stem` is usually that of the file's name."""
-        return (f"{stem}:{number}" for number in self.line_numbers.tolist())
+    @classmethod
+    def of_bank(cls, rows: BankRows) -> "ListedRows":
+        """The rows of a bank as a list has them."""
+        return cls(
+            rows.hashes,
+            np.arange(1, len(rows) + 1, dtype=np.int64),
+            rows.names,
+            rows.opinions,
+            rows.positions_ms,
+            rows.is_window,
+            rows.second_rows,
+            rows.seconds,
+        )
+
+    def entry_names(self, stem: str) -> EntryNames:
+        """A name for each row: its entry's, else `<stem>:<line number>`; `stem` is usually that of the file's name.
+
+        Raises:
+            ValueError: A name is empty, too long or does not print.
+        """
+        if len(self.entries) or not len(self):
+            return EntryNames.of(self.entries)
+        return EntryNames.of([f"{stem}:{number}" for number in self.line_numbers.tolist()])
+
+    def dense_opinions(self) -> NDArray[np.uint8]:
+        """What the list says of each row, (N,) uint8 codes: positive where it says nothing."""
+        return self.opinions if len(self.opinions) else np.full(len(self), POSITIVE, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class ListContents:
-    """A list as read: rows by signal type, and what was bad."""
+    """A list as read: rows by signal type, what was bad, and what the list takes back.
+
+    `withdrawn` names entries that no longer count: tombstones. `left_out` counts the hashes of kinds that nobody here
+    matches, by the format's own word. Where `is_whole`, a list gives each entry that it names with all its hashes: what
+    a bank has of it besides goes. `as_of_seconds` is the Unix time for which the list holds, 0 where nobody knows.
+    """
 
     rows: Mapping[str, ListedRows] = field(default_factory=dict)
     bad: BadRows = field(default_factory=BadRows)
+    withdrawn: Sequence[str] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    is_whole: bool = False
+    as_of_seconds: float = 0.0
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.rows.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of an exchange's reply: what it lists, and what it says about itself, in the exchange's own words.
+
+    `facts` holds the single values beside the records, such as where the next page is.
+    """
+
+    contents: ListContents
+    facts: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+
+
+class PageUnreadable(ValueError):
+    """Raised for a reply that is no page of its exchange. Nothing of it is given out: what is missing is not known."""
 
 
 class ListTooLong(ValueError):
@@ -71,6 +144,28 @@ class ListFormat(Protocol):
         """
         ...
 
-    def write(self, file: BinaryIO, signal: str, hashes: NDArray[np.uint8] | Sequence[bytes]) -> int:
-        """Write hashes so that `read` gives them back, and tell how many."""
+    def write(self, file: BinaryIO, contents: ListContents) -> int:
+        """Write rows so that `read` gives back of them what the format can carry, and tell how many were written."""
+        ...
+
+
+@runtime_checkable
+class StreamFormat(ListFormat, Protocol):
+    """A list format that reads what is open already, so that whoever waits can be told how far it has come."""
+
+    def read_file(self, file: BinaryIO, path: Path, *, signal: str = DEFAULT_SIGNAL) -> ListContents:
+        """As `read`; `path` is what errors say."""
+        ...
+
+
+@runtime_checkable
+class PageFormat(ListFormat, Protocol):
+    """The list format of an exchange that replies in pages."""
+
+    def parse(self, body: bytes) -> ListPage:
+        """Read one page. Bad records are counted; a body that is cut short or nested without end is no page.
+
+        Raises:
+            PageUnreadable: The body is none.
+        """
         ...

@@ -7,12 +7,11 @@ may end in CRLF and the file may begin with a byte order mark.
 
 import binascii
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.hashing.registry import hash_algorithms
 from models.lists.contents import DEFAULT_SIGNAL, BadRows, ListContents, ListedRows, ListTooLong
@@ -43,22 +42,27 @@ class PlainList:
             ListTooLong: It holds more than `most_rows` hashes.
             ValueError: There is no hash algorithm of the name `signal`.
         """
+        with path.open("rb") as file:
+            return self.read_file(file, path, signal=signal)
+
+    def read_file(self, file: BinaryIO, path: Path, *, signal: str = DEFAULT_SIGNAL) -> ListContents:
+        """As `read`, from a file that is open; `path` is what errors say."""
         widths = {name: algorithm.bits // 8 for name, algorithm in hash_algorithms().items()}
         if signal not in widths:
             raise ValueError(f"there is no hash algorithm {signal!r}; known are {', '.join(widths)}")
         reading = _Reading(widths, signal)
-        with path.open("rb") as file:
-            for number, line in _lines(file):
-                reading.take(number, line)
-                if reading.row_count > self._most_rows:
-                    raise ListTooLong(path, self._most_rows)
+        for number, line in _lines(file):
+            reading.take(number, line)
+            if reading.row_count > self._most_rows:
+                raise ListTooLong(path, self._most_rows)
         return reading.contents()
 
-    def write(self, file: BinaryIO, signal: str, hashes: NDArray[np.uint8] | Sequence[bytes]) -> int:
-        """Write `<signal> <hex>` lines and tell how many."""
-        prefix = signal.encode() + b" "
-        file.writelines(prefix + binascii.hexlify(bytes(row)) + b"\n" for row in hashes)
-        return len(hashes)
+    def write(self, file: BinaryIO, contents: ListContents) -> int:
+        """Write `<signal> <hex>` lines and tell how many; entries, opinions and places have none in this format."""
+        for signal, rows in contents.rows.items():
+            prefix = signal.encode() + b" "
+            file.writelines(prefix + binascii.hexlify(bytes(row)) + b"\n" for row in rows.hashes)
+        return len(contents)
 
 
 class _BadLine(ValueError):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.hashing.registry import hash_algorithms
-from models.lists.contents import ListFormat
+from models.lists.contents import ListContents, ListedRows, ListFormat
 from models.lists.registry import list_formats
 
 FORMATS = list_formats()
@@ -31,7 +31,8 @@ def test_what_it_writes_it_reads(form: ListFormat, tmp_path: Path, signal: str, 
     """Every signal type goes out and comes back, row for row."""
     rows = np.random.default_rng(count).integers(0, 256, (count, SIGNALS[signal].bits // 8), dtype=np.uint8)
     file = io.BytesIO()
-    assert form.write(file, signal, rows) == count
+    listed = ListedRows(rows, np.arange(1, count + 1))
+    assert form.write(file, ListContents({signal: listed})) == count
     (tmp_path / "list").write_bytes(file.getvalue())
     contents = form.read(tmp_path / "list", signal=signal)
 
@@ -43,7 +44,7 @@ def test_what_it_writes_it_reads(form: ListFormat, tmp_path: Path, signal: str, 
 def test_an_empty_list_is_a_list(form: ListFormat, tmp_path: Path) -> None:
     """No rows are no error."""
     file = io.BytesIO()
-    form.write(file, "pdq", [])
+    form.write(file, ListContents())
     (tmp_path / "list").write_bytes(file.getvalue())
 
     assert len(form.read(tmp_path / "list")) == 0

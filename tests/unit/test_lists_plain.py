@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.lists.contents import ListContents, ListTooLong
+from models.lists.contents import ListContents, ListedRows, ListTooLong
 from models.lists.plain import PlainList
 
 _PDQ = "0123456789abcdef" * 4
@@ -110,7 +110,8 @@ def test_an_unknown_type_of_the_caller_is_refused(tmp_path: Path) -> None:
 def test_what_was_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, rows: list[bytes]) -> None:
     """An export is an import of the same rows in the same order."""
     file = io.BytesIO()
-    assert PlainList().write(file, "pdq", rows) == len(rows)
+    listed = {"pdq": ListedRows(np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 32), np.arange(len(rows)))}
+    assert PlainList().write(file, ListContents(listed)) == len(rows)
     contents = _read(tmp_path_factory.mktemp("lists"), file.getvalue())
 
     found = contents.rows["pdq"].hashes if rows else np.zeros((0, 32), np.uint8)

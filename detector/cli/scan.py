@@ -38,8 +38,9 @@ def scan(
 
 
 async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_quiet: bool) -> int:
+    from detector.looking import FRAMES_AT_ONCE, ScanSettings, Tell
     from detector.media_files import NO_FILE, Medium, find_media
-    from detector.scan import FRAMES_AT_ONCE, Outcome, ScanSettings, Tell, scan_all, scan_medium
+    from detector.scan import Outcome, scan_all, scan_medium
     from detector.settings import policy_settings, reader_job
     from streams.job import SourceKind
     from streams.keeper import Nursery

@@ -14,6 +14,7 @@ from detector.config.alerts import AlertsSection
 from detector.config.banks import BankSection
 from detector.config.blind import BlindSection
 from detector.config.crosscheck import Conflict, refuse
+from detector.config.exchanges import ExchangeSection, exchange_conflicts
 from detector.config.identity import IdentitySection, identity_conflicts
 from detector.config.ingest import ChosenByKind
 from detector.config.matching import MatchingSection
@@ -107,6 +108,8 @@ class Config(Section):
     """What each class may do, by `model/label`; a class without a line is off."""
     banks: Annotated[dict[BankName, BankSection], EmptyMeansDefault()] = Field(default_factory=dict)
     """What the matches of each bank may do, by its name; a bank without a line is at step review."""
+    exchanges: Annotated[tuple[ExchangeSection, ...], EmptyMeansDefault()] = ()
+    """Lists that come from elsewhere, each into a bank of its own."""
     matching: Annotated[MatchingSection, EmptyMeansDefault()] = MatchingSection()
     """Matching frames against banks."""
     votes: Annotated[VotesSection, EmptyMeansDefault()] = VotesSection()
@@ -130,6 +133,7 @@ class Config(Section):
             *sampling_conflicts(self.sampling, self.streams),
             *identity_conflicts(self.identity, self.streams),
             *remote_conflicts(self.enforcement, self.alerts, self.trust),
+            *exchange_conflicts(self.exchanges),
         ]
         if conflicts:
             raise refuse(*conflicts)

@@ -47,8 +47,8 @@ class TrustedKeySection(Section):
     """Whose it is; unique, for people."""
     public_key: PublicKey
     """As `stopframe keys show` and `stopframe keys new` print it: `ed25519:` and 43 characters."""
-    may: Annotated[tuple[Literal["alert", "ack", "command"], ...], Field(min_length=1)]
-    """What it may sign: `alert` is a node's, `ack` a cutter's, `command` an operator's."""
+    may: Annotated[tuple[Literal["alert", "ack", "command", "list"], ...], Field(min_length=1)]
+    """What it may sign: `alert` is a node's, `ack` a cutter's, `command` an operator's, `list` that of an own list."""
     until: Day = None
     """The day (UTC) from which on it does not count any more; null for none."""
 

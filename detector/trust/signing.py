@@ -43,6 +43,7 @@ class Purpose(StrEnum):
     ACK = "ack"
     COMMAND = "command"
     ANSWER = "answer"
+    LIST = "list"
 
 
 SCHEMAS: Final[Mapping[Purpose, str]] = {purpose: f"stopframe/{purpose}/1" for purpose in Purpose}

@@ -108,7 +108,7 @@ def test_each_example_is_valid_alone(tmp_path: Path) -> None:
     path = tmp_path / "stopframe.yaml"
     text = _text()
     blocks = re.findall(r"(?:^#(?! \S|$).*\n)+", text, re.MULTILINE)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     for block in blocks:
         path.write_text(text.replace(block, _EXAMPLE.sub("", block)), encoding="utf-8")
         assert check_files([path]) == []

@@ -23,6 +23,9 @@ ANSWER_SECONDS = 10.0
 CONNECTIONS = 1024
 """Every publisher of a server that just came back may be held in the hook at once."""
 
+PATIENCE = "stopframe.patience"
+"""In the `extensions` of a request's scope: its `begin` is called by an app that limits the time of a body itself."""
+
 _RESET = struct.pack("ii", 1, 0)
 """`struct linger`: on, for no time."""
 
@@ -40,6 +43,7 @@ class BoundedConnection(H11Protocol):
         self._waits_for: Any = None
         self._deadline: asyncio.TimerHandle | None = None
         self._answer_deadline: asyncio.TimerHandle | None = None
+        self._is_patient = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a place; where there is none, take that of whoever has waited longest."""
@@ -56,12 +60,25 @@ class BoundedConnection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take more of a head or a body."""
         super().data_received(data)
+        self._offer_patience()
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Wait for the next request, or for the rest of a body that was answered before its end."""
+        if self._is_patient:  # what is left of the body has the usual time from now on
+            self._is_patient, self._waits_for = False, None
         super().on_response_complete()
+        self._offer_patience()
         self._watch()
+
+    def be_patient(self) -> None:
+        """Leave the time of the body that comes now to the app, until it answers.
+
+        Whoever the app lets in so keeps the place: a full house does not make room for strangers with it.
+        """
+        self._is_patient = True
+        if self._waits_for is h11.SEND_BODY:
+            self._end_deadline()
 
     def pause_writing(self) -> None:
         """The client takes nothing of its answer."""
@@ -99,15 +116,22 @@ class BoundedConnection(H11Protocol):
         if state is self._waits_for:
             return
         self._waits_for = state
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._end_deadline()
         seconds = {h11.IDLE: HEAD_SECONDS, h11.SEND_BODY: BODY_SECONDS}.get(state)
-        if self._answer_deadline is None:
-            self._house.pop(self, None)
         if seconds is not None:
             self._deadline = self.loop.call_later(seconds, self.leave)
             self._house.setdefault(self)
+
+    def _offer_patience(self) -> None:
+        if self.scope is not None:
+            self.scope.setdefault("extensions", {})[PATIENCE] = {"begin": self.be_patient}
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._answer_deadline is None:
+            self._house.pop(self, None)
 
     def _stop_watching(self) -> None:
         self._waits_for = None

@@ -66,16 +66,24 @@ class Guesses:
 class TokenDoor:
     """An ASGI app that lets requests with the token through to `app` and refuses all others.
 
-    `token` is asked at every request: what it returns counts from then on, and None means that nothing is here.
+    `token` is asked at every request: what it returns counts from then on, and None means that nothing is here. Where
+    `is_bounded` is False the app limits what it takes of a body itself.
     """
 
     def __init__(
-        self, app: ASGIApp, token: Callable[[], str | None], metrics: Metrics, guesses: Guesses | None = None
+        self,
+        app: ASGIApp,
+        token: Callable[[], str | None],
+        metrics: Metrics,
+        guesses: Guesses | None = None,
+        *,
+        is_bounded: bool = True,
     ) -> None:
         self._app = app
         self._token = token
         self._metrics = metrics
-        self._guesses = guesses or Guesses()
+        self._guesses = Guesses() if guesses is None else guesses
+        self._is_bounded = is_bounded
         self._told_at = float("-inf")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +98,7 @@ class TokenDoor:
             self._metrics.http_refused(refusal)
             await _refuse(refusal)(scope, receive, send)
             return
-        await self._app(scope, _limited(receive), send)
+        await self._app(scope, _limited(receive) if self._is_bounded else receive, send)
 
     def _refusal(self, scope: Scope, token: str) -> Refusal | None:
         given = Headers(scope=scope).get("authorization", "")
@@ -117,9 +125,9 @@ def _refuse(refusal: Refusal) -> JSONResponse:
     return JSONResponse({"error": _SENTENCES[refusal]}, status, headers=headers)
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, limit: int) -> Receive:
     """Give the body up to its limit; a longer one ends as if the client had left."""
-    left = BODY_LIMIT_BYTES
+    left = limit
 
     async def limited() -> Message:
         nonlocal left

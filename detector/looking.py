@@ -6,12 +6,12 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
-from detector.analysis.pool import AnalysisPool, FrameDropped
+from detector.analysis.pool import FrameDropped
 from detector.config.config import CloserLook
 from detector.coverage import Cause, Coverage, Ledger
-from detector.events import Observation, Signal
+from detector.events import Observation, Signal, Step
 from detector.media_files import Medium, MediumUnreadable, reading
 from detector.policy import History, PolicySettings, Verdict, decide, for_pictures
 from models.evidence import Inspection
@@ -29,17 +29,38 @@ FRAMES_AT_ONCE = 4
 _PATIENCE_SECONDS = 60.0
 """How long a frame of a file may wait for analysis: nobody waits for a file."""
 
+ENOUGH = "enough"
+"""What a look ended with that saw what it was to find: the rest of the input was not looked at."""
+
+TOO_LATE = "deadline"
+"""What a look ended with whose time was over before the input was."""
+
 Tell = Callable[[dict[str, Any]], None]
+
+
+class Inspects(Protocol):
+    """Who analyses frames, as `detector.analysis.pool.AnalysisPool` does."""
+
+    async def inspect(self, frame: Frame, *, deadline_at: float, look: Look | None) -> Inspection:
+        """Return what is in `frame`; raise `FrameDropped` if it could not be looked at by `deadline_at` (monotonic)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
-    """How to look. `job` says how a reader reads; with `job.live` an input is sampled like a live stream."""
+    """How to look. `job` says how a reader reads; with `job.live` an input is sampled like a live stream.
+
+    `soften` has the last word on each signal. The look ends with the first signal of step `until`, if one is given, and
+    whatever was found at `ends_at` (monotonic).
+    """
 
     job: Job
     policy: PolicySettings
     closer_look: CloserLook
     live_deadline_seconds: float
+    soften: Callable[[Signal], Signal] = lambda signal: signal
+    until: Step | None = None
+    ends_at: float = math.inf
 
 
 @dataclass(slots=True)
@@ -78,9 +99,10 @@ class _Account:
 class MediumLook:
     """One input being looked at: `read` it once, then ask for its `summary`; `tell` gets detections as they come."""
 
-    def __init__(self, medium: Medium, pool: AnalysisPool, settings: ScanSettings, tell: Tell) -> None:
+    def __init__(self, medium: Medium, pool: Inspects, settings: ScanSettings, tell: Tell) -> None:
         self.has_found = False
         self.frames_not_analysed = 0
+        self.frames_analysed = 0
         self.fault_detail = ""
         self._medium = medium
         self._pool = pool
@@ -101,6 +123,7 @@ class MediumLook:
         self._decode_errors = 0
         self._requests_refused = 0
         self._closer_until = -math.inf
+        self._has_enough = False
 
     async def read(self, nursery: Nursery) -> tuple[str, str | None]:
         """Read to the end; returns the code it ended with, and a sentence if that was not the input's own end."""
@@ -121,6 +144,8 @@ class MediumLook:
 
     def what_was_not_seen(self, code: str) -> tuple[str, str | None]:
         """A file with a hole in it was not read, however well the rest was."""
+        if code == ENOUGH:
+            return code, None
         blind = 0.0 if self._is_live else self._coverage().blind_seconds
         return (code, None) if blind <= 0 else ("decode_errors", f"{blind:.1f} s of it could not be decoded")
 
@@ -169,19 +194,31 @@ class MediumLook:
     async def _follow(self, keeper: Keeper) -> tuple[str, str | None]:
         ended: Ended | None = None
         failure: ReaderFailed | None = None
+        is_late = False
         try:
-            async for message in keeper.messages():
-                if isinstance(message, Ended):
-                    ended = message
-                else:
-                    await self._take(message)
-        except ReaderFailed as error:
-            failure = error
-        while self._waiting:
-            await self._judge_oldest()
+            async with asyncio.timeout(_seconds_to(self._settings.ends_at)):
+                try:
+                    async for message in keeper.messages():
+                        if isinstance(message, Ended):
+                            ended = message
+                        else:
+                            await self._take(message)
+                        if self._has_enough:
+                            break
+                except ReaderFailed as error:
+                    failure = error
+                while self._waiting and not self._has_enough:
+                    await self._judge_oldest()
+        except TimeoutError:
+            is_late = True
+            self._give_up_waiting()
         if keeper.last_heartbeat is not None:
             self._note(keeper.last_heartbeat)
         self._seconds = self._duration(ended)
+        if self._has_enough:
+            return ENOUGH, None
+        if is_late:
+            return TOO_LATE, "was not looked at to its end: the time for that was over"
         if ended is None:
             for told in self._accounts.values():
                 told.cause(self._seconds, Cause.READER_FAILED)
@@ -232,17 +269,23 @@ class MediumLook:
         if len(self._waiting) >= FRAMES_AT_ONCE:
             await self._judge_oldest()
 
+    def _give_up_waiting(self) -> None:
+        for frame, _ in self._waiting:
+            self.frames_not_analysed += 1
+            self._account(frame.track).cause(self._media_seconds(frame), Cause.STALE)
+
     async def _judge_oldest(self) -> None:
         frame, task = self._waiting[0]
         at, account = self._media_seconds(frame), self._account(frame.track)
         try:
             inspection = await task
         except FrameDropped as drop:
+            self._waiting.popleft()
             self.frames_not_analysed += 1
             account.cause(at, Cause.STALE if drop.cause == "stale" else Cause.ANALYSIS_FAILED)
             return
-        finally:
-            self._waiting.popleft()
+        self._waiting.popleft()
+        self.frames_analysed += 1
         self._cpu_seconds += sum(inspection.stage_seconds.values())
         if inspection.is_low_information:
             account.cause(at, Cause.LOW_INFORMATION)
@@ -250,8 +293,9 @@ class MediumLook:
             account.sample(at)
         history, observation = self._histories[frame.track], self._observation(frame, inspection)
         self._histories[frame.track], verdict = decide(self._policy, history, observation)
-        for signal in verdict.signals:
+        for signal in map(self._settings.soften, verdict.signals):
             self.has_found = True
+            self._has_enough |= self._settings.until is not None and signal.step >= self._settings.until
             self._tell(self._detection(signal, at, frame.track))
         await self._look_closer(verdict)
 
@@ -297,6 +341,10 @@ class MediumLook:
         if track:
             told["track"] = track
         return {**told, "view": signal.view or "identity", "decision": signal.step.word}
+
+
+def _seconds_to(at: float) -> float | None:
+    return None if math.isinf(at) else max(0.0, at - time.monotonic())
 
 
 def _failure_code(failure: ReaderFailed | None) -> str:

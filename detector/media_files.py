@@ -34,7 +34,8 @@ class MediumUnreadable(Exception):
 class Medium:
     """One input. `name` is what outputs call it; of a URL only scheme and host, since its path may be a key.
 
-    `is_expected` is False for a file that a folder merely contained: if it is no media, nobody said it was.
+    `is_expected` is False for a file that a folder merely contained: if it is no media, nobody said it was. With a
+    `descriptor` it is open already, from its beginning; whoever opened it closes it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Medium:
     url: SourceUrl | None = None
     is_expected: bool = True
     fault: str | None = None
+    descriptor: int | None = None
 
 
 def find_media(arguments: Sequence[str]) -> list[Medium]:
@@ -84,6 +86,9 @@ async def reading(
 def _opened(medium: Medium) -> Iterator[int]:
     if medium.fault is not None:
         raise MediumUnreadable("unreadable", medium.fault)
+    if medium.descriptor is not None:
+        yield medium.descriptor
+        return
     assert medium.path is not None
     # Without blocking: a pipe that nobody writes to would be waited for.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if medium.is_expected else os.O_NOFOLLOW)

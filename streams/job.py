@@ -11,6 +11,9 @@ from streams.sampling import SamplingSettings
 UNPACED: Final = math.inf
 """The `speed` of a file that is watched like a live stream as fast as its packets can be read: none is waited for."""
 
+NICENESS: Final = 5
+"""Readers stand back for the service and for analysis; with eight busy ones those got 2.4 times as much of a core."""
+
 
 @unique
 class SourceKind(StrEnum):
@@ -78,6 +81,8 @@ class Job:
 
     `shaped_short` and `shaped_long` ask for a picture in the frame's own shape beside the square one, and bound its
     size (`streams.frame.shaped_size`); without either there is none.
+
+    `niceness` is how far the reader stands back for the service and for analysis (nice(2)).
     """
 
     kind: SourceKind
@@ -100,6 +105,7 @@ class Job:
     damage: tuple[Damage, ...] = ()
     shaped_short: int = 0
     shaped_long: int = 0
+    niceness: int = NICENESS
 
     def __post_init__(self) -> None:
         """Refuse a picture that is larger than any may be."""

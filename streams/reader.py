@@ -36,9 +36,6 @@ from streams.wire import WireError
 MEDIA_FD = 4
 """Where a file to read was put by whoever started this process."""
 
-NICENESS = 5
-"""Readers stand back for the service and for analysis; with eight busy ones those got 2.4 times as much of a core."""
-
 _OPEN_FILES = 32
 _OPENING_TIMEOUTS = 4  # two looks, each of which connects and probes; the time limit holds for each step
 
@@ -54,7 +51,7 @@ def main(fd: int = 3) -> None:
         return
     warm_up()
     gc.freeze()  # what was there before the stream is never garbage: nobody has to look through it again
-    os.nice(NICENESS)
+    os.nice(job.niceness)
     memory = OpeningMemory(job)
     counters = Counters()
     orders = _Orders()

@@ -125,9 +125,9 @@ def _refuse(refusal: Refusal) -> JSONResponse:
     return JSONResponse({"error": _SENTENCES[refusal]}, status, headers=headers)
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
+def _limited(receive: Receive) -> Receive:
     """Give the body up to its limit; a longer one ends as if the client had left."""
-    left = limit
+    left = BODY_LIMIT_BYTES
 
     async def limited() -> Message:
         nonlocal left

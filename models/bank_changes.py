@@ -52,8 +52,8 @@ def with_rows(shelf: Shelf | None, added: BankRows, algorithm: str) -> Change:
     radius = own_radius(algorithm)
     if shelf is None:
         return Change(Base.build(added, radius), None, added, added.taken(_NOBODY))
-    came, gone_old, gone_new = _news(shelf, added)
-    return _changed(shelf, came, gone_old, gone_new, radius)
+    news = _news(shelf, added)
+    return _changed(shelf, news.came, news.gone_old, news.gone_new, radius)
 
 
 def without_entry(shelf: Shelf, entry: str, algorithm: str) -> Change:
@@ -66,6 +66,67 @@ def without_entry(shelf: Shelf, entry: str, algorithm: str) -> Change:
         gone_old = gone_old[~is_among(gone_old, shelf.overlay.gone)]
         gone_new = shelf.overlay.rows.names.find(entry)
     return _changed(shelf, shelf.base.rows.taken(_NOBODY), gone_old, gone_new, own_radius(algorithm))
+
+
+@dataclass(frozen=True, eq=False)
+class Exchanged:
+    """A change by a list: how many rows of it are new, say something else than before, and say nothing new."""
+
+    change: Change
+    added: int
+    changed: int
+    known: int
+
+    @property
+    def withdrawn(self) -> int:
+        """How many rows go and do not come back as something else."""
+        return len(self.change.went) - self.changed
+
+
+def with_list(shelf: Shelf | None, added: BankRows, leaving: EntryNames, algorithm: str) -> Exchanged:
+    """Add rows as `with_rows` does, and remove all other rows of the entries `leaving` in one step."""
+    radius = own_radius(algorithm)
+    if shelf is None:
+        return Exchanged(Change(Base.build(added, radius), None, added, added.taken(_NOBODY)), len(added), 0, 0)
+    news = _news(shelf, added)
+    gone_old = _leaving(shelf.base, leaving, news.known_old)
+    gone_new = _NOBODY
+    if shelf.overlay is not None:
+        gone_old = gone_old[~is_among(gone_old, shelf.overlay.gone)]
+        gone_new = _leaving(shelf.overlay, leaving, news.known_new)
+    change = _changed(
+        shelf, news.came, np.union1d(news.gone_old, gone_old), np.union1d(news.gone_new, gone_new), radius
+    )
+    changed = len(news.gone_old) + len(news.gone_new)
+    return Exchanged(change, len(news.came) - changed, changed, len(added) - len(news.came))
+
+
+def rows_of_entries(layer: Base | Overlay, entries: EntryNames) -> Numbers:
+    """The numbers of a layer's rows of some entries, ascending; one pass over all names if any is held."""
+    keys = name_keys(entries)
+    if not len(keys) or not np.any(layer.counts.of_keys(keys)):
+        return _NOBODY
+    return np.flatnonzero(np.isin(name_keys(layer.rows.names), keys)).astype(np.int64)
+
+
+def rows_held(shelf: Shelf, entries: EntryNames) -> BankRows:
+    """The rows that count of some entries, and perhaps of others whose names share a key with theirs."""
+    numbers = rows_of_entries(shelf.base, entries)
+    if shelf.overlay is None:
+        return shelf.base.rows.taken(numbers)
+    held = shelf.base.rows.taken(numbers[~is_among(numbers, shelf.overlay.gone)])
+    return held.joined(shelf.overlay.rows.taken(rows_of_entries(shelf.overlay, entries)))
+
+
+def _leaving(layer: Base | Overlay, entries: EntryNames, staying: Numbers) -> Numbers:
+    numbers = rows_of_entries(layer, entries)
+    numbers = numbers[~is_among(numbers, staying)]
+    if not len(numbers):
+        return numbers
+    wanted = set(entries)  # names may share a key
+    names = layer.rows.names.taken(numbers)
+    is_named = np.fromiter((name in wanted for name in names), dtype=np.bool_, count=len(numbers))
+    return np.asarray(numbers[is_named])
 
 
 def _changed(shelf: Shelf, came: BankRows, gone_old: Numbers, gone_new: Numbers, radius: int) -> Change:
@@ -119,31 +180,44 @@ def _by_opinion(rows: BankRows) -> dict[str, int]:
     return {opinion.value: count for opinion, count in zip(OPINION_CODES, counts, strict=True)}
 
 
-def _news(shelf: Shelf, added: BankRows) -> tuple[BankRows, Numbers, Numbers]:
-    """Part added rows into what is new and what says nothing new.
+@dataclass(frozen=True, eq=False)
+class _News:
+    # What is new in added rows: the rows that come, the numbers of those in base and overlay that they stand in for,
+    # and of those that the added ones name at all.
+    came: BankRows
+    gone_old: Numbers
+    gone_new: Numbers
+    known_old: Numbers
+    known_new: Numbers
 
-    Gives the rows to add, and the numbers of the rows of base and overlay that they stand in for.
-    """
+
+def _news(shelf: Shelf, added: BankRows) -> _News:
+    """Part added rows into what is new and what says nothing new."""
     gone = shelf.overlay.gone if shelf.overlay is not None else _NOBODY
-    came, replaced_old, is_new = _news_of_layer(shelf.base, added, gone)
-    replaced_new = _NOBODY
+    came, replaced_old, is_new, known_old = _news_of_layer(shelf.base, added, gone)
+    replaced_new = known_new = _NOBODY
     if shelf.overlay is not None:
-        changed, replaced_new, is_new_too = _news_of_layer(shelf.overlay, added, _NOBODY)
+        changed, replaced_new, is_new_too, known_new = _news_of_layer(shelf.overlay, added, _NOBODY)
         came, is_new = came.joined(changed), is_new & is_new_too
-    return added.taken(np.flatnonzero(is_new)).joined(came), replaced_old, replaced_new
+    came = added.taken(np.flatnonzero(is_new)).joined(came)
+    return _News(came, replaced_old, replaced_new, known_old, known_new)
 
 
 def _news_of_layer(
     layer: Base | Overlay, added: BankRows, gone: Numbers
-) -> tuple[BankRows, Numbers, NDArray[np.bool_]]:
-    """The layer's rows that take something from an added one, as they become; their numbers; which added are new."""
+) -> tuple[BankRows, Numbers, NDArray[np.bool_], Numbers]:
+    """The layer's rows that take something from an added one, as they become; their numbers; which added are new.
+
+    Last come the numbers of all the layer's rows that are among the added ones, ascending.
+    """
     places, numbers = _pairs(layer, added, gone)
+    known = np.unique(numbers)
     is_new = np.ones(len(added), dtype=bool)
     is_new[places] = False
     gains_second = is_among(places, added.second_rows) & ~is_among(numbers, layer.rows.second_rows)
     differ = (layer.rows.opinions[numbers] != added.opinions[places]) | gains_second
     places, numbers = places[differ], numbers[differ]
-    return merged(layer.rows.taken(numbers), added.taken(places)), np.sort(numbers), is_new
+    return merged(layer.rows.taken(numbers), added.taken(places)), np.sort(numbers), is_new, known
 
 
 def _pairs(layer: Base | Overlay, added: BankRows, gone: Numbers) -> tuple[Numbers, Numbers]:

@@ -145,14 +145,14 @@ class BankRows:
         cls,
         hashes: NDArray[np.uint8],
         entries: Sequence[str],
-        opinions: Opinion | Sequence[Opinion],
+        opinions: Opinion | Sequence[Opinion] | NDArray[np.uint8],
         *,
         seconds: NDArray[np.uint8] | None = None,
         has_second: NDArray[np.bool_] | None = None,
         positions_ms: NDArray[np.int32] | None = None,
         is_window: NDArray[np.bool_] | None = None,
     ) -> "BankRows":
-        """Pack rows; where a (hash, entry) pair repeats, the last opinion stands.
+        """Pack rows; where a (hash, entry) pair repeats, the last opinion stands. Opinions may be given as codes.
 
         `seconds` is (N, 64) uint8, of which `has_second` tells the rows that count; without it all of them do.
 
@@ -162,8 +162,12 @@ class BankRows:
         count = len(hashes)
         if isinstance(opinions, Opinion):
             codes = np.full(count, OPINION_CODES.index(opinions), dtype=np.uint8)
+        elif isinstance(opinions, np.ndarray):
+            codes = opinions
         else:
             codes = np.array([OPINION_CODES.index(opinion) for opinion in opinions], dtype=np.uint8)
+        if np.any(codes >= len(OPINION_CODES)):
+            raise ValueError(f"an opinion has a code below {len(OPINION_CODES)}")
         if not count == len(entries) == len(codes):
             raise ValueError(f"{count} hashes need one entry and one opinion each, got {len(entries)} and {len(codes)}")
         if has_second is None:

@@ -109,7 +109,17 @@ def check_bank_name(name: str) -> str:
     return name
 
 
-def _check_writable(name: str) -> None:
+def check_rows(rows: Rows, algorithm: str) -> None:
+    """Refuse hashes that are none of an algorithm. Raises `ValueError`."""
+    known = hash_algorithms()
+    if algorithm not in known:
+        raise ValueError(f"there is no hash algorithm {algorithm!r}; known are {', '.join(known)}")
+    width = known[algorithm].bits // 8
+    if rows.ndim != 2 or rows.shape[1] != width or rows.dtype != np.uint8:
+        raise ValueError(f"{algorithm} rows are (N, {width}) uint8, got {rows.shape} {rows.dtype}")
+
+
+def check_writable(name: str) -> None:
     """Users name banks through commands, which check the names themselves; the service writes the incident bank."""
     if name != INCIDENT_BANK:
         check_bank_name(name)
@@ -183,27 +193,22 @@ def add_entries(  # noqa: PLR0913 - one array per column, by name
             name is empty, too long or unprintable.
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    _check_writable(bank_dir.name)
-    known = hash_algorithms()
-    if algorithm not in known:
-        raise ValueError(f"there is no hash algorithm {algorithm!r}; known are {', '.join(known)}")
-    width = known[algorithm].bits // 8
-    if rows.ndim != 2 or rows.shape[1] != width or rows.dtype != np.uint8:
-        raise ValueError(f"{algorithm} rows are (N, {width}) uint8, got {rows.shape} {rows.dtype}")
+    check_writable(bank_dir.name)
+    check_rows(rows, algorithm)
     added = BankRows.of(
         rows, entries, opinions, seconds=seconds, has_second=has_second, positions_ms=positions_ms, is_window=is_window
     )
-    with locked(bank_dir) as pointer, _reading_unverified(bank_dir):
+    with locked(bank_dir) as pointer, reading_unverified(bank_dir):
         if pointer is not None and len(rows) == 0:
             return pointer.generation
         shelves = open_shelves(bank_dir, pointer, is_verified=False)
         change = with_rows(shelves.get(algorithm), added, algorithm)
         if pointer is not None and change.is_nothing and algorithm in shelves:
             return pointer.generation
-        return _write(bank_dir, pointer, shelves, {algorithm: change})
+        return write_changes(bank_dir, pointer, shelves, {algorithm: change})
 
 
-def _write(
+def write_changes(
     bank_dir: Path,
     pointer: Pointer | None,
     shelves: Mapping[str, Shelf],
@@ -246,7 +251,7 @@ def put_canary(banks_dir: Path, fingerprint: bytes) -> bool:
     row = np.frombuffer(fingerprint, np.uint8)[None]
     with locked(bank_dir) as pointer:
         added = BankRows.of(row, [CANARY_BANK], Opinion.POSITIVE)
-        _write(bank_dir, pointer, {}, {"pdq": with_rows(None, added, "pdq")})
+        write_changes(bank_dir, pointer, {}, {"pdq": with_rows(None, added, "pdq")})
     return True
 
 
@@ -257,14 +262,14 @@ def remove_entry(bank_dir: Path, entry: str) -> int:
         BankMissing: There is no such bank.
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
-    with _locked_bank(bank_dir) as pointer, _reading_unverified(bank_dir):
+    with _locked_bank(bank_dir) as pointer, reading_unverified(bank_dir):
         shelves = open_shelves(bank_dir, pointer, is_verified=False)
         changes = {name: without_entry(shelf, entry, name) for name, shelf in shelves.items()} if entry else {}
         changes = {name: change for name, change in changes.items() if not change.is_nothing}
         if changes:
             noted = read_notes(bank_dir, pointer.notes)
             is_noted = noted.pop(entry, None) is not None
-            _write(bank_dir, pointer, shelves, changes, noted if is_noted else None)
+            write_changes(bank_dir, pointer, shelves, changes, noted if is_noted else None)
         return sum(len(change.went) for change in changes.values())
 
 
@@ -279,7 +284,7 @@ def annotate(bank_dir: Path, entry: str, change: Callable[[EntryNote], EntryNote
         IndexCorrupt: The bank's present files are not what was written; they stay as they are.
     """
     with _locked_bank(bank_dir) as pointer:
-        with _reading_unverified(bank_dir):
+        with reading_unverified(bank_dir):
             shelves = open_shelves(bank_dir, pointer, is_verified=False)
             key = name_keys(EntryNames.of([entry])) if entry.isprintable() and entry else np.zeros(0, np.uint64)
             is_held = any(np.any(shelf.rows_of_entries(key)) for shelf in shelves.values())
@@ -292,7 +297,7 @@ def annotate(bank_dir: Path, entry: str, change: Callable[[EntryNote], EntryNote
             return pointer.generation
         if after != NO_NOTE:
             noted[entry] = after
-        return _write(bank_dir, pointer, shelves, {}, noted)
+        return write_changes(bank_dir, pointer, shelves, {}, noted)
 
 
 def notes(bank_dir: Path) -> Mapping[str, EntryNote]:
@@ -310,7 +315,7 @@ def notes(bank_dir: Path) -> Mapping[str, EntryNote]:
 
 
 @contextmanager
-def _reading_unverified(bank_dir: Path) -> Iterator[None]:
+def reading_unverified(bank_dir: Path) -> Iterator[None]:
     """Whoever changes a long bank reads a few rows of it, not all to verify them: numbers there may lead nowhere."""
     try:
         yield
@@ -322,7 +327,7 @@ def _reading_unverified(bank_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked_bank(bank_dir: Path) -> Iterator[Pointer]:
-    _check_writable(bank_dir.name)
+    check_writable(bank_dir.name)
     if not (bank_dir / POINTER).is_file():
         raise BankMissing(bank_dir)
     with locked(bank_dir) as pointer:

@@ -115,6 +115,11 @@ class Overlay:
         """Index the rows of an overlay."""
         return cls(HammingIndex.build(rows.hashes, max_radius), rows, serials, gone, next_serial)
 
+    @cached_property
+    def counts(self) -> EntryCounts:
+        """Its entries."""
+        return EntryCounts.of(name_keys(self.rows.names))
+
     @property
     def pending(self) -> int:
         """How much there is to fold."""
@@ -227,7 +232,7 @@ class Shelf:
         if self.overlay is not None:
             gone = name_keys(self.base.rows.names.taken(self.overlay.gone))
             counts -= EntryCounts.of(gone).of_keys(keys)
-            counts += EntryCounts.of(name_keys(self.overlay.rows.names)).of_keys(keys)
+            counts += self.overlay.counts.of_keys(keys)
         return counts
 
     def _layer(self, number: int) -> tuple[BankRows, int]:

@@ -124,6 +124,7 @@ class MediumLook:
         self._requests_refused = 0
         self._closer_until = -math.inf
         self._has_enough = False
+        self._ended: Ended | None = None
 
     async def read(self, nursery: Nursery) -> tuple[str, str | None]:
         """Read to the end; returns the code it ended with, and a sentence if that was not the input's own end."""
@@ -192,28 +193,17 @@ class MediumLook:
         self._requests_refused += 1
 
     async def _follow(self, keeper: Keeper) -> tuple[str, str | None]:
-        ended: Ended | None = None
         failure: ReaderFailed | None = None
         is_late = False
         try:
             async with asyncio.timeout(_seconds_to(self._settings.ends_at)):
-                try:
-                    async for message in keeper.messages():
-                        if isinstance(message, Ended):
-                            ended = message
-                        else:
-                            await self._take(message)
-                        if self._has_enough:
-                            break
-                except ReaderFailed as error:
-                    failure = error
-                while self._waiting and not self._has_enough:
-                    await self._judge_oldest()
+                failure = await self._take_all(keeper)
         except TimeoutError:
             is_late = True
             self._give_up_waiting()
         if keeper.last_heartbeat is not None:
             self._note(keeper.last_heartbeat)
+        ended = self._ended
         self._seconds = self._duration(ended)
         if self._has_enough:
             return ENOUGH, None
@@ -227,6 +217,23 @@ class MediumLook:
         if ended.code is EndCode.END_OF_STREAM and self._opened_at is not None:
             return ended.code, None
         return ended.code, f"could not be read: {ended.detail or ended.code}"
+
+    async def _take_all(self, keeper: Keeper) -> ReaderFailed | None:
+        """Take and judge what the reader says, until it has said its last word or enough is found."""
+        failure = None
+        try:
+            async for message in keeper.messages():
+                if isinstance(message, Ended):
+                    self._ended = message
+                else:
+                    await self._take(message)
+                if self._has_enough:
+                    break
+        except ReaderFailed as error:
+            failure = error
+        while self._waiting and not self._has_enough:
+            await self._judge_oldest()
+        return failure
 
     def _note(self, last: Heartbeat) -> None:
         self._cpu_seconds += last.cpu_seconds

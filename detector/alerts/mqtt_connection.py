@@ -21,7 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from detector.alerts.forgiving_loop import ForgivingLoop
 from detector.alerts.mqtt_faults import BROKEN, explain_failure, explain_refusal
-from detector.alerts.mqtt_inbox import INBOX_LIMIT, Inbox, Received
+from detector.alerts.mqtt_inbox import INBOX_LIMIT, KEPT_INBOX_LIMIT, Inbox, Received
 from detector.alerts.mqtt_properties import connect_properties
 from detector.alerts.mqtt_tls import TlsFileUnusable, tls_context
 from detector.alerts.sink import SinkUnavailable
@@ -212,7 +212,8 @@ async def connect(settings: MqttSettings, *, is_five: bool, will_topic: str, inb
         ConnectionFailed: no connection came about.
     """
     try:
-        client = _make_client(settings, is_five=is_five, will_topic=will_topic, inbox_limit=INBOX_LIMIT)
+        limit = KEPT_INBOX_LIMIT if settings.session_seconds else INBOX_LIMIT
+        client = _make_client(settings, is_five=is_five, will_topic=will_topic, inbox_limit=limit)
         async with _connected(client) as lost:
             link = MqttLink(client, settings.answer_timeout_seconds, has_properties=is_five)
             # aiomqtt forgets a loss between the broker's yes and its own; where the watch sees it, it knows more.

@@ -12,7 +12,10 @@ INBOX_LIMIT: Final = 256
 """Messages that came and were not handed on yet; beyond it new ones are dropped."""
 
 UNANSWERED_LIMIT: Final = 64
-"""Messages of a kept session that we may leave unacknowledged; a broker with MQTT 5 sends no more then."""
+"""Messages of a kept session that we ask for before we acknowledge them; mosquitto 2.0.11 sends more all the same."""
+
+KEPT_INBOX_LIMIT: Final = 4096
+"""As `INBOX_LIMIT`, of a kept session: what is dropped there comes again with the next connection alone."""
 
 _FIRST_REFUSAL: Final = 0x80
 

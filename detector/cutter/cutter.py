@@ -31,15 +31,17 @@ from detector.ingest.adapter import IngestUnavailable
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import TAKEN_BACK, IncidentNotFound, IncidentRecord
 from detector.trust.messages import Ack, AckState, build_ack, read_alert
-from detector.trust.signing import NotTrusted, Purpose, Reason, Verified, time_ms
+from detector.trust.signing import MESSAGE_LIMIT_BYTES, NotTrusted, Purpose, Reason, Verified, time_ms
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_WAITING_LIMIT: Final = 256
+_WAITING_LIMIT: Final = 4096
+"""Alerts, of 4 KiB at most, that wait to be read: mosquitto 2.0.11 sends on, whatever it was told of our room."""
+
 _AT_ONCE: Final = 64
-"""Tries at the same time: what waits for its next try takes nobody's place."""
+"""Cuts at the same time: whose publisher is looked for, and what waits for its next try, takes nobody's place."""
 
 _BEGUN_LIMIT: Final = 2048
 """Cuts under way. While there are so many, the broker keeps the next alerts: it has no answer for them yet."""
@@ -105,6 +107,7 @@ class Cutter:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._finder.__aexit__(kind, error, trace)
 
     async def drain(self, seconds: float) -> None:
         """Let the cuts under way end, for so long at most."""
@@ -118,9 +121,15 @@ class Cutter:
             await self._begin(asked)
 
     def hear(self, received: Received) -> None:
-        """Take an alert in. One that has no room here stays with the broker, which was told nothing."""
-        with contextlib.suppress(asyncio.QueueFull):
+        """Take an alert in. One that has no room here is left unanswered: its service sends it again."""
+        if len(received.payload) > MESSAGE_LIMIT_BYTES:
+            self._parts.distrust.note(Purpose.ALERT, Reason.TOO_LARGE)
+            received.acknowledge()
+            return
+        try:
             self._waiting.put_nowait(received)
+        except asyncio.QueueFull:
+            self.counters.overflowed_total += 1
 
     def problems(self) -> list[str]:
         """What keeps cuts from being made or remembered, one sentence each."""
@@ -266,8 +275,7 @@ class Cutter:
         """Try until it is done, refused, or nobody needs it any more; `promise` is said before what became of it."""
         try:
             while self._wall_ms() < asked.expires_at_ms:
-                async with self._tries:
-                    state, detail = await self._try_once(asked)
+                state, detail = await self._try_once(asked)
                 if state is not UNDER_WAY:
                     self._trouble = None
                     if promise is not None:
@@ -294,7 +302,8 @@ class Cutter:
         key = publisher.key if publisher is not None else await self._known_key(asked)
         if key is None:
             return REJECTED, "nobody publishes this stream here"
-        return _judge(await self._enforce(asked.stream_id, asked.session, asked.incident_id, publisher, key))
+        async with self._tries:
+            return _judge(await self._enforce(asked.stream_id, asked.session, asked.incident_id, publisher, key))
 
     async def _enforce(
         self, stream: str, session: str, incident_id: str, publisher: Publisher | None, key: StreamKey
@@ -320,7 +329,10 @@ class Cutter:
         # Nothing is waited for from here until the cut is one that an undo finds.
         if incident_id in self._taken_back:
             return CutOutcome(CutState.FAILED, 0, 0, detail=TAKEN_BACK)
-        return await self._parts.enforcer.cut(target, last_packet_at=lambda: listed_at)
+        try:
+            return await self._parts.enforcer.cut(target, last_packet_at=lambda: listed_at)
+        finally:
+            self._finder.has_cut()
 
     async def _conclude(self, asked: Asked, state: str, detail: str) -> None:
         ack = self._signed(asked, AckState(state), detail)

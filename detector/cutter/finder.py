@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Final, Self
 
 import structlog
 
@@ -26,6 +27,7 @@ class Finder:
     """Computes every publisher's public name with the deployment secret, for it cannot be turned back into a key.
 
     Who was live lately is remembered: one who shows something for two seconds and leaves is denied all the same.
+    However many are looked for, the server is asked once in a quarter of a second; `async with` owns that question.
     """
 
     def __init__(
@@ -41,6 +43,23 @@ class Finder:
         self._clock = clock
         self._sleep = sleep
         self._remembered: OrderedDict[str, StreamKey] = OrderedDict()
+        self._names: dict[StreamKey, str] = {}
+        self._live: Mapping[str, Publisher] = {}
+        self._live_at = float("-inf")
+        self._cuts = self._live_cuts = 0
+        self._asking: asyncio.Task[str | None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Nothing is asked yet."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give up a question under way."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
 
     async def follow(self) -> None:
         """Remember whoever goes live, until cancelled."""
@@ -63,13 +82,39 @@ class Finder:
             await self._sleep(_LOOK_SECONDS)
 
     async def look_up(self, stream: str) -> Publisher | None:
-        """The live publisher of a stream, as the server lists it now. Raises IngestUnavailable."""
-        live = await answer_within(_FIND_SECONDS, self._ingest.publishers())
-        return next((one for one in live if self._name(one.key) == stream), None)
+        """The live publisher of a stream, by a list of the last quarter of a second. Raises IngestUnavailable."""
+        cuts = self._cuts
+        while self._live_cuts < cuts or self._clock() - self._live_at >= _LOOK_SECONDS:
+            if self._asking is None:
+                self._asking = asyncio.create_task(self._ask(), name="cutter.list")
+            fault = await asyncio.shield(self._asking)
+            if fault is not None:
+                raise IngestUnavailable(fault)
+            if self._live_cuts >= cuts:
+                break
+        return self._live.get(stream)
+
+    def has_cut(self) -> None:
+        """Somebody was cut: the list that there is, or that is on its way, says nothing of them any more."""
+        self._cuts += 1
 
     def key_of(self, stream: str) -> StreamKey | None:
         """Who published the stream lately."""
         return self._remembered.get(stream)
+
+    async def _ask(self) -> str | None:
+        """Ask for the list, once for everybody who waits for it; returns why there is none."""
+        cuts = self._cuts
+        try:
+            live = await answer_within(_FIND_SECONDS, self._ingest.publishers())
+        except IngestUnavailable as error:
+            return str(error)
+        finally:
+            self._asking = None
+        self._names = {one.key: self._names.get(one.key) or self._name(one.key) for one in live}
+        self._live = {self._names[one.key]: one for one in reversed(live)}
+        self._live_at, self._live_cuts = self._clock(), cuts
+        return None
 
     def _name(self, key: StreamKey) -> str:
         return stream_id(self._secret, key)

@@ -37,4 +37,5 @@ class CutterCounters:
     ignored_total: int = 0
     repeated_total: int = 0
     not_durable_total: int = 0
+    overflowed_total: int = 0
     answers_total: dict[str, int] = field(default_factory=dict)

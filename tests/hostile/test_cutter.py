@@ -46,6 +46,7 @@ class FakeIngest:
         self.drops: Counter[str] = Counter()
         self.pause = 0.0
         self.list_pause = 0.0
+        self.lists = 0
         self.is_down = False
         self._board = PublisherBoard()
 
@@ -55,6 +56,7 @@ class FakeIngest:
         return stream_id(SECRET, key)
 
     async def publishers(self) -> list[Publisher]:
+        self.lists += 1
         await asyncio.sleep(self.list_pause)
         if self.is_down:
             raise IngestUnavailable("the server is down")
@@ -299,6 +301,31 @@ async def test_more_cuts_than_places_do_not_hold_up_a_start(scene: Scene) -> Non
         scene.ingest.is_down = False
         await scene.answered(81)
     assert sum(scene.ingest.drops.values()) == 81
+
+
+async def test_alerts_of_streams_that_left_hold_up_nobodys_cut(scene: Scene) -> None:
+    """Hundreds are looked for at once, by one question in a quarter of a second, and the one who is live is cut."""
+    gone = [f"{number:026}" for number in range(150)]
+    bad = scene.ingest.publish("bad")
+    began = time.monotonic()
+    async with scene.cutter() as cutter:
+        for stream in gone:
+            cutter.hear(scene.received(scene.alert(stream), stream))
+        await scene.say(cutter, scene.alert(bad), bad)
+        await scene.answered(1)
+        await scene.answered(150, "rejected")
+    assert scene.ingest.drops == {"bad": 1}
+    assert scene.ingest.lists < 4 * (time.monotonic() - began) + 20
+
+
+async def test_what_is_too_large_or_too_much_is_counted_and_not_kept(scene: Scene) -> None:
+    """A message beyond 4 KiB takes no place; beyond 4,096 that wait the service has to send again."""
+    async with scene.cutter() as cutter:
+        for _ in range(5000):
+            cutter.hear(scene.received(b"{}", "A" * 26))
+        assert cutter.counters.overflowed_total == 5000 - 4096
+        cutter.hear(scene.received(b"x" * 5000, "A" * 26))
+        assert (scene.refused("too_large"), len(scene.told)) == (1, 1)
 
 
 async def test_a_broker_that_takes_no_promise_keeps_nobody_on_air(scene: Scene) -> None:

@@ -1,27 +1,90 @@
-"""`stopframe`: the commands by name."""
+"""`stopframe`: the commands by name. Only what is run is imported: all together they take a second of CPU."""
 
 import errno
 import os
 import resource
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
-from detector.cli import command, cutter, demo, hashes, keys, models, operate, plan, report, run, scan, top, verify
 from detector.cli.output import CommandFailed, note
 from detector.logs import catch_faults
 
-app = typer.Typer(
-    name="stopframe",
-    help="Watches live streams and stops the harmful ones within seconds.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Where a command is, `MODULE:ATTRIBUTE` (a function, or a group's app), and the first sentence of its help."""
+
+    place: str
+    help: str
+
+    def load(self) -> Any:
+        module, _, attribute = self.place.partition(":")
+        return getattr(import_module(f"detector.cli.{module}"), attribute)
+
+
+COMMANDS: Final = {
+    "demo": _Named("demo:demo", "Show the whole way on this machine."),
+    "run": _Named("run:run", "Run the service until SIGINT or SIGTERM."),
+    "cutter": _Named("cutter:cutter", "Cut what signed alerts of a service ask for."),
+    "check": _Named("run:check", "Check config files, a service's or a cutter's."),
+    "reload": _Named("run:reload", "Have the running service take up its config file now."),
+    "scan": _Named("scan:scan", "Look at files, folders and URLs."),
+    "plan": _Named("plan:plan", "Say what the config costs and how late it can be."),
+    "health": _Named("operate:health", "Say whether the service does its job."),
+    "streams": _Named("operate:streams", "Show what is live."),
+    "top": _Named("top:top", "Show what every stream costs and how closely it is looked at."),
+    "cut": _Named("operate:cut", "Cut a live stream by hand."),
+    "undo": _Named("operate:undo", "Take back a cut: the key may publish again."),
+    "hint": _Named("operate:hint", "Have a live stream looked at more closely for a while."),
+    "verify": _Named("verify:verify", "Verify what Stopframe or a consumer signed."),
+    "hashes": _Named("hashes:app", "Banks of known hashes."),
+    "models": _Named("models:app", "Models: what they are, and whether they can be used."),
+    "incidents": _Named("operate:incidents_app", "What happened."),
+    "report": _Named("report:app", "Figures over time, for people and for reports."),
+    "keys": _Named("keys:app", "What signs, and whose signatures count."),
+    "command": _Named("command:app", "Make a signed command for a node."),
+}
+
+
+def build_app(words: Sequence[str] | None = None) -> typer.Typer:
+    """The commands; with `words`, a command line, only the one that it names is more than a name and a sentence."""
+    app = typer.Typer(
+        name="stopframe",
+        help="Watches live streams and stops the harmful ones within seconds.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_top)
+    wanted = None if words is None else next((word for word in words if not word.startswith("-")), "")
+    for name, named in COMMANDS.items():
+        if wanted is not None and name != wanted:
+            app.command(name, help=named.help)(_stand_in)
+            continue
+        found = named.load()
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return build_app()
+    raise AttributeError(name)
+
+
+def _stand_in() -> None:
+    """Shown in the list of commands; `build_app` puts the real one in its place where it is to run."""
 
 
 def _show_version(is_wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag
@@ -33,7 +96,6 @@ def _show_version(is_wanted: bool) -> None:  # noqa: FBT001 - typer calls it wit
         raise typer.Exit
 
 
-@app.callback()
 def _top(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
@@ -42,35 +104,13 @@ def _top(
     """Watches live streams and stops the harmful ones within seconds."""
 
 
-app.command("demo")(demo.demo)
-app.command("run")(run.run)
-app.command("cutter")(cutter.cutter)
-app.command("check")(run.check)
-app.command("reload")(run.reload)
-app.command("scan")(scan.scan)
-app.command("plan")(plan.plan)
-app.add_typer(hashes.app, name="hashes")
-app.add_typer(models.app, name="models")
-app.command("health")(operate.health)
-app.command("streams")(operate.streams)
-app.command("top")(top.top)
-app.add_typer(operate.incidents_app, name="incidents")
-app.command("cut")(operate.cut)
-app.command("undo")(operate.undo)
-app.command("hint")(operate.hint)
-app.add_typer(report.app, name="report")
-app.add_typer(keys.app, name="keys")
-app.command("verify")(verify.verify)
-app.add_typer(command.app, name="command")
-
-
 def main() -> None:
     """Run the command that the arguments name, and exit: 2 and one sentence where it cannot be done."""
     # A core file would hold every secret of the process.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     catch_faults()
     try:
-        app(prog_name="stopframe")
+        build_app(sys.argv[1:])(prog_name="stopframe")
     except CommandFailed as failure:
         note(str(failure))
         sys.exit(failure.exit_code)

@@ -30,7 +30,12 @@ class Section(BaseModel):
     """A group of keys. Frozen; a key that is none of its own is refused; a group left empty is at its defaults."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        defer_build=True,  # by the first that is read, with all that is in it: every command waits for this module
     )
 
 

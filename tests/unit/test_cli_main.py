@@ -1,0 +1,54 @@
+"""Which commands there are, and that a command costs no other's imports."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from detector.cli.main import COMMANDS, build_app
+
+IMPORTED = "import sys; {}; print(*sorted(sys.modules))"
+
+
+def imported_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has after it."""
+    command = [sys.executable, "-c", IMPORTED.format(statement)]
+    return set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split())
+
+
+def test_the_list_of_commands_says_what_each_says_itself() -> None:
+    """The sentences of `stopframe --help` are the first ones of the commands' own help, in the same order."""
+    real, listed = typer.main.get_group(build_app()), typer.main.get_group(build_app([]))
+    assert list(listed.commands) == list(real.commands) == list(COMMANDS)
+    for name, command in real.commands.items():
+        assert listed.commands[name].get_short_help_str(1000) == command.get_short_help_str(1000), name
+
+
+@pytest.mark.parametrize("words", [["check", "--help"], ["--", "check"], ["hashes", "list"]])
+def test_a_command_line_gets_the_real_command(words: list[str]) -> None:
+    """Only what the first word names is loaded; the rest are names."""
+    named = next(word for word in words if not word.startswith("-"))
+    real, built = typer.main.get_group(build_app()), typer.main.get_group(build_app(words))
+    assert [param.name for param in built.commands[named].params] == [
+        param.name for param in real.commands[named].params
+    ]
+    assert type(built.commands[named]) is type(real.commands[named])
+
+
+def test_help_loads_neither_numpy_nor_the_config() -> None:
+    """What lists the commands starts in a quarter of a second of CPU, because it imports none of them."""
+    modules = imported_by("from detector.cli.main import build_app; build_app(['--help'])")
+    assert not modules & {"numpy", "pydantic", "httpx", "detector.config.config", "onnxruntime", "av"}
+
+
+@pytest.mark.parametrize(
+    ("word", "unwanted"),
+    [
+        ("check", {"numpy", "onnxruntime", "av", "aiomqtt", "uvicorn"}),
+        ("hashes", {"onnxruntime", "av", "aiomqtt", "uvicorn", "detector.service"}),
+    ],
+)
+def test_a_command_loads_what_it_needs(word: str, unwanted: set[str]) -> None:
+    """Neither the service nor what only other commands use."""
+    assert not imported_by(f"from detector.cli.main import build_app; build_app(['{word}'])") & unwanted

@@ -105,7 +105,11 @@ class Verdict:
 
 def measure(options: Options) -> Report:
     """Kill 100 times beside 2,000 alerts; a quick run kills eight times."""
-    plan = _QUICK if options.is_quick else _FULL
+    return measure_plan(_QUICK if options.is_quick else _FULL, options)
+
+
+def measure_plan(plan: Plan, options: Options) -> Report:
+    """Kill and feed by a plan of one's own."""
     settings: dict[str, Any] = {
         "kills": options.trials or plan.kills,
         "alerts_at_least": plan.alerts,

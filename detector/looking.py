@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from detector.analysis.pool import FrameDropped
-from detector.config.config import CloserLook
+from detector.analysis.pool import AnalysisPool, FrameDropped
+from detector.config.config import CloserLook, Config
 from detector.coverage import Cause, Coverage, Ledger
 from detector.events import Observation, Signal, Step
 from detector.media_files import Medium, MediumUnreadable, reading
@@ -61,6 +61,16 @@ class ScanSettings:
     soften: Callable[[Signal], Signal] = lambda signal: signal
     until: Step | None = None
     ends_at: float = math.inf
+
+
+def half_a_look(config: Config, pool: AnalysisPool) -> list[str]:
+    """One sentence for each list or model that cannot be used: it would make clean what is not."""
+    state = pool.state()
+    missing = set(config.banks) - (state.banks.keys() if state else set())
+    return pool.problems() or [
+        f"bank {name} of the config does not exist; make it with 'stopframe hashes add {name} FILE'"
+        for name in sorted(missing)
+    ]
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ def scan(
 
 
 async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_quiet: bool) -> int:
-    from detector.looking import FRAMES_AT_ONCE, ScanSettings, Tell
+    from detector.looking import FRAMES_AT_ONCE, ScanSettings, Tell, half_a_look
     from detector.media_files import NO_FILE, Medium, find_media
     from detector.scan import Outcome, scan_all, scan_medium
     from detector.settings import policy_settings, reader_job
@@ -60,7 +60,8 @@ async def _scan(config: Config, arguments: Sequence[str], *, is_live: bool, is_q
     async with contextlib.AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(Nursery("streams.reader:main", silences_children=True))
         pool = await stack.enter_async_context(analysis_pool(config, at_once * FRAMES_AT_ONCE, manifests))
-        _refuse_half_a_look(config, pool)
+        if problems := half_a_look(config, pool):
+            raise CommandFailed("\n".join(problems))
         bar = stack.enter_context(
             progress("scan", len(media), is_quiet=is_quiet or len(media) == 1 or sys.stdout.isatty())
         )
@@ -111,17 +112,3 @@ def analysis_pool(config: Config, frames: int, manifests: "tuple[Manifest, ...]"
     if not Path(settings.setup.banks_folder).is_dir():  # nothing was ever added: there is nothing to let the cage read
         settings = replace(settings, setup=replace(settings.setup, readable_paths=()))
     return AnalysisPool(replace(settings, queue_limit=max(settings.queue_limit, frames)))
-
-
-def _refuse_half_a_look(config: Config, pool: "AnalysisPool") -> None:
-    """A list or model that cannot be used would make clean what is not."""
-    problems = pool.problems()
-    state = pool.state()
-    missing = set(config.banks) - (state.banks.keys() if state else set())
-    if not problems:
-        problems = [
-            f"bank {name} of the config does not exist; make it with 'stopframe hashes add {name} FILE'"
-            for name in sorted(missing)
-        ]
-    if problems:
-        raise CommandFailed("\n".join(problems))

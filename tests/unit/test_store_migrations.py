@@ -166,3 +166,84 @@ async def test_a_killed_migration_is_taken_up_again(old: Path) -> None:
         names = await db.read(lambda c: [row[0] for row in c.execute("SELECT name FROM counters")])
         assert (names, (await Incidents(db).get("i1")).stream_id) == (["alert_seq"], "a")
         assert await db.read(lambda c: c.execute("PRAGMA user_version").fetchone()[0]) == len(STEPS)
+
+
+_KILLED_OPENINGS = """
+import os, random, shutil, signal, sqlite3, sys, time
+from contextlib import closing
+from pathlib import Path
+from detector.store.database import _open
+from detector.store.schema import STEPS
+
+old, kills = Path(sys.argv[1]), int(sys.argv[2])
+draw = random.Random(11)
+
+def of_version(version):
+    path = old.with_name(f"v{version}.db")
+    shutil.copy(old, path)
+    with closing(sqlite3.connect(path)) as connection:
+        for step in STEPS[1:version]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.commit()
+        connection.execute("PRAGMA journal_mode = WAL")
+    return path
+
+def opened(path):
+    pid = os.fork()
+    if pid == 0:
+        _open(path)
+        os._exit(0)
+    return pid
+
+versions = [of_version(version) for version in range(1, len(STEPS))]
+for trial in range(kills):
+    path = old.with_name(f"t{trial}.db")
+    shutil.copy(versions[trial % len(versions)], path)
+    if trial < len(versions):  # how long one takes that nobody kills
+        begun = time.perf_counter()
+        os.waitpid(opened(path), 0)
+        if trial == 0:
+            longest = time.perf_counter() - begun
+        continue
+    for again in range(2):
+        pid = opened(path)
+        time.sleep(draw.uniform(0.0, 1.1 * longest))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    with closing(sqlite3.connect(path)) as connection:
+        left = connection.execute("PRAGMA user_version").fetchone()[0]
+    with closing(_open(path)) as connection:
+        (fine,) = connection.execute("PRAGMA integrity_check").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        counts = [connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("incidents", "alerts",
+                  "deliveries", "coverage")]
+        told = connection.execute("SELECT sum(urgency = 3) FROM alerts").fetchone()[0]
+        payloads = connection.execute("SELECT count(DISTINCT payload) FROM alerts").fetchone()[0]
+    assert left in {trial % len(versions) + 1, len(STEPS)}, left
+    print(left < len(STEPS), fine, version, *counts, told, payloads)
+    for end in ("", "-wal", "-shm"):
+        Path(f"{path}{end}").unlink(missing_ok=True)
+"""
+
+
+def test_a_file_of_any_version_survives_kills_while_it_is_opened(old: Path) -> None:
+    """Killed twice at random moments, dozens of files: it is as it was or up to date, whole, and has every row."""
+    rows, kills = 1500, 66
+    with contextlib.closing(sqlite3.connect(old)) as connection, connection:
+        first = connection.execute("SELECT * FROM incidents").fetchone()
+        for number in range(2, rows + 1):
+            marks = ", ".join("?" * len(first))
+            connection.execute(f"INSERT INTO incidents VALUES ({marks})", (f"i{number}", *first[1:]))
+            values = (f"a{number}", number + 41, f"i{number}", b"{%d}" % number, 86_400_000 + number)
+            connection.execute("INSERT INTO alerts VALUES (?, ?, 'a', ?, 1, ?, ?, 99999999999999)", values)
+            connection.execute("INSERT INTO deliveries VALUES (?, 'mqtt', 'sent', 1, 5, NULL)", (f"a{number}",))
+            connection.execute("INSERT INTO coverage VALUES ('a', ?, 1.0, '{}', '{}', 2.0, 5)", (f"s{number}",))
+    command = [sys.executable, "-c", _KILLED_OPENINGS, str(old), str(kills)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == kills - (len(STEPS) - 1)
+    assert {tuple(line[1:]) for line in lines} == {("ok", str(len(STEPS)), *[str(rows)] * 6)}
+    assert {line[0] for line in lines} == {"True", "False"}, "no kill came before, or none after, the end of an opening"

@@ -1,10 +1,11 @@
 """The pictures and clips of the accuracy benchmark: those fetched, a folder's own, or drawn ones where there are none.
 
 Pictures are taken by rule, never by hand: no transparency, 240 pixels or more on the shorter side, something to see
-(PDQ quality 50 or more), and more than 80 bits from every other, mirrored or turned too, so that a match on a wrong
-entry is false. Who draws a series uses pictures twice (a figure on its page, and cut out and mirrored; a ground with
-another bar on it), which no distance tells, so a folder with all that is in it stands on one side. They are kept
-smaller from run to run. Frames of clips count where they differ from all others by more than 24 bits.
+(PDQ quality 50 or more), more than 80 bits from every other, mirrored or turned too, and showing nothing that another
+shows (`accuracy_twins`: crops, pages with a picture in them), so that a match on a wrong entry is false. Who draws a
+series uses pictures twice (a figure on its page, and cut out and mirrored; a ground with another bar on it), which
+neither tells always, so a folder with all that is in it stands on one side. They are kept smaller from run to run.
+Frames of clips count where they differ from all others by more than 24 bits.
 """
 
 import hashlib
@@ -22,7 +23,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy_packages import CLIPS, KNOWN, PACKAGES, SAME_PICTURES, UNRELATED, cache_folder, unpacked_folder
+from benchmarks.accuracy_packages import (
+    CLIPS,
+    KNOWN,
+    ONE_PICTURE_FOLDER,
+    PACKAGES,
+    SAME_PICTURES,
+    UNRELATED,
+    cache_folder,
+    unpacked_folder,
+)
+from benchmarks.accuracy_twins import same_pictures
 from models.hashing.pdq import Pdq
 
 Frame = NDArray[np.uint8]
@@ -34,7 +45,7 @@ _SHORTEST_SIDE: Final = 240
 _LONGEST: Final = {KNOWN: 1280, UNRELATED: 640}
 _PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _VIDEOS: Final = frozenset({".mp4", ".avi", ".webm", ".ogv", ".mkv", ".mov"})
-_FORMAT: Final = 5
+_FORMAT: Final = 6
 _SCENES_SHARE: Final = 7
 
 
@@ -75,7 +86,8 @@ def load(pictures: Path | None = None, clips: Path | None = None) -> Material:
         kept = _prepared(cache_folder() / f"prepared-{_FORMAT}", _package_files(), split=False)
         said = {"material": f"pictures of {sum(p.use != CLIPS for p in PACKAGES)} packages, none of them tuned on"}
     videos = _files(clips, _VIDEOS) if clips is not None else _package_clips()
-    said |= {"known": len(kept.known), "unrelated": len(kept.unrelated), "clips": [path.name for path in videos]}
+    said |= {"known": len(kept.known), "unrelated": len(kept.unrelated), "left_out_as_same": kept.same_pictures}
+    said["clips"] = [path.name for path in videos]
     return Material(kept.known, kept.unrelated, videos, said, kept.series)
 
 
@@ -165,6 +177,20 @@ def _apart(pictures: Sequence[bytes]) -> list[int]:
     return places
 
 
+def _shown_before(pictures: Sequence[Path], sources: Sequence[Path]) -> set[int]:
+    """Which pictures show what one that is kept before them shows, by their places; `sources` are the files' own."""
+    pairs = same_pictures(pictures)
+    versions: dict[Path, int] = {}
+    for place, source in enumerate(sources):
+        if source.parent.as_posix().endswith(ONE_PICTURE_FOLDER):
+            pairs.append((versions.setdefault(source.parent, place), place))
+    again: set[int] = set()
+    for earlier, later in sorted(pairs, key=lambda pair: pair[1]):
+        if earlier != later and earlier not in again:
+            again.add(later)
+    return again
+
+
 def _package_files() -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {KNOWN: [], UNRELATED: []}
     for package in PACKAGES:
@@ -197,17 +223,21 @@ def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """Pictures as they are kept, and by their names the series that they are of."""
+    """Pictures as they are kept, and by their names the series that they are of.
+
+    `same_pictures` were left out as they show what others show.
+    """
 
     known: list[Path]
     unrelated: list[Path]
     series: dict[str, str]
+    same_pictures: int
 
     @classmethod
     def under(cls, folder: Path, listing: Mapping[str, Any]) -> "_Prepared":
         """What a listing names."""
         known, unrelated = ([folder / name for name in listing[use]] for use in (KNOWN, UNRELATED))
-        return cls(known, unrelated, listing["series"])
+        return cls(known, unrelated, listing["series"], listing["same_pictures"])
 
 
 def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> _Prepared:
@@ -222,7 +252,10 @@ def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> _Pr
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         planes = list(pool.map(_shrunk, wanted, chunksize=16))
     made = [(target, plane) for (_, target, _), plane in zip(wanted, planes, strict=True) if plane is not None]
-    kept = {made[place][0].name for place in _apart([plane for _, plane in made])}
+    sources = {target.name: source for source, target, _ in wanted}
+    apart = [made[place][0] for place in _apart([plane for _, plane in made])]
+    again = _shown_before(apart, [sources[target.name] for target in apart])
+    kept = {target.name for place, target in enumerate(apart) if place not in again}
     for target, _ in made:
         if target.name not in kept:
             target.unlink(missing_ok=True)
@@ -230,8 +263,8 @@ def _prepared(folder: Path, files: dict[str, list[Path]], *, split: bool) -> _Pr
     sides = {use: [name for name in names if name.startswith(use)] for use in (KNOWN, UNRELATED)}
     if split:
         sides = {KNOWN: names[::2], UNRELATED: names[1::2]}
-    sources = {target.name: source for source, target, _ in wanted if target.name in kept}
-    said = {"of": [_FORMAT, count], **sides, "series": _series(sources)}
+    series = _series({name: sources[name] for name in names})
+    said = {"of": [_FORMAT, count], **sides, "series": series, "same_pictures": len(again)}
     listing.write_text(json.dumps(said))
     return _Prepared.under(folder, said)
 

@@ -4,7 +4,7 @@ The command `stopframe hashes import` and the exchanges both come in here. What 
 list that knows nothing of it does not undo it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -39,13 +39,14 @@ class Intake:
     generation: str = ""
 
 
-def take_in(bank_dir: Path, contents: ListContents, *, stem: str) -> Intake:
+def take_in(bank_dir: Path, contents: ListContents, *, stem: str, quarantined: Collection[str] = ()) -> Intake:
     """Take a list into a bank, which is created where the list has rows; all of it comes into force at once.
 
     Entries without a name are called after `stem`. What the list withdraws goes, unless it also lists it; where it
     `is_whole`, so do hashes that an entry had besides those that it lists. An entry that people have confirmed or
     objected to keeps what is thought of it, and one that they disabled stays so, also if it goes and comes back. To
-    take in the same list again changes nothing.
+    take in the same list again changes nothing. Entries in `quarantined` may only ask for reviews from the first moment
+    on, unless people have confirmed them more often than objected.
 
     Raises:
         BankNameError: The folder's name is none for a bank.
@@ -73,8 +74,13 @@ def take_in(bank_dir: Path, contents: ListContents, *, stem: str) -> Intake:
         changes = {name: one.change for name, one in done.items() if not one.change.is_nothing or name not in shelves}
         generation = pointer.generation if pointer is not None else ""
         if changes:
-            generation = write_changes(bank_dir, pointer, shelves, changes)
+            held = {entry: _in_quarantine(noted.get(entry, NO_NOTE)) for entry in quarantined}
+            generation = write_changes(bank_dir, pointer, shelves, changes, {**noted, **held} if held else None)
     return _intake(done, contents, generation)
+
+
+def _in_quarantine(note: EntryNote) -> EntryNote:
+    return note if note.confirmations > note.objections else replace(note, quarantined=True)
 
 
 def _bank_rows(algorithm: str, rows: ListedRows, stem: str) -> BankRows:

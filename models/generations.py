@@ -166,6 +166,19 @@ def locked(bank_dir: Path) -> Iterator[Pointer | None]:
         os.close(descriptor)
 
 
+def restore_pointer(bank_dir: Path, content: bytes, unless_beyond: str) -> bool:
+    """Bring back what a pointer's file held before the generation `unless_beyond`, and tell whether that was done.
+
+    Where that generation is no longer in force, somebody has changed the bank since, and it stays as it is. The files
+    of the generation before are there until the next change.
+    """
+    with locked(bank_dir) as pointer:
+        if pointer is not None and pointer.generation != unless_beyond:
+            return False
+        _replace_pointer(bank_dir, content)
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What a generation comes to: rows by algorithm, rows by opinion, distinct entries."""
@@ -239,11 +252,7 @@ class NextGeneration:
             "entries": counts.entries,
             "notes": self.notes,
         }
-        draft = self.bank_dir / f"{_UNFINISHED}{POINTER}"
-        write_synced(draft, json.dumps(facts, indent=1).encode())
-        draft.replace(self.bank_dir / POINTER)
-        sync_folder(self.bank_dir)
-        sync_folder(self.bank_dir.parent)
+        _replace_pointer(self.bank_dir, json.dumps(facts, indent=1).encode())
         return f"gen-{self.number:08d}"
 
     def give_up(self) -> None:
@@ -253,6 +262,14 @@ class NextGeneration:
 
     def _unfinished(self, kind: str) -> Path:
         return self.bank_dir / f"{_UNFINISHED}{kind}-{self.number:08d}"
+
+
+def _replace_pointer(bank_dir: Path, content: bytes) -> None:
+    draft = bank_dir / f"{_UNFINISHED}{POINTER}"
+    write_synced(draft, content)
+    draft.replace(bank_dir / POINTER)
+    sync_folder(bank_dir)
+    sync_folder(bank_dir.parent)
 
 
 def own_radius(algorithm: str) -> int:

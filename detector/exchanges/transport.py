@@ -41,12 +41,22 @@ Pause = Callable[[float], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Where an exchange is, and what opens it. Printing shows neither path nor secrets."""
+    """Where an exchange is, and what opens it. Printing shows neither path nor secrets.
+
+    `is_file`: the URL is a file's, beside which others lie.
+    """
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     basic: tuple[str, str] | None = field(default=None, repr=False)
     ca_file: str | None = None
+    is_file: bool = False
+
+    @property
+    def below(self) -> str:
+        """The path that all pages share: the URL's, or of a file's URL that of its folder."""
+        path = urlsplit(self.url).path
+        return path.rpartition("/")[0] if self.is_file else path
 
     @property
     def origin(self) -> str:
@@ -57,7 +67,7 @@ class Access:
     def owns(self, url: str) -> bool:
         """Whether a link leads back to the same server and below the same path: credentials go nowhere else."""
         ours, theirs = urlsplit(self.url), urlsplit(url)
-        below = theirs.path == ours.path or theirs.path.startswith(ours.path.rstrip("/") + "/")
+        below = theirs.path == ours.path or theirs.path.startswith(self.below.rstrip("/") + "/")
         return (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc) and below and ".." not in theirs.path
 
 

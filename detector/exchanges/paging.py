@@ -1,0 +1,34 @@
+"""Chains of pages that a broken or hostile exchange could make endless."""
+
+import hashlib
+from typing import Final
+
+from detector.exchanges.client import ExchangeFailed
+from models.lists.contents import ListContents
+
+
+class PageGuard:
+    """Keeps a chain of pages from going in circles or on for ever without bringing anything."""
+
+    _MOST_EMPTY: Final = 3
+    _MOST_PAGES: Final = 200_000
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._links: set[str] = set()
+        self._bodies: set[bytes] = set()
+        self._pages = self._empty = 0
+
+    def note(self, body: bytes, contents: ListContents, link: str) -> None:
+        """Take note of a page and of the link to the next. Raises ExchangeFailed where the chain does not end."""
+        self._pages += 1
+        digest = hashlib.sha256(body).digest()
+        records = len(contents) + len(contents.withdrawn) + contents.bad.count + sum(contents.left_out.values())
+        self._empty = 0 if records else self._empty + 1
+        is_repeated = (records and digest in self._bodies) or link in self._links
+        if is_repeated or self._empty > self._MOST_EMPTY or self._pages > self._MOST_PAGES:
+            raise ExchangeFailed(
+                f"{self._origin} sends the same pages again and again, or empty ones; nothing of them was taken"
+            )
+        self._bodies.add(digest)
+        self._links.add(link)

@@ -177,8 +177,10 @@ class Responder:
             now=self._clock(),
             live_streams=self._live_streams(),
         )
-        if judged.refused_by is not None and decision.refused_by is None:
-            if known is not None and not known.is_news(judged):
+        is_refusal = judged.refused_by is not None and decision.refused_by is None
+        is_first_refusal = is_refusal and (known is None or known.refused_by is None)
+        if is_refusal:
+            if known is not None and not (is_first_refusal or known.is_news(judged)):
                 return
             self._metrics.breaker_refused()
             log.warning("cut.refused_by_breaker", stream=judged.stream_id, source=judged.refused_by)
@@ -186,7 +188,7 @@ class Responder:
             self._part(known, decision)  # what is cut, and given back, is one key
             known = None
         if known is not None and judged.action <= known.action:
-            if known.updates >= self._settings.updates:
+            if known.updates >= self._settings.updates and not is_first_refusal:
                 self.updates_left_out_total += 1
                 if _must_cut(judged):  # enough was said of it, not done
                     self._enforce(known, stream)
@@ -292,9 +294,10 @@ class Responder:
             is_live=decision.is_live and decision.action > Step.SHADOW,
             known=known,
         )
-        record = replace(record, refused_by=decision.refused_by)
+        refused_before = None if known is None else known.refused_by
+        record = replace(record, refused_by=decision.refused_by or refused_before)
         if _must_cut(decision):
-            record = replace(record, cut_state=CutState.PENDING)
+            record = replace(record, refused_by=decision.refused_by, cut_state=CutState.PENDING)
         arrived_at = self._clock() if decision.observation is None else decision.observation.arrived_at
         first_arrived_at = known.first_arrived_at if known else arrived_at
         opened = known or OpenIncident(

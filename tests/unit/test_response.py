@@ -8,6 +8,7 @@ import pytest
 
 from detector.alerts.delivery import Submitted
 from detector.alerts.sink import Notice, Receipt
+from detector.alerts.urgency import Urgency
 from detector.breaker import Breaker, BreakerSettings
 from detector.cut_journal import CutOutcome
 from detector.enforcement import CutTarget
@@ -211,6 +212,36 @@ async def test_a_refused_cut_is_told_once_however_long_it_shows() -> None:
         await scene.responder.respond(decision(session="b", stream="B"), facts("b", "B"))
 
     assert scene.actions == ["cut", "review"]
+
+
+async def test_a_refused_cut_of_a_stream_under_review_is_told_once_and_first() -> None:
+    """Whoever looks at the review learns that a cut was asked for and who refused it, also where enough was said."""
+    scene = Scene(breaker=BreakerSettings(cuts=1, share=0.0))
+    await scene.responder.respond(decision(session="a", stream="A"), facts("a", "A"))
+    for number in range(MAX_UPDATES + 1):
+        review = decision(Step.REVIEW, session="b", stream="B", entry="one" if not number else f"other-{number}")
+        await scene.responder.respond(review, facts("b", "B"))
+    before = len(scene.delivery.sent)
+
+    for _ in range(20):
+        await scene.responder.respond(decision(session="b", stream="B"), facts("b", "B"))
+
+    ((alert, incident),) = scene.delivery.sent[before:]
+    assert (alert.body["type"], alert.body["action"], alert.body["refused_by"]) == ("update", "review", "CARDS/one")
+    assert alert.urgency is Urgency.REFUSED_CUT
+    assert (incident.incident_id, incident.refused_by) == (scene.delivery.sent[before - 1][1].incident_id, "CARDS/one")
+    assert scene.journal.count("cut") == 1
+
+
+async def test_what_is_told_after_a_refusal_leaves_it_in_the_list_of_incidents() -> None:
+    """A later review of the same stream does not hide that its cut was refused; a cut that stands does."""
+    scene = Scene(breaker=BreakerSettings(cuts=1, share=0.0))
+    await scene.responder.respond(decision(session="a", stream="A"), facts("a", "A"))
+    for step, entry in ((Step.CUT, "one"), (Step.REVIEW, "two"), (Step.CUT, "three")):
+        await scene.responder.respond(decision(step, session="b", stream="B", entry=entry), facts("b", "B"))
+
+    assert [incident.refused_by for _, incident in scene.delivery.sent[1:]] == ["CARDS/one", "CARDS/one", None]
+    assert scene.actions == ["cut", "review", "review", "cut"]
 
 
 async def test_a_release_cuts_what_was_refused_and_is_still_live() -> None:
@@ -458,6 +489,14 @@ async def test_a_blind_stream_may_be_cut_as_any_other() -> None:
     assert await scene.responder.release("blind/codec", lambda stream: facts(stream, stream))
     await scene.settle()
     assert [target.stream_id for target in scene.enforcer.targets] == ["S1", "S2", "S3"]
+
+
+async def test_a_cut_for_blindness_denies_no_account_and_fills_no_bank() -> None:
+    """Nobody knows what was shown: the key is denied, the person behind it is not."""
+    scene = Scene()
+    await scene.responder.respond(blind(Step.CUT), facts("STREAM1"))
+    await scene.settle()
+    assert (scene.journal, scene.cuts_made) == (["stored", "cut"], [])
 
 
 async def test_whoever_keeps_what_was_cut_hears_of_the_cut_and_of_every_hit_until_it_is_done() -> None:

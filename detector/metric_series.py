@@ -41,6 +41,8 @@ class MetricSeries:
         self.frame_to_ack = self._way("frame_to_ack", "From a frame's arrival to its alert's acknowledgement.")
         self.cut_seconds = self._way("cut", "From a frame's arrival to the last media byte the server accepted.")
         self.hooks = Histogram(
+        self._make_lists()
+        self._make_uploads()
             "stopframe_hook_seconds",
             "From an ingest server's question to its answer, by what became of it.",
             ("outcome",),
@@ -196,3 +198,15 @@ class MetricSeries:
         for word in words:
             counter.labels(str(word))
         return counter
+    def _make_lists(self) -> None:
+        """Of lists from elsewhere, by the name that they have in the config."""
+        registry = self._registry
+        self.list_syncs = Counter(
+            "stopframe_list_syncs", "Tries to have a list, by what came of it.", ["list", "outcome"], registry=registry
+        )
+        self.list_hashes = Counter(
+            "stopframe_list_hashes", "Hashes of a list by what became of them.", ["list", "state"], registry=registry
+        )
+        self.list_rows = Gauge("stopframe_list_rows", "Hashes of a list in force.", ["list"], registry=registry)
+        self.list_age = Gauge("stopframe_list_age_seconds", "Since a list was last had.", ["list"], registry=registry)
+

@@ -84,6 +84,7 @@ class Metrics:
         return self._registry.get_sample_value(name, labels) or 0.0
 
     # Times
+        self._lists = _Words()
 
     def stage(self, stage: str, seconds: float) -> None:
         """One frame spent `seconds` in `stage`: wait, decode, queue, views, hash, match, decide, store, publish."""
@@ -324,6 +325,43 @@ class Metrics:
     def set_queue_depth(self, count: int) -> None:
         """How many frames wait for analysis now."""
         self._series.queue_depth.set(count)
+    def upload(self, end: UploadEnd) -> None:
+        """A file that was sent to be looked at came to this."""
+        self._series.uploads.labels(end.value).inc()
+
+    def upload_received(self, count: int, seconds: float) -> None:
+        """A file of `count` bytes came whole."""
+        self._series.upload_bytes.inc(count)
+        self._series.upload_seconds.labels("receive").observe(seconds)
+
+    def upload_looked_at(self, waited_seconds: float, seconds: float, cpu_seconds: float) -> None:
+        """A file waited for its turn and was looked at."""
+        self._series.upload_seconds.labels("wait").observe(waited_seconds)
+        self._series.upload_seconds.labels("look").observe(seconds)
+        self._series.upload_cpu.inc(cpu_seconds)
+
+    # Lists from elsewhere
+
+    def list_synced(self, name: str, outcome: str) -> None:
+        """A list was fetched, or was not to be had. `outcome`: synced, failed or refused."""
+        self._series.list_syncs.labels(self._lists(name), outcome).inc()
+
+    def list_hashes(self, name: str, what: str, count: int) -> None:
+        """So many hashes of a list were added, changed, withdrawn, bad or put into quarantine."""
+        if count > 0:
+            self._series.list_hashes.labels(self._lists(name), what).inc(count)
+
+    def set_list(self, name: str, *, rows: int, age_seconds: float) -> None:
+        """How many hashes a list has now, and how long ago it was had."""
+        word = self._lists(name)
+        self._series.list_rows.labels(word).set(rows)
+        self._series.list_age.labels(word).set(age_seconds)
+
+    def list_gone(self, name: str) -> None:
+        """A list is in the config no more."""
+        for series in (self._series.list_rows, self._series.list_age):
+            series.remove(self._lists(name))
+
 
     def set_config_taken(self, *, is_taken: bool) -> None:
         """Whether the config file, as it is on disk, could be taken up."""

@@ -77,14 +77,16 @@ class Rebuilds:
 
 
 @contextlib.asynccontextmanager
-async def bank_process(module: str, bank_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that runs a module on one bank; it ends with the block, and with the service."""
+async def module_process(
+    module: str, *arguments: str, has_input: bool = False
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that runs a module; it ends with the block, and with the service. `has_input`: it is told something."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         module,
-        str(bank_dir),
-        stdin=asyncio.subprocess.DEVNULL,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},  # and no secret
@@ -95,6 +97,13 @@ async def bank_process(module: str, bank_dir: Path) -> AsyncIterator[asyncio.sub
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def bank_process(module: str, bank_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that runs a module on one bank; it ends with the block, and with the service."""
+    async with module_process(module, str(bank_dir)) as process:
+        yield process
 
 
 async def lines_of(process: asyncio.subprocess.Process) -> AsyncIterator[str]:

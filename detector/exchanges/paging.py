@@ -6,6 +6,8 @@ from typing import Final
 from detector.exchanges.client import ExchangeFailed
 from models.lists.contents import ListContents
 
+_CLOCK_OFF_SECONDS: Final = 3600.0
+
 
 class PageGuard:
     """Keeps a chain of pages from going in circles or on for ever without bringing anything."""
@@ -32,3 +34,9 @@ class PageGuard:
             )
         self._bodies.add(digest)
         self._links.add(link)
+
+
+def refuse_future(origin: str, at_seconds: float, now: float) -> None:
+    """Raises ExchangeFailed where a checkpoint lies in the future: all that came until then would be left out."""
+    if at_seconds > now + _CLOCK_OFF_SECONDS:
+        raise ExchangeFailed(f"{origin} names a time in the future; see that the clock of this machine is right")

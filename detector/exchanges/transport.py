@@ -179,7 +179,7 @@ class Transport:
     async def _once(self, method: str, url: str, want: "_Want") -> None:
         assert self._http is not None, "use the transport in its block"
         want.begin()
-        async with self._http.stream(method, url, params=want.params, data=want.form) as response:
+        async with self._http.stream(method, url, params=want.params or None, data=want.form) as response:
             self._judge(response, want)
             length = 0
             async for piece in response.aiter_raw():

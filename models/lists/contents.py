@@ -36,11 +36,10 @@ class BadRows:
 class ListedRows:
     """The rows of one signal type: `hashes` (N, bits / 8) uint8, and the line number (from 1) of each, (N,) int64.
 
-    Where lines mean nothing, as in JSON, it is the number of the record. The other columns are those of
-    `models.bank_rows.BankRows`; each is empty where the list says nothing of the kind: `entries` names each row's
-    entry, `opinions` (N,) uint8 are places in `OPINION_CODES`, `positions_ms` (N,) int32 places in a video, -1 being
-    none, `is_window` (N,) bool tells rows of a part of their picture, `seconds` (K, 64) are the second hashes of the
-    rows numbered in `second_rows` (K,) uint32.
+    The other columns are those of `models.bank_rows.BankRows`; each is empty where the list says nothing of the kind:
+    `entries` names each row's entry ("": it has none), `opinions` (N,) uint8 are places in `OPINION_CODES`,
+    `positions_ms` (N,) int32 places in a video, -1 being none, `is_window` (N,) bool tells rows of a part of their
+    picture, `seconds` (K, 64) are the second hashes of the rows numbered in `second_rows` (K,) uint32.
     """
 
     hashes: NDArray[np.uint8]
@@ -75,9 +74,29 @@ class ListedRows:
         Raises:
             ValueError: A name is empty, too long or does not print.
         """
-        if len(self.entries) or not len(self):
-            return EntryNames.of(self.entries)
-        return EntryNames.of([f"{stem}:{number}" for number in self.line_numbers.tolist()])
+        if isinstance(self.entries, EntryNames) and np.all(np.diff(self.entries.offsets)):
+            return self.entries
+        named = self.entries if len(self.entries) else [""] * len(self)
+        lines = self.line_numbers.tolist()
+        return EntryNames.of([name or f"{stem}:{line}" for name, line in zip(named, lines, strict=True)])
+
+    def without(self, numbers: NDArray[np.int64]) -> "ListedRows":
+        """All rows but some."""
+        kept = np.ones(len(self), dtype=np.bool_)
+        kept[numbers] = False
+        has_second = np.zeros(len(self), dtype=np.bool_)
+        has_second[self.second_rows] = True
+        places = np.flatnonzero(kept).astype(np.int64)
+        return ListedRows(
+            self.hashes[kept],
+            self.line_numbers[kept],
+            EntryNames.of(self.entries).taken(places) if len(self.entries) else (),
+            self.opinions[kept] if len(self.opinions) else self.opinions,
+            self.positions_ms[kept] if len(self.positions_ms) else self.positions_ms,
+            self.is_window[kept] if len(self.is_window) else self.is_window,
+            np.flatnonzero(has_second[kept]).astype(np.uint32),
+            self.seconds[kept[self.second_rows]],
+        )
 
     def dense_opinions(self) -> NDArray[np.uint8]:
         """What the list says of each row, (N,) uint8 codes: positive where it says nothing."""
@@ -124,6 +143,11 @@ class ListTooLong(ValueError):
 
     def __init__(self, path: Path, most_rows: int) -> None:
         super().__init__(f"{path} holds more than {most_rows:,} hashes; split it into several files")
+
+
+def stem_of(path: Path) -> str:
+    """A list's name as its rows' entries begin with it: printable and short."""
+    return "".join(char if char.isprintable() else "?" for char in path.stem)[:40] or "list"
 
 
 @runtime_checkable

@@ -6,13 +6,25 @@ Out of tree: an entry point in the group `stopframe.lists` whose object is a `Li
 import importlib.metadata
 from typing import Final
 
+from models.lists.comma_separated import CsvList
 from models.lists.contents import ListFormat
+from models.lists.ncmec import NcmecList
 from models.lists.plain import PlainList
+from models.lists.stopncii import StopNciiList
+from models.lists.tech_against_terrorism import TechAgainstTerrorismList
+from models.lists.threatexchange import ThreatExchangeList
+from models.lists.vpdq import VpdqList
 
 ENTRY_POINT_GROUP: Final = "stopframe.lists"
 
 FORMATS: Final[dict[str, ListFormat]] = {
     "plain": PlainList(),
+    "csv": CsvList(),
+    "vpdq": VpdqList(),
+    "threatexchange": ThreatExchangeList(),
+    "ncmec": NcmecList(),
+    "stopncii": StopNciiList(),
+    "tat": TechAgainstTerrorismList(),
 }
 """What ships, by name. It wins over an entry point of the same name."""
 

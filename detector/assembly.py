@@ -19,6 +19,7 @@ from detector.analysis.provider_choice import chosen_providers
 from detector.analysis.setup import BANKS_FOLDER, ModelRefused, find_models, pool_settings
 from detector.api.app import create_app
 from detector.api.control import SOCKET_NAME, create_control_app
+from detector.api.hma import hma_routes
 from detector.api.server import HttpServer, ListenFailed, UnixServer, exclusive
 from detector.breaker import Breaker
 from detector.config.config import Config
@@ -214,14 +215,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
         )
     )
     hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
-    http = await stack.enter_async_context(
-        HttpServer(
-            create_app(service, metrics, hook, token=service.http_token),
-            config.http.listen.host,
-            config.http.listen.port,
-        )
-    )
-    await stack.enter_async_context(UnixServer(create_control_app(service), config.state_dir / SOCKET_NAME))
+    http = await _serve(service, hook, nursery, stack)
     service.addresses = Addresses(
         http=f"http://{config.http.listen.host}:{http.port}",
         ingest=ingest.url if isinstance(ingest, EmbeddedIngest) else None,
@@ -229,6 +223,18 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
     )
     await stack.enter_async_context(service.running())
     return service
+
+
+async def _serve(
+    service: Service, hook: tuple[str, AnswersHooks] | None, nursery: Nursery, stack: AsyncExitStack
+) -> HttpServer:
+    """Open the doors: what HTTP serves, and the control socket."""
+    listen = service.config.http.listen
+    app = create_app(service, service.metrics, hook, token=service.http_token)
+    await stack.enter_async_context(hma_routes(app, service, nursery))
+    http = await stack.enter_async_context(HttpServer(app, listen.host, listen.port))
+    await stack.enter_async_context(UnixServer(create_control_app(service), service.config.state_dir / SOCKET_NAME))
+    return http
 
 
 class _Ear:

@@ -54,6 +54,10 @@ class BankCare:
         settings = await self._budget.pool_settings(config, self._manifests)
         return replace(settings, setup=replace(settings.setup, read_bases=self._readings.states()))
 
+    def sound_bases(self) -> tuple[str, ...]:
+        """Which long lists were read and found sound, by `models.shelves.state_of`."""
+        return self._readings.states()
+
     def judge(self, decision: Decision, live_streams: int) -> Decision:
         """Hold entries that match many streams at once to reviews."""
         return self._quarantine.judge(decision, now=time.monotonic(), live_streams=live_streams)

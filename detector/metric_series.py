@@ -116,6 +116,10 @@ class MetricSeries:
         )
         steps = [step.word for step in Step]
         self.decisions = self._counter("decisions", "Decisions by action.", "action", steps)
+        statuses = ("200", "400", "403", "404", "405", "413", "422", "500", "503")
+        self.hma_answers = self._counter(
+            "hma_answers", "Answers to clients that speak to an HMA, by HTTP status.", "status", statuses
+        )
         self.log_lines_lost = self._counter("log_lines_lost", "Log lines that stderr did not take.")
         self.rows_lost = self._counter(
             "rows_lost", "What the disk never took: accounts of sessions, incidents and ends of cuts.", "kind", RowsLost

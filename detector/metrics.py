@@ -280,6 +280,10 @@ class Metrics:
         """A request to the control API over TCP had no right token."""
         self._series.http_refusals.labels(reason.value).inc()
 
+    def hma_answered(self, status: int) -> None:
+        """A client that speaks to an HMA was answered with an HTTP status."""
+        self._series.hma_answers.labels(str(status)).inc()
+
     def untrusted(self, purpose: Purpose, reason: Reason) -> None:
         """A message was not believed."""
         self._series.untrusted.labels(purpose.value, reason.value).inc()

@@ -38,6 +38,7 @@ NEEDS_RESTART: Final[Mapping[str, str]] = {
     "enforcement.where": "cuts are under way there",
     "enforcement.cutter": "cuts are under way there",
     "http.listen": "the socket is open",
+    "hma": "its routes are made together with the socket",
 }
 """Keys, or groups of keys, that only a start takes up, and why."""
 

@@ -251,6 +251,10 @@ class Service:
         """What opens the control API over TCP, from the config in force."""
         return self.config.http.token.reveal() if self.config.http.token else None
 
+    def sound_bases(self) -> tuple[str, ...]:
+        """As `BankCare.sound_bases`."""
+        return self._banks.sound_bases()
+
     def is_whole(self) -> bool:
         """Whether every long-lived work is still at work."""
         return not self._works.problems()

@@ -15,6 +15,7 @@ from detector.config.banks import BankSection
 from detector.config.blind import BlindSection
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.exchanges import ExchangeSection, exchange_conflicts
+from detector.config.hma import HmaSection, hma_conflicts
 from detector.config.identity import IdentitySection, identity_conflicts
 from detector.config.ingest import ChosenByKind
 from detector.config.matching import MatchingSection
@@ -122,6 +123,8 @@ class Config(Section):
     """Whose signatures count."""
     http: Annotated[HttpSection, EmptyMeansDefault()] = HttpSection()
     """Health and metrics over HTTP."""
+    hma: Annotated[HmaSection, EmptyMeansDefault()] = HmaSection()
+    """Answering look-ups as HMA does."""
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
@@ -132,6 +135,7 @@ class Config(Section):
             *unreadable_sources(self.sources, self.reader),
             *sampling_conflicts(self.sampling, self.streams),
             *identity_conflicts(self.identity, self.streams),
+            *hma_conflicts(self.hma, self.http),
             *remote_conflicts(self.enforcement, self.alerts, self.trust),
             *exchange_conflicts(self.exchanges),
         ]

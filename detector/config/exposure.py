@@ -41,6 +41,8 @@ def exposure_notes(config: Config) -> list[str]:
             else "http.listen can be reached from other machines: health, metrics and the hook are served there, "
             "the control API is not, since http.token is not set"
         )
+        if config.hma.enabled and not config.hma.needs_token:
+            found.append("hma.needs_token is false: whoever reaches http.listen may ask what the banks hold")
     return found
 
 

@@ -34,6 +34,7 @@ _WALL_CLOCK_READERS = {
     "detector/ingest/platform.py": "the date that a request is signed with",
     "detector/analysis/worker.py": "until when a bank or an entry rests: people gave a date",
     "detector/alerts/clock.py": "turned into a clock that does not step",
+    "detector/api/hma_banks.py": "whether a bank or an entry rests, for a client of HMA",
     "detector/accounts.py": "the time that an account is filed under",
     "detector/cli/command.py": "when a command is issued, and its number",
     "detector/cli/keys.py": "the last day of a key that is retired",

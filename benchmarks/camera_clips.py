@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +44,11 @@ Plane = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class CameraClip:
-    """How a clip is made. `gop_frames` of 1 is all-intra; CBR fills up to its rate, with a buffer of one second."""
+    """How a clip is made. `gop_frames` of 1 is all-intra; CBR fills up to its rate, with a buffer of one second.
+
+    At a `pace` of 1 the camera swings by 0.3 of the width each second and things fly by at up to twice the width, as in
+    a game. At 0.15 somebody sits before it, and moves.
+    """
 
     height: int
     kilobits: int
@@ -52,6 +56,7 @@ class CameraClip:
     bframes: int
     gop_frames: int = 2 * FPS
     has_audio: bool = False
+    pace: float = 1.0
 
     @property
     def width(self) -> int:
@@ -63,17 +68,24 @@ class CameraClip:
         """For people, and unique."""
         gop = "all-intra" if self.gop_frames == 1 else f"{self.bframes} B-frames"
         rate = f"{'CBR' if self.is_cbr else 'ABR'} {self.kilobits / 1000:g} Mb/s"
-        return f"{self.height}p{FPS} {rate}, {gop}{', AAC' if self.has_audio else ''}"
+        calm = "" if self.pace == 1.0 else ", calm"
+        return f"{self.height}p{FPS} {rate}, {gop}{', AAC' if self.has_audio else ''}{calm}"
 
     @property
     def file_name(self) -> str:
         """Named after what is in it."""
-        content = json.dumps([_MADE_BY, UNIT_SECONDS, asdict(self)])
+        made = asdict(self)
+        if self.pace == 1.0:  # what was made before there was a pace is the same
+            del made["pace"]
+        content = json.dumps([_MADE_BY, UNIT_SECONDS, made])
         return f"camera-{hashlib.sha256(content.encode()).hexdigest()[:20]}.flv"
 
 
 OBS_LIKE: Final = CameraClip(1080, 4500, is_cbr=True, bframes=2, has_audio=True)
 """As OBS sends by default: veryfast, CBR, a keyframe every 2 s, 2 B-frames, AAC."""
+
+CALM: Final = replace(OBS_LIKE, pace=0.15)
+"""The same encoder before a scene of little movement."""
 
 ALL_INTRA: Final = CameraClip(720, 8000, is_cbr=False, bframes=0, gop_frames=1)
 
@@ -152,6 +164,7 @@ class _Scene:
         self._draw = np.random.default_rng(1)
         self._width, self._height = clip.width, clip.height
         self._grain = clip.height / 1080
+        self._pace = clip.pace
         wide, high = (round(side * (1 + 2 * _MARGIN)) for side in (clip.width, clip.height))
         self._ground = _toned(118, 38 * self._texture(high, wide))
         self._sprites = [self._sprite(clip.height) for _ in range(_SPRITES)]
@@ -177,16 +190,16 @@ class _Scene:
     def picture(self, number: int) -> av.VideoFrame:
         turn = 2 * np.pi * number / (FPS * UNIT_SECONDS)
         width, height = self._width, self._height
-        zoom = 1 + 0.04 * np.sin(turn)
-        left = width * _MARGIN * (1 + 0.7 * np.sin(2 * turn)) * (2 - zoom)
-        top = height * _MARGIN * (1 + 0.7 * np.sin(4 * turn)) * (2 - zoom)
+        zoom = 1 + 0.04 * self._pace * np.sin(turn)
+        left = width * _MARGIN * (1 + 0.7 * self._pace * np.sin(2 * turn)) * (2 - zoom)
+        top = height * _MARGIN * (1 + 0.7 * self._pace * np.sin(4 * turn)) * (2 - zoom)
         view = np.array([[zoom, 0, left], [0, zoom, top]], np.float32)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         luma = cv2.warpAffine(self._ground, view, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
         for look, speeds, phases in self._sprites:
             side = len(look)
             x, y = (
-                int((room - side) * (0.5 + 0.5 * np.sin(turn * speed + 2 * np.pi * phase)))
+                int((room - side) * (0.5 + 0.5 * self._pace * np.sin(turn * speed + 2 * np.pi * phase)))
                 for room, speed, phase in zip((width, height), speeds, phases, strict=True)
             )
             luma[y : y + side, x : x + side] = look

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.frame import MAX_BURST_FRAMES, SampleReason
+from streams.motion import unexplained
 from streams.sampling import SCENE_CHANGE_GREY_LEVELS
 from streams.whole_gop import Output
 
@@ -92,13 +93,23 @@ class Peek(Generic[PacketT, FrameT, SampleT]):
     def show(self, frames: Iterable[FrameT], arrived_at: float) -> None:
         """Look at the keyframe and all that came out behind it; hand over what differs most from it, if anything does.
 
-        The keyframe itself was handed over, and where the camera moves everything differs a little: two are enough.
+        The keyframe itself was handed over, and what a camera moves differs in nothing: movement does not count.
         """
-        seen = [(frame, plane.astype(np.int16)) for frame in frames if (plane := self._reader.plane(frame)) is not None]
-        distances = [float(np.abs(plane - seen[0][1]).mean()) for _, plane in seen]
-        farthest = sorted(range(len(seen)), key=distances.__getitem__, reverse=True)[:_MOST_FRAMES]
-        chosen = [seen[place][0] for place in sorted(farthest) if distances[place] > SCENE_CHANGE_GREY_LEVELS]
-        kept = (self._output.keep(frame, arrived_at, SampleReason.BURST) for frame in chosen)
+        seen = [(frame, plane) for frame in frames if (plane := self._reader.plane(frame)) is not None]
+        distances = [_distance(seen[0][1], plane) for _, plane in seen]
+        chosen: list[int] = []
+        for place in sorted(range(len(seen)), key=distances.__getitem__, reverse=True):
+            if distances[place] <= SCENE_CHANGE_GREY_LEVELS or len(chosen) == _MOST_FRAMES:
+                break
+            if all(_distance(seen[other][1], seen[place][1]) > SCENE_CHANGE_GREY_LEVELS for other in chosen):
+                chosen.append(place)
+        kept = (self._output.keep(seen[place][0], arrived_at, SampleReason.BURST) for place in sorted(chosen))
         samples = [sample for sample in kept if sample is not None]
         if samples:
             self._output.hand_over(samples)
+
+
+def _distance(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+    # In grey levels; what hardly differs needs no search for what moved.
+    difference = float(np.abs(before.astype(np.int16) - after).mean())
+    return unexplained(before, after) if difference > SCENE_CHANGE_GREY_LEVELS else difference

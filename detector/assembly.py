@@ -1,5 +1,6 @@
 """The assembly: the parts of the service in the order in which they start, and end in the reverse order."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -52,6 +53,7 @@ from detector.trust.distrust import Distrust
 from detector.trust.keyring import load_keyring
 from detector.trust.replay import CommandNumbers
 from detector.trust.signing import NodeSigner, TrustedKeys
+from detector.uploads import UploadParts, Uploads
 from models.providers import ProviderUnavailable
 from streams.nursery import Nursery, NurseryBroken
 
@@ -100,7 +102,7 @@ async def open_service(
                 str(error), may_pass=not isinstance(error, ModelRefused | BudgetExceeded | ProviderUnavailable)
             ) from error
         yield service
-        await service.drain()
+        await asyncio.gather(service.drain(), service.uploads.drain())
 
 
 async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack, rehearsal: Rehearsal) -> Service:
@@ -139,7 +141,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
     )
     revocations = await stack.enter_async_context(_revocations(config, credentials, rehearsal))
     hold = Hold(hold_settings(config), lambda key: stream_id(credentials.deployment, key))
-    identities = Identities(config, credentials.deployment, Denials(database))
+    identities = Identities(config, credentials.deployment, Denials(database), refused=metrics.identity_refused)
     await identities.load()
     ingest = await stack.enter_async_context(_ingest(config, revocations, hold, identities))
     incidents, distrust = Incidents(database), Distrust(metrics)
@@ -160,6 +162,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
             keys=lambda: _trusted_keys(service),
             last_packet_at=lambda stream: _last_packet_at(service, stream),
             unknown_ack=metrics.unknown_ack,
+            count=metrics.remote_cut,
             line=rehearsal.answers(sink),
             wall_clock=rehearsal.wall_seconds(),
         )
@@ -215,7 +218,7 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
         )
     )
     hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
-    http = await _serve(service, hook, nursery, stack)
+    http = await _serve(service, hook, parts, stack)
     service.addresses = Addresses(
         http=f"http://{config.http.listen.host}:{http.port}",
         ingest=ingest.url if isinstance(ingest, EmbeddedIngest) else None,
@@ -226,15 +229,29 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
 
 
 async def _serve(
-    service: Service, hook: tuple[str, AnswersHooks] | None, nursery: Nursery, stack: AsyncExitStack
+    service: Service, hook: tuple[str, AnswersHooks] | None, parts: Parts, stack: AsyncExitStack
 ) -> HttpServer:
     """Open the doors: what HTTP serves, and the control socket."""
     listen = service.config.http.listen
-    app = create_app(service, service.metrics, hook, token=service.http_token)
-    await stack.enter_async_context(hma_routes(app, service, nursery))
+    app = create_app(service, service.metrics, hook, token=service.http_token, uploads=_uploads(service, parts, stack))
+    await stack.enter_async_context(hma_routes(app, service, parts.nursery))
     http = await stack.enter_async_context(HttpServer(app, listen.host, listen.port))
     await stack.enter_async_context(UnixServer(create_control_app(service), service.config.state_dir / SOCKET_NAME))
     return http
+
+
+def _uploads(service: Service, parts: Parts, stack: AsyncExitStack) -> Uploads:
+    """Have files that are sent looked at, beside the live streams."""
+    upload_parts = UploadParts(
+        nursery=parts.nursery,
+        pool=parts.pool,
+        metrics=parts.metrics,
+        manifests=parts.manifests,
+        config=lambda: service.config,
+        is_held=service.is_held,
+    )
+    service.uploads = stack.enter_context(Uploads(upload_parts, service.config.state_dir))
+    return service.uploads
 
 
 class _Ear:

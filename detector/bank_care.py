@@ -9,9 +9,11 @@ import structlog
 from detector.analysis.pool import AnalysisPool, PoolSettings
 from detector.analysis.setup import BANKS_FOLDER
 from detector.bank_readings import Readings
+from detector.bank_sources import BankSources
 from detector.bank_watch import BankWatch
 from detector.config.config import Config
 from detector.events import Decision
+from detector.exchanges.care import Exchanges
 from detector.match_budget import BudgetWatch
 from detector.metrics import Metrics
 from detector.quarantine import Quarantine
@@ -37,6 +39,8 @@ class BankCare:
         self._watch = BankWatch(folder)
         self._budget = BudgetWatch()
         self._quarantine = Quarantine(folder, metrics, lambda: flood_settings(config()))
+        self._exchanges = Exchanges(config, metrics)
+        self._sources = BankSources(folder)
         self._readings = Readings(folder)
         self._rebuilds = Rebuilds(folder, self._readings.confirm)
 
@@ -47,6 +51,8 @@ class BankCare:
             Work("bank_readings", self._take_up_read),
             Work("rebuilds", self._rebuilds.run),
             Work("quarantine", self._quarantine.run),
+            *self._exchanges.works(),
+            *self._sources.works(),
         )
 
     async def pool_settings(self, config: Config) -> PoolSettings:
@@ -59,8 +65,13 @@ class BankCare:
         return self._readings.states()
 
     def judge(self, decision: Decision, live_streams: int) -> Decision:
-        """Hold entries that match many streams at once to reviews."""
-        return self._quarantine.judge(decision, now=time.monotonic(), live_streams=live_streams)
+        """Hold entries that match many streams at once to reviews, and say from which lists the others come."""
+        decision = self._quarantine.judge(decision, now=time.monotonic(), live_streams=live_streams)
+        return self._sources.told(decision)
+
+    def is_held(self, source: str) -> bool:
+        """Whether `BANK/entry` is in quarantine, by what streams matched; other media count no streams."""
+        return self._quarantine.holds(source)
 
     async def release(self, source: str) -> bool:
         """Take `BANK/entry` out of quarantine; False if it was not in it."""
@@ -69,7 +80,8 @@ class BankCare:
     def problems(self) -> list[str]:
         """One sentence for each bank, entry or hash that does not do what somebody expects."""
         return [
-            *self._watch.problems(self._config().banks),
+            *self._watch.problems(self._config().banks.keys() - self._exchanges.banks()),
+            *self._exchanges.problems(),
             *self._readings.problems(),
             *self._quarantine.problems(),
             *refused_algorithms(),

@@ -5,7 +5,19 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detector.events import CutState, Step
-from detector.metric_words import AlertState, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
+from detector.metric_words import (
+    AlertState,
+    CrashKind,
+    CutterWord,
+    DropCause,
+    IdentityRefusal,
+    KeptFrame,
+    PostOutcome,
+    Refusal,
+    RemoteWord,
+    RowsLost,
+    UploadEnd,
+)
 from detector.publisher_times import TimeFault
 from detector.trust.messages import Result
 from detector.trust.signing import Purpose, Reason
@@ -18,6 +30,7 @@ VIEW_TIERS = tuple(tier.name.lower() for tier in Tier)
 
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _WAY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+_UPLOAD_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
 
 
 class MetricSeries:
@@ -28,6 +41,8 @@ class MetricSeries:
         self._make_histograms()
         self._make_counters()
         self._make_gauges()
+        self._make_lists()
+        self._make_uploads()
 
     def _make_histograms(self) -> None:
         self.stage_seconds = Histogram(
@@ -41,14 +56,28 @@ class MetricSeries:
         self.frame_to_ack = self._way("frame_to_ack", "From a frame's arrival to its alert's acknowledgement.")
         self.cut_seconds = self._way("cut", "From a frame's arrival to the last media byte the server accepted.")
         self.hooks = Histogram(
-        self._make_lists()
-        self._make_uploads()
             "stopframe_hook_seconds",
             "From an ingest server's question to its answer, by what became of it.",
             ("outcome",),
             registry=self._registry,
             buckets=_STAGE_BUCKETS,
         )
+
+    def _make_uploads(self) -> None:
+        self.uploads = self._counter("uploads", "Files sent to be looked at, by what became of them.", "end", UploadEnd)
+        self.upload_bytes = self._counter("upload_bytes", "Bytes of files that came whole.")
+        self.upload_cpu = self._counter("upload_cpu_seconds", "CPU seconds of reading and analysing files.")
+        self.uploads_present = self._gauge("uploads_present", "Files on their way, waiting or looked at now.")
+        self.uploads_held = self._gauge("uploads_held_bytes", "Bytes of them on disk now, or announced.")
+        self.upload_seconds = Histogram(
+            "stopframe_upload_seconds",
+            "Time one file took to come, to wait for its turn and to be looked at.",
+            ["part"],
+            registry=self._registry,
+            buckets=_UPLOAD_BUCKETS,
+        )
+        for part in ("receive", "wait", "look"):
+            self.upload_seconds.labels(part)
 
     def _make_counters(self) -> None:
         self.samples = self._counter("samples", "Sampled frames received.", "reason", SampleReason)
@@ -143,6 +172,18 @@ class MetricSeries:
         self.unknown_acks = self._counter(
             "unknown_acks", "Believed acknowledgements of alerts that wait for none: repeated, or over."
         )
+        self.remote_cuts = self._counter(
+            "remote_cuts", "What a remote cutter said of cuts, and what became of that.", "state", RemoteWord
+        )
+        self.cutter_alerts = self._counter(
+            "cutter_alerts", "Alerts by what a cutter did with them.", "state", CutterWord
+        )
+        self.cutter_posts = self._counter(
+            "cutter_posts", "Requests to a cutter's webhook by what became of them.", "state", PostOutcome
+        )
+        self.identity_refusals = self._counter(
+            "identity_refusals", "Publishers turned away at the hook for their account.", "reason", IdentityRefusal
+        )
         self.untrusted = Counter(
             "stopframe_untrusted",
             "Messages that were not believed, by what they claimed to be.",
@@ -193,15 +234,6 @@ class MetricSeries:
     def _way(self, name: str, text: str) -> Histogram:
         return Histogram(f"stopframe_{name}_seconds", text, registry=self._registry, buckets=_WAY_BUCKETS)
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"stopframe_{name}", text, registry=self._registry)
-
-    def _counter(self, name: str, text: str, label: str | None = None, words: Iterable[str] = ()) -> Counter:
-        """Make a counter whose known `words` stand at 0 from the start, so that a first event shows as a rise."""
-        counter = Counter(f"stopframe_{name}", text, [label] if label else [], registry=self._registry)
-        for word in words:
-            counter.labels(str(word))
-        return counter
     def _make_lists(self) -> None:
         """Of lists from elsewhere, by the name that they have in the config."""
         registry = self._registry
@@ -214,3 +246,12 @@ class MetricSeries:
         self.list_rows = Gauge("stopframe_list_rows", "Hashes of a list in force.", ["list"], registry=registry)
         self.list_age = Gauge("stopframe_list_age_seconds", "Since a list was last had.", ["list"], registry=registry)
 
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"stopframe_{name}", text, registry=self._registry)
+
+    def _counter(self, name: str, text: str, label: str | None = None, words: Iterable[str] = ()) -> Counter:
+        """Make a counter whose known `words` stand at 0 from the start, so that a first event shows as a rise."""
+        counter = Counter(f"stopframe_{name}", text, [label] if label else [], registry=self._registry)
+        for word in words:
+            counter.labels(str(word))
+        return counter

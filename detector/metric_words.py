@@ -66,4 +66,85 @@ class KeptFrame(StrEnum):
     FAILED = "failed"
 
 
+@unique
+class PostOutcome(StrEnum):
+    """What became of a request."""
+
+    ANSWERED = "answered"
+    """The final answer was in the reply."""
+    TAKEN = "taken"
+    """It is acted on, or asks for no cut; the reply says nothing yet."""
+    UNREADABLE = "unreadable"
+    """Too long, too slow, or gone before its end."""
+    NOT_SIGNED = "not_signed"
+    """No signature under the secret."""
+    STALE = "stale"
+    """Signed minutes ago, or ahead: recorded, or clocks that differ."""
+    UNTRUSTED = "untrusted"
+    """The alert in it is not believed."""
+    TOO_MANY = "too_many"
+    """More at once than are looked at."""
+
+
+@unique
+class RemoteWord(StrEnum):
+    """What a remote cutter said of a cut, or what became of its word."""
+
+    RECEIVED = "received"
+    CUT = "cut"
+    REJECTED = "rejected"
+    UNPROVED = "unproved"
+    """It said `cut`, and packets kept arriving or its server still listed the publisher."""
+    UNANSWERED = "unanswered"
+    """No answer within `enforcement.deadline`."""
+
+
+@unique
+class CutterWord(StrEnum):
+    """What a cutter did with an alert that it believed, or with one that it could not take."""
+
+    CUT = "cut"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    IGNORED = "ignored"
+    """It asks for no cut."""
+    REPEATED = "repeated"
+    NOT_DURABLE = "not_durable"
+    """Kept in memory alone: the disk refused."""
+    OVERFLOWED = "overflowed"
+    """More waited than has room; its service sends it again."""
+
+
+@unique
+class IdentityRefusal(StrEnum):
+    """Why a publisher was turned away at the hook for its account."""
+
+    DENIED = "denied"
+    """It was cut under another key a while ago."""
+    UNNAMED = "unnamed"
+    """It told none, and `identity.required` is set."""
+
+
+@unique
+class UploadEnd(StrEnum):
+    """What became of an upload: what was decided of it, or why it was refused."""
+
+    ALLOW = "allow"
+    SHADOW = "shadow"
+    REVIEW = "review"
+    CUT = "cut"
+    UNKNOWN = "unknown"
+    OFF = "off"
+    BAD_REQUEST = "bad_request"
+    TOO_LONG = "too_long"
+    NOT_MEDIA = "not_media"
+    CROWDED = "crowded"
+    SLOW = "slow"
+    LATE = "late"
+    NO_ROOM = "no_room"
+    STOPPING = "stopping"
+    LEFT = "left"
+    FAILED = "failed"
+
+
 CoverageKind = Literal["seen", "skipped", "blind"]

@@ -16,7 +16,20 @@ from detector.events import CutState, Step
 from detector.ingest.hooks import HookOutcome
 from detector.log_output import LogOutput
 from detector.metric_series import VIEW_TIERS, MetricSeries
-from detector.metric_words import AlertState, CoverageKind, CrashKind, DropCause, KeptFrame, Refusal, RowsLost
+from detector.metric_words import (
+    AlertState,
+    CoverageKind,
+    CrashKind,
+    CutterWord,
+    DropCause,
+    IdentityRefusal,
+    KeptFrame,
+    PostOutcome,
+    Refusal,
+    RemoteWord,
+    RowsLost,
+    UploadEnd,
+)
 from detector.publisher_times import TimeFault
 from detector.trust.messages import Result
 from detector.trust.signing import Purpose, Reason
@@ -71,6 +84,7 @@ class Metrics:
         self._of_stage: dict[str, Histogram] = {}
         self._of_tier = [self._series.view_cpu.labels(tier) for tier in VIEW_TIERS]
         self._of_reason = {reason: self._series.samples.labels(reason.value) for reason in SampleReason}
+        self._lists = _Words()
         self._signal_kinds, self._blind_causes = _Words(("hash", "sequence", "class", "blind")), _Words()
 
     def expose(self) -> tuple[bytes, str]:
@@ -84,7 +98,6 @@ class Metrics:
         return self._registry.get_sample_value(name, labels) or 0.0
 
     # Times
-        self._lists = _Words()
 
     def stage(self, stage: str, seconds: float) -> None:
         """One frame spent `seconds` in `stage`: wait, decode, queue, views, hash, match, decide, store, publish."""
@@ -292,43 +305,26 @@ class Metrics:
         """A believed acknowledgement ended nothing: nobody waits for it."""
         self._series.unknown_acks.inc()
 
+    def remote_cut(self, word: RemoteWord) -> None:
+        """A remote cutter said something of a cut, or its word came to that."""
+        self._series.remote_cuts.labels(word.value).inc()
+
+    def cutter_alert(self, word: CutterWord) -> None:
+        """A cutter did this with an alert."""
+        self._series.cutter_alerts.labels(word.value).inc()
+
+    def cutter_post(self, outcome: PostOutcome) -> None:
+        """A request to a cutter's webhook came to this."""
+        self._series.cutter_posts.labels(outcome.value).inc()
+
+    def identity_refused(self, reason: IdentityRefusal) -> None:
+        """A publisher was turned away at the hook for its account."""
+        self._series.identity_refusals.labels(reason.value).inc()
+
     def command(self, result: Result) -> None:
         """A believed command came to this."""
         self._series.commands.labels(result.value).inc()
 
-    # How much there is now
-
-    def set_live_streams(self, count: int) -> None:
-        """How many publishers are live now."""
-        self._series.live_streams.set(count)
-
-    def set_analysis_workers(self, count: int) -> None:
-        """How many analysis workers are ready now."""
-        self._series.analysis_workers.set(count)
-
-    def set_cpu(self, *, readers: float, analysis: float, service: float, budget: float) -> None:
-        """CPU seconds a second of each part, and what they may take together."""
-        for part, cores in (("readers", readers), ("analysis", analysis), ("service", service)):
-            self._series.cpu_cores.labels(part).set(cores)
-        self._series.cpu_budget.set(budget)
-
-    def set_rations(self, *, slowed: int, refused: int, hints: int) -> None:
-        """How many streams are slowed beyond their promise or not watched now, and how many hints hold."""
-        self._series.slowed_streams.set(slowed)
-        self._series.refused_streams.set(refused)
-        self._series.hints_in_force.set(hints)
-
-    def hint(self, *, is_taken: bool) -> None:
-        """A risk hint was given."""
-        self._series.hints.labels("taken" if is_taken else "refused").inc()
-
-    def streams_refused(self, count: int) -> None:
-        """So many more streams were refused for want of CPU time."""
-        self._series.streams_refused.inc(count)
-
-    def set_queue_depth(self, count: int) -> None:
-        """How many frames wait for analysis now."""
-        self._series.queue_depth.set(count)
     def upload(self, end: UploadEnd) -> None:
         """A file that was sent to be looked at came to this."""
         self._series.uploads.labels(end.value).inc()
@@ -366,6 +362,44 @@ class Metrics:
         for series in (self._series.list_rows, self._series.list_age):
             series.remove(self._lists(name))
 
+    # How much there is now
+
+    def set_uploads(self, present: int, held_bytes: int) -> None:
+        """How many files are here now, and how much of the disk they have."""
+        self._series.uploads_present.set(present)
+        self._series.uploads_held.set(held_bytes)
+
+    def set_live_streams(self, count: int) -> None:
+        """How many publishers are live now."""
+        self._series.live_streams.set(count)
+
+    def set_analysis_workers(self, count: int) -> None:
+        """How many analysis workers are ready now."""
+        self._series.analysis_workers.set(count)
+
+    def set_cpu(self, *, readers: float, analysis: float, service: float, budget: float) -> None:
+        """CPU seconds a second of each part, and what they may take together."""
+        for part, cores in (("readers", readers), ("analysis", analysis), ("service", service)):
+            self._series.cpu_cores.labels(part).set(cores)
+        self._series.cpu_budget.set(budget)
+
+    def set_rations(self, *, slowed: int, refused: int, hints: int) -> None:
+        """How many streams are slowed beyond their promise or not watched now, and how many hints hold."""
+        self._series.slowed_streams.set(slowed)
+        self._series.refused_streams.set(refused)
+        self._series.hints_in_force.set(hints)
+
+    def hint(self, *, is_taken: bool) -> None:
+        """A risk hint was given."""
+        self._series.hints.labels("taken" if is_taken else "refused").inc()
+
+    def streams_refused(self, count: int) -> None:
+        """So many more streams were refused for want of CPU time."""
+        self._series.streams_refused.inc(count)
+
+    def set_queue_depth(self, count: int) -> None:
+        """How many frames wait for analysis now."""
+        self._series.queue_depth.set(count)
 
     def set_config_taken(self, *, is_taken: bool) -> None:
         """Whether the config file, as it is on disk, could be taken up."""

@@ -48,6 +48,10 @@ class Quarantine:
             self._has_work.set()
         return self._floods.judge(decision)
 
+    def holds(self, source: str) -> bool:
+        """Whether the matches of an entry, `BANK/entry`, may only ask for reviews."""
+        return source in self._floods.quarantined
+
     async def run(self) -> None:
         """Write down what is put into quarantine, for ever."""
         await self.look()

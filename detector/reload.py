@@ -5,15 +5,18 @@ a start takes up. What holds is derived from that config exactly as at a start, 
 touches.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
 from detector.config.blind import BlindCauseSection, BlindSection
 from detector.config.config import Config
+from detector.config.uploads import UploadsSection
+
+Section = TypeVar("Section", bound=BaseModel)
 
 
 @unique
@@ -154,6 +157,7 @@ LIVE: Final = frozenset(
         "trust.trusted_keys.*.may",
         "trust.trusted_keys.*.until",
         "http.token",
+        *(f"uploads.{key}" for key in UploadsSection.model_fields),
         *(f"blind.{cause}.{key}" for cause in BlindSection.model_fields for key in BlindCauseSection.model_fields),
     }
 )
@@ -177,14 +181,14 @@ def effect_of(pattern: str) -> Effect:
 def difference(old: Config, new: Config) -> Changes:
     """Compare what holds with what a file says."""
     new = _with_password_in_use(old, new)
-    in_force = _merged(old, new, "")
+    in_force = merged(old, new, LIVE)
     if old.models != new.models:
         # The models that run keep their rules until the restart that ends them: else nothing would act on their scores.
         in_force = in_force.model_copy(update={"classes": {**old.classes, **new.classes}})
     return Changes(
         in_force=in_force,
-        applied=tuple(_changed(old, in_force)),
-        waiting=tuple(_changed(in_force, new)),
+        applied=tuple(changed_keys(old, in_force)),
+        waiting=tuple(changed_keys(in_force, new)),
     )
 
 
@@ -219,8 +223,8 @@ def _sections_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     return None, False
 
 
-def _merged(old: Any, new: Any, prefix: str) -> Any:
-    """`new` with the values of `old` wherever only a start takes them up."""
+def merged(old: Section, new: Section, live: Collection[str], prefix: str = "") -> Section:
+    """`new` with the values of `old` in every key whose pattern is not in `live`: what only a start takes up."""
     values = {}
     for name in type(new).model_fields:
         before, after, pattern = getattr(old, name), getattr(new, name), f"{prefix}{name}"
@@ -228,23 +232,23 @@ def _merged(old: Any, new: Any, prefix: str) -> Any:
         if inner is not None and pattern not in NEEDS_RESTART:
             # What is repeated has no old self to keep a value of: it is taken whole.
             is_mergeable = not is_repeated and type(before) is type(after)
-            values[name] = _merged(before, after, f"{pattern}.") if is_mergeable else after
+            values[name] = merged(before, after, live, f"{pattern}.") if is_mergeable else after
         else:
-            values[name] = after if effect_of(pattern) is Effect.LIVE else before
+            values[name] = after if pattern in live else before
     return new.model_copy(update=values)
 
 
-def _changed(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+def changed_keys(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
     """The keys in which two configs differ, as an operator writes them; what came or went is named as a whole."""
     if old == new:
         return
     if isinstance(old, BaseModel) and type(old) is type(new):
         for name in type(old).model_fields:
-            yield from _changed(getattr(old, name), getattr(new, name), f"{prefix}.{name}" if prefix else name)
+            yield from changed_keys(getattr(old, name), getattr(new, name), f"{prefix}.{name}" if prefix else name)
     elif isinstance(old, dict) and isinstance(new, dict):
         for name in sorted({*old, *new}):
-            yield from _changed(old.get(name), new.get(name), f"{prefix}.{name}")
+            yield from changed_keys(old.get(name), new.get(name), f"{prefix}.{name}")
     elif prefix == "sources":
-        yield from _changed({each.name: each for each in old}, {each.name: each for each in new}, prefix)
+        yield from changed_keys({each.name: each for each in old}, {each.name: each for each in new}, prefix)
     else:
         yield prefix

@@ -71,6 +71,7 @@ from detector.supervisor import Supervisor, Watched
 from detector.trust.commands import CommandDesk
 from detector.trust.signing import public_key_text
 from detector.upkeep import Upkeep
+from detector.uploads import Uploads
 from detector.works import Work, Works
 from models.manifest import describe_moderation
 
@@ -88,6 +89,7 @@ class Service:
     responder: Responder
     addresses: Addresses
     commands: CommandDesk
+    uploads: Uploads
 
     def __init__(self, config: Config, parts: Parts, file: ConfigFile | None = None) -> None:
         self.config = config
@@ -318,6 +320,10 @@ class Service:
         is_first = await self._read(self.incident_store.mark_undone(record.incident_id, time.time_ns() // 1_000_000))
         detail = "the key may publish again" if is_first else "it was taken back before; the key may publish"
         return UndoReport(record.incident_id, record.stream_id, is_restored=True, detail=detail)
+
+    def is_held(self, source: str) -> bool:
+        """As `BankCare.is_held`."""
+        return self._banks.is_held(source)
 
     async def release(self, source: str) -> bool:
         """As `ServiceView.release`."""

@@ -3,36 +3,14 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum, unique
 from http import HTTPStatus
 from typing import Final
 
 from detector.config.uploads import UploadsSection
+from detector.metric_words import UploadEnd
 
 _MOST_PARAMETERS: Final = 8
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
-
-
-@unique
-class UploadEnd(StrEnum):
-    """What became of an upload: what was decided of it, or why it was refused."""
-
-    ALLOW = "allow"
-    SHADOW = "shadow"
-    REVIEW = "review"
-    CUT = "cut"
-    UNKNOWN = "unknown"
-    OFF = "off"
-    BAD_REQUEST = "bad_request"
-    TOO_LONG = "too_long"
-    NOT_MEDIA = "not_media"
-    CROWDED = "crowded"
-    SLOW = "slow"
-    LATE = "late"
-    NO_ROOM = "no_room"
-    STOPPING = "stopping"
-    LEFT = "left"
-    FAILED = "failed"
 
 
 class UploadRefused(Exception):

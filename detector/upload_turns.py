@@ -63,16 +63,16 @@ class Turns:
             if one in self._waiting:
                 self._waiting.remove(one)
             else:  # called at the very moment
-                self._end(is_large)
+                self._end(is_large=is_large)
             if isinstance(error, TimeoutError):
                 raise NoTurn from None
             raise
         try:
             yield
         finally:
-            self._end(is_large)
+            self._end(is_large=is_large)
 
-    def _end(self, is_large: bool) -> None:
+    def _end(self, *, is_large: bool) -> None:
         self._taken[is_large] -= 1
         self._call()
 

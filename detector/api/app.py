@@ -12,9 +12,11 @@ from detector.api.control import create_control_app
 from detector.api.hook import add_hook
 from detector.api.refusals import answer_refusals
 from detector.api.token import TokenDoor
+from detector.api.upload import add_uploads
 from detector.api.view import Health, ServiceView
 from detector.ingest.hooks import AnswersHooks
 from detector.metrics import Metrics
+from detector.uploads import Uploads
 
 _READ = ["GET", "HEAD"]
 
@@ -56,12 +58,15 @@ def create_app(
     hook: tuple[str, AnswersHooks] | None = None,
     *,
     token: Callable[[], str | None] = lambda: None,
+    uploads: Uploads | None = None,
 ) -> FastAPI:
     """Return the app of the TCP port. It has no documentation pages: they would tell a stranger what to try.
 
     `hook` is the hook's secret and the ingest server that asks there; without it there is no such address.
-    `token` says what opens the control API under `/v1`; while it says None that is not there either.
+    `token` says what opens the control API under `/v1` and the door of `uploads`; without one neither is there.
     """
     app = create_open_app("stopframe", view.health, metrics, hook)
     app.mount("/v1", TokenDoor(create_control_app(view, may_show_keys=False), token, metrics))
+    if uploads is not None:
+        add_uploads(app, uploads, token, metrics)
     return app

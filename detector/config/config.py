@@ -38,6 +38,7 @@ from detector.config.sections import (
 )
 from detector.config.trust import TrustSection
 from detector.config.units import Between, Duration
+from detector.config.uploads import UploadsSection, upload_conflicts
 from detector.config.values import BankName, ClassName, EmptyMeansDefault, Name
 from detector.config.wording import listed, nearest, shown
 from detector.identity import Rule
@@ -123,6 +124,8 @@ class Config(Section):
     """Whose signatures count."""
     http: Annotated[HttpSection, EmptyMeansDefault()] = HttpSection()
     """Health and metrics over HTTP."""
+    uploads: Annotated[UploadsSection, EmptyMeansDefault()] = UploadsSection()
+    """Files that are looked at before they are published."""
     hma: Annotated[HmaSection, EmptyMeansDefault()] = HmaSection()
     """Answering look-ups as HMA does."""
 
@@ -137,6 +140,7 @@ class Config(Section):
             *identity_conflicts(self.identity, self.streams),
             *hma_conflicts(self.hma, self.http),
             *remote_conflicts(self.enforcement, self.alerts, self.trust),
+            *upload_conflicts(self.uploads, self.http),
             *exchange_conflicts(self.exchanges),
         ]
         if conflicts:

@@ -1,12 +1,13 @@
 """The section `uploads`: files that a platform has looked at before it publishes them."""
 
 import os
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from detector.config.crosscheck import Conflict, refuse
-from detector.config.sections import Section
+from detector.config.sections import HttpSection, Section
 from detector.config.units import Between, Duration, Size
 from detector.config.values import Switch
 from detector.config.wording import shown
@@ -58,3 +59,10 @@ class UploadsSection(Section):
     def look_count(self) -> int:
         """How many files are decoded at the same time, `auto` counted out for this process's cores."""
         return max(2, len(os.sched_getaffinity(0))) if self.looked_at_once == "auto" else self.looked_at_once
+
+
+def upload_conflicts(uploads: UploadsSection, http: HttpSection) -> Iterator[Conflict]:
+    """A door that nobody could open."""
+    if uploads.enabled and http.token is None:
+        what = "is true, and files are taken with http.token alone; set http.token, or leave it out"
+        yield Conflict(("uploads", "enabled"), what, concerns=(("http", "token"),))

@@ -3,6 +3,8 @@
 Fourteen publishers at once stay for a hundred samples each, or a few more, and come back. Memory, descriptors, threads,
 tasks and processes are counted at rest, ten times. With `--traced 1` the report names the lines of the service that
 hold most of what it took since the first count.
+
+Beside it, with a service and a broker of its own, a broker stays away for ten minutes (`benchmarks.outage`).
 """
 
 import asyncio
@@ -11,13 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import outage
+from benchmarks.brokers import ServerMissing
 from benchmarks.clips import encode_clip
-from benchmarks.report import Check, Options, Report, at_least, at_most, machine, print_settings
+from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
 from benchmarks.running import free_port
 from benchmarks.soaking import FPS, SCRIPT, SETTINGS, Holdings, Soak, SoakedService
 
 ARGUMENTS: Final = {
-    "sessions": "how often somebody comes and goes (default 2000, 56 if quick)",
+    "sessions": "how often somebody comes and goes (default 2000, 56 if quick; 0 leaves them out)",
+    "away": "seconds that the broker is away (default 600, 16 if quick; 0 leaves that out)",
     "traced": "1 has the service trace its memory, which slows it, and the report name the lines that hold most",
 }
 
@@ -31,23 +36,57 @@ _GROWTH_LIMIT_MIB = 3.0
 def measure(options: Options) -> Report:
     """Let 2,000 sessions (or `--sessions`, or `--trials` times as many) come and go; a quick run takes 56."""
     sessions = (_QUICK_SESSIONS if options.is_quick else _SESSIONS) * (options.trials or 1)
-    sessions = options.more.get("sessions") or sessions
+    sessions = options.more.get("sessions", sessions)
+    away_seconds = float(options.more.get("away", outage.QUICK_SECONDS if options.is_quick else outage.SECONDS))
     steps = _QUICK_STEPS if options.is_quick else _STEPS
     settings: dict[str, Any] = {
         "sessions": sessions,
         "at_once": _KEYS,
         "picture": "160x90",
         "samples_each": _SAMPLES_EACH,
+        "broker_away_seconds": away_seconds,
         "traced": bool(options.more.get("traced")),
         "machine": machine(),
     }
     print_settings("soak", settings)
+    results: list[dict[str, Any]] = []
+    done: list[Check] = []
+    left_out: list[str] = []
     with tempfile.TemporaryDirectory(prefix="stopframe-soak-") as scratch:
-        series = asyncio.run(
-            soak(sessions, Path(scratch), keys=_KEYS, steps=steps, traces=bool(options.more.get("traced")))
-        )
-    left_out = [f"{_SESSIONS} sessions ({sessions} here)"] if sessions < _SESSIONS else []
-    return Report("soak", settings, [row(one) for one in series], checks(series, sessions), left_out)
+        folder, traces = Path(scratch), bool(options.more.get("traced"))
+        series, away = asyncio.run(_both(sessions, steps, away_seconds, folder, traces=traces))
+    if series:
+        results += [row(one) for one in series]
+        done += checks(series, sessions)
+    if isinstance(away, ServerMissing):
+        done.append(not_measured("broker away: alerts lost", "alerts", 0, str(away)))
+    elif away is not None:
+        results.append(outage.row(away))
+        done += outage.checks(away, away_seconds)
+    if sessions < _SESSIONS:
+        left_out.append(f"{_SESSIONS} sessions ({sessions} here)")
+    if away_seconds < outage.SECONDS:
+        left_out.append(f"broker away for {outage.SECONDS:g} s ({away_seconds:g} s here), and its service's memory")
+    return Report("soak", settings, results, done, left_out)
+
+
+async def _both(
+    sessions: int, steps: int, away_seconds: float, folder: Path, *, traces: bool
+) -> tuple[list[Holdings], outage.Away | ServerMissing | None]:
+    """Run what was asked for of the two, beside each other."""
+    async with asyncio.TaskGroup() as group:
+        away = group.create_task(_outage(folder, away_seconds), name="outage") if away_seconds else None
+        series = group.create_task(soak(sessions, folder, keys=_KEYS, steps=steps, traces=traces)) if sessions else None
+    return series.result() if series else [], away.result() if away else None
+
+
+async def _outage(folder: Path, seconds: float) -> outage.Away | ServerMissing:
+    place = folder / "outage"
+    place.mkdir()
+    try:
+        return await outage.outage(place, seconds)
+    except ServerMissing as missing:
+        return missing
 
 
 async def soak(sessions: int, folder: Path, *, keys: int, steps: int, traces: bool = False) -> list[Holdings]:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import neighbours, soak
+from benchmarks import neighbours, outage, soak
 from benchmarks.__main__ import main
+from benchmarks.brokers import Arrival
 from benchmarks.fuzz import Findings
 from benchmarks.fuzz import checks as fuzz_checks
 from benchmarks.fuzzing import Outcome
 from benchmarks.neighbourhood import Blow, Window
+from benchmarks.outage import Away, Written
 from benchmarks.soaking import Holdings
 
 HELD = Holdings(200, 20_000, 60.0, {"service": 100 << 20, "analysis 0": 60 << 20}, {"service": 40}, {"service": 8}, 5)
@@ -61,6 +63,37 @@ def test_growth_fails_its_own_check(later: dict, failing: set[str]) -> None:
 
     assert len(failed) == len(failing)
     assert all(any(what.startswith(start) for what in failed) for start in failing)
+
+
+def away(*came: tuple[int, float], growth: int = 0) -> Away:
+    """Four alerts of two streams; the third, a cut's, and the others came as told: number and seconds after return."""
+    written = [
+        Written(f"a{seq}", seq, "s" if seq < 3 else "t", 3 if seq == 3 else 1, "acked", is_of_outage=True)
+        for seq in range(1, 5)
+    ]
+    arrivals = [Arrival(f"a{seq}", 100.0 + at, {}) for seq, at in came]
+    resident = [100 << 20] * 90 + [(100 << 20) + growth] * 10
+    return Away(1.0, 100.0, written, arrivals, harmful=1, dropped=1, resident=resident, usual_growth_bytes=1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("found", "failing"),
+    [
+        (away((3, 0.5), (4, 0.6), (1, 0.7), (2, 0.8), (2, 0.9)), set()),
+        (away((3, 0.5), (4, 0.6), (1, 0.7)), {"broker away: alerts lost"}),
+        (away((3, 0.5), (4, 0.6), (2, 0.7), (1, 0.8)), {"broker away: alerts out of their stream's order"}),
+        (away((1, 0.5), (2, 0.6), (3, 5.1), (4, 5.2)), {"broker back: last cut told after"}),
+        (
+            away((3, 0.5), (4, 0.6), (1, 0.7), (2, 0.8), growth=5 << 20),
+            {"broker away: memory grew by more than where it stayed"},
+        ),
+    ],
+)
+def test_what_an_outage_costs_fails_its_own_check(found: Away, failing: set[str]) -> None:
+    """An alert that never came, one that came too early, a cut that came late, memory that grew: one check each."""
+    failed = {check.what for check in outage.checks(found, 1.0) if not check.ok}
+    assert failed == failing
+    assert outage.row(found)["others_before_the_last_cut"] == (2 if "last cut" in str(failing) else 0)
 
 
 def test_findings_of_the_fuzzing_are_told_by_their_number() -> None:

@@ -201,6 +201,7 @@ def _judge_match(settings: PolicySettings, observation: Observation, match: Hash
         view=match.view,
         quality=match.quality,
         generation=match.generation,
+        opinion=match.opinion.value,
         second_test=_second_test(match),
         expected_false=match.expected_false if match.expected_false > 0 else None,
         reaches=reaches,
@@ -239,6 +240,7 @@ def _judge_sequence(settings: PolicySettings, observation: Observation, sequence
         view=match.view,
         quality=match.quality,
         generation=match.generation,
+        opinion=match.opinion.value,
         frames=sequence.frames,
         reaches=Step.CUT if is_sure else Step.REVIEW,
     )

@@ -233,6 +233,9 @@ def _signal(signal: Signal) -> dict[str, Any]:
     optional: dict[str, Any] = {
         "bank": _text(signal.bank),
         "entry": _text(signal.entry, _ENTRY_LIMIT_BYTES),
+        "source": _text(signal.exchange),
+        "version": _text(signal.version),
+        "opinion": signal.opinion,
         "score": _number(signal.score),
         "distance": signal.distance,
         "frames": signal.frames,

@@ -7,11 +7,11 @@ it, as it is (no compression, which could unfold to any size), and only of the t
 import asyncio
 import random
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from time import time
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 from urllib.parse import urlsplit
@@ -233,7 +233,7 @@ def _retry_after(value: str | None) -> float | None:
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
 

@@ -24,7 +24,7 @@ from models.matching import (
     trusted_views,
 )
 from models.naming import AskedViews, ViewHash, other_ranks
-from models.radii import FAR_WINDOW_LIMIT, NEAR_WINDOW, SECOND_LIMIT, UNGATED, VOTE_SHARE_LIMIT, Radii
+from models.radii import FAR_WINDOW_LIMIT, NEAR_WINDOW, PLAIN_REACH, SECOND_LIMIT, UNGATED, VOTE_SHARE_LIMIT, Radii
 from models.shelf_rows import NearRows, look_up, met_rows
 from models.shelves import Shelf
 
@@ -286,7 +286,8 @@ class _Explainer:
         assert near.radii is not None
         distance = int(near.hits.distance[place])
         if near.judged.is_plain[place]:
-            return f"a row of next to no structure cuts within {near.radii.plain} bits of the frame as it is alone"
+            most = near.radii.plain if near.judged.has_second[place] else min(PLAIN_REACH, near.radii.plain)
+            return f"a row of next to no structure cuts within {most} bits of the frame as it is alone"
         if not near.judged.is_sure[place]:
             return self._failed_test(near, place, near.judged.second_test(place)[1], "for more")
         if near.rows.shows_window(place) and distance > NEAR_WINDOW:

@@ -31,6 +31,7 @@ from models.radii import (
     LEAST_REACH,
     NEAR_WINDOW,
     PART_BY_STRUCTURE,
+    PLAIN_REACH,
     REACH_BY_STRUCTURE,
     SECOND_LIMIT,
     SHARE_LIMIT,
@@ -116,7 +117,8 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
     * A bare hash may cut the less far the less there is in the view, likewise.
     * Any row may vote within `radii.vote`; in long lists beyond 31 bits only with the second test passed at its looser
       limit.
-    * A row of next to no structure may cut by the frame as it is or mirrored alone, and within `radii.plain`.
+    * A row of next to no structure may cut by the frame as it is or mirrored alone, and within `radii.plain`; a bare
+      one within `PLAIN_REACH`.
     * Nothing goes beyond `UNGATED` by a view that fails a gate, and none below `min_quality` or unstable may cut: a
       farther row by a view that may is worth more.
     """
@@ -136,7 +138,8 @@ def judge(batch: ViewBatch, hits: Hits, met: MetRows, radii: Radii, min_quality:
     cuts = np.where(met.has_second, cuts, np.minimum(cuts, _bare_reach(radii, structures, is_shown)))
     cuts = np.where(acting_views(batch.qualities, batch.is_stable, min_quality)[hits.query], cuts, NOTHING)
     is_plain = _plain_rows(met, hits.distance, hits.distance <= np.minimum(cuts, reach))
-    cuts = np.where(is_plain, np.where(is_shown, np.minimum(cuts, radii.plain), NOTHING), cuts)
+    plain_reach = np.where(met.has_second, radii.plain, min(PLAIN_REACH, radii.plain))
+    cuts = np.where(is_plain, np.where(is_shown, np.minimum(cuts, plain_reach), NOTHING), cuts)
     reviews = np.where(may_ask, radii.review, untested)
     votes = np.where(may_vote | radii.votes_untested, radii.vote, EXACT)
     ranks = np.full(len(hits), NOTHING, dtype=np.int8)

@@ -54,6 +54,12 @@ is not the frame as it is or mirrored. Of 8,500 edited benign frames 16 rows wit
 million, none of which are so near; of copies two in a thousand are lost by it, six at 40 bits.
 """
 
+PLAIN_REACH: Final = 15
+"""How far a bare hash of next to no structure (`models.hashing.plainness`) may be for a cut, by the frame as it is or
+mirrored: such a hash is told by a sign for each of 16 rows and columns, and with one more of them turned it is another,
+16 bits off. A logo on fluted wood came within 26 bits of a star in a corner, mirrored, and black between two bars
+within 24 of a panel with a line across: two of 14,000 edited benign frames, in a list of a million bare hashes."""
+
 NEAR_WINDOW: Final = 48
 """Further than this a window of a picture may cut only with its second hash within `FAR_WINDOW_LIMIT`: a rectangle of a
 screen and a window of a plain picture are both little more than an edge and a blot, and there are many of each."""

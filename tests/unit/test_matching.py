@@ -518,21 +518,23 @@ def test_a_rare_bank_is_named_beside_a_crowd() -> None:
 
 
 @pytest.mark.parametrize("has_second", [False, True])
-@pytest.mark.parametrize(("view", "strength"), [(0, Strength.CUT), (1, Strength.REVIEW)])
-def test_plain_row_cuts_by_the_frame_as_it_is_alone(view: int, strength: Strength, *, has_second: bool) -> None:
-    """A hash that is one row by one column may act by the frame itself, and ask for review by views made of it."""
+@pytest.mark.parametrize("bits", [15, 16, 31, 32])
+@pytest.mark.parametrize("view", [0, 1])
+def test_plain_row_cuts_by_the_frame_as_it_is_alone(view: int, bits: int, *, has_second: bool) -> None:
+    """A hash that is one row by one column may act by the frame itself, a bare one nearby, and ask for review else."""
+    cuts = view == 0 and bits <= (31 if has_second else 15)
     chance = np.random.default_rng(7)
     signs = chance.choice((-1, 1), 16)[:, None] * chance.choice((-1, 1), 16)[None, :]
     deviations = np.stack([signs.ravel(), signs[::-1].ravel()]).astype(np.float32) * chance.lognormal(3, 0.8, (2, 256))
     batch = _seen(deviations.astype(np.float32))
     second = second_near(batch, view, 0) if has_second else None
-    bank = bank_of([Row(near(batch, view, 20), "plain", second=second)])
+    bank = bank_of([Row(near(batch, view, bits), "plain", second=second)])
 
     match = only(bank.match(batch, now_seconds=NOW).matches)
 
-    assert (match.view, match.strength) == (batch.names[view], strength)
-    told = {verdict.view: verdict.told for verdict in bank.explain(batch)}
-    assert ("next to no structure" in told["zoom_3"]) is (view == 1)
+    assert (match.view, match.strength) == (batch.names[view], Strength.CUT if cuts else Strength.REVIEW)
+    told = {verdict.view: verdict.told for verdict in bank.explain(batch)}[batch.names[view]]
+    assert (f"next to no structure cuts within {31 if has_second else 15} bits" in told) is not cuts
 
 
 @pytest.mark.parametrize(("second", "strength"), [(70, Strength.CUT), (90, Strength.REVIEW)])

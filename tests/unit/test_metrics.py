@@ -182,6 +182,8 @@ def test_the_text_is_prometheus_and_names_no_stream() -> None:
         "purpose",
         "tier",
         "le",
+        "status",
+        "end",
     }
     assert labels <= words
 

@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "hint": _Named("operate:hint", "Have a live stream looked at more closely for a while."),
     "verify": _Named("verify:verify", "Verify what Stopframe or a consumer signed."),
     "hashes": _Named("hashes:app", "Banks of known hashes."),
+    "lists": _Named("lists:app", "Lists of known hashes from elsewhere."),
     "models": _Named("models:app", "Models: what they are, and whether they can be used."),
     "incidents": _Named("operate:incidents_app", "What happened."),
     "report": _Named("report:app", "Figures over time, for people and for reports."),

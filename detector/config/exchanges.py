@@ -1,7 +1,6 @@
 """The section `exchanges`: lists that come from elsewhere, each into a bank of its own."""
 
 from collections.abc import Iterator
-from enum import StrEnum, unique
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
@@ -13,18 +12,7 @@ from detector.config.sections import Section
 from detector.config.servers import HookUrl
 from detector.config.units import Between, Duration, Share
 from detector.config.values import BankName, FilePath, Name, Pattern, Username
-
-
-@unique
-class ExchangeKind(StrEnum):
-    """Who speaks there, and how."""
-
-    FILE = "file"
-    HTTPS = "https"
-    NCMEC = "ncmec"
-    STOPNCII = "stopncii"
-    TAT = "tat"
-    THREATEXCHANGE = "threatexchange"
+from detector.exchanges.kinds import ExchangeKind
 
 
 class ExchangeUrl(HookUrl):

@@ -13,6 +13,7 @@ import structlog
 from detector.config.config import Config
 from detector.config.exchanges import ExchangeSection
 from detector.exchanges.job import SyncJob
+from detector.exchanges.order import job_of
 from detector.exchanges.records import Outcome, SyncState, read_state, write_state
 from detector.exchanges.schedule import is_stale, pause_seconds
 from detector.metrics import Metrics
@@ -126,7 +127,7 @@ class Exchanges:
     async def _sync(self, listed: _Listed) -> SyncState:
         config, section = self._config(), listed.section
         try:
-            job = await asyncio.to_thread(SyncJob.of, config, section)
+            job = await asyncio.to_thread(job_of, config, section)
             async with asyncio.timeout(_LONGEST_SYNC_SECONDS):
                 return await _in_process(job)
         except (TimeoutError, OSError, ValueError, LookupError) as error:

@@ -1,4 +1,4 @@
-"""From a line of the config to a sync: what a process of its own is told, and the client that fits."""
+"""What a sync in a process of its own is told, and the client that fits. The config is not loaded here: it is dear."""
 
 import json
 import time
@@ -7,12 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from detector.analysis.setup import BANKS_FOLDER
-from detector.config.banks import BankKind
-from detector.config.config import Config
-from detector.config.exchanges import ExchangeKind, ExchangeSection
-from detector.config.references import Secret
 from detector.exchanges.client import Clock, ExchangeClient
+from detector.exchanges.kinds import ExchangeKind
 from detector.exchanges.ncmec import Ncmec
 from detector.exchanges.own import OwnList
 from detector.exchanges.stopncii import StopNcii
@@ -23,7 +19,8 @@ from detector.exchanges.transport import Access
 from detector.redaction import hide_secret
 from detector.trust.signing import TrustedKey, TrustedKeys
 
-_LIST_RIGHT = "list"
+LIST_RIGHT = "list"
+"""What a key must be trusted for to sign lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,33 +45,6 @@ class SyncJob:
     keys: tuple[tuple[str, int | None], ...] = ()
     harmless: tuple[str, ...] = ()
     accepted: tuple[int, int] | None = None
-
-    @classmethod
-    def of(cls, config: Config, section: ExchangeSection, accepted: tuple[int, int] | None = None) -> Self:
-        """Read the secrets, as their files hold them now. Raises LookupError where the config was only checked."""
-        banks = config.state_dir / BANKS_FOLDER
-        signers = [each for each in config.trust.trusted_keys if _LIST_RIGHT in each.may]
-        negative = [name for name, bank in config.banks.items() if bank.kind is BankKind.NEGATIVE]
-        return cls(
-            exchange=section.name,
-            kind=section.kind.value,
-            bank_dir=str(banks / section.bank),
-            state_dir=str(config.state_dir),
-            most_rows=section.most_rows,
-            most_change=section.most_change.ratio,
-            url=section.where,
-            path=str(section.path or ""),
-            username=section.username or "",
-            password=_current(section.password),
-            token=_current(section.token),
-            function_key=_current(section.function_key),
-            subscription_key=_current(section.subscription_key),
-            collection=section.collection or "",
-            ca_file=str(section.ca_file) if section.ca_file else None,
-            keys=tuple((each.public_key, each.until) for each in signers),
-            harmless=tuple(str(banks / name) for name in negative if name != section.bank),
-            accepted=accepted,
-        )
 
     def encode(self) -> bytes:
         """As a process reads it from its standard input."""
@@ -138,8 +108,4 @@ class SyncJob:
         return Access(url=self.url, headers=headers, basic=basic, ca_file=self.ca_file, is_file=is_file)
 
     def _keys(self) -> TrustedKeys:
-        return TrustedKeys(TrustedKey.of(key, (_LIST_RIGHT,), until_ms=until) for key, until in self.keys)
-
-
-def _current(secret: Secret | None) -> str:
-    return "" if secret is None else secret.current()
+        return TrustedKeys(TrustedKey.of(key, (LIST_RIGHT,), until_ms=until) for key, until in self.keys)

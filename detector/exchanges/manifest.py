@@ -7,6 +7,7 @@ config, so that one list is none for another), `file` (a plain file name), `form
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, Final
 from detector.alerts.alert import rfc3339
 from detector.exchanges.client import ExchangeFailed, NotAdopted
 from detector.trust.signing import NotTrusted, Purpose, Signer, TrustedKeys, parse, time_ms
+from models.arrays import write_synced
 
 SCHEMA: Final = f"stopframe/{Purpose.LIST}/1"
 MANIFEST_BYTES: Final = 4096
@@ -131,6 +133,32 @@ def check_file(file: BinaryIO, manifest: Manifest) -> None:
             f"the list {manifest.file} is not the file that was signed; nothing of it was taken: sign it again, or see "
             "who changed it"
         )
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a manifest can name a file: nothing but a name beside it."""
+    return _FILE.fullmatch(name) is not None
+
+
+def write_manifest(  # noqa: PLR0913 - what a manifest says, by name
+    file: Path,
+    signer: Signer,
+    *,
+    name: str,
+    list_format: str,
+    sha256: str,
+    rows: int,
+    version: int,
+    issued_ms: int,
+    expires_ms: int,
+) -> Path:
+    """Write the signed manifest of a list beside it, as `FILE.manifest.json`, in one step. Raises OSError."""
+    manifest = Manifest(name, file.name, list_format, sha256, rows, version, issued_ms, expires_ms)
+    made = file.with_name(f"{file.name}.manifest.json")
+    draft = made.with_name(f".{made.name}.new")
+    write_synced(draft, json.dumps(manifest.signed(signer), indent=1).encode() + b"\n")
+    draft.replace(made)
+    return made
 
 
 def file_digest(path: Path) -> str:

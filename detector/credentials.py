@@ -49,8 +49,18 @@ def load_or_create(state_dir: Path) -> Credentials:
     """
     with secrets_folder(state_dir) as folder:
         deployment = read_or_create(folder / "deployment", "gives every stream a new id")
-        hook = read_or_create(folder / "hook", "changes the hook's URL")
-    return Credentials(deployment=deployment, hook=hook.hex())
+        hook = _read_or_create_hook(folder)
+    return Credentials(deployment=deployment, hook=hook)
+
+
+def load_or_create_hook(state_dir: Path) -> str:
+    """The hook's secret alone, as `Credentials.hook`, for who has no streams of its own. Raises CredentialsError."""
+    with secrets_folder(state_dir) as folder:
+        return _read_or_create_hook(folder)
+
+
+def _read_or_create_hook(folder: Path) -> str:
+    return read_or_create(folder / "hook", "changes the hook's URL").hex()
 
 
 @contextlib.contextmanager
@@ -105,13 +115,13 @@ def create(path: Path) -> None:
             os.link(written, path)  # unlike a rename it never replaces: the first process wins
         except FileExistsError:
             return
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     finally:
         Path(written).unlink(missing_ok=True)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Have the new name on disk before anything is signed with what it holds."""
+def flush_folder(folder: Path) -> None:
+    """Have a folder's new names on disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -19,6 +19,7 @@ from detector.events import StreamKey
 from detector.identity import Identity, Kind, told_identity
 from detector.ingest.hooks import BODY_LIMIT_BYTES
 from detector.ingest.tokens import token_claims
+from detector.metric_words import IdentityRefusal
 from detector.policy import History
 from detector.store.database import StoreUnavailable
 from detector.store.denials import Denial, Denials
@@ -68,7 +69,10 @@ class Lender:
 
 
 class Identities:
-    """Implements `detector.ingest.admittance.PublisherGate`. `config` is the one in force and may be replaced."""
+    """Implements `detector.ingest.admittance.PublisherGate`. `config` is the one in force and may be replaced.
+
+    `refused` is told of each publisher that is turned away.
+    """
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Identities:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        refused: Callable[[IdentityRefusal], None] = lambda _: None,
     ) -> None:
         self.config = config
         self.counters = IdentityCounters()
@@ -86,6 +91,7 @@ class Identities:
         self._store = store
         self._clock = clock
         self._wall = wall
+        self._refused = refused
         self._named: OrderedDict[StreamKey, Identity] = OrderedDict()
         self._sessions: dict[str, tuple[StreamKey, Identity]] = {}
         self._live: dict[str, set[str]] = {}
@@ -111,10 +117,12 @@ class Identities:
         if identity is None:
             if self.config.identity.required:
                 self.counters.unnamed_total += 1
+                self._refused(IdentityRefusal.UNNAMED)
                 return False
             return True
         if self.is_denied(identity.name):
             self.counters.denied_total += 1
+            self._refused(IdentityRefusal.DENIED)
             return False
         self._named[key] = identity
         if len(self._named) > _KEYS_KEPT:

@@ -16,6 +16,7 @@ import structlog
 
 from detector.alerts.clock import Clock
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
+from detector.credentials import flush_folder
 from detector.store.retained import RetainedTopics
 
 log = structlog.get_logger()
@@ -206,7 +207,7 @@ class LineFile:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise OSError(0, "it is no regular file")
                 _take_back_torn_line(descriptor)
-                _flush_folder(self._settings.path.parent)
+                flush_folder(self._settings.path.parent)
             except OSError:
                 os.close(descriptor)
                 raise
@@ -230,7 +231,7 @@ class LineFile:
         for older, newer in zip(reversed(numbered[1:]), reversed(numbered[:-1]), strict=True):
             with contextlib.suppress(FileNotFoundError):
                 newer.replace(older)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
 
 def _take_back_torn_line(descriptor: int) -> None:
@@ -247,14 +248,6 @@ def _take_back_torn_line(descriptor: int) -> None:
         end = begin
     if end < size:
         os.ftruncate(descriptor, end)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _answer(lines: Sequence[_Line], fault: OSError | None) -> None:

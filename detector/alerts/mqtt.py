@@ -236,7 +236,8 @@ class MqttSink:
         if not self._is_five:
             told.append("MQTT 3.1.1: the broker cannot tell whether anyone subscribes to alerts; MQTT 5 could")
         if self._settings.has_open_password:
-            told.append("the MQTT password crosses the network unencrypted: write alerts.mqtt.url: mqtts://HOST:PORT")
+            where = f"{self._settings.section}.url: mqtts://HOST:PORT"
+            told.append(f"the MQTT password crosses the network unencrypted: write {where}")
         return told
 
     def _topic_of(self, kind: str) -> str:
@@ -310,7 +311,7 @@ class MqttSink:
             async with self._connect(settings, is_five=self._is_five, will_topic=will_topic, inbox=inbox) as link:
                 return await self._use(link)
         except ConnectionFailed as error:
-            return str(error)
+            return str(error).replace("alerts.mqtt.", f"{self._settings.section}.")
 
     async def _use(self, link: MqttLink) -> str:
         """Let alerts out and keep the retained state up to date until the connection breaks."""

@@ -54,7 +54,7 @@ class MqttSettings:
     `password` is asked at every connect and never kept or logged. With `tls`, the broker's certificate is always
     verified, against `ca_file` or the system's authorities, and so is its host name. `protocol`: `auto` tries MQTT 5
     and falls back to 3.1.1 if the broker says that it has no 5. With `session_seconds` the broker keeps what comes for
-    us for so long while we are away, and each message until we acknowledge it.
+    us for so long while we are away, and each message until we acknowledge it. `section` is where the config has this.
     """
 
     host: str
@@ -74,6 +74,7 @@ class MqttSettings:
     reconnect_limit_seconds: float = 5.0
     retain_ended_seconds: float = 3600.0
     session_seconds: int = 0
+    section: str = "alerts.mqtt"
 
     def __post_init__(self) -> None:
         """Refuse names that would make other topics than promised."""

@@ -14,9 +14,12 @@ from detector.logs import configure_logs
 from detector.notify import Notifier
 
 if TYPE_CHECKING:
+    from detector.api.view import Health
     from detector.cutter.config import CutterConfig
 
 log = structlog.get_logger()
+
+_HEALTH_SECONDS = 5.0
 
 
 def cutter(
@@ -28,41 +31,51 @@ def cutter(
     """Cut what signed alerts of a service ask for.
 
     Runs on whichever host reaches the ingest server. What was begun gets a few seconds to end; the rest is on disk and
-    goes on at the next start. A second signal ends it at once.
+    goes on at the next start. A second signal ends it at once. SIGHUP has it read its config file again: whom it
+    trusts, what it logs and how long a cut may take change at once, the rest waits for a restart.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the file is about to be read anyway
     notifier = Notifier.from_environment()
     configure_logs("info", "auto")
     from detector.config.faults import ConfigError
     from detector.config.loading import load_other
     from detector.cutter.assembly import CutterRefused
-    from detector.cutter.config import CutterConfig, is_cutters
+    from detector.cutter.config import CutterConfig, is_services
 
     try:
         settings = load_other(CutterConfig, config)
     except ConfigError as error:
-        hint = "" if is_cutters(config) else "\nthis looks like no cutter's config file: begin with configs/cutter.yaml"
-        raise CommandFailed(f"{error}{hint}") from None
+        if is_services(config):
+            what = f"{config} is a service's config file, and a cutter needs its own; begin with configs/cutter.yaml"
+            raise CommandFailed(what) from None
+        raise CommandFailed(str(error)) from None
     configure_logs(settings.log.level, settings.log.format)
     try:
-        asyncio.run(_serve(settings, notifier))
+        asyncio.run(_serve(settings, config, notifier))
     except CutterRefused as error:
         raise CommandFailed(str(error), 1) from None
 
 
-async def _serve(config: "CutterConfig", notifier: Notifier) -> None:
+async def _serve(config: "CutterConfig", file: Path, notifier: Notifier) -> None:
     from detector.cutter.assembly import open_cutter
 
     is_over = asyncio.Event()
     starting = asyncio.current_task()
     assert starting is not None
     on_first_ending(starting.cancel)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _say_restart)
     try:
-        async with notifier.watching(), open_cutter(config) as service:
+        async with notifier.watching(), open_cutter(config, file) as service, asyncio.TaskGroup() as reloads:
+
+            async def reload() -> None:
+                with notifier.reloading():
+                    await service.reload()
+
             on_first_ending(is_over.set)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: reloads.create_task(reload()))
             log.info(
                 "cutter.ready",
                 http=f"http://{config.http.listen.host}:{service.http_port}",
+                webhook=service.webhook,
                 node=config.node,
                 public_key=service.public_key,
                 state_dir=str(config.state_dir),
@@ -75,5 +88,27 @@ async def _serve(config: "CutterConfig", notifier: Notifier) -> None:
         pass
 
 
-def _say_restart() -> None:
-    log.info("cutter.not_reloaded", note="a cutter reads its config at the start alone; restart it")
+def health_of_cutter(file: Path) -> "Health":
+    """Ask the running cutter of a config file how it is. Raises CommandFailed."""
+    import httpx
+    from pydantic import TypeAdapter, ValidationError
+
+    from detector.api.view import Health
+    from detector.config.faults import ConfigError
+    from detector.config.loading import load_other
+    from detector.cutter.config import CutterConfig
+
+    try:
+        listen = load_other(CutterConfig, file, needs_secrets=False).http.listen
+    except ConfigError as error:
+        raise CommandFailed(str(error)) from None
+    if not listen.port:
+        raise CommandFailed("http.listen has port 0, so that nobody knows where to ask; write a port")
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    address = f"http://{host}:{listen.port}/health/ready"
+    try:
+        answer = httpx.get(address, timeout=_HEALTH_SECONDS, trust_env=False)
+        return TypeAdapter(Health).validate_json(answer.content)
+    except (httpx.HTTPError, ValidationError):
+        what = f"no cutter answers at {address}; start it with 'stopframe cutter -c {file}'"
+        raise CommandFailed(what) from None

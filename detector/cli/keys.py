@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from detector.alerts.alert import rfc3339
-from detector.cli.options import AsJson, ConfigFile, read_service_folder
+from detector.cli.options import AsJson, ConfigFile, read_node_folder
 from detector.cli.output import CommandFailed, line, note
 from detector.config.units import Duration
 from detector.credentials import CredentialsError
@@ -37,7 +37,7 @@ def show(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     As the consumers' trust.trusted_keys take them.
     """
-    keyring = _try(lambda: load_keyring(read_service_folder(config)))
+    keyring = _try(lambda: load_keyring(read_node_folder(config)))
     _print(keyring, as_json=as_json)
 
 
@@ -59,7 +59,7 @@ def rotate(
     The first makes the following key and shows it: write it into every consumer's config. The second, --activate, puts
     it in force; the service takes it up when it is started again.
     """
-    folder = read_service_folder(config)
+    folder = read_node_folder(config)
     if is_activated:
         try:
             kept = Duration.parse(keep)

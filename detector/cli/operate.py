@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from detector.cli.cutter import health_of_cutter
 from detector.cli.options import AsJson, ConfigFile, read_service_folder
 from detector.cli.output import CommandFailed, line, note, table
+from detector.cutter.config import is_cutters
 from detector.events import CutState
 
 if TYPE_CHECKING:
     from detector.api.client import ControlClient
-    from detector.api.view import StreamRow
+    from detector.api.view import Health, StreamRow
 
 incidents_app = typer.Typer(help="What happened.", rich_markup_mode=None)
 
@@ -32,6 +34,11 @@ def _service(config: Path | None) -> "Iterator[ControlClient]":
         raise CommandFailed(str(error)) from None
 
 
+def _status(config: Path | None) -> "Health":
+    with _service(config) as service:
+        return service.status()
+
+
 def health(
     config: ConfigFile = None,
     is_live: Annotated[
@@ -39,14 +46,13 @@ def health(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the service does its job.
+    """Say whether the service does its job, or the cutter, where the config is one's.
 
     Exit 0 if it does; 1 with every problem and its remedy, or if no service answers. Made for health checks, too: with
     --live for one that restarts what fails it, as a restart mends no broker that is away.
     """
     try:
-        with _service(config) as service:
-            found = service.status()
+        found = health_of_cutter(config) if config is not None and is_cutters(config) else _status(config)
     except CommandFailed as failure:
         raise CommandFailed(str(failure), 1) from None
     if as_json:

@@ -8,7 +8,7 @@ import typer
 from detector.cli.output import CommandFailed
 from detector.config.config import Config
 from detector.config.faults import ConfigError
-from detector.config.loading import load_config, read_public, read_state_dir
+from detector.config.loading import load_config, load_other, read_public, read_state_dir
 from detector.logs import configure_logs
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def read_config_quietly(path: Path | None) -> Config:
 
 
 def read_service_folder(path: Path | None) -> Path:
-    """Return the `state_dir` of the running service, for a command that only speaks to it.
+    """Return the `state_dir` of the running service, for a command that only speaks to it; a cutter's file is refused.
 
     No secret is read, and whatever else is wrong with the file is the service's to tell; `CommandFailed` where the file
     does not say where the service is.
@@ -79,7 +79,27 @@ def read_service_folder(path: Path | None) -> Path:
     configure_logs("warning", "auto")
     if path is None:
         return read_config(None).state_dir
+    from detector.cutter.config import is_cutters
+
+    if is_cutters(path):
+        raise CommandFailed(
+            f"{path} is a cutter's config: 'stopframe health -c {path}' asks how it is, SIGHUP has it read the file "
+            "again; for anything else name the service's file"
+        )
     try:
         return read_state_dir(path)
+    except ConfigError as error:
+        raise CommandFailed(str(error)) from None
+
+
+def read_node_folder(path: Path | None) -> Path:
+    """Return the `state_dir` of a node, a service's or a cutter's; as `read_service_folder`."""
+    from detector.cutter.config import CutterConfig, is_cutters
+
+    if path is None or not is_cutters(path):
+        return read_service_folder(path)
+    configure_logs("warning", "auto")
+    try:
+        return load_other(CutterConfig, path, needs_secrets=False).state_dir
     except ConfigError as error:
         raise CommandFailed(str(error)) from None

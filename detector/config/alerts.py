@@ -13,7 +13,8 @@ from detector.config.servers import HookUrl
 from detector.config.units import Between, Duration, Size
 from detector.config.values import EmptyMeansDefault, FilePath, Prefix, Switch, Username
 
-_SECRET_CHARACTERS = 16
+SECRET_CHARACTERS = 16
+"""Fewest characters of a secret that requests are signed with."""
 
 
 class MqttSection(Section):
@@ -100,8 +101,8 @@ class WebhookSection(Section):
         if self.url is not None and self.url.value is not None and not self.url.is_safe:
             raise refuse(Conflict(("url",), "crosses a network that others may read; write https://"))
         secret = self.secret.value if self.secret is not None else None
-        if secret is not None and len(secret) < _SECRET_CHARACTERS:
-            what = f"has less than {_SECRET_CHARACTERS} characters; make one with 'openssl rand -hex 32'"
+        if secret is not None and len(secret) < SECRET_CHARACTERS:
+            what = f"has less than {SECRET_CHARACTERS} characters; make one with 'openssl rand -hex 32'"
             raise refuse(Conflict(("secret",), what))
         return self
 

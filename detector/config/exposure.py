@@ -33,7 +33,7 @@ def secrets_in(section: Any, key: str = "") -> Iterator[tuple[str, Secret]]:
 
 def exposure_notes(config: Config) -> list[str]:
     """What an operator should know about who can see or reach what, one sentence each."""
-    found = [sentence for _, sentence in _secret_faults(config)]
+    found = secret_notes(config)
     if not _is_loopback(config.http.listen.host):
         found.append(
             "http.listen can be reached from other machines and speaks no TLS; let a reverse proxy in front add it"
@@ -46,7 +46,12 @@ def exposure_notes(config: Config) -> list[str]:
     return found
 
 
-def warn_of_exposure(config: Config) -> None:
+def secret_notes(config: BaseModel) -> list[str]:
+    """Which secrets of any config others may read or guess, one sentence each."""
+    return [sentence for _, sentence in _secret_faults(config)]
+
+
+def warn_of_exposure(config: BaseModel) -> None:
     """Log secrets that others may read, each once in this process."""
     for key, sentence in _secret_faults(config):
         if key not in _told:
@@ -54,7 +59,7 @@ def warn_of_exposure(config: Config) -> None:
             log.warning("secret.exposed", key=key, note=sentence)
 
 
-def _secret_faults(config: Config) -> Iterator[tuple[str, str]]:
+def _secret_faults(config: BaseModel) -> Iterator[tuple[str, str]]:
     for key, secret in secrets_in(config):
         if secret.is_exposed:
             yield key, f"other users of this machine may read the secret {key}: run 'chmod 600 {secret.file}'"

@@ -91,9 +91,9 @@ def _state_dir_line(path: Path) -> Document:
     return read_document(found[0] if found else b"")
 
 
-def load_other(root: type[SomeConfig], path: Path | str) -> SomeConfig:
-    """Read the config file of another command, secrets included. Raises ConfigError with every fault."""
-    config, faults, _, _ = _read_as(root, path, os.environ)
+def load_other(root: type[SomeConfig], path: Path | str, *, needs_secrets: bool = True) -> SomeConfig:
+    """Read the config file of another command, secrets included where they are needed. Raises ConfigError."""
+    config, faults, _, _ = _read_as(root, path, os.environ if needs_secrets else None)
     if config is None:
         raise ConfigError(list(faults))
     return config

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -17,10 +18,12 @@ from detector.alerts.sink import SinkUnavailable
 from detector.api.app import create_open_app
 from detector.api.server import HttpServer, ListenFailed, exclusive
 from detector.api.view import Health
-from detector.credentials import CredentialsError, load_or_create, stream_id
+from detector.credentials import CredentialsError, load_or_create_hook, stream_id
 from detector.cutter.asked import AskedAlerts
 from detector.cutter.config import CutterConfig
 from detector.cutter.cutter import Cutter
+from detector.cutter.door import PATH, AlertDoor
+from detector.cutter.following import FollowedConfig
 from detector.cutter.parts import CutterParts
 from detector.enforcement import Enforcer, EnforcerSettings
 from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
@@ -48,6 +51,8 @@ _HEALTH_SECONDS: Final = 1.0
 _INGEST_EVERY: Final = 5
 _INGEST_SECONDS: Final = 2.0
 _DRAIN_SECONDS: Final = 3.0
+_LAST_SECONDS: Final = 0.5
+"""After that, for what commands began."""
 
 
 class CutterRefused(Exception):
@@ -58,16 +63,22 @@ class CutterService:
     """A running cutter: its health, and where it is found."""
 
     def __init__(
-        self, config: CutterConfig, cutter: Cutter, mqtt: MqttSink, ingest: IngestServer, distrust: Distrust
+        self, followed: FollowedConfig, cutter: Cutter, mqtt: MqttSink, ingest: IngestServer, distrust: Distrust
     ) -> None:
         self.http_port = 0
+        self.webhook: str | None = None
+        """Where services post, None where nothing listens."""
         self.public_key = ""
         self.cutter = cutter
-        self._config = config
+        self._followed = followed
         self._mqtt = mqtt
         self._ingest = ingest
         self._distrust = distrust
         self._ingest_fault: str | None = None
+
+    async def reload(self) -> None:
+        """Read the config file again."""
+        await self._followed.reload()
 
     def health(self) -> Health:
         """Whether it does its job."""
@@ -77,7 +88,10 @@ class CutterService:
         if not self._ingest.can_cut:
             problems = (*problems, f"the ingest server {self._ingest.name} can cut nobody: configure another kind")
         # What the server asks its hook may go to a service: that nobody asks here is no fault of this node.
-        notes = (*self._mqtt.notes(), *self._ingest.problems(), *self._distrust.notes())
+        asked = (one for one in self._ingest.problems() if one not in problems)
+        notes = (*self._mqtt.notes(), *asked, *self._distrust.notes(), *self._followed.notes())
+        if not any("command" in key.may for key in self._followed.in_force.trust.trusted_keys):
+            notes = (*notes, "no key may command: the undo of a service reaches nobody here; add command to its may")
         return Health(
             ok=not problems,
             problems=problems,
@@ -112,15 +126,17 @@ class CutterService:
 
 
 @contextlib.asynccontextmanager
-async def open_cutter(config: CutterConfig) -> AsyncIterator[CutterService]:
+async def open_cutter(config: CutterConfig, file: Path | None = None) -> AsyncIterator[CutterService]:
     """Start everything, yield the running cutter, and end everything in the reverse order.
+
+    `file` is read again when the cutter is told to.
 
     Raises:
         CutterRefused: something that the config names is missing or taken.
     """
     async with AsyncExitStack() as stack:
         try:
-            service = await _start(config, stack)
+            service = await _start(config, file, stack)
         except (CredentialsError, IngestUnavailable, ListenFailed, RevocationStoreError, StoreUnavailable) as error:
             raise CutterRefused(str(error)) from error
         except OSError as error:
@@ -130,12 +146,16 @@ async def open_cutter(config: CutterConfig) -> AsyncIterator[CutterService]:
         await service.cutter.drain(_DRAIN_SECONDS)
 
 
-async def _start(config: CutterConfig, stack: AsyncExitStack) -> CutterService:
+async def _start(config: CutterConfig, file: Path | None, stack: AsyncExitStack) -> CutterService:
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (config.state_dir / "stopframe.db").exists():
+        raise CutterRefused(
+            f"state_dir {config.state_dir} is a service's, with whose key it would sign; name a folder of its own"
+        )
     stack.enter_context(exclusive(config.state_dir / "cutter.lock"))
-    metrics = Metrics()
-    credentials, keyring = load_or_create(config.state_dir), load_keyring(config.state_dir)
-    signer, keys, distrust = NodeSigner(config.node, keyring.signer), config.trust.keys(), Distrust(metrics)
+    metrics, followed = Metrics(), FollowedConfig(file, config)
+    hook_secret, keyring = load_or_create_hook(config.state_dir), load_keyring(config.state_dir)
+    signer, keys, distrust = NodeSigner(config.node, keyring.signer), lambda: followed.keys, Distrust(metrics)
     database = await stack.enter_async_context(Database.open(config.state_dir / "cutter.db", must_open=False))
     revocations = await stack.enter_async_context(
         Revocations(FileRevocations(config.state_dir / "revoked"), lambda key: stream_id(config.deployment, key))
@@ -143,8 +163,7 @@ async def _start(config: CutterConfig, stack: AsyncExitStack) -> CutterService:
     kind = config.ingest.kind
     ingest = await stack.enter_async_context(ingest_kind(kind).make(config.ingest, revocations, kind))
     incidents = Incidents(database)
-    settings = EnforcerSettings(deadline_seconds=config.deadline.seconds, quiet_seconds=_QUIET_SECONDS)
-    enforcer = await stack.enter_async_context(Enforcer(ingest, incidents, settings))
+    enforcer = await stack.enter_async_context(Enforcer(ingest, incidents, _enforcer_settings(config)))
     mqtt = MqttSink(mqtt_settings(config), retained=RetainedTopics(database))
 
     async def send_ack(stream: str, ack: bytes) -> None:
@@ -161,23 +180,24 @@ async def _start(config: CutterConfig, stack: AsyncExitStack) -> CutterService:
             signer=keyring.signer,
             node=config.node,
             secret=config.deployment,
-            keys=lambda: keys,
+            keys=keys,
             distrust=distrust,
             send_ack=send_ack,
+            told=metrics.cutter_alert,
         )
     )
     mqtt.listen(f"{config.mqtt.prefix}/stream/+/alert", cutter.hear)
-    service = CutterService(config, cutter, mqtt, ingest, distrust)
+    service = CutterService(followed, cutter, mqtt, ingest, distrust)
     desk = DeskParts(
         line=mqtt,
         prefix=config.mqtt.prefix,
         signer=signer,
-        keys=lambda: keys,
+        keys=keys,
         numbers=CommandNumbers(database),
         distrust=distrust,
         told=metrics.command,
     )
-    hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
+    hook = (hook_secret, ingest) if isinstance(ingest, AnswersHooks) else None
     http = HttpServer(
         create_open_app("stopframe cutter", service.health, metrics, hook),
         config.http.listen.host,
@@ -185,12 +205,30 @@ async def _start(config: CutterConfig, stack: AsyncExitStack) -> CutterService:
     )
     await stack.enter_async_context(http)
     await stack.enter_async_context(cutter)
+    door = AlertDoor(cutter, distrust, lambda: followed.in_force.webhook, metrics.cutter_post)
+    service.webhook = await _open_door(followed, door, stack)
+    followed.take = lambda new: enforcer.reconfigure(_enforcer_settings(new))
     await stack.enter_async_context(CommandDesk(cutter, desk))
     await stack.enter_async_context(mqtt)  # last: what waited at the broker comes at once
     keeper = asyncio.create_task(service.keep_health(), name="cutter.health")
     stack.callback(keeper.cancel)
     service.http_port, service.public_key = http.port, public_key_text(keyring.signer.public_key)
     return service
+
+
+async def _open_door(followed: FollowedConfig, door: AlertDoor, stack: AsyncExitStack) -> str | None:
+    """Listen for what services post, where there is a secret for it; returns the address."""
+    webhook = followed.in_force.webhook
+    if webhook.secret is None:
+        return None
+    server = await stack.enter_async_context(HttpServer(door.app(), webhook.listen.host, webhook.listen.port))
+    return f"http://{webhook.listen.host}:{server.port}{PATH}"
+
+
+def _enforcer_settings(config: CutterConfig) -> EnforcerSettings:
+    return EnforcerSettings(
+        deadline_seconds=config.deadline.seconds, quiet_seconds=_QUIET_SECONDS, drain_seconds=_LAST_SECONDS
+    )
 
 
 def _version() -> str:
@@ -215,4 +253,5 @@ def mqtt_settings(config: CutterConfig) -> MqttSettings:
         certificate_file=str(mqtt.certificate_file) if mqtt.certificate_file else None,
         key_file=str(mqtt.key_file) if mqtt.key_file else None,
         session_seconds=round(mqtt.keep_session.seconds),
+        section="mqtt",
     )

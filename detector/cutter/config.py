@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from detector.config.addresses import ListenAddress
-from detector.config.alerts import MqttSection
+from detector.config.alerts import SECRET_CHARACTERS, MqttSection
 from detector.config.config import Config, default_state_dir
 from detector.config.crosscheck import Conflict, refuse
 from detector.config.ingest import ChosenByKind
@@ -42,6 +42,25 @@ class CutterHttpSection(Section):
     """Where it listens."""
 
 
+class CutterWebhookSection(Section):
+    """The second channel: where services post the cuts that the broker does not bring."""
+
+    listen: ListenAddress = ListenAddress("127.0.0.1", 8938)
+    """Where it listens, once there is a secret; it speaks no TLS: let a proxy on this machine do that."""
+    secret: Secret | None = None
+    """The services' `alerts.webhook.secret`: `${NAME}` or `{file: PATH}`; null: nothing listens."""
+    answer_within: Annotated[Duration, Between("100ms", "29s")] = Duration.parse("4s")
+    """How long a request waits for its cut to be done; below the services' `alerts.webhook.timeout`."""
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> Self:
+        secret = self.secret.value if self.secret is not None else None
+        if secret is not None and len(secret) < SECRET_CHARACTERS:
+            what = f"has less than {SECRET_CHARACTERS} characters; it is the services' alerts.webhook.secret"
+            raise refuse(Conflict(("secret",), what))
+        return self
+
+
 class CutterConfig(Section):
     """Everything that an operator may set of a cutter."""
 
@@ -65,6 +84,8 @@ class CutterConfig(Section):
     """Whose alerts and commands count: each service's key, with may: [alert, command]."""
     http: Annotated[CutterHttpSection, EmptyMeansDefault()] = CutterHttpSection()
     """Health and metrics over HTTP."""
+    webhook: Annotated[CutterWebhookSection, EmptyMeansDefault()] = CutterWebhookSection()
+    """The second channel."""
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
@@ -97,3 +118,10 @@ def is_cutters(path: Path | str) -> bool:
     keys = top_keys(path)
     services, cutters = set(Config.model_fields), set(CutterConfig.model_fields)
     return len(keys & (cutters - services)) > len(keys & (services - cutters))
+
+
+def is_services(path: Path | str) -> bool:
+    """Whether a config file is a service's beyond doubt: more of its keys are known to services alone."""
+    keys = top_keys(path)
+    services, cutters = set(Config.model_fields), set(CutterConfig.model_fields)
+    return len(keys & (services - cutters)) > len(keys & (cutters - services))

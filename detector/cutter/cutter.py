@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import structlog
 
@@ -23,19 +23,19 @@ from detector.api.view import (
 )
 from detector.cut_journal import CutOutcome
 from detector.cutter.asked import CUT, REJECTED, UNDER_WAY, Asked
+from detector.cutter.book import AskedBook, keep
 from detector.cutter.finder import Finder
 from detector.cutter.parts import CutterCounters, CutterParts
 from detector.enforcement import CutTarget
 from detector.events import CutState, Publisher, Step, StreamKey
 from detector.ingest.adapter import IngestUnavailable
+from detector.metric_words import CutterWord
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import TAKEN_BACK, IncidentNotFound, IncidentRecord
 from detector.trust.messages import Ack, AckState, build_ack, read_alert
-from detector.trust.signing import MESSAGE_LIMIT_BYTES, NotTrusted, Purpose, Reason, Verified, time_ms
+from detector.trust.signing import MESSAGE_LIMIT_BYTES, NotTrusted, Purpose, Reason, Verified, parse, time_ms
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 _WAITING_LIMIT: Final = 4096
 """Alerts, of 4 KiB at most, that wait to be read: mosquitto 2.0.11 sends on, whatever it was told of our room."""
@@ -50,7 +50,6 @@ _TAKERS: Final = 8
 """Alerts that are written down at the same time: they share what the disk takes for it."""
 
 _AGAIN_SECONDS: Final = 1.0
-_MEMORY_LIMIT: Final = 4096
 _SLOW_SECONDS: Final = 15.0
 
 
@@ -70,32 +69,28 @@ class Cutter:
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.counters = CutterCounters()
+        self.counters = CutterCounters(parts.told)
         self._parts = parts
         self._clock = clock
         self._wall_ms = wall_ms
         self._sleep = sleep
         self._ids = RisingIds(wall_ms)
+        self._book = AskedBook(parts.asked, parts.seen, self.counters, wall_ms)
         self._finder = Finder(parts.ingest, parts.secret, clock=clock, sleep=sleep)
         self._waiting: asyncio.Queue[Received] = asyncio.Queue(_WAITING_LIMIT)
         self._room = asyncio.Semaphore(_BEGUN_LIMIT)
         self._tries = asyncio.Semaphore(_AT_ONCE)
         self._begun: dict[str, float] = {}
-        self._in_memory: OrderedDict[str, Asked] = OrderedDict()
-        self._taken_back: OrderedDict[str, None] = OrderedDict()
+        self._awaited: dict[str, asyncio.Future[bytes]] = {}
         self._targets: OrderedDict[str, tuple[str, StreamKey]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._disk_fault: str | None = None
         self._trouble: str | None = None
 
     async def __aenter__(self) -> Self:
         """Go on with what an earlier run began, then take what comes."""
         self._spawn(self._finder.follow(), "cutter.publishers")
-        try:
-            begun = await self._parts.asked.under_way(self._wall_ms())
-            self._spawn(self._resume(begun), "cutter.resume")  # many may be under way, of a server that is down
-        except StoreUnavailable as error:  # the services send again what has no answer
-            self._disk_fault = str(error)
+        # Many may be under way, of a server that is down.
+        self._spawn(self._resume(await self._book.under_way()), "cutter.resume")
         for number in range(_TAKERS):
             self._spawn(self._take_forever(), f"cutter.take[{number}]")
         return self
@@ -129,13 +124,11 @@ class Cutter:
         try:
             self._waiting.put_nowait(received)
         except asyncio.QueueFull:
-            self.counters.overflowed_total += 1
+            self.counters.count(CutterWord.OVERFLOWED)
 
     def problems(self) -> list[str]:
         """What keeps cuts from being made or remembered, one sentence each."""
-        told = []
-        if self._disk_fault is not None:
-            told.append(f"what was cut is remembered in memory only: {self._disk_fault}")
+        told = self._book.problems()
         slow = sum(self._clock() - begun_at > _SLOW_SECONDS for begun_at in self._begun.values())
         if slow:
             why = f": {self._trouble}" if self._trouble else "; see the ingest server's log"
@@ -161,11 +154,7 @@ class Cutter:
 
     async def undo(self, incident: str) -> UndoReport:
         """Let whom an incident cut publish again, and cut nobody for it any more. Raises NoSuchIncident, ViewError."""
-        _keep(self._taken_back, incident, None)  # from now on: a cut that is about to begin must not overtake the disk
-        try:
-            await self._parts.asked.take_back(incident, self._wall_ms())
-        except StoreUnavailable as error:  # an innocent does not wait for a disk either
-            self._note_disk(str(error))
+        await self._book.take_back(incident)
         try:
             stream, key = await self._cut_of(incident)
             await self._parts.enforcer.undo(key, stream_id=stream, incident_id=incident)
@@ -213,41 +202,47 @@ class Cutter:
         """Believe, remember, tell the broker, begin."""
         if received.is_retained:
             raise NotTrusted(Reason.RETAINED, "the broker kept it: nobody says it now")
-        stream = received.topic.split("/")[-2]
-        alert = read_alert(received.payload, self._parts.keys(), stream=stream, now_ms=self._wall_ms())
-        self.counters.alerts_total += 1
-        said = alert.object
-        if (said.get("action"), said.get("mode")) != ("cut", "live"):
-            self.counters.ignored_total += 1
-            received.acknowledge()
-            return
-        new = _asked(said)
-        known = await self._remember(alert, new)
-        if known is not new:
-            await self._repeat(known)
-        else:
-            await self._begin(new, is_told=True)
+        alert, new = self._believe(received.payload, received.topic.split("/")[-2])
+        if new is not None:
+            known = await self._book.remember(alert, new)
+            if known is not new:
+                await self._repeat(known)
+            else:
+                await self._begin(new, is_told=True)
         received.acknowledge()
 
-    async def _remember(self, alert: Verified, new: Asked) -> Asked:
-        """The alert as it is known: `new` itself where it never came before."""
-        if new.alert_id in self._in_memory:
-            return self._in_memory[new.alert_id]
+    def _believe(self, payload: bytes, stream: str) -> tuple[Verified, Asked | None]:
+        """The alert, and what it asks for, if that is a cut. Raises NotTrusted."""
+        alert = read_alert(payload, self._parts.keys(), stream=stream, now_ms=self._wall_ms())
+        if (alert.object.get("action"), alert.object.get("mode")) != ("cut", "live"):
+            self.counters.count(CutterWord.IGNORED)
+            return alert, None
+        return alert, _asked(alert.object)
+
+    async def answer(self, payload: bytes, *, within_seconds: float) -> bytes:
+        """Act on an alert that did not come by the broker, and return the signed final answer.
+
+        Empty where none is due, or there is none in time: the same alert again gets it then. Raises NotTrusted.
+        """
+        alert, new = self._believe(payload, str(parse(payload).get("stream")))
+        if new is None:
+            return b""
+        known = await self._book.remember(alert, new)
+        if known is not new:
+            self.counters.count(CutterWord.REPEATED)
+        if known.is_over and not (known.state == CUT and await self._is_live(known)):
+            return known.ack
+        waiter = self._awaited.setdefault(known.alert_id, asyncio.get_running_loop().create_future())
+        self._spawn(self._begin(known), f"cutter.begin[{known.stream_id}]")
         try:
-            await self._parts.seen.admit(alert, now_ms=self._wall_ms())
-            known = await self._parts.asked.take(new)
-        except StoreUnavailable as error:
-            # What is harmful leaves the air first; that it may be cut once more after a restart is harmless.
-            self._note_disk(str(error))
-            self.counters.not_durable_total += 1
-            _keep(self._in_memory, new.alert_id, new)
-            return new
-        self._note_disk(None)
-        return known
+            async with asyncio.timeout(within_seconds):
+                return await asyncio.shield(waiter)
+        except TimeoutError:
+            return b""
 
     async def _repeat(self, known: Asked) -> None:
         """It came before: say again what became of it; a publisher that is live all the same is cut once more."""
-        self.counters.repeated_total += 1
+        self.counters.count(CutterWord.REPEATED)
         if known.alert_id in self._begun:
             await self._answer(known, AckState.RECEIVED)
         elif not known.is_over or (known.state == CUT and await self._is_live(known)):
@@ -284,16 +279,24 @@ class Cutter:
                     return
                 self._trouble = detail
                 await self._sleep(_AGAIN_SECONDS)
+            self.counters.count(CutterWord.EXPIRED)
             log.warning("cut.expired", stream=asked.stream_id, alert=asked.alert_id)
         except Exception:  # a task's edge: the service sends it again, and we try again
             log.warning("cutter.fault", exc_info=True)
         finally:
             self._begun.pop(asked.alert_id, None)
             self._room.release()
+            self._tell(asked.alert_id, b"")
+
+    def _tell(self, alert_id: str, ack: bytes) -> None:
+        """Give whoever waits for the answer to an alert what there is."""
+        waiter = self._awaited.pop(alert_id, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(ack)
 
     async def _try_once(self, asked: Asked) -> tuple[str, str]:
         """One try: the state afterwards, `UNDER_WAY` where another is due, and why."""
-        if await self._is_taken_back(asked.incident_id):
+        if await self._book.is_taken_back(asked.incident_id):
             return REJECTED, TAKEN_BACK
         try:
             publisher = await self._finder.find(asked.stream_id)
@@ -325,9 +328,9 @@ class Cutter:
             await self._parts.incidents.open(record)
         listed_at = self._clock() if publisher is not None else None
         target = CutTarget(stream, session, key, connection or None, incident_id, listed_at)
-        _keep(self._targets, incident_id, (stream, key))
+        keep(self._targets, incident_id, (stream, key))
         # Nothing is waited for from here until the cut is one that an undo finds.
-        if incident_id in self._taken_back:
+        if self._book.is_taken_back_here(incident_id):
             return CutOutcome(CutState.FAILED, 0, 0, detail=TAKEN_BACK)
         try:
             return await self._parts.enforcer.cut(target, last_packet_at=lambda: listed_at)
@@ -336,17 +339,10 @@ class Cutter:
 
     async def _conclude(self, asked: Asked, state: str, detail: str) -> None:
         ack = self._signed(asked, AckState(state), detail)
-        self.counters.answers_total[state] = self.counters.answers_total.get(state, 0) + 1
-        try:
-            await self._parts.asked.answer(asked.alert_id, state, ack)
-        except StoreUnavailable as error:
-            self._note_disk(str(error))
-        if asked.alert_id in self._in_memory:
-            over = Asked(
-                asked.alert_id, asked.stream_id, asked.incident_id, asked.session, asked.expires_at_ms, state, ack
-            )
-            self._in_memory[asked.alert_id] = over
+        self.counters.count(CutterWord(state))
+        await self._book.answer(asked, state, ack)
         log.info("cutter.answered", stream=asked.stream_id, alert=asked.alert_id, state=state, detail=detail)
+        self._tell(asked.alert_id, ack)
         await self._parts.send_ack(asked.stream_id, ack)
 
     async def _answer(self, asked: Asked, state: AckState) -> None:
@@ -363,32 +359,11 @@ class Cutter:
             return (await self._parts.incidents.get(asked.incident_id)).key
         return self._finder.key_of(asked.stream_id)
 
-    async def _is_taken_back(self, incident_id: str) -> bool:
-        if incident_id in self._taken_back:
-            return True
-        try:
-            return await self._parts.asked.is_taken_back(incident_id)
-        except StoreUnavailable:
-            return False
-
-    def _note_disk(self, fault: str | None) -> None:
-        if fault is not None and self._disk_fault is None:
-            log.warning("cutter.not_durable", reason=fault)
-        self._disk_fault = fault
-
     def _spawn(self, work: Any, name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _keep(memory: "OrderedDict[str, T]", name: str, value: T) -> None:
-    """Remember, and forget the oldest beyond the limit."""
-    memory[name] = value
-    memory.move_to_end(name)
-    if len(memory) > _MEMORY_LIMIT:
-        memory.popitem(last=False)
 
 
 def _judge(outcome: CutOutcome) -> tuple[str, str]:

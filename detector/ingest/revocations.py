@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 import structlog
 
+from detector.credentials import flush_folder
 from detector.events import StreamKey
 
 log = structlog.get_logger()
@@ -83,11 +84,7 @@ class FileRevocations:
                 file.flush()
                 os.fsync(file.fileno())
             scratch.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)  # the rename itself must survive a power cut
-            finally:
-                os.close(folder)
+            flush_folder(self._path.parent)
         except OSError as error:
             raise RevocationStoreError(
                 f"cannot write {self._path} ({_why(error)}): free space there, or make it writable"

@@ -15,6 +15,7 @@ from detector.cut_journal import CutJournal, CutOutcome, CutRecords
 from detector.enforcement import CutTarget, EnforcerSettings
 from detector.events import CutState, StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
+from detector.metric_words import RemoteWord
 from detector.remote.desk import AnswerDesk, Awaited
 from detector.remote.parts import RemoteCounters, Surroundings
 from detector.store.database import StoreUnavailable
@@ -156,6 +157,10 @@ class RemoteCuts:
         else:
             self._spawn(self._find(ack), f"remote.find[{ack.stream}]")
 
+    def _count(self, word: RemoteWord) -> None:
+        self.counters.by_word_total[word] += 1
+        self._around.count(word)
+
     def _pass_over(self) -> None:
         self.counters.unknown_total += 1
         self._around.unknown_ack()
@@ -175,14 +180,14 @@ class RemoteCuts:
         if awaited.stream_id != ack.stream:
             self._pass_over()
         elif ack.state is AckState.RECEIVED:
-            self.counters.received_total += 1
+            self._count(RemoteWord.RECEIVED)
             self._desk.hold(awaited, self._clock())
         elif ack.state is AckState.REJECTED:
-            self.counters.rejected_total += 1
+            self._count(RemoteWord.REJECTED)
             log.warning("cut.rejected", stream=ack.stream, alert=ack.alert_id, by=ack.by, detail=ack.detail or "")
             self._spawn(self._reject(awaited, ack), f"remote.reject[{ack.stream}]")
         elif ack.alert_id not in self._proofs:
-            self.counters.cut_total += 1
+            self._count(RemoteWord.CUT)
             task = self._spawn(self._prove(awaited), f"remote.prove[{ack.stream}]")
             self._proofs[ack.alert_id] = task
             task.add_done_callback(lambda _: self._proofs.pop(ack.alert_id, None))
@@ -245,7 +250,7 @@ class RemoteCuts:
         except TimeoutError:
             pass
         if not run.done.done():
-            self.counters.unanswered_total += 1
+            self._count(RemoteWord.UNANSWERED)
             self._finish(identity, run, CutOutcome(CutState.FAILED, 1, 0, detail=trouble))
         await self.journal.note(run.incident_ids, run.done.result(), hit_at=run.target.hit_at)
 
@@ -298,7 +303,7 @@ class RemoteCuts:
             self._unproved.pop(awaited.stream_id, None)
             await self._end(awaited)
         else:
-            self.counters.unproved_total += 1
+            self._count(RemoteWord.UNPROVED)
             if len(self._unproved) < _UNSEEN_KEPT:
                 self._unproved[awaited.stream_id] = self._clock()
             self._desk.release(awaited)

@@ -1,9 +1,11 @@
 """What remote cuts need of the service, and what they count."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from detector.events import StreamKey
+from detector.metric_words import RemoteWord
 from detector.remote.desk import Awaited
 
 
@@ -15,7 +17,7 @@ class Surroundings:
     an incident that are still open, also those never sent; `find_open` looks for one that an earlier run sent.
     `order_cut` and `order_undo` command the cutter and raise `IngestUnavailable` where it does not answer. `stream_of`
     gives a key's public name, `last_packet_at` when a live stream's last packet came here, None where it is not live.
-    `unknown_ack` is told of each acknowledgement that ends nothing.
+    `unknown_ack` is told of each acknowledgement that ends nothing, `count` of what the cutter said and what that was.
     """
 
     settle: Callable[[str], Awaitable[None]]
@@ -27,17 +29,13 @@ class Surroundings:
     stream_of: Callable[[StreamKey], str]
     last_packet_at: Callable[[str], float | None]
     unknown_ack: Callable[[], None] = lambda: None
+    count: Callable[[RemoteWord], None] = lambda _: None
 
 
 @dataclass(slots=True)
 class RemoteCounters:
     """What the cutter said since the start, and what became of it."""
 
-    received_total: int = 0
-    cut_total: int = 0
-    rejected_total: int = 0
+    by_word_total: Counter[RemoteWord] = field(default_factory=Counter)
     unknown_total: int = 0
     """Acknowledgements of alerts that wait for none: repeated, or over."""
-
-    unproved_total: int = 0
-    unanswered_total: int = 0

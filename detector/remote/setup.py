@@ -14,6 +14,7 @@ from detector.alerts.webhook import WebhookSink
 from detector.config.config import Config
 from detector.credentials import stream_id
 from detector.ingest.adapter import IngestServer, IngestUnavailable
+from detector.metric_words import RemoteWord
 from detector.remote.cuts import RemoteCuts
 from detector.remote.desk import AnswerDesk, AnswerSettings, Awaited
 from detector.remote.line import AckEar, Orders
@@ -46,6 +47,7 @@ class RemoteParts:
     keys: Callable[[], TrustedKeys]
     last_packet_at: Callable[[str], float | None]
     unknown_ack: Callable[[], None] = lambda: None
+    count: Callable[[RemoteWord], None] = lambda _: None
     line: Line | None = None
     wall_clock: Callable[[], float] = time.time
 
@@ -117,6 +119,7 @@ class Remote:
                 stream_of=lambda key: stream_id(parts.secret, key),
                 last_packet_at=parts.last_packet_at,
                 unknown_ack=parts.unknown_ack,
+                count=parts.count,
             ),
             enforcer_settings(self._config),
             wall_clock=parts.wall_clock,

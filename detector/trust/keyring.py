@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from detector.alerts.alert import rfc3339
-from detector.credentials import CredentialsError, create, read, read_or_create, secrets_folder
+from detector.credentials import CredentialsError, create, flush_folder, read, read_or_create, secrets_folder
 from detector.trust.signing import Signer, TrustedKey, TrustedKeys, public_key_text
 
 _NAME: Final = "signing"
@@ -60,7 +60,7 @@ def activate_following(state_dir: Path, *, until_ms: int) -> Keyring:
         leaving = before.signer.trusted_key(NODE_MAY, until_ms=until_ms)
         _write_retired(folder / _RETIRED, [*before.retired, leaving][-_RETIRED_LIMIT:])
         (folder / _NEXT).replace(folder / _NAME)
-        _flush(folder)
+        flush_folder(folder)
         return _load(folder)
 
 
@@ -119,14 +119,6 @@ def _write_retired(path: Path, keys: list[TrustedKey]) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(written).replace(path)
-        _flush(path.parent)
+        flush_folder(path.parent)
     finally:
         Path(written).unlink(missing_ok=True)
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,6 +23,7 @@ from detector.enforcement import Enforcer, EnforcerSettings
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable
 from detector.ingest.board import PublisherBoard
+from detector.metric_words import CutterWord
 from detector.metrics import Metrics
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import Incidents
@@ -120,6 +121,7 @@ class Scene:
                     keys=lambda: KEYS,
                     distrust=Distrust(self.metrics),
                     send_ack=self._send,
+                    told=self.metrics.cutter_alert,
                 )
                 async with Cutter(parts, wall_ms=lambda: time.time_ns() // 1_000_000 + self.wall_offset_ms) as cutter:
                     yield cutter
@@ -212,7 +214,7 @@ async def test_a_thousand_replays_cut_once(scene: Scene) -> None:
         await scene.answered(1)
         for _ in range(300):
             await scene.say(cutter, payload, stream)
-        assert cutter.counters.ignored_total == 2
+        assert cutter.counters.by_word_total[CutterWord.IGNORED] == 2
     assert scene.ingest.drops == {"bad": 1}
     assert {ack["alert_id"] for ack in scene.acks} == {json.loads(payload)["alert_id"]}
     assert Counter(ack["state"] for ack in scene.acks) == {"received": 1, "cut": 301}
@@ -246,7 +248,8 @@ async def test_a_full_disk_keeps_nobody_on_air(scene: Scene) -> None:
         for _ in range(3):
             await scene.say(cutter, fill, stream)
         await scene.answered(1)
-        assert cutter.counters.not_durable_total >= 1 or cutter.counters.repeated_total >= 2
+        met = cutter.counters.by_word_total
+        assert met[CutterWord.NOT_DURABLE] >= 1 or met[CutterWord.REPEATED] >= 2
     assert scene.ingest.drops == {"bad": 1}
 
 
@@ -323,7 +326,7 @@ async def test_what_is_too_large_or_too_much_is_counted_and_not_kept(scene: Scen
     async with scene.cutter() as cutter:
         for _ in range(5000):
             cutter.hear(scene.received(b"{}", "A" * 26))
-        assert cutter.counters.overflowed_total == 5000 - 4096
+        assert cutter.counters.by_word_total[CutterWord.OVERFLOWED] == 5000 - 4096
         cutter.hear(scene.received(b"x" * 5000, "A" * 26))
         assert (scene.refused("too_large"), len(scene.told)) == (1, 1)
 

@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +15,20 @@ import pytest
 
 from benchmarks.fake_ingest import FakeIngest
 from benchmarks.numbered_service import Numbered, numbered
+from detector.cli.cutter import health_of_cutter
 from detector.config.loading import load_config, load_other
 from detector.credentials import load_or_create, stream_id
 from detector.cutter.assembly import CutterRefused, CutterService, open_cutter
 from detector.cutter.config import CutterConfig
 from detector.events import CutState, Step
 from detector.ingest.adapter import IngestUnavailable
+from detector.metric_words import CutterWord
 from detector.open_incidents import StreamFacts
 from detector.store.incidents import IncidentRecord
 from detector.trust.keyring import load_keyring
 from detector.trust.signing import public_key_text
-from tests.fixtures_brokers import Ear, Mosquitto, listening, until
+from tests.fixtures_brokers import Ear, Mosquitto, free_port, listening, until
+from tests.fixtures_cli import ROOT
 from tests.fixtures_endpoint import SECRET, Endpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs_mosquitto]
@@ -48,12 +54,12 @@ class Site:
         )
         return path
 
-    def cutter(self, *, may: str = "[alert, command]") -> Path:
+    def cutter(self, *, may: str = "[alert, command]", port: int | None = None, more: str = "") -> Path:
         load_or_create(self.folder / "service")
         path = self.folder / "cutter.yaml"
         path.write_text(
             f"state_dir: cutter\nsecret: {{file: service/secrets/deployment}}\n{self.ingest.section}\n"
-            f"mqtt: {{url: 'mqtt://127.0.0.1:{self.broker.port}'}}\nhttp: {{listen: '127.0.0.1:0'}}\n"
+            f"mqtt: {{url: 'mqtt://127.0.0.1:{port or self.broker.port}'}}\nhttp: {{listen: '127.0.0.1:0'}}\n{more}"
             f"trust: {{trusted_keys: [{{name: service, public_key: '{self.key_of('service')}', may: {may}}}]}}\n"
         )
         return path
@@ -114,7 +120,7 @@ async def test_a_signed_alert_is_cut_acknowledged_and_proved(site: Site) -> None
         assert site.ingest.kicks == {"live/bad": 1}
         assert list(site.ingest.live) == ["live/innocent"]
         assert service.ingest.is_revoked(record.key)
-        assert cutter.cutter.counters.answers_total == {"cut": 1}
+        assert cutter.cutter.counters.by_word_total[CutterWord.CUT] == 1
         assert service.delivery.problems() == []
         assert cutter.health().ok
 
@@ -132,7 +138,7 @@ async def test_an_alert_seen_twice_cuts_once_and_is_answered_twice(site: Site) -
             await _until_cut(service, CutState.CONFIRMED)
             await _again(service, alerts)
             await until(lambda: len(acks.messages) >= 3)
-            assert cutter.cutter.counters.repeated_total == 1
+            assert cutter.cutter.counters.by_word_total[CutterWord.REPEATED] == 1
         async with site.running_cutter() as cutter:
             await _again(service, alerts)
             await until(lambda: len(acks.messages) >= 4)
@@ -168,7 +174,7 @@ async def test_undo_reaches_the_cutter_and_calls_back_what_is_on_its_way(site: S
         assert not service.ingest.is_revoked(record.key)
         site.ingest.publish("live/bad")
         await _again(service, alerts)
-        await until(lambda: cutter.cutter.counters.repeated_total)
+        await until(lambda: cutter.cutter.counters.by_word_total[CutterWord.REPEATED])
         await asyncio.sleep(1.0)
     assert site.ingest.kicks == {"live/bad": 1}
     assert "live/bad" in site.ingest.live
@@ -236,3 +242,65 @@ async def test_a_cut_by_hand_is_undone_by_the_incident_that_the_service_has(site
         assert cutter._ingest.is_revoked(publisher.key)
         await service.cutting.undo(publisher.key, stream_id=name, incident_id=incident)
         assert not cutter._ingest.is_revoked(publisher.key)
+
+
+async def test_the_second_channel_cuts_where_no_broker_is(site: Site) -> None:
+    """The cutter's broker is away: the service posts the cut, the reply ends delivery, and our own eyes prove it."""
+    (site.folder / "webhook-secret").write_text(SECRET)
+    (site.folder / "webhook-secret").chmod(0o600)
+    section = "webhook: {listen: '127.0.0.1:0', secret: {file: webhook-secret}}\n"
+    async with site.running_cutter(port=free_port(), more=section) as cutter:
+        assert cutter.webhook is not None
+        await until(lambda: cutter.health().problems)
+        assert "correct mqtt.url" in cutter.health().problems[0]
+        assert "alerts.mqtt" not in cutter.health().problems[0]
+        more = (
+            f"  webhook: {{url: '{cutter.webhook}', secret: {{file: webhook-secret}}, takes: unanswered}}\n"
+            "  second_channel: {after: 1s}\n"
+        )
+        async with site.running_service(more) as service:
+            await site.show(service, "bad")
+            await _until_cut(service, CutState.CONFIRMED)
+            async with asyncio.timeout(10):
+                while await service.delivery.open_count():
+                    await asyncio.sleep(0.02)
+    assert site.ingest.kicks == {"live/bad": 1}
+
+
+async def test_sighup_takes_up_a_new_key_and_ends_nothing(site: Site) -> None:
+    """As an operator does it, with the process: a fault in the file is told, and what is mended is taken up."""
+    file, port = site.cutter(port=free_port()), free_port()
+    good = file.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}")
+    file.write_text(good)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "detector", "cutter", "-c", str(file)),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+
+    async def heard(event: str) -> None:
+        assert process.stderr is not None
+        async with asyncio.timeout(40):
+            while f'"{event}"' not in (await process.stderr.readline()).decode():
+                assert process.returncode is None
+
+    try:
+        await heard("cutter.ready")
+        assert "no connection to the MQTT broker" in (await asyncio.to_thread(health_of_cutter, file)).problems[0]
+        for text, event in ((f"{good}deadline: [\n", "config.refused"), (f"{good}deadline: 9s\n", "config.applied")):
+            file.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            await heard(event)
+    finally:
+        process.terminate()
+        await process.stderr.read()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def test_a_services_folder_is_refused(site: Site) -> None:
+    """Its key would sign what a cutter says."""
+    (site.folder / "cutter/stopframe.db").touch()
+    with pytest.raises(CutterRefused, match="is a service's"):
+        async with site.running_cutter():
+            pass

@@ -53,7 +53,7 @@ def test_a_crash_in_the_middle_leaves_one_key_in_force(tmp_path: Path, monkeypat
     old = load_keyring(tmp_path).signer
     prepare_following(tmp_path)
     with monkeypatch.context() as crash:
-        crash.setattr(keyring_module, "_flush", _die)
+        crash.setattr(keyring_module, "flush_folder", _die)
         with pytest.raises(KeyboardInterrupt):
             activate_following(tmp_path, until_ms=_UNTIL)
     left = load_keyring(tmp_path)

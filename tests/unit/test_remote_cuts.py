@@ -289,7 +289,7 @@ async def test_a_fault_of_ours_leaves_nobody_waiting(scene: Scene) -> None:
     """Everyone who waits hears that it failed, it is written down, and the next hit tries again."""
     scene.breaks = True
     first, second = scene.begin(), scene.begin()
-    async with asyncio.timeout(0.2):
+    async with asyncio.timeout(10):
         assert [one.state for one in await asyncio.gather(first, second)] == [CutState.FAILED] * 2  # type: ignore[attr-defined]
     assert scene.noted[-1] == ("i1", CutState.FAILED)
     scene.breaks = False

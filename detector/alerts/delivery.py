@@ -19,6 +19,7 @@ from detector.store.outbox import Outbox, OutgoingAlert
 log = structlog.get_logger()
 
 _TIDY_SECONDS: Final = 1.0
+_COUNT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Delivery:
         self._last_order = 0.0
         self._disk_fault: str | None = None
         self._expired: dict[str, int] = {}
+        self._count_again_at = 0.0
         self.submitted_total = 0
         self.not_durable_total = 0
         self.expired_total = 0
@@ -206,8 +208,12 @@ class Delivery:
         if expired:
             self.expired_total += expired
             log.warning("alert.expired", count=expired)
-        since_ms = now_ms - round(self._settings.expired_is_problem_seconds * 1000)
-        self._expired = await self._outbox.expired_since(since_ms, now_ms)
+        if (
+            expired or self._clock.monotonic() >= self._count_again_at
+        ):  # ten thousand of them are not counted each second
+            since_ms = now_ms - round(self._settings.expired_is_problem_seconds * 1000)
+            self._expired = await self._outbox.expired_since(since_ms, now_ms)
+            self._count_again_at = self._clock.monotonic() + _COUNT_SECONDS
 
 
 def _everything(_alert: OutgoingAlert) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,24 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
 
 async def _record(outbox: Outbox, *alerts: FakeAlert, sinks: tuple[str, ...] = ("mqtt",)) -> list[int]:
     return [(await outbox.record(a, None, sinks=sinks, now_ms=1)).seq for a in alerts]
+
+
+def _fill(
+    connection: sqlite3.Connection,
+    count: int,
+    *,
+    state: str,
+    sinks: Sequence[str] = ("mqtt",),
+    first: int = 0,
+    expires_at_ms: Callable[[int], int] = lambda _: 100,
+) -> None:
+    """So many alerts in one state, with a payload that is not small."""
+    payload = b"x" * 400
+    for number in range(first, first + count):
+        row = (f"a{number}", number + 1, f"s{number % 50}", "i", 1, payload, number, expires_at_ms(number))
+        connection.execute("INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        rows = [(f"a{number}", sink, state, 2, 50, None if state == "sent" else 60) for sink in sinks]
+        connection.executemany("INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 async def test_incident_and_alert_are_one_transaction(db: Database) -> None:
@@ -140,6 +158,52 @@ async def test_expired_rows_are_kept_and_counted(db: Database) -> None:
     assert await outbox.counts("mqtt") == {"expired": 1, "pending": 1}
     assert (await outbox.expired_since(100, 900), await outbox.expired_since(101, 900)) == ({"mqtt": 1}, {})
     assert await outbox.expired_since(0, 99) == {}  # of a run under a clock that stood ahead
+
+
+async def test_what_expires_is_found_whenever_it_was_recorded(db: Database) -> None:
+    """After a look that found nothing, an alert that expires before all others is settled in its time."""
+    outbox = Outbox(db, clock=lambda: 0.0)
+    await _record(outbox, FakeAlert("late", expires_at_ms=90_000))
+    assert await outbox.expire(10) == 0
+
+    await _record(outbox, FakeAlert("soon", expires_at_ms=50))
+    assert [await outbox.expire(now) for now in (20, 49, 50, 51)] == [0, 0, 1, 0]
+    assert await Outbox(db).expire(90_000) == 1
+
+
+async def test_more_than_a_bite_expires_at_once(db: Database) -> None:
+    """Six thousand open rows of two sinks are settled but for those whose time is still to come."""
+    await db.write(lambda c: _fill(c, 6000, state="sent", sinks=("a", "b"), expires_at_ms=lambda n: 100 + n % 2))
+    outbox = Outbox(db)
+
+    assert await outbox.expire(100) == 6000
+    assert [await outbox.counts(sink) for sink in ("a", "b")] == [{"expired": 3000, "sent": 3000}] * 2
+
+
+async def test_settled_alerts_cost_a_second_of_delivery_next_to_nothing(db: Database) -> None:
+    """Beside ten thousand expired and twenty thousand accepted alerts a look for more steps through no table."""
+    await db.write(lambda c: _fill(c, 10_000, state="expired"))
+    await db.write(lambda c: _fill(c, 20_000, state="acked", first=10_000))
+    outbox = Outbox(db)
+    await outbox.forget_step()
+
+    def counted(connection: sqlite3.Connection) -> Callable[[], int]:
+        steps = [0]
+
+        def step() -> int:
+            steps[0] += 1
+            return 0
+
+        connection.set_progress_handler(step, 100)
+        return lambda: (connection.set_progress_handler(None, 0), steps[0])[1]
+
+    steps = await db.read(counted)
+    for _ in range(5):
+        assert await outbox.expire(1_000_000) == 0
+        assert await outbox.due("mqtt", 1_000_000, 256) == []
+        assert await outbox.open_count("mqtt") == (0, None)
+    hundreds = await db.read(lambda _: steps())
+    assert hundreds < 20, f"{100 * hundreds} steps of SQLite's machine"
 
 
 async def test_probe_tells_a_full_disk_from_a_free_one(db: Database) -> None:

@@ -16,7 +16,7 @@ from models.bank_store import BankMissing, BankNameError, EntryMissing, bank_nam
 from models.hashing.plugins import PluginFailed
 from models.hashing.registry import hash_algorithms, refused_algorithms
 from models.lists.contents import ListFormat, ListTooLong
-from models.lists.registry import list_formats
+from models.lists.registry import FORMATS, list_formats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -30,7 +30,9 @@ _Answer = TypeVar("_Answer")
 BankArgument = Annotated[str, typer.Argument(metavar="BANK", help="Capitals, digits and _, such as KNOWN_CARDS.")]
 EntryArgument = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's whole name.")]
 SignalOption = Annotated[str, typer.Option("--signal", help="The hash: pdq, phash, dhash, whash or an installed one.")]
-FormatOption = Annotated[str, typer.Option("--format", help="The list's format: plain.")]
+FormatOption = Annotated[
+    str, typer.Option("--format", help=f"The list's format: {', '.join(FORMATS)} or an installed one.")
+]
 
 
 def in_cage(settings: Config, work: "Callable[[Nursery, Job], Coroutine[Any, Any, _Answer]]", what: str) -> _Answer:
@@ -121,6 +123,25 @@ def tell_excess(settings: Config, bank: str) -> None:
         note(
             f"bank {bank} is too long for its limits: {load.arithmetic()}, and {load.budget_per_day:g} are bearable; a "
             f"running service holds it to {bits} bits and a start is refused, so {load.remedy()}"
+        )
+
+
+def fold(bank_dir: Path) -> None:
+    """Write a bank anew that much has come into since it last was, where no service runs that will; all is in force."""
+    from detector.rebuilding import rebuild_unless_served
+    from models.rebuild import is_due
+
+    if is_due(bank_dir):
+        with progress(f"fold {bank_dir.name}", None):
+            rebuild_unless_served(bank_dir)
+
+
+def tell_new(bank: str, settings: Config, *, is_new: bool) -> None:
+    """Say what a bank that was just made may do, and how to let it do more."""
+    if is_new and bank not in settings.banks:
+        note(
+            f"bank {bank} is new and at step review; to let it cut, write in the config: "
+            f"banks: {{{bank}: {{step: cut}}}}"
         )
 
 

@@ -1,7 +1,5 @@
-"""`stopframe hashes add, import, export, remove`: what comes into a bank and what leaves it."""
+"""`stopframe hashes add, remove`: what people put into a bank and take out of it."""
 
-import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,22 +9,20 @@ import typer
 from detector.cli.banks import (
     BankArgument,
     EntryArgument,
-    FormatOption,
     SignalOption,
     algorithm_of,
     bank_faults,
     bank_folder,
-    format_of,
+    fold,
     in_cage,
     many,
     tell_excess,
+    tell_new,
 )
 from detector.cli.options import ConfigFile, read_config_quietly
-from detector.cli.output import CommandFailed, note, progress
-from detector.config.config import Config
-from models.bank_store import BankMissing, add_entries, bank_names, bank_stats, load_bank, remove_entry
-from models.lists.contents import DEFAULT_SIGNAL, ListContents, ListedRows
-from models.rebuild import is_due
+from detector.cli.output import CommandFailed, note
+from models.bank_store import BankMissing, bank_names, bank_stats, remove_entry
+from models.lists.contents import DEFAULT_SIGNAL
 
 if TYPE_CHECKING:
     from detector.bank_files import Added, FileHashes
@@ -78,7 +74,7 @@ def add(
             )
 
         added = in_cage(settings, work, "hash")
-        _fold(bank_dir)
+        fold(bank_dir)
         known = added.rows - (_row_count(bank_dir) - before)
     _tell_left_out(media, added.files)
     if added.rows:
@@ -88,7 +84,7 @@ def add(
         more = f", and those of {many(windows, 'window', 'windows')} in them" if windows else ""
         said = _no_news(added.rows - windows) if known >= added.rows else f"added{more}{_known(known, added.rows)}"
         note(f"bank {bank}: {hashes} of {many(entries, 'entry', 'entries')} {said}")
-        _tell_new(bank, settings, is_new=is_new)
+        tell_new(bank, settings, is_new=is_new)
         tell_excess(settings, bank)
     if added.faults:
         raise CommandFailed("\n".join(added.faults))
@@ -100,71 +96,6 @@ def add(
         )
 
 
-def import_list(
-    bank: BankArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The list.")],
-    config: ConfigFile = None,
-    form: FormatOption = "plain",
-    signal: SignalOption = DEFAULT_SIGNAL,
-) -> None:
-    """Take the hashes of a list into a bank.
-
-    It is created if it is new. Bad rows are counted and passed over. Entries are called after the file and the place
-    in it, such as list:1.
-    """
-    settings = read_config_quietly(config)
-    reader, algorithm = format_of(form), algorithm_of(signal)
-    with bank_faults():
-        if file.is_char_device() or file.is_block_device():
-            raise CommandFailed(f"{file} is a device; name the file of a list")
-        bank_dir = bank_folder(settings, bank)
-        is_new = bank not in bank_names(bank_dir.parent)
-        with progress(f"read {file.name}", None):
-            contents = reader.read(file, signal=algorithm.name)
-        bad = contents.bad
-        if bad.count:
-            note(
-                f"{file}: {bad.count} bad rows were passed over, the first in line {bad.first_line_number}: "
-                f"{bad.first_reason}"
-            )
-        if not len(contents):
-            raise CommandFailed(
-                f"{file} holds no valid hash, so bank {bank} is unchanged; name a list of format {form}"
-            )
-        bank_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        before = _row_count(bank_dir)
-        with progress(f"write {bank}", None):
-            for name, rows in contents.rows.items():
-                add_entries(bank_dir, rows.hashes, list(rows.entry_names(_stem(file))), algorithm=name)
-        _fold(bank_dir)
-        known = len(contents) - (_row_count(bank_dir) - before)
-    said = _no_news(len(contents)) if known >= len(contents) else f"added{_known(known, len(contents))}"
-    note(f"bank {bank}: {many(len(contents), 'hash', 'hashes')} {said}")
-    _tell_new(bank, settings, is_new=is_new)
-    tell_excess(settings, bank)
-
-
-def export(
-    bank: BankArgument,
-    config: ConfigFile = None,
-    form: FormatOption = "plain",
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Else stdout.")] = None,
-) -> None:
-    """Write a bank's hashes as a list.
-
-    The format plain holds the hashes alone, neither entries nor opinions: to back a bank up, copy its folder.
-    """
-    settings, writer = read_config_quietly(config), format_of(form)
-    with bank_faults():
-        found = load_bank(bank_folder(settings, bank))
-        with contextlib.ExitStack() as stack:
-            file = sys.stdout.buffer if output is None else stack.enter_context(output.open("wb"))
-            by_name = {name: found.rows(name) for name in found.algorithms}
-            listed = {name: ListedRows.of_bank(rows) for name, rows in by_name.items() if rows is not None}
-            writer.write(file, ListContents(listed))
-            file.flush()
-
-
 def remove(
     bank: BankArgument,
     entry: EntryArgument,
@@ -174,19 +105,10 @@ def remove(
     settings = read_config_quietly(config)
     with bank_faults():
         count = remove_entry(bank_folder(settings, bank), entry)
-        _fold(bank_folder(settings, bank))
+        fold(bank_folder(settings, bank))
     if not count:
         raise CommandFailed(f"bank {bank} has no entry of this name; 'stopframe hashes list {bank}' shows them")
     note(f"bank {bank}: {many(count, 'hash', 'hashes')} removed")
-
-
-def _fold(bank_dir: Path) -> None:
-    """Write a bank anew that much has come into since it last was, where no service runs that will; all is in force."""
-    from detector.rebuilding import rebuild_unless_served
-
-    if is_due(bank_dir):
-        with progress(f"fold {bank_dir.name}", None):
-            rebuild_unless_served(bank_dir)
 
 
 def _tell_left_out(media: "Sequence[Medium]", hashes: "Sequence[FileHashes]") -> None:
@@ -215,16 +137,3 @@ def _no_news(count: int) -> str:
 def _known(known: int, of: int) -> str:
     """How many were no news, as far as nobody else wrote to the bank meanwhile."""
     return f"; {known} of the {of} rows were there already" if known > 0 else ""
-
-
-def _tell_new(bank: str, settings: Config, *, is_new: bool) -> None:
-    if is_new and bank not in settings.banks:
-        note(
-            f"bank {bank} is new and at step review; to let it cut, write in the config: "
-            f"banks: {{{bank}: {{step: cut}}}}"
-        )
-
-
-def _stem(file: Path) -> str:
-    """A list's name as its rows' entries begin with it: printable and short."""
-    return "".join(char if char.isprintable() else "?" for char in file.stem)[:40]

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -54,11 +62,18 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int | None, *, is_quiet: bool = False) -> Iterator[Progress]:
-    """A bar on a terminal's stderr, nothing in a pipe. It has one task, number 0; `total` None is of unknown length."""
+def progress(
+    what: str, total: int | None, *, is_quiet: bool = False, bytes_of: int | None = None
+) -> Iterator[Progress]:
+    """A bar on a terminal's stderr, nothing in a pipe. It has one task, number 0; `total` None is of unknown length.
+
+    With `bytes_of` it goes by the bytes of a file, in place of `total`; 0 bytes are of unknown length.
+    """
     console = Console(stderr=True)
-    counts = [] if total is None else [MofNCompleteColumn()]
-    columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeElapsedColumn())
+    counts: list[ProgressColumn] = [] if total is None else [MofNCompleteColumn()]
+    if bytes_of:
+        total, counts = bytes_of, [DownloadColumn()]
+    columns: tuple[ProgressColumn, ...] = (TextColumn("{task.description}"), BarColumn(), *counts, TimeElapsedColumn())
     disable = is_quiet or not sys.stderr.isatty()
     with Progress(*columns, console=console, transient=True, disable=disable) as bar:
         bar.add_task(what, total=total)

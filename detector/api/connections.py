@@ -20,6 +20,11 @@ BODY_SECONDS = 10.0
 """From the head to the end of the body."""
 ANSWER_SECONDS = 10.0
 """How long a client may take nothing of an answer that does not fit into the buffers."""
+DISCARDED_BYTES = 32 * 1024 * 1024
+"""Of a body that was answered before its end so much is taken and thrown away: who sends on by then does not listen.
+
+Less would lose the answer for clients that read nothing before they have sent everything.
+"""
 CONNECTIONS = 1024
 """Every publisher of a server that just came back may be held in the hook at once."""
 
@@ -44,6 +49,7 @@ class BoundedConnection(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._answer_deadline: asyncio.TimerHandle | None = None
         self._is_patient = False
+        self._discarded_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a place; where there is none, take that of whoever has waited longest."""
@@ -59,6 +65,11 @@ class BoundedConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take more of a head or a body."""
+        if self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > DISCARDED_BYTES:
+                self.leave()
+                return
         super().data_received(data)
         self._offer_patience()
         self._watch()
@@ -67,6 +78,7 @@ class BoundedConnection(H11Protocol):
         """Wait for the next request, or for the rest of a body that was answered before its end."""
         if self._is_patient:  # what is left of the body has the usual time from now on
             self._is_patient, self._waits_for = False, None
+        self._discarded_bytes = 0
         super().on_response_complete()
         self._offer_patience()
         self._watch()

@@ -16,6 +16,7 @@ from detector.metric_words import (
     Refusal,
     RemoteWord,
     RowsLost,
+    SecondOpinionEnd,
     UploadEnd,
 )
 from detector.publisher_times import TimeFault
@@ -43,6 +44,7 @@ class MetricSeries:
         self._make_gauges()
         self._make_lists()
         self._make_uploads()
+        self._make_others()
 
     def _make_histograms(self) -> None:
         self.stage_seconds = Histogram(
@@ -78,6 +80,15 @@ class MetricSeries:
         )
         for part in ("receive", "wait", "look"):
             self.upload_seconds.labels(part)
+
+    def _make_others(self) -> None:
+        statuses = ("200", "400", "403", "404", "405", "413", "422", "500", "503")
+        self.hma_answers = self._counter(
+            "hma_answers", "Answers to clients that speak to an HMA, by HTTP status.", "status", statuses
+        )
+        self.second_opinions = self._counter(
+            "second_opinions", "Samples to ask another server about, by what became of them.", "end", SecondOpinionEnd
+        )
 
     def _make_counters(self) -> None:
         self.samples = self._counter("samples", "Sampled frames received.", "reason", SampleReason)
@@ -145,10 +156,6 @@ class MetricSeries:
         )
         steps = [step.word for step in Step]
         self.decisions = self._counter("decisions", "Decisions by action.", "action", steps)
-        statuses = ("200", "400", "403", "404", "405", "413", "422", "500", "503")
-        self.hma_answers = self._counter(
-            "hma_answers", "Answers to clients that speak to an HMA, by HTTP status.", "status", statuses
-        )
         self.log_lines_lost = self._counter("log_lines_lost", "Log lines that stderr did not take.")
         self.rows_lost = self._counter(
             "rows_lost", "What the disk never took: accounts of sessions, incidents and ends of cuts.", "kind", RowsLost

@@ -147,4 +147,19 @@ class UploadEnd(StrEnum):
     FAILED = "failed"
 
 
+@unique
+class SecondOpinionEnd(StrEnum):
+    """What became of a sample that another server was to be asked about."""
+
+    MATCHED = "matched"
+    CLEAN = "clean"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """The server is left alone for a while."""
+    REPLACED = "replaced"
+    """It made room for a newer one."""
+    LATE = "late"
+    """Its stream was gone."""
+
+
 CoverageKind = Literal["seen", "skipped", "blind"]

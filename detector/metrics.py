@@ -28,6 +28,7 @@ from detector.metric_words import (
     Refusal,
     RemoteWord,
     RowsLost,
+    SecondOpinionEnd,
     UploadEnd,
 )
 from detector.publisher_times import TimeFault
@@ -296,6 +297,10 @@ class Metrics:
     def hma_answered(self, status: int) -> None:
         """A client that speaks to an HMA was answered with an HTTP status."""
         self._series.hma_answers.labels(str(status)).inc()
+
+    def second_opinion(self, end: SecondOpinionEnd, count: int = 1) -> None:
+        """So many samples that another server was to be asked about came to this."""
+        self._series.second_opinions.labels(end.value).inc(count)
 
     def untrusted(self, purpose: Purpose, reason: Reason) -> None:
         """A message was not believed."""

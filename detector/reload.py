@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from detector.config.blind import BlindCauseSection, BlindSection
 from detector.config.config import Config
+from detector.config.second_opinion import SecondOpinionSection
 from detector.config.uploads import UploadsSection
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -157,6 +158,7 @@ LIVE: Final = frozenset(
         "trust.trusted_keys.*.may",
         "trust.trusted_keys.*.until",
         "http.token",
+        *(f"second_opinion.{key}" for key in SecondOpinionSection.model_fields),
         *(f"uploads.{key}" for key in UploadsSection.model_fields),
         *(f"blind.{cause}.{key}" for cause in BlindSection.model_fields for key in BlindCauseSection.model_fields),
     }

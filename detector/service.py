@@ -37,6 +37,7 @@ from detector.config.exposure import exposure_notes, warn_of_exposure
 from detector.config_file import ConfigFile
 from detector.cpu_control import CpuControl
 from detector.credentials import stream_id
+from detector.events import Decision
 from detector.hints import TooManyHints
 from detector.hold import hold_settings
 from detector.incident_bank import IncidentBank
@@ -51,6 +52,7 @@ from detector.parts import Addresses, Parts
 from detector.reloader import Reloader
 from detector.renewal import Renewal
 from detector.response import Responder
+from detector.second_opinion import SecondOpinion, SecondOpinionParts
 from detector.selftest import SelfTest
 from detector.session import SessionParts, StreamSession
 from detector.session_settings import SessionSettings
@@ -120,6 +122,11 @@ class Service:
         self._hold = parts.hold
         self._identities = parts.identities
         self._hold.is_exempt = self._allow.covers
+        self._second = SecondOpinion(
+            SecondOpinionParts(
+                lambda: self.config.second_opinion, lambda: self.config.enforcement.live, self._hear, parts.metrics
+            )
+        )
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
         self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works = Works(())
@@ -176,6 +183,7 @@ class Service:
             Work("supervisor", self.supervisor.run),
             *self._banks.works(),
             Work("incident_bank", self.incident_bank.run),
+            *self._second.works(),
             Work("health", self._keep_health),
             Work("alarms", self._alarms.run),
             Work("coverage", self._keep_accounts),
@@ -220,6 +228,7 @@ class Service:
             *exposure_notes(self.config),
             *self._banks.notes(),
             *self._hold.notes(),
+            *self._second.notes(),
         ]
         notes += self._identities.notes()
         notes += self._allow.notes(session.key.path for session in self.supervisor.sessions.values())
@@ -388,7 +397,7 @@ class Service:
             self._respond,
             gate=self._cpu.admission,
             incidents=self.incident_bank,
-            judged=self._hold.begin(watched.key, watched.connection),
+            judged=self._second.beside(self._hold.begin(watched.key, watched.connection)),
         )
         record = self._blind_records.of(name)
         session = StreamSession(name, watched.key, settings, parts, connection=watched.connection, record=record)
@@ -423,6 +432,14 @@ class Service:
         judged = self._allow.soften(judged, session.key.path)
         await self.responder.respond(judged, self._facts(session))
 
+    async def _hear(self, decision: Decision) -> bool:
+        """Somebody else judged a sample; False where its stream is gone."""
+        session = self.supervisor.sessions.get(decision.stream_id)
+        if session is None or session.session != decision.session:
+            return False
+        await self._respond(session, decision)
+        return True
+
     def _facts_of(self, stream: str) -> StreamFacts | None:
         session = self.supervisor.sessions.get(stream)
         return None if session is None else self._facts(session)
@@ -442,6 +459,7 @@ class Service:
         self.responder.session_ended(session.session)
         self._identities.ended(session.session, *session.judge.votes)
         self._hold.end(session.key, session.connection)
+        self._second.ended(session.session)
         if session.trail is not None:
             self.incident_bank.left(session.trail, session.session)
         is_back = session.stream_id in self.supervisor.sessions

@@ -23,6 +23,7 @@ from detector.config.models import ModelEntry, ModelSection
 from detector.config.references import absolute_path
 from detector.config.remote import remote_conflicts
 from detector.config.sampling import SamplingSection, StreamSection, sampling_conflicts
+from detector.config.second_opinion import SecondOpinionSection
 from detector.config.sections import (
     AnalysisSection,
     ClassSection,
@@ -128,6 +129,8 @@ class Config(Section):
     """Files that are looked at before they are published."""
     hma: Annotated[HmaSection, EmptyMeansDefault()] = HmaSection()
     """Answering look-ups as HMA does."""
+    second_opinion: Annotated[SecondOpinionSection, EmptyMeansDefault()] = SecondOpinionSection()
+    """Asking an HMA elsewhere."""
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:

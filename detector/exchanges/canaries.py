@@ -7,6 +7,7 @@ negative banks hold is asked likewise.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -31,6 +32,7 @@ _X, _Y = np.meshgrid(_AXIS, _AXIS)
 Drawing = NDArray[np.float64]
 
 
+@lru_cache(maxsize=8)
 def canary_hashes(algorithm: str) -> NDArray[np.uint8]:
     """The hashes of the drawn pictures, (N, bits / 8) uint8; none where the algorithm needs more than a plane."""
     known = hash_algorithms()[algorithm]

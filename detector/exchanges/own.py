@@ -1,5 +1,6 @@
 """Own lists: a file beside its signed manifest, on this machine or behind HTTPS, always whole."""
 
+import binascii
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -9,10 +10,14 @@ from pathlib import Path
 from typing import BinaryIO, Final, Self
 from urllib.parse import urljoin
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detector.exchanges.client import Checkpoint, Clock, ExchangeFailed, NotAdopted, Page
 from detector.exchanges.manifest import MANIFEST_BYTES, Manifest, check_file, read_manifest
 from detector.exchanges.transport import Access, Transport
 from detector.trust.signing import TrustedKeys
+from models.bank_rows import EntryNames
 from models.lists.contents import ListContents, ListTooLong
 from models.lists.registry import list_formats
 
@@ -84,8 +89,11 @@ class OwnList:
                 f"the list {self._name} gives {len(contents):,} hashes and its manifest says {manifest.rows:,}; "
                 "nothing of it was taken: sign it anew"
             )
-        stem = self._name
-        named = {signal: replace(rows, entries=rows.entry_names(stem)) for signal, rows in contents.rows.items()}
+        # A name by line would be another's as soon as a line before it goes.
+        named = {
+            signal: rows if len(rows.entries) else replace(rows, entries=_names_by_hash(rows.hashes))
+            for signal, rows in contents.rows.items()
+        }
         return replace(contents, rows=named)
 
 
@@ -117,6 +125,13 @@ class _Reader:
         assert self._transport is not None
         url = self._place.url if beside is None else urljoin(self._place.url, beside)
         await self._transport.download(url, file, most_bytes)
+
+
+def _names_by_hash(hashes: NDArray[np.uint8]) -> EntryNames:
+    """Each row's hash in hex."""
+    digits = 2 * hashes.shape[1]
+    content = np.frombuffer(binascii.hexlify(hashes.tobytes()), np.uint8)
+    return EntryNames(np.arange(len(hashes) + 1, dtype=np.int64) * digits, content)
 
 
 def _copy(source: BinaryIO, file: BinaryIO, most_bytes: int, path: Path) -> None:

@@ -181,6 +181,8 @@ class _Taken:
 def _adopt(adoption: Adoption, source: Source, contents: ListContents, last: Page) -> _Taken:
     """Take a chain in, if it may be; what it would do is known before anything of it counts."""
     contents = _of_known_kinds(contents)
+    if last.is_everything:  # what an entry had and the list does not name is gone as well
+        contents = replace(contents, is_whole=True)
     bank = _bank(adoption.bank_dir)
     compared = compare(bank, contents, is_everything=last.is_everything)
     _refuse_surplus(adoption, source, compared)

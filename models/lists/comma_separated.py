@@ -30,7 +30,7 @@ COLUMNS: Final = ("signal", "hash", "entry", "opinion", "position_ms", "window",
 WITHDRAWN: Final = "withdrawn"
 
 _LONGEST_LINE: Final = 1 << 16
-_MOST_LINES: Final = 32
+_MOST_LINES: Final = 8
 """Lines over which a quoted field may go on; beyond them the quote was not meant."""
 
 _OPINIONS: Final = {opinion.value: code for code, opinion in enumerate(OPINION_CODES)} | {"": POSITIVE}

@@ -17,12 +17,13 @@ from typing import Any, BinaryIO, ClassVar, Final
 from models.lists.contents import DEFAULT_SIGNAL, ListContents, ListPage, PageUnreadable
 from models.lists.gathering import BadRow, FileList, Gathering
 
-LONGEST_RECORD: Final = 1 << 18
+LONGEST_RECORD: Final = 1 << 16
 """Characters of a record. A longer one is bad."""
 
 MOST_PAGE_BYTES: Final = 64 << 20
 
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 16
+_LOOK_COSTS: Final = 128
 _TOO_DEEP_COSTS: Final = 1 << 16
 _FREE_LOOKING: Final = 4 << 20
 _LOOKING_SHARE: Final = 8
@@ -226,7 +227,7 @@ class JsonRecords:
             found, end, _ = self._whole_at(self._place)
             if found is not None and (self._is_record(found) or isinstance(found.get(self._list_key), list)):
                 return
-            self._may_look -= end - self._place
+            self._may_look -= end - self._place + _LOOK_COSTS
             if self._may_look < 0:
                 yield self._line_here(), BadRow("from here on it is too damaged to be read")
                 self._give_up()

@@ -27,6 +27,10 @@ _LONGEST_RECORD: Final = 1 << 20
 _CHUNK: Final = 1 << 16
 _FREE_LOOKING: Final = 4 << 20
 _LOOKING_SHARE: Final = 8
+_ENCODINGS: Final = ("UTF-8", "ISO-8859-1", "US-ASCII")
+"""In which tags can be found again after a fault; expat knows more, and reads on in UTF-8 then."""
+
+_LOOK_COSTS: Final = 256
 _LONGEST_START: Final = 256
 """Bytes of the beginning of a tag by which the next record is found."""
 
@@ -95,6 +99,8 @@ class XmlRecords:
                 yield run.fault_line(), BadRow(_reason(error, is_in_record=run.record is not None))
                 after = self._after(run)
                 if after is None:
+                    if self._may_look < 0:
+                        yield run.fault_line(), BadRow("from here on it is too damaged to be read")
                     return
                 run, content = after, self._held
                 continue
@@ -121,7 +127,7 @@ class XmlRecords:
 
     def _after(self, run: "_Run") -> "_Run | None":
         """A parser that stands before the next record after a broken place; None at the end."""
-        self._may_look -= max(run.fault_place() - run.begin(), 0)
+        self._may_look -= max(run.fault_place() - run.begin(), 0) + _LOOK_COSTS
         self._forget(max(run.begin(), run.first_place) + 1)
         stack = run.outside
         while self._may_look >= 0:
@@ -236,7 +242,7 @@ class _Run:
         return self.record.line if self.record is not None else self._lines + self._parser.CurrentLineNumber
 
     def _declared(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        self.encoding = encoding
+        self.encoding = encoding if encoding is not None and encoding.upper() in _ENCODINGS else None
 
     def _typed(self, *_: object) -> None:
         raise TypeRefused("the document declares a type, which no list does; nothing of it was read")

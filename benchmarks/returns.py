@@ -3,23 +3,31 @@
 Known by his account, he is turned away at the door; known by what he shows alone, he is cut again each time, also when
 no list has it any more. And before: who shows what only several frames together may be cut for, two seconds at a time,
 each time under another key and with one keyframe alone, is seen in his short sessions, and his votes add up. The real
-service, its embedded ingest and all its processes.
+service, its embedded ingest and all its processes; then the same returns on a real nginx-rtmp, and how soon an undo
+lets somebody back on air there (`benchmarks.returns_nginx`).
 """
 
 import asyncio
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import returns_nginx
+from benchmarks.brokers import ServerMissing
 from benchmarks.clips import Clip, encode_clip
 from benchmarks.publishers import PacedPublishers, Publication
-from benchmarks.report import Check, Options, Report, at_least, at_most, machine, print_settings
+from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
 from benchmarks.restream_clips import encoded, scene
 from benchmarks.restreams import fill_bank
 from benchmarks.running import RunningService, free_port
 from models.bank_store import remove_entry
+
+ARGUMENTS: Final = {
+    "embedded": "0 leaves out what runs on the embedded ingest",
+    "nginx": "0 leaves out what runs on nginx-rtmp",
+}
 
 _BANK: Final = "KNOWN_SCENES"
 _STAY_SECONDS: Final = 2.0
@@ -35,6 +43,8 @@ class Plan:
     sessions: int
     account_seconds: float
     fingerprint_seconds: float
+    nginx_seconds: float = 0.0
+    undos: int = 0
 
 
 @dataclass(slots=True)
@@ -55,11 +65,20 @@ class Outcome:
     sampled: list[int] = field(default_factory=list)
     account: Returns = field(default_factory=Returns)
     fingerprint: Returns = field(default_factory=Returns)
+    nginx: returns_nginx.NginxOutcome | None = None
 
 
 def measure(options: Options) -> Report:
-    """Forty short sessions and a minute of returns by account and by picture; a quick run takes six and 12 s each."""
-    plan = Plan(5, 12.0, 12.0) if options.is_quick else Plan(40, 60.0, 60.0)
+    """Forty short sessions and a minute of returns by account and by picture; a quick run takes six and 12 s each.
+
+    On nginx for a minute each, too, and ten undos; a quick run leaves that out.
+    """
+    plan = Plan(5, 12.0, 12.0) if options.is_quick else Plan(40, 60.0, 60.0, nginx_seconds=60.0, undos=10)
+    nginx = options.more.get("nginx", 1)
+    if options.more.get("embedded") == 0:
+        plan = replace(plan, sessions=0, account_seconds=0.0, fingerprint_seconds=0.0)
+    if not nginx:
+        plan = replace(plan, nginx_seconds=0.0, undos=0)
     settings: dict[str, Any] = {
         "sessions": plan.sessions,
         "session_seconds": _STAY_SECONDS,
@@ -67,12 +86,27 @@ def measure(options: Options) -> Report:
         "returns_every_seconds": _EVERY_SECONDS,
         "returns_for_seconds": plan.account_seconds,
         "votes": "8 of 10",
+        "undos": plan.undos,
         "machine": machine(),
     }
     print_settings("returns", settings)
+    missing = ""
     with tempfile.TemporaryDirectory(prefix="stopframe-returns-") as scratch:
         outcome = asyncio.run(run(plan, Path(scratch)))
-    return Report("returns", settings, [_result(outcome)], _checks(plan, outcome))
+        if plan.nginx_seconds or plan.undos:
+            place = Path(scratch) / "nginx"
+            place.mkdir()
+            try:
+                outcome.nginx = asyncio.run(returns_nginx.run_on_nginx(place, plan.nginx_seconds, plan.undos))
+            except ServerMissing as fault:
+                missing = str(fault)
+    results, checks = [_result(outcome)], _checks(plan, outcome)
+    if outcome.nginx is not None:
+        results.append(returns_nginx.row(outcome.nginx))
+        checks += returns_nginx.checks(outcome.nginx)
+    if missing:
+        checks.append(not_measured("nginx: returns and undo", "s", 0, missing))
+    return Report("returns", settings, results, checks)
 
 
 async def run(plan: Plan, folder: Path) -> Outcome:
@@ -172,6 +206,8 @@ def _returns(found: Returns) -> dict[str, Any]:
 
 
 def _checks(plan: Plan, outcome: Outcome) -> list[Check]:
+    if not plan.sessions:
+        return []
     account, fingerprint = outcome.account, outcome.fingerprint
     seen = sum(count > 0 for count in outcome.sampled) / max(1, plan.sessions)
     later = fingerprint.on_air_seconds[1:] or [0.0]

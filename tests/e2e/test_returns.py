@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.returns import Plan, run
+from benchmarks.returns_nginx import checks, run_on_nginx
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs_cage]
 
@@ -16,3 +17,25 @@ async def test_votes_add_up_over_short_sessions_and_new_keys_do_not_help(tmp_pat
     assert account.first_cut_session > 1
     assert account.cut == 1
     assert account.denied == account.attempts - account.first_cut_session > 0
+
+
+@pytest.mark.needs_nginx_rtmp
+@pytest.mark.needs_mosquitto
+@pytest.mark.needs_ffmpeg
+async def test_an_undo_lets_somebody_back_on_nginx_within_seconds(tmp_path: Path) -> None:
+    """Who was cut is refused under his key and account, and on air again soon after an operator took the cut back."""
+    outcome = await run_on_nginx(tmp_path, 0.0, 1)
+    assert [check.what for check in checks(outcome) if not check.ok] == []
+    assert len(outcome.undo_seconds) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.needs_nginx_rtmp
+@pytest.mark.needs_mosquitto
+@pytest.mark.needs_ffmpeg
+async def test_who_was_cut_stays_off_nginx_by_account_or_picture(tmp_path: Path) -> None:
+    """New keys every two seconds: by account nginx never lists him again, by the picture for moments."""
+    outcome = await run_on_nginx(tmp_path, 8.0, 0)
+    assert [check.what for check in checks(outcome) if not check.ok] == []
+    assert outcome.account[0].was_on_air
+    assert len(outcome.account) == len(outcome.picture) == 4

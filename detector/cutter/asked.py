@@ -12,6 +12,9 @@ REJECTED: Final = "rejected"
 
 _KEPT_AFTER_EXPIRY_MS: Final = 24 * 3600 * 1000
 
+TAKEN_BACK_KEPT: Final = 20_000
+"""Incidents that are known as taken back. By their ids, which rise with the time, and by no clock that may be set."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -65,10 +68,17 @@ class AskedAlerts:
         return await self._database.write(work)
 
     async def take_back(self, incident_id: str, at_ms: int) -> None:
-        """Write down that nothing of this incident is to be cut any more, whatever still arrives."""
-        await self._database.write(
-            lambda c: c.execute("INSERT OR REPLACE INTO taken_back VALUES (?, ?)", (incident_id, at_ms)).rowcount
-        )
+        """Write down that nothing of this incident is to be cut any more, whatever still arrives.
+
+        Of very many the oldest are forgotten: of those no alert is on its way any more.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO taken_back VALUES (?, ?)", (incident_id, at_ms))
+            surplus = "SELECT incident_id FROM taken_back ORDER BY incident_id DESC LIMIT 1 OFFSET ?"
+            connection.execute(f"DELETE FROM taken_back WHERE incident_id <= ({surplus})", (TAKEN_BACK_KEPT,))  # noqa: S608
+
+        await self._database.write(work)
 
     async def is_taken_back(self, incident_id: str) -> bool:
         """Whether an operator took the incident back."""

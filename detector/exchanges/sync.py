@@ -149,13 +149,13 @@ def _own_source(adoption: Adoption) -> Source:
         if (adoption.bank_dir / POINTER).is_file():
             raise NotAdopted(
                 f"bank {bank} is there already and was not filled by {adoption.exchange}, which would take its rows "
-                f"for withdrawn; name another bank, or remove it ('stopframe hashes remove {bank}')"
+                f"for withdrawn; name another bank, or remove the folder {adoption.bank_dir}"
             )
         return new
     if known.exchange != adoption.exchange:
         raise NotAdopted(
-            f"bank {bank} is filled by {known.exchange}; name another bank for {adoption.exchange}, or remove it "
-            f"('stopframe hashes remove {bank}')"
+            f"bank {bank} is filled by {known.exchange}; name another bank for {adoption.exchange}, or remove the folder "
+            f"{adoption.bank_dir}"
         )
     same = (known.kind, known.collection) == (adoption.kind, adoption.collection)
     return known if same else new

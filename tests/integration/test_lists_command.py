@@ -1,0 +1,110 @@
+"""`stopframe lists`: what it shows, has now, accepts and signs, and the sentences where it cannot."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from detector.cli.main import app
+from tests.exchange_servers import made_up
+
+pytestmark = pytest.mark.integration
+
+
+class Desk:
+    """A folder with a config that names one own list, the key that signs it, and the command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key = folder / "key"
+        made = self.run("keys", "new", str(self.key), with_config=False)
+        public = next(word.strip('",') for word in made.stdout.split() if "ed25519:" in word)
+        (folder / "stopframe.yaml").write_text(
+            "state_dir: state\n"
+            "exchanges: [{name: own, kind: file, bank: OWN, path: own.txt.manifest.json}]\n"
+            f"trust: {{trusted_keys: [{{name: me, public_key: '{public}', may: [list]}}]}}\n"
+        )
+
+    def run(self, *words: str, with_config: bool = True) -> Result:
+        config = {"STOPFRAME_CONFIG": str(self.folder / "stopframe.yaml")} if with_config else {}
+        return CliRunner().invoke(app, words, env=config, catch_exceptions=True)
+
+    def sign(self, count: int, *more: str) -> Result:
+        path = self.folder / "own.txt"
+        path.write_text("".join(f"{row.tobytes().hex()}\n" for row in made_up(count)))
+        return self.run("lists", "sign", str(path), "--key", str(self.key), "--name", "own", *more)
+
+    def why(self, *words: str) -> str:
+        """The sentence of a command that fails."""
+        result = self.run(*words)
+        assert result.exit_code not in (None, 0)
+        return str(result.exception) + result.output
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_an_own_list_is_signed_had_and_shown(desk: Desk) -> None:
+    """Signed with a key that the config trusts it fills its bank; the table says rows, version and the last try."""
+    before = desk.run("lists")
+    assert (before.exit_code, "never had" in before.output) == (1, True)
+    signed = desk.sign(300, "--version", "7")
+    assert (signed.exit_code, "300 hashes" in signed.output) == (0, True), signed.output
+    had = desk.run("lists", "sync", "own")
+    assert (had.exit_code, "bank OWN: 300 hashes of own, version 7" in had.output) == (0, True), had.output
+    shown = desk.run("lists")
+    assert shown.exit_code == 0
+    assert "own   file  OWN   300   7" in shown.output
+    row = json.loads(desk.run("lists", "--json").stdout)
+    assert (row["list"], row["rows"], row["version"], row["last"], row["is_stale"]) == (
+        "own",
+        300,
+        "7",
+        "synced",
+        False,
+    )
+
+
+def test_what_was_refused_is_accepted_by_hand(desk: Desk) -> None:
+    """A list that changes too much exits 1 with the remedy, and that remedy takes it over."""
+    desk.sign(2000, "--version", "1")
+    assert desk.run("lists", "sync", "own").exit_code == 0
+    assert "nothing of own waits to be accepted" in desk.why("lists", "accept", "own")
+    desk.sign(2500, "--version", "2")
+    assert "'stopframe lists accept own'" in desk.why("lists", "sync", "own")
+    assert desk.run("lists").exit_code == 1
+    accepted = desk.run("lists", "accept", "own")
+    assert (accepted.exit_code, "2,500 hashes" in accepted.output) == (0, True), accepted.output
+    assert desk.run("lists").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("lists", "sync", "other"), "there is no list 'other' under exchanges; there is own"),
+        (("lists", "sync", "own"), "cannot be read (No such file or directory); make it readable"),
+        (("lists", "sign", "nowhere.txt", "--key", "KEY", "--name", "own"), "nowhere.txt: No such file or directory"),
+        (("lists", "sign", "a list.txt", "--key", "KEY", "--name", "own"), "a list's name has letters"),
+        (("lists", "sign", "x.txt", "--key", "KEY", "--name", "own", "--format", "odd"), "no list format called 'odd'"),
+        (("lists", "sign", "x.txt", "--key", "KEY", "--name", "own", "--life", "1s"), "--life 1s is out of range"),
+    ],
+)
+def test_faults_are_a_sentence_with_the_remedy(desk: Desk, words: tuple[str, ...], sentence: str) -> None:
+    """No traceback, whatever is wrong."""
+    told = desk.why(*(str(desk.key) if word == "KEY" else word for word in words))
+    assert sentence in told
+    assert "Traceback" not in told
+
+
+def test_a_list_that_an_operator_filled_is_not_taken(desk: Desk) -> None:
+    """A bank that is there already is nobody's to fill: its rows would be taken for withdrawn."""
+    path = desk.folder / "mine.txt"
+    path.write_text("7" * 64 + "\n")
+    assert desk.run("hashes", "import", "OWN", "--format", "plain", str(path)).exit_code == 0
+    desk.sign(5)
+    assert "was not filled by own" in desk.why("lists", "sync", "own")
+    assert "remove the folder" in desk.why("lists", "sync", "own")

@@ -20,6 +20,7 @@ BENCHMARKS: Final = {
     "evasion": "benchmarks.evasion",
     "faults": "benchmarks.faults",
     "fuzz": "benchmarks.fuzz",
+    "imports": "benchmarks.imports",
     "inference": "benchmarks.inference",
     "innocents": "benchmarks.innocents",
     "latency": "benchmarks.latency",
@@ -32,6 +33,7 @@ BENCHMARKS: Final = {
     "soak": "benchmarks.soak",
     "throughput": "benchmarks.throughput",
     "upkeep": "benchmarks.upkeep",
+    "uploads": "benchmarks.uploads",
     "views": "benchmarks.views",
 }
 """Each names a module with `measure(options: Options) -> Report`.

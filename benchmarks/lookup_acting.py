@@ -77,7 +77,7 @@ async def _run(rows: Rows, folder: Path, draw: random.Random, trials: int) -> li
     banks.mkdir(mode=0o700, parents=True)
     write_list(banks / _BANK, rows)
     shown = [scene(_FIRST_SCENE + number, 1 / FPS, is_landscape=True)[0] for number in range(trials)]
-    clips = [await asyncio.to_thread(_still, picture, number) for number, picture in enumerate(shown)]
+    clips = [await asyncio.to_thread(still_clip, picture, number) for number, picture in enumerate(shown)]
     async with service, PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
         acted = []
         for number, picture in enumerate(shown):
@@ -112,7 +112,7 @@ async def _is_found(service: RunningService, entry: str) -> bool:
     return any(entry in row.signals for row in await service.incidents())
 
 
-def _still(picture: Picture, seed: int) -> Clip:
+def still_clip(picture: Picture, seed: int) -> Clip:
     """A clip of one picture with the noise of a camera."""
     draw = np.random.default_rng(seed)
     noise = (draw.integers(-3, 4, picture.shape, np.int16) for _ in range(round(_CLIP_SECONDS * FPS)))

@@ -92,7 +92,7 @@ class XmlRecords:
         while True:
             try:
                 run.feed(content)
-            except (expat.ExpatError, _Broken, ValueError) as error:
+            except (expat.ExpatError, _Broken, ValueError, LookupError) as error:
                 if isinstance(error, TypeRefused):
                     raise
                 yield from run.given()
@@ -219,7 +219,7 @@ class _Run:
         except expat.ExpatError:
             self._fault = self._base + self._parser.ErrorByteIndex
             raise
-        except (_Broken, ValueError):
+        except (_Broken, ValueError, LookupError):  # an encoding that Python does not have
             self._fault = self._base + self._parser.CurrentByteIndex
             raise
 

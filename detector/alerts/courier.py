@@ -10,7 +10,7 @@ import structlog
 
 from detector.alerts.backoff import backoff_seconds
 from detector.alerts.clock import Clock
-from detector.alerts.sink import HoldsAlerts, Notice, Receipt, Sink, SinkUnavailable
+from detector.alerts.sink import GivesUpByItself, HoldsAlerts, Notice, Receipt, Sink, SinkUnavailable
 from detector.alerts.window import Lane, Row, Window
 from detector.store.outbox import Outbox
 
@@ -269,7 +269,7 @@ class Courier:
         """Hand one alert to the sink; None means that no answer came."""
         receipt: Receipt | None = None
         try:
-            async with asyncio.timeout(self._settings.attempt_timeout_seconds):
+            async with asyncio.timeout(self._longest_seconds):
                 receipt = await self.sink.deliver(_by_machine_clock(notice, self._clock.step_ms()))
         except (SinkUnavailable, TimeoutError):
             pass  # counted below; the sink itself reports why
@@ -285,6 +285,12 @@ class Courier:
         if receipt is not Receipt.HELD:
             self._report(notice, receipt)
         return receipt
+
+    @property
+    def _longest_seconds(self) -> float:
+        """A sink that was told how long it may take gets that, and a second to say so."""
+        own = self.sink.patience_seconds + 1.0 if isinstance(self.sink, GivesUpByItself) else 0.0
+        return max(self._settings.attempt_timeout_seconds, own)
 
     def _held_seconds(self, notice: Notice) -> float:
         """When a sink that waits for somebody's answer wants to be asked again; never at once."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
 import stat
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,10 @@ _BATCH_LIMIT: Final = 64
 """Lines that share one fsync."""
 
 _GOODBYE_SECONDS: Final = 1.0
+_DISK_SECONDS: Final = 5.0
+"""So long a line waits for the disk; after that health says so."""
+
+_TURN_AGAIN_SECONDS: Final = 10.0
 _MODE: Final = 0o640
 
 
@@ -106,7 +112,11 @@ class JsonlSink:
             self._note("it takes no more: the disk does not answer")
             raise SinkUnavailable("too many lines wait for the disk") from None
         try:
-            await line.answer
+            async with asyncio.timeout(_DISK_SECONDS):
+                await line.answer  # cancelled, it is not written any more: it comes again
+        except TimeoutError:
+            self._note("the disk does not answer")
+            raise SinkUnavailable("the disk does not answer") from None
         except OSError as error:
             self._note(str(error.strerror or type(error).__name__).lower())
             raise SinkUnavailable("the disk refused the line") from None
@@ -119,9 +129,17 @@ class JsonlSink:
 
     def problems(self) -> list[str]:
         """What keeps alerts from being written."""
-        if self._outage is None:
-            return []
-        return [f"alerts cannot be written to {self._path}: {self._outage}; free space, or correct alerts.jsonl.path"]
+        told = []
+        if self._outage is not None:
+            told.append(
+                f"alerts cannot be written to {self._path}: {self._outage}; free space, or correct alerts.jsonl.path"
+            )
+        if self._file.turning_fault is not None:
+            told.append(
+                f"{self._path} grows beyond alerts.jsonl.rotate_at, for it cannot be renamed: "
+                f"{self._file.turning_fault}; make its folder writable"
+            )
+        return told
 
     def notes(self) -> list[str]:
         """Nothing is worth a note."""
@@ -143,8 +161,8 @@ class JsonlSink:
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _BATCH_LIMIT:
                     batch.append(self._lines.get_nowait())
-            lines = [line for line in batch if line is not None]
-            is_over = len(lines) < len(batch)
+            is_over = None in batch
+            lines = [line for line in batch if line is not None and not line.answer.done()]
             fault = self._write(lines)
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 assert self._loop is not None
@@ -163,11 +181,16 @@ class JsonlSink:
 
 
 class LineFile:
-    """A file of whole lines. Blocking; belongs to one thread."""
+    """A file of whole lines. Blocking; belongs to one thread.
+
+    A file that cannot be turned over goes on growing: `turning_fault` says why, and it is tried again.
+    """
 
     def __init__(self, settings: JsonlSettings) -> None:
+        self.turning_fault: str | None = None
         self._settings = settings
         self._descriptor: int | None = None
+        self._turn_at = 0.0
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Have all lines on disk, or none of them. Raises OSError."""
@@ -176,9 +199,10 @@ class LineFile:
         descriptor = self._opened()
         size = os.fstat(descriptor).st_size
         content = b"".join(lines)
-        if size and size + len(content) > self._settings.rotate_bytes:
-            self._turn_over()
-            descriptor, size = self._opened(), 0
+        if size and size + len(content) > self._settings.rotate_bytes and time.monotonic() >= self._turn_at:
+            self._try_turn_over()
+            descriptor = self._opened()
+            size = os.fstat(descriptor).st_size
         try:
             written = 0
             while written < len(content):
@@ -201,8 +225,12 @@ class LineFile:
         if self._descriptor is not None and not self._is_at_its_place(self._descriptor):
             self.close()
         if self._descriptor is None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK  # no waiting for a pipe
-            descriptor = os.open(self._settings.path, flags, _MODE)
+            # No waiting for a pipe, and no link: what it leads to would be cut to whole lines, whatever it is.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+            try:
+                descriptor = os.open(self._settings.path, flags, _MODE)
+            except OSError as error:
+                raise OSError(0, "it is a link") if error.errno == errno.ELOOP else error from None
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise OSError(0, "it is no regular file")
@@ -216,10 +244,20 @@ class LineFile:
 
     def _is_at_its_place(self, descriptor: int) -> bool:
         try:
-            there = self._settings.path.stat()
+            there = self._settings.path.lstat()
         except FileNotFoundError:
             return False
         return os.path.samestat(there, os.fstat(descriptor))
+
+    def _try_turn_over(self) -> None:
+        """Begin a new file; where the folder refuses, the alerts of the next seconds go on where they are."""
+        try:
+            self._turn_over()
+        except OSError as error:
+            self.turning_fault = str(error.strerror or type(error).__name__).lower()
+            self._turn_at = time.monotonic() + _TURN_AGAIN_SECONDS
+        else:
+            self.turning_fault, self._turn_at = None, 0.0
 
     def _turn_over(self) -> None:
         """Move each file on by one number; the last one goes."""

@@ -22,6 +22,7 @@ from detector.alerts.mqtt_connection import (
     has_mqtt_5,
 )
 from detector.alerts.mqtt_inbox import Hear, Inbox
+from detector.alerts.mqtt_name import must_resolve
 from detector.alerts.retained_state import RetainedState
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
 from detector.store.database import StoreUnavailable
@@ -303,6 +304,7 @@ class MqttSink:
     async def _stay_connected(self) -> str:
         """Hold one connection as long as it lasts; returns why it ended or did not come about."""
         try:
+            await must_resolve(self._settings)
             if not self._is_version_known:
                 self._is_five = await has_mqtt_5(self._settings)
                 self._is_version_known = True

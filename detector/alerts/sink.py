@@ -87,6 +87,15 @@ class HoldsAlerts(Protocol):
         """Return after how many seconds the alert is due again."""
 
 
+@runtime_checkable
+class GivesUpByItself(Protocol):
+    """A sink that says itself how long one alert may take."""
+
+    @property
+    def patience_seconds(self) -> float:
+        """After so many seconds `deliver` has ended."""
+
+
 class StatusBoard(Protocol):
     """Where the service shows its state beside alerts. Nothing here waits, and the newest state replaces older ones."""
 

@@ -1,8 +1,10 @@
 """Alerts to an HTTPS endpoint: signed with a shared secret, answered by a status, never redirected."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -15,6 +17,7 @@ import httpx
 import structlog
 
 from detector.alerts.clock import Clock
+from detector.alerts.resolving import HostResolver
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
 from detector.store.retained import RetainedTopics
 
@@ -25,6 +28,7 @@ ANSWER_BYTES: Final = 8192
 """Of an answer no more is read: an acknowledgement has at most 4 KiB."""
 
 _CONNECTIONS: Final = 16
+_PORTS: Final = {"http": 80, "https": 443}
 _TRY_AGAIN: Final = {408, 425, 429}
 _DENIED: Final = {401, 403}
 
@@ -58,9 +62,9 @@ def signature(secret: str, at_seconds: int, body: bytes) -> str:
 class WebhookSink:
     """The webhook sink. 2xx is accepted; every other answer is sent again, with backoff, until the alert expires.
 
-    TLS is verified, redirects are not followed, proxy variables are not obeyed. Each new connection resolves the host
-    anew, and none outlives a failure. `hear`, where set, is given each alert with the body of its accepting answer: it
-    may hold an acknowledgement.
+    TLS is verified, redirects are not followed, proxy variables are not obeyed. New connections resolve the host anew,
+    in a thread of their own, and none outlives a failure. `hear`, where set, is given each alert with the body of its
+    accepting answer: it may hold an acknowledgement.
     """
 
     name = "webhook"
@@ -75,6 +79,13 @@ class WebhookSink:
         self._resources = AsyncExitStack()
         self._http: httpx.AsyncClient | None = None
         self._outage: str | None = None
+        self._url = httpx.URL(settings.url)
+        self._resolver = HostResolver(self._url.host, self._url.port or _PORTS[self._url.scheme])
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long one alert may take."""
+        return self._settings.timeout_seconds
 
     async def __aenter__(self) -> Self:
         """Make the client; nothing is asked yet."""
@@ -125,8 +136,11 @@ class WebhookSink:
             async with asyncio.timeout(seconds):
                 status, body = await self._post(self._http, notice.payload, headers)
         except (TimeoutError, httpx.TimeoutException):
+            if self._resolver.is_looking:
+                what = f"nobody told its address within {seconds:g} s; see this machine's resolver (DNS)"
+                raise self._unavailable(what) from None
             raise self._unavailable(f"it did not answer within {seconds:g} s; see its log") from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
             raise self._unavailable(_explain(error)) from None
         receipt = self._judge(status)
         if receipt is Receipt.ACCEPTED and self.hear is not None and body:
@@ -149,7 +163,7 @@ class WebhookSink:
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 status, _ = await self._post(self._http, payload, headers)
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError):
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError):
             raise SinkUnavailable("it did not answer") from None
         if status >= 500 or status in _TRY_AGAIN:
             raise SinkUnavailable(f"it answered {status}")
@@ -164,13 +178,32 @@ class WebhookSink:
         return []
 
     async def _post(self, client: httpx.AsyncClient, payload: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        async with client.stream("POST", self._settings.url, content=payload, headers=headers) as response:
-            body = bytearray()
-            async for piece in response.aiter_raw():
-                body += piece
-                if len(body) > ANSWER_BYTES:
-                    return response.status_code, b""
-            return response.status_code, bytes(body)
+        """Post to the first of the host's addresses that takes a connection."""
+        addresses = await self._resolver.addresses()
+        # For connecting and for TLS each: httpx closes what it gives up by itself, and not what is cancelled from here.
+        connect_seconds = self._settings.timeout_seconds / (2 * len(addresses)) * 0.9
+        requests = [self._request(client, address, connect_seconds, payload, headers) for address in addresses]
+        for request in requests[:-1]:
+            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await _ask(client, request)
+        try:
+            return await _ask(client, requests[-1])
+        except BaseException:
+            self._resolver.did_not_serve()
+            raise
+
+    def _request(
+        self, client: httpx.AsyncClient, address: str, connect_seconds: float, payload: bytes, headers: dict[str, str]
+    ) -> httpx.Request:
+        timeout = httpx.Timeout(self._settings.timeout_seconds, connect=connect_seconds)
+        return client.build_request(
+            "POST",
+            self._url.copy_with(host=address),
+            content=payload,
+            headers=headers | {"Host": self._url.netloc.decode("ascii")},
+            # The certificate has to be that of the name, whatever the address.
+            extensions={"timeout": timeout.as_dict(), "sni_hostname": self._url.host},
+        )
 
     def _judge(self, status: int) -> Receipt:
         if 200 <= status < 300:
@@ -198,6 +231,20 @@ class WebhookSink:
         self._outage = why
 
 
+async def _ask(client: httpx.AsyncClient, request: httpx.Request) -> tuple[int, bytes]:
+    """The status and the body, empty where that is longer than anything that concerns us."""
+    response = await client.send(request, stream=True)
+    try:
+        body = bytearray()
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > ANSWER_BYTES:
+                return response.status_code, b""
+        return response.status_code, bytes(body)
+    finally:
+        await response.aclose()
+
+
 def _explain(error: Exception) -> str:
     """Say why there was no answer, with the remedy; nothing of the URL but its host is in it."""
     cause: BaseException | None = error
@@ -205,6 +252,8 @@ def _explain(error: Exception) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({cause.verify_message}); renew it, or name alerts.webhook.ca_file"
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return "the name of its host is not known; correct alerts.webhook.url, or see this machine's resolver (DNS)"
     if isinstance(error, httpx.ConnectError):
         return "nothing answers there; start it, or correct alerts.webhook.url"
     return f"the connection failed ({type(error).__name__}); see its log"

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from detector.alerts.clock import Clock
-from detector.alerts.sink import Notice, Receipt, Sink
+from detector.alerts.sink import GivesUpByItself, Notice, Receipt, Sink
 from detector.alerts.urgency import Urgency
 from detector.remote.desk import AnswerDesk, Awaited
 
@@ -34,6 +34,11 @@ class AnsweredSink:
     def name(self) -> str:
         """The sink's own."""
         return self._sink.name
+
+    @property
+    def patience_seconds(self) -> float:
+        """The sink's own."""
+        return self._sink.patience_seconds if isinstance(self._sink, GivesUpByItself) else 0.0
 
     async def __aenter__(self) -> Self:
         """Enter the sink."""

@@ -16,6 +16,8 @@ from detector.publisher import Chunk, Encoding, encoded
 
 FPS = 25
 
+_NULL_PACKET = b"\x47\x1f\xff\x10" + b"\xff" * 184
+
 
 def picture(seed: int, width: int = 1920, height: int = 1080) -> bytes:
     """Return the synthetic card of `seed` as a JPEG."""
@@ -44,9 +46,13 @@ def clip(script: str, *, size: str = "640x360") -> bytes:
     return b"".join(chunk.payload for chunk in chunks if isinstance(chunk, Chunk))
 
 
-def long_clip(content: bytes, length_bytes: int) -> bytes:
-    """Repeat an MPEG-TS until it is that long; its times start anew each time, as in what somebody joined by hand."""
-    return content * (length_bytes // len(content) + 1)
+def long_clip(content: bytes, length_bytes: int, rounds: int) -> bytes:
+    """Repeat an MPEG-TS `rounds` times, with null packets between to come to that length, as a constant rate has them.
+
+    Its times start anew each time, as in what somebody joined by hand.
+    """
+    stuffing = max(0, length_bytes - rounds * len(content)) // rounds // len(_NULL_PACKET)
+    return (content + _NULL_PACKET * stuffing) * rounds
 
 
 def png_bomb(side: int = 50_000) -> bytes:

@@ -1,9 +1,12 @@
 """The real service with its door for uploads open, and a client of it."""
 
+import asyncio
+import json
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -40,11 +43,24 @@ class UploadService(RunningService):
         command = [sys.executable, "-m", "detector", "hashes", "add", BANK, str(folder), "-c", str(self.config)]
         subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
 
-    def head(self, length_bytes: int) -> bytes:
-        """Return the head of an upload, for who sends the rest as it likes."""
-        return (
-            f"POST /scan HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {length_bytes}\r\n\r\n"
-        ).encode()
+    def head(self, length_bytes: int | None) -> bytes:
+        """Return the head of an upload, for who sends the rest as it likes; without a length it comes in chunks."""
+        coming = "Transfer-Encoding: chunked" if length_bytes is None else f"Content-Length: {length_bytes}"
+        return f"POST /scan HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n{coming}\r\n\r\n".encode()
+
+    async def send(self, parts: AsyncIterator[bytes], length_bytes: int | None = None) -> tuple[int, dict[str, Any]]:
+        """Send parts until there is an answer, as curl does; returns its status and what it says."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.http_port)
+        sending = asyncio.create_task(_send(writer, self.head(length_bytes), parts, is_chunked=length_bytes is None))
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+                length = next(int(line.split(": ")[1]) for line in head if line.startswith("content-length"))
+                return int(head[0].split()[1]), json.loads(await reader.readexactly(length))
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            writer.close()
 
     def scan(self, content: bytes | Iterable[bytes], query: str = "") -> httpx.Response:
         """Upload a file and wait for the answer."""
@@ -58,3 +74,12 @@ class UploadService(RunningService):
             text = client.get(f"{self._url}/metrics").text
         families = text_string_to_metric_families(text)
         return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+
+
+async def _send(writer: asyncio.StreamWriter, head: bytes, parts: AsyncIterator[bytes], *, is_chunked: bool) -> None:
+    writer.write(head)
+    async for part in parts:
+        writer.write(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part)
+        await writer.drain()
+    if is_chunked:
+        writer.write(b"0\r\n\r\n")

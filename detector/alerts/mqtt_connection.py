@@ -71,7 +71,7 @@ class MqttSettings:
     keepalive_seconds: int = 10
     answer_timeout_seconds: float = 3.0
     reconnect_first_seconds: float = 0.25
-    reconnect_limit_seconds: float = 5.0
+    reconnect_limit_seconds: float = 4.0
     retain_ended_seconds: float = 3600.0
     session_seconds: int = 0
     section: str = "alerts.mqtt"

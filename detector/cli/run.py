@@ -148,6 +148,8 @@ def check(
         )
         if found and found.model_fields_set & {"models", "classes"}:
             unknown += f"; 'models check -c {file}' finds out whether its models and their labels are there"
+        if found and not found.model_fields_set:
+            unknown = "; it names no option, so every one is at its default"
         note(f"{file}: no fault{unknown}")
 
 

@@ -99,6 +99,10 @@ def _message(details: ErrorDetails, location: Location, values: object, root: ty
     if kind == "missing":
         return "is missing; write it"
     wanted = _wanted(kind, details.get("ctx", {}), given)
+    entry = section_at(root, (*location, 0)) if kind == "tuple_type" else None
+    if entry is not None:
+        first = next(iter(entry.model_fields))
+        wanted = f"a list: each entry below it begins with a dash, as in '- {first}: ...'"
     if given is None:
         return f"has no value; write {wanted}, or leave the key out"
     return f"{value} does not fit; write {wanted}"

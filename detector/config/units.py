@@ -190,12 +190,14 @@ class Between:
         """Refuse what lies outside."""
         least, most = source.parse(self.least), source.parse(self.most)
 
-        def within(value: Any) -> Any:
+        def within(given: Any, read: core_schema.ValidatorFunctionWrapHandler) -> Any:
+            value = read(given)
             if not least <= value <= most:
-                raise ValueError(f"{value} is out of range; write between {self.least} and {self.most}")
+                written = given if isinstance(given, str) else value  # 0d is what is in the file, not 0s
+                raise ValueError(f"{written} is out of range; write between {self.least} and {self.most}")
             return value
 
-        return core_schema.no_info_after_validator_function(within, handler(source))
+        return core_schema.no_info_wrap_validator_function(within, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Say the bounds: JSON Schema has no word for the order of texts with units."""

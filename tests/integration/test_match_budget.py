@@ -92,6 +92,9 @@ def test_check_says_what_a_config_cannot_know(tmp_path: Path) -> None:
     path = tmp_path / "stopframe.yaml"
     path.write_text(BASE + WIDE + TIGHT)
     (tmp_path / "plain.yaml").write_text(BASE)
-    told = [CliRunner().invoke(app, ["check", str(one)]).output for one in (path, tmp_path / "plain.yaml")]
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+    files = (path, tmp_path / "plain.yaml", tmp_path / "empty.yaml")
+    told = [CliRunner().invoke(app, ["check", str(one)]).output for one in files]
     assert "no fault; 'run' finds out whether its banks keep to the budget" in told[0]
     assert told[1].endswith("plain.yaml: no fault\n")
+    assert told[2].endswith("empty.yaml: no fault; it names no option, so every one is at its default\n")

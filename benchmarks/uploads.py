@@ -79,6 +79,7 @@ class Crowd:
     wrong: int = 0
     planted: int = 0
     found: int = 0
+    elapsed_seconds: float = 0.0
 
     def took(self, sent: Sent, status: int, told: dict[str, Any], seconds: float) -> None:
         """Take in an answer."""
@@ -172,7 +173,7 @@ async def _run(plan: Plan, service: UploadService, files: Sequence[Sent]) -> tup
          "p95_s": percentile(alone.seconds, 95), "cpu_beside_live_s": alone_cpu / max(1, len(alone.seconds))},
         _window(f"{_AT_ONCE} at once", crowded, dropped[3] - dropped[2])
         | {"files": len(crowd.seconds), "p50_s": percentile(crowd.seconds, 50), "p95_s": percentile(crowd.seconds, 95),
-           "files_a_second": len(crowd.seconds) / plan.window_seconds, "planted": crowd.planted, "found": crowd.found,
+           "files_a_second": len(crowd.seconds) / crowd.elapsed_seconds, "planted": crowd.planted, "found": crowd.found,
            "wrong": crowd.wrong, "statuses": {str(key): count for key, count in crowd.statuses.items()}},
         _window("trickles", slow, 0.0) | trickles,
         _window("bombs", bombed, 0.0) | {"answers": bombs},
@@ -206,16 +207,17 @@ async def _one_by_one(client: httpx.AsyncClient, files: Sequence[Sent], count: i
 
 async def _crowd(client: httpx.AsyncClient, files: Sequence[Sent], seconds: float) -> Crowd:
     """Have fifty clients send file after file for so long; each waits for its answers."""
-    crowd, ends_at = Crowd(), time.monotonic() + seconds
+    crowd, began_at = Crowd(), time.monotonic()
     draw = itertools.cycle(files)
 
     async def one() -> None:
-        while time.monotonic() < ends_at:
+        while time.monotonic() < began_at + seconds:
             await _send(client, next(draw), crowd)
 
     async with asyncio.TaskGroup() as group:
         for number in range(_AT_ONCE):
             group.create_task(one(), name=f"uploader[{number}]")
+    crowd.elapsed_seconds = time.monotonic() - began_at
     return crowd
 
 

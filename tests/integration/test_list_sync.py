@@ -135,9 +135,9 @@ async def test_a_list_that_is_not_to_be_had_grows_stale_and_is_told(tmp_path: Pa
             assert (await synced(site)).outcome == Outcome.SYNCED
             await site.until(lambda: not _problem(site), PATIENCE)
     events = [entry["event"] for entry in logs]
-    assert events.count("list.synced") >= 1
-    assert events.count("list.stale") == 1
-    assert events.count("list.failed") >= 1
+    assert "list.synced" in events
+    assert "list.stale" in events
+    assert "list.failed" in events
 
 
 def _problem(site: Site) -> str:

@@ -87,6 +87,9 @@ def _metric_names() -> frozenset[str]:
     metrics.model_failure("model")
     metrics.inspection(Inspection(0, False, False, b"", model_uses=(ModelUse("model", looks=2, left_out=1),)))
     metrics.hook(HookOutcome.LET_IN, 0.0)
+    metrics.list_synced("list", "synced")
+    metrics.list_hashes("list", "added", 1)
+    metrics.set_list("list", rows=1, age_seconds=0.0)
     samples = re.findall(r"^(stopframe_\w+)", metrics.expose()[0].decode(), re.MULTILINE)
     return frozenset(samples) | {re.sub(r"_(bucket|count|sum)$", "", name) for name in samples}
 

@@ -1,16 +1,16 @@
 """The cut: revoke the key, cut the publisher, prove that it is gone, and watch for its return."""
 
 import asyncio
-import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, Unpack
 
 import structlog
 
-from detector.cut_journal import CutJournal, CutOutcome, CutRecords
+from detector.cut_journal import CutOutcome, CutRecords
+from detector.cut_work import Clocks, CutWork
 from detector.events import CutState, StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
 from detector.returns import Pace, ReturnWatch
@@ -108,11 +108,10 @@ class Cutting(Protocol):
         """Go by other limits."""
 
 
-class Enforcer:
+class Enforcer(CutWork):
     """Cuts publishers of one ingest server; an async context manager that owns every cut under way.
 
-    `clock` is the monotonic clock that packets are told in, `wall_clock` the one incidents are dated by, in Unix
-    seconds; `sleep` waits on `clock`.
+    `clocks` are those of `CutWork`.
     """
 
     def __init__(
@@ -120,22 +119,15 @@ class Enforcer:
         ingest: IngestServer,
         records: CutRecords,
         settings: EnforcerSettings | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        **clocks: Unpack[Clocks],
     ) -> None:
+        super().__init__(ingest, records, settings or EnforcerSettings(), **clocks)
         self.counters = EnforcerCounters()
-        self.journal = CutJournal(records, lambda: self._settings.record_seconds, clock=clock, wall_clock=wall_clock)
-        self._ingest = ingest
-        self._settings = settings or EnforcerSettings()
-        self._clock = clock
-        self._sleep = sleep
         self._runs: dict[tuple[str, str], _Run] = {}
         self._outcomes: OrderedDict[tuple[str, str], tuple[StreamKey, CutOutcome]] = OrderedDict()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._is_settled = False
-        self._watch = ReturnWatch(ingest, self._settings.pace, self._wait_for_cut, clock=clock, sleep=sleep)
+        pace = self._settings.pace
+        self._watch = ReturnWatch(ingest, pace, self._wait_for_cut, clock=self._clock, sleep=self._sleep)
 
     async def __aenter__(self) -> Self:
         """Begin to watch for publishers of revoked keys."""
@@ -149,19 +141,16 @@ class Enforcer:
         await self._watch.__aexit__(kind, error, trace)
         if not self._is_settled:
             await self.settle()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._give_up()
 
     async def settle(self) -> None:
-        """Let the cuts under way end, for a while; the next start goes on with those that do not."""
+        """As `CutWork.settle`, once."""
         self._is_settled = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
+        await super().settle()
 
     def reconfigure(self, settings: EnforcerSettings) -> None:
-        """Go by other limits; a cut under way keeps the deadline that it began with."""
-        self._settings = settings
+        """As `CutWork.reconfigure`."""
+        super().reconfigure(settings)
         self._watch.pace = settings.pace
 
     @property
@@ -357,18 +346,10 @@ class Enforcer:
             run.gone_at = max(result.gone_at, run.gone_at or result.gone_at)
 
     async def _wait_for_quiet(self, run: _Run, answered_at: float) -> bool:
-        """Whether no packet came for `quiet_seconds`; False once packets came for too long after the answer."""
-        quiet = self._settings.quiet_seconds
-        give_up_at = min(answered_at + 2 * quiet, run.deadline_at)
-        while True:
-            last_at = run.last_packet_at()
-            quiet_at = max(answered_at, answered_at if last_at is None else last_at) + quiet
-            now = self._clock()
-            if now >= quiet_at:
-                return True
-            if quiet_at > give_up_at or now >= give_up_at or run.is_undone:
-                return False
-            await self._sleep(min(self._settings.poll_seconds, quiet_at - now))
+        give_up_at = min(answered_at + 2 * self._settings.quiet_seconds, run.deadline_at)
+        return await self._is_quiet(
+            run.last_packet_at, answered_at, give_up_at=give_up_at, is_over=lambda: run.is_undone
+        )
 
     async def _is_listed(self, run: _Run) -> bool:
         listed = await self._ask_in_time(run, self._ingest.publishers())
@@ -389,9 +370,3 @@ class Enforcer:
     async def _ask_in_time(self, run: _Run, question: Awaitable[T]) -> T:
         left = run.deadline_at - self._clock()
         return await answer_within(max(0.0, min(self._settings.call_seconds, left)), question)
-
-    def _spawn(self, work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

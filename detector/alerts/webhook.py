@@ -212,7 +212,7 @@ class WebhookSink:
         if status >= 500 or status in _TRY_AGAIN:
             raise self._unavailable(f"it answered {status}; see its log")
         if status in _DENIED:
-            self._note(f"it answered {status}; see that alerts.webhook.secret is the one it knows")
+            self._note(f"it answered {status}; see that alerts.webhook.secret is the one it knows, and compare clocks")
             return Receipt.NOT_AUTHORIZED
         hint = "write the address that it redirects to" if 300 <= status < 400 else "see its log"
         self._note(f"it answered {status}; {hint}, or correct alerts.webhook.url")

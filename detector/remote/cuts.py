@@ -2,16 +2,16 @@
 
 import asyncio
 import contextlib
-import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 import structlog
 
-from detector.cut_journal import CutJournal, CutOutcome, CutRecords
+from detector.cut_journal import CutOutcome, CutRecords
+from detector.cut_work import Clocks, CutWork
 from detector.enforcement import CutTarget, EnforcerSettings
 from detector.events import CutState, StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_within
@@ -39,39 +39,30 @@ class _Run:
     incident_ids: list[str] = field(default_factory=list)
 
 
-class RemoteCuts:
+class RemoteCuts(CutWork):
     """As `detector.enforcement.Enforcer`, for cuts that a cutter elsewhere makes.
 
     A cut is confirmed when the cutter said so, its server lists the publisher no more where we can ask it, and no
     packet has reached our reader for a second. If that is not so, the alert goes out again and health is red.
     """
 
-    def __init__(  # noqa: PLR0913 - the clocks are what tests turn, by name
+    def __init__(
         self,
         ingest: IngestServer,
         records: CutRecords,
         desk: AnswerDesk,
         surroundings: Surroundings,
         settings: EnforcerSettings | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        **clocks: Unpack[Clocks],
     ) -> None:
+        super().__init__(ingest, records, settings or EnforcerSettings(), **clocks)
         self.counters = RemoteCounters()
-        self.journal = CutJournal(records, lambda: self._settings.record_seconds, clock=clock, wall_clock=wall_clock)
-        self._ingest = ingest
         self._desk = desk
         self._around = surroundings
-        self._settings = settings or EnforcerSettings()
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._sleep = sleep
         self._runs: dict[tuple[str, str], _Run] = {}
         self._outcomes: OrderedDict[tuple[str, str], CutOutcome] = OrderedDict()
         self._ended: OrderedDict[str, tuple[StreamKey, str]] = OrderedDict()
         self._proofs: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._unproved: dict[str, float] = {}
         self._refused: dict[str, None] = {}
 
@@ -83,18 +74,7 @@ class RemoteCuts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop waiting: the alerts are on disk, and the next start goes on."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def settle(self) -> None:
-        """Let the proofs under way end, for a while."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
-
-    def reconfigure(self, settings: EnforcerSettings) -> None:
-        """Go by other limits."""
-        self._settings = settings
+        await self._give_up()
 
     async def cut(self, target: CutTarget, *, last_packet_at: Callable[[], float | None]) -> CutOutcome:
         """Wait until the cutter's work is proved, refused or out of time; as `Enforcer.cut`.
@@ -316,17 +296,10 @@ class RemoteCuts:
         last_packet_at = run.last_packet_at if run is not None else lambda: self._around.last_packet_at(stream_id)
         answered_at = self._clock()
         give_up_at = answered_at + 2 * settings.quiet_seconds
-        while True:
-            last_at = last_packet_at()
-            quiet_at = max(answered_at, answered_at if last_at is None else last_at) + settings.quiet_seconds
-            now = self._clock()
-            if now >= quiet_at:
-                break
-            if quiet_at > give_up_at or now >= give_up_at:
-                return CutOutcome(
-                    CutState.UNCUTTABLE, 1, 0, detail="the cutter says that it cut, yet packets keep arriving"
-                )
-            await self._sleep(min(settings.poll_seconds, quiet_at - now))
+        if not await self._is_quiet(last_packet_at, answered_at, give_up_at=give_up_at):
+            return CutOutcome(
+                CutState.UNCUTTABLE, 1, 0, detail="the cutter says that it cut, yet packets keep arriving"
+            )
         if await self._is_listed(stream_id):
             return CutOutcome(CutState.UNCUTTABLE, 1, 0, detail="the cutter says that it cut, yet the server lists it")
         return CutOutcome(CutState.CONFIRMED, 1, 1, gone_at=last_packet_at(), confirmed_at=self._clock())
@@ -375,14 +348,8 @@ class RemoteCuts:
             or (awaited.incident_id is None and run.target.stream_id == awaited.stream_id)
         ]
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended_task)
-        return task
-
-    def _ended_task(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+    def _has_ended(self, task: "asyncio.Task[Any]") -> None:
+        super()._has_ended(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             stream = task.get_name().partition("[")[2].rstrip("]")

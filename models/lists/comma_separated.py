@@ -168,7 +168,7 @@ def _places(fields: Sequence[str]) -> dict[str, int]:
 def _take(fields: Sequence[str], places: dict[str, int], number: int, signal: str, gathering: Gathering) -> None:
     if len(fields) <= max(places.values()):
         raise BadRow(f"{len(fields)} values where {max(places.values()) + 1} or more were expected")
-    row = {name: fields[place].strip() for name, place in places.items()}
+    row = {name: fields[place] if name == "entry" else fields[place].strip() for name, place in places.items()}
     opinion, position, window = row.get("opinion", "").lower(), row.get("position_ms", ""), row.get("window", "")
     if opinion == WITHDRAWN:
         gathering.withdraw(row.get("entry", ""))

@@ -291,7 +291,7 @@ class _Run:
     def _said(self, text: str) -> None:
         around = self._records.around
         part = self._open[-1] if self._open else around[-1] if self.record is None and around else None
-        if part is None or text.isspace():
+        if part is None or (text.isspace() and ("\n" in text or not self._open)):
             return
         if len(part.text) + len(text) > LONGEST_TEXT:
             raise _Broken("a text is too long")

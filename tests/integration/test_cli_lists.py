@@ -101,6 +101,7 @@ def test_a_bar_on_a_terminal_goes_by_the_bytes(stopframe: CommandLine) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_an_import_that_is_killed_is_done_or_not(stopframe: CommandLine) -> None:
     """SIGKILL at any moment of the command leaves the bank as it was or as it is to be; once more completes it."""
     bank_dir = _fill(stopframe, "LIST", 21_000)

@@ -9,10 +9,8 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
 from detector.config.references import Secret
@@ -20,11 +18,9 @@ from detector.config.sections import IngestSection
 from detector.config.servers import PlainHttpServerUrl
 from detector.config.units import Between, Duration
 from detector.config.values import Username
-from detector.events import CutResult, Publisher, StreamKey
-from detector.ingest.adapter import IngestUnavailable, PublisherChange
-from detector.ingest.asked import is_readable
-from detector.ingest.hook_watch import HookWatch
-from detector.ingest.polling import PublisherPoll
+from detector.events import Publisher, StreamKey
+from detector.ingest.adapter import IngestUnavailable
+from detector.ingest.asked import AskedServer
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ApiAnswer, ServerApi
 from streams.job import SourceKind
@@ -55,10 +51,14 @@ class NodeMediaServerSettings(IngestSection):
     """How long one answer of the API may take."""
 
 
-class NodeMediaServer:
-    """One node-media-server. An `IngestServer`; `clock` is monotonic, in seconds."""
+class NodeMediaServer(AskedServer):
+    """One node-media-server. An `IngestServer`; `clock` is monotonic, in seconds.
 
-    can_cut = True
+    A cut closes no more than the server's own half of the connection: whoever ignores that streams on, and is listed.
+    """
+
+    title: ClassVar[str] = _SERVER
+    hook_remedy: ClassVar[str | None] = "correct notify.url in its config"
 
     def __init__(
         self,
@@ -68,85 +68,17 @@ class NodeMediaServer:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = name
+        api = ServerApi(_SERVER, str(settings.api), setting="ingest.api", timeout_seconds=settings.timeout.seconds)
+        super().__init__(name, revocations, api, poll_seconds=settings.poll.seconds, clock=clock)
         self._settings = settings
-        self._revocations = revocations
-        self._clock = clock
-        self._watch = HookWatch()
-        self._api = ServerApi(
-            _SERVER, str(settings.api), setting="ingest.api", timeout_seconds=settings.timeout.seconds
-        )
-        self._poll = PublisherPoll(name, self._list, interval_seconds=settings.poll.seconds, clock=clock)
         self._token: str | None = None
         self._logging_in = asyncio.Lock()
         self._login_refused_at = -math.inf
-        self._resources = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        """Begin to ask the server; one that is down is asked until it is up."""
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._api)
-            await stack.enter_async_context(self._poll)
-            self._resources = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Ask no more; every `changes()` ends. Publishers stay live."""
-        await self._resources.aclose()
-
-    async def publishers(self) -> list[Publisher]:
-        """Who publishes now; a stream that waits for its publisher to come back is none."""
-        return await self._poll.now()
-
-    def changes(self) -> AsyncIterator[PublisherChange]:
-        """As `IngestServer.changes`; goes on while the server is down, which `problems` tells."""
-        return self._poll.changes()
-
-    async def cut(self, key: StreamKey, connection: str | None = None) -> CutResult:
-        """End the publisher's session.
-
-        The server closes no more than its own half of the connection: whoever ignores that streams on, and is listed.
-        """
-        found = [p for p in await self._poll.now() if p.key == key and connection in (None, p.connection)]
-        count = 0
-        for publisher in found:
-            answer = await self._ask("DELETE", f"/api/v1/sessions/{quote(publisher.connection, safe='')}")
-            if answer.status == 200:
-                count += 1
-            elif answer.status != 404:  # 404: it left since it was listed
-                raise self._api.refuse(answer)
-        if found:
-            self._poll.hurry()
-        return CutResult(count=count)
-
-    async def revoke(self, key: StreamKey) -> None:
-        """As `IngestServer.revoke`: the webhook refuses later publishers of `key`."""
-        await self._revocations.add(key)
-
-    async def restore(self, key: StreamKey) -> None:
-        """As `IngestServer.restore`."""
-        await self._revocations.remove(key)
-
-    def is_revoked(self, key: StreamKey) -> bool:
-        """Whether the webhook refuses `key`."""
-        return key in self._revocations
 
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """HTTP-FLV: it begins with the pictures since the last keyframe, which the server keeps."""
         path = f"/{quote(key.app, safe='')}/{quote(key.name, safe='')}.flv"
         return SourceKind.HTTP_FLV, f"{self._settings.api}{path}"
-
-    def problems(self) -> list[str]:
-        """What keeps this server from being watched or obeyed, one sentence each."""
-        found = [] if self._poll.fault is None else [self._poll.fault]
-        if self._watch.unasked:
-            found.append(
-                f"{self._watch.unasked} publishers got in without {_SERVER} asking us, so revoked keys are only cut "
-                "when they are seen: correct notify.url in its config"
-            )
-        return [*found, *self._revocations.problems()]
 
     def answer_hook(self, body: bytes) -> int:
         """The HTTP status for one call of the webhook: 403 for a key that is revoked or unreadable, 200 for all else.
@@ -166,27 +98,23 @@ class NodeMediaServer:
             return 200
         if not isinstance(app, str) or not isinstance(name, str):
             return 400
-        key = StreamKey(self.name, app, name)
-        if not is_readable(key):
-            return 403  # what no reader can ask for could be published and never be seen
-        self._watch.asked(key)
-        return 403 if self.is_revoked(key) else 200
+        return 200 if self._may_publish(StreamKey(self.name, app, name)) else 403
 
-    async def _list(self) -> list[Publisher]:
+    async def _ask_for_live(self) -> list[Publisher]:
         answer = await self._ask("GET", "/api/v1/streams")
-        try:
-            streams = answer.content["data"]["streams"]
-            found = [self._publisher(stream) for stream in streams if stream["status"] == _PUBLISHING]
-        except (KeyError, TypeError):
-            raise self._api.refuse(answer) from None
-        self._watch.listed(publisher.key for publisher in found)
-        return found
+        with self._reading(answer) as content:
+            return [self._of(stream) for stream in content["data"]["streams"] if stream["status"] == _PUBLISHING]
 
-    def _publisher(self, stream: dict[str, Any]) -> Publisher:
+    async def _drop(self, publisher: Publisher) -> int:
+        answer = await self._ask("DELETE", f"/api/v1/sessions/{quote(publisher.connection, safe='')}")
+        if answer.status not in (200, 404):  # 404: it left since it was listed
+            raise self._api.refuse(answer)
+        return int(answer.status == 200)
+
+    def _of(self, stream: dict[str, Any]) -> Publisher:
         publisher = stream["publisher"]
         key = StreamKey(self.name, str(stream["app"]), str(stream["name"]))
-        address = str(publisher.get("ip", "")).rpartition(":")[0]
-        return Publisher(key, str(publisher["id"]), since_at=self._clock(), address=address)
+        return self._publisher(key, str(publisher["id"]), str(publisher.get("ip", "")).rpartition(":")[0])
 
     async def _ask(self, method: str, path: str) -> ApiAnswer:
         token = self._token or await self._log_in(None)
@@ -215,10 +143,8 @@ class NodeMediaServer:
         if answer.status in (400, 401, 429):
             self._login_refused_at = self._clock()
             raise self._login_refused()
-        try:
-            return str(answer.content["data"]["token"])
-        except (KeyError, TypeError):
-            raise self._api.refuse(answer) from None
+        with self._reading(answer) as content:
+            return str(content["data"]["token"])
 
     def _login_refused(self) -> IngestUnavailable:
         return IngestUnavailable(

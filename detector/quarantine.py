@@ -94,7 +94,7 @@ class Quarantine:
             return []
         named = ", ".join(held[:_NAMED]) + (f" and {len(held) - _NAMED} more" if len(held) > _NAMED else "")
         remedy = "look at them ('stopframe incidents'), then 'stopframe hashes confirm BANK ENTRY', release or remove"
-        return [f"{named} matched many streams at once and may only ask for reviews; {remedy}"]
+        return [f"{named} matched many streams at once, or harmless pictures, and may only ask for reviews; {remedy}"]
 
     async def _save(self, source: str, signal: Signal) -> None:
         assert signal.bank is not None

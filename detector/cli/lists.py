@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from detector.cli.lists_feedback import feedback
 from detector.cli.options import AsJson, ConfigFile, read_config, read_config_quietly
 from detector.cli.output import CommandFailed, line, note, progress, run_async, table
 from detector.config.units import Duration
@@ -67,6 +68,9 @@ def lists(context: typer.Context, config: ConfigFile = None, as_json: AsJson = F
             note(f"{row['list']}: {row['why']}")
     if any(row["is_stale"] or row["last"] == Outcome.REFUSED for row in rows):
         raise typer.Exit(1)
+
+
+app.command("feedback")(feedback)
 
 
 @app.command("sync")
@@ -164,11 +168,15 @@ def _section(settings: "Config", name: str) -> "ExchangeSection":
 def _synced(settings: "Config", section: "ExchangeSection", accepted: tuple[int, int] | None) -> SyncState:
     from detector.exchanges.order import job_of
     from detector.exchanges.sync import sync as run_sync
+    from detector.rebuilding import rebuild_unless_served
 
     job = job_of(settings, section, accepted)
     try:
         with progress(f"fetching {section.name}", None):
-            return run_async(run_sync(job.client(), job.adoption(), time.time))
+            state = run_async(run_sync(job.client(), job.adoption(), time.time))
+            if state.outcome == Outcome.SYNCED and state.rows:
+                rebuild_unless_served(Path(job.bank_dir))
+            return state
     except OSError as error:
         raise CommandFailed(
             f"{settings.state_dir}: {error.strerror}; name a state_dir that this user may write"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.hashing.algorithm import PLANE_SIDE, Plane
+from models.hashing.plugins import Plugin
 from models.hashing.registry import hash_algorithms
 from models.radii import UNGATED
 
@@ -34,8 +35,10 @@ Drawing = NDArray[np.float64]
 
 @lru_cache(maxsize=8)
 def canary_hashes(algorithm: str) -> NDArray[np.uint8]:
-    """The hashes of the drawn pictures, (N, bits / 8) uint8; none where the algorithm needs more than a plane."""
+    """The hashes of the drawn pictures, (N, bits / 8) uint8; none of another package's, which may ask for colours."""
     known = hash_algorithms()[algorithm]
+    if isinstance(known, Plugin):
+        return np.zeros((0, known.bits // 8), np.uint8)
     return np.array([np.frombuffer(known.hash_plane(plane).value, np.uint8) for plane in canary_planes()])
 
 

@@ -23,6 +23,7 @@ from detector.works import Work
 log = structlog.get_logger()
 
 _LOOK_SECONDS = 1.0
+_draw: Callable[[], float] = random.random
 _LONGEST_SYNC_SECONDS = 12 * 3600.0
 _MOST_ANSWER_BYTES = 64 << 10
 _TOLD_BYTES = 2000
@@ -107,11 +108,14 @@ class Exchanges:
 
     async def _keep(self, name: str) -> None:
         """Sync one list again and again, also by what a command did meanwhile."""
-        listed = self._lists[name]
+        listed, drawn = self._lists[name], _draw()
         while True:
             state_dir = self._config().state_dir
-            listed.state = await asyncio.to_thread(read_state, state_dir, name)
-            pause = pause_seconds(listed.state, listed.section.every.seconds, time.time(), random.random)
+            found = await asyncio.to_thread(read_state, state_dir, name)
+            if found != listed.state:
+                listed.state, drawn = found, _draw()
+            # Drawn once for each pause: the smallest of many draws would be the same everywhere.
+            pause = pause_seconds(listed.state, listed.section.every.seconds, time.time(), drawn)
             if pause > 0:
                 await asyncio.sleep(min(pause, _LOOK_SECONDS))
                 if pause > _LOOK_SECONDS:
@@ -121,7 +125,7 @@ class Exchanges:
             if state.outcome == Outcome.BUSY:
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue
-            listed.state = state
+            listed.state, drawn = state, _draw()
             self._told(before, state)
 
     async def _sync(self, listed: _Listed) -> SyncState:

@@ -1,6 +1,5 @@
 """When a list is fetched again: after its time, give or take a tenth; after a failure ever later. Pure."""
 
-from collections.abc import Callable
 from typing import Final
 
 from detector.exchanges.records import Outcome, SyncState
@@ -12,20 +11,20 @@ _FIRST_PAUSE_SECONDS: Final = 10.0
 _FIRST_LOOK_SECONDS: Final = 10.0
 
 
-def pause_seconds(state: SyncState | None, every_seconds: float, now: float, draw: Callable[[], float]) -> float:
-    """How long from now (Unix time) until the next sync of a list whose last one is `state`; `draw` gives [0, 1).
+def pause_seconds(state: SyncState | None, every_seconds: float, now: float, drawn: float) -> float:
+    """How long from now (Unix time) until the next sync of a list whose last one is `state`; `drawn` is from [0, 1).
 
     A list that was never had is fetched at once. What an exchange asked for (`retry_at`) is waited for in any case, and
     a clock that was set back makes nobody wait longer than its time.
     """
-    spread = 1 - _JITTER + 2 * _JITTER * draw()
+    spread = 1 - _JITTER + 2 * _JITTER * drawn
     if state is None or not state.tried_at:
-        return draw() * min(_FIRST_LOOK_SECONDS, every_seconds * _JITTER)
+        return drawn * min(_FIRST_LOOK_SECONDS, every_seconds * _JITTER)
     whole = every_seconds * spread
     if state.outcome == Outcome.FAILED:
         # Full jitter, as everywhere here: those that failed together do not come back together.
         limit = min(every_seconds, _FIRST_PAUSE_SECONDS * 2.0 ** min(max(state.failures, 1) - 1, 32))
-        whole = limit / 2 + draw() * limit / 2
+        whole = limit / 2 + drawn * limit / 2
     due = max(state.tried_at + whole, state.retry_at)
     longest = max(whole, state.retry_at - state.tried_at)
     return min(max(0.0, due - now), longest)

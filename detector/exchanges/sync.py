@@ -154,8 +154,8 @@ def _own_source(adoption: Adoption) -> Source:
         return new
     if known.exchange != adoption.exchange:
         raise NotAdopted(
-            f"bank {bank} is filled by {known.exchange}; name another bank for {adoption.exchange}, or remove the folder "
-            f"{adoption.bank_dir}"
+            f"bank {bank} is filled by {known.exchange}; name another bank for {adoption.exchange}, or remove the "
+            f"folder {adoption.bank_dir}"
         )
     same = (known.kind, known.collection) == (adoption.kind, adoption.collection)
     return known if same else new

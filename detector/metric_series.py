@@ -10,6 +10,7 @@ from detector.metric_words import (
     CrashKind,
     CutterWord,
     DropCause,
+    FeedbackEnd,
     IdentityRefusal,
     KeptFrame,
     PostOutcome,
@@ -89,6 +90,13 @@ class MetricSeries:
         self.second_opinions = self._counter(
             "second_opinions", "Samples to ask another server about, by what became of them.", "end", SecondOpinionEnd
         )
+        self.feedback = self._counter(
+            "feedback",
+            "Tries to tell an exchange what was said of its entries, by what came of them.",
+            "end",
+            FeedbackEnd,
+        )
+        self.feedback_pending = self._gauge("feedback_pending", "Words on entries that no exchange was told yet.")
 
     def _make_counters(self) -> None:
         self.samples = self._counter("samples", "Sampled frames received.", "reason", SampleReason)

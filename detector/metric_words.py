@@ -162,4 +162,13 @@ class SecondOpinionEnd(StrEnum):
     """Its stream was gone."""
 
 
+@unique
+class FeedbackEnd(StrEnum):
+    """What became of one try to tell an exchange what somebody said of an entry."""
+
+    SENT = "sent"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
 CoverageKind = Literal["seen", "skipped", "blind"]

@@ -22,6 +22,7 @@ from detector.metric_words import (
     CrashKind,
     CutterWord,
     DropCause,
+    FeedbackEnd,
     IdentityRefusal,
     KeptFrame,
     PostOutcome,
@@ -301,6 +302,14 @@ class Metrics:
     def second_opinion(self, end: SecondOpinionEnd, count: int = 1) -> None:
         """So many samples that another server was to be asked about came to this."""
         self._series.second_opinions.labels(end.value).inc(count)
+
+    def feedback(self, end: FeedbackEnd) -> None:
+        """One try to tell an exchange something came to this."""
+        self._series.feedback.labels(end.value).inc()
+
+    def set_feedback_pending(self, count: int) -> None:
+        """So many words wait to be sent, or are kept because the config sends none."""
+        self._series.feedback_pending.set(count)
 
     def untrusted(self, purpose: Purpose, reason: Reason) -> None:
         """A message was not believed."""

@@ -38,6 +38,7 @@ from detector.config_file import ConfigFile
 from detector.cpu_control import CpuControl
 from detector.credentials import stream_id
 from detector.events import Decision
+from detector.exchanges.feedback_courier import FeedbackCourier
 from detector.hints import TooManyHints
 from detector.hold import hold_settings
 from detector.incident_bank import IncidentBank
@@ -122,6 +123,7 @@ class Service:
         self._hold = parts.hold
         self._identities = parts.identities
         self._hold.is_exempt = self._allow.covers
+        self._feedback = FeedbackCourier(parts.database, lambda: self.config, parts.metrics)
         self._second = SecondOpinion(
             SecondOpinionParts(
                 lambda: self.config.second_opinion, lambda: self.config.enforcement.live, self._hear, parts.metrics
@@ -184,6 +186,7 @@ class Service:
             *self._banks.works(),
             Work("incident_bank", self.incident_bank.run),
             *self._second.works(),
+            *self._feedback.works(),
             Work("health", self._keep_health),
             Work("alarms", self._alarms.run),
             Work("coverage", self._keep_accounts),
@@ -229,6 +232,7 @@ class Service:
             *self._banks.notes(),
             *self._hold.notes(),
             *self._second.notes(),
+            *self._feedback.notes(),
         ]
         notes += self._identities.notes()
         notes += self._allow.notes(session.key.path for session in self.supervisor.sessions.values())

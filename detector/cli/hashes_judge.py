@@ -4,13 +4,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from detector.cli.banks import BankArgument, EntryArgument, bank_faults, bank_folder, moment
 from detector.cli.options import ConfigFile, read_config_quietly
-from detector.cli.output import CommandFailed, note
+from detector.cli.output import CommandFailed, note, run_async
 from detector.config.units import Duration, Moment
 from models.annotations import LONGEST_NOTE, EntryNote
 from models.bank_store import annotate, notes
@@ -74,6 +75,7 @@ def confirm(bank: BankArgument, entry: EntryArgument, config: ConfigFile = None)
         *(["it is no longer disputed"] if changed else []),
     ]
     note(f"bank {bank}: {entry} is confirmed{': ' if done else ''}{' and '.join(done)}")
+    _tell_exchange(config, folder, entry, is_right=True)
 
 
 def deconfirm(bank: BankArgument, entry: EntryArgument, config: ConfigFile = None) -> None:
@@ -86,6 +88,7 @@ def deconfirm(bank: BankArgument, entry: EntryArgument, config: ConfigFile = Non
         annotate(folder, entry, lambda noted: replace(noted, objections=noted.objections + 1))
         set_opinion(folder, entry, Opinion.DISPUTED, where=Opinion.POSITIVE)
     note(f"bank {bank}: {entry} is disputed: it may ask for reviews, and cut nothing")
+    _tell_exchange(config, folder, entry, is_right=False)
 
 
 def release(bank: BankArgument, entry: EntryArgument, config: ConfigFile = None) -> None:
@@ -95,6 +98,28 @@ def release(bank: BankArgument, entry: EntryArgument, config: ConfigFile = None)
     """
     before = _annotate(bank, entry, config, lambda noted: replace(noted, quarantined=False))
     note(f"bank {bank}: {entry} {'is released from quarantine' if before.quarantined else 'was not in quarantine'}")
+
+
+def _tell_exchange(config: ConfigFile, folder: Path, entry: str, *, is_right: bool) -> None:
+    """Keep the word for the exchange that fills the bank, if one does and can be told."""
+    from detector.exchanges.records import SOURCE
+
+    if not (folder / SOURCE).exists():
+        return
+    from detector.judgements import keep_judgement
+    from detector.store.database import StoreUnavailable
+    from detector.store.feedback import Verdict
+
+    verdict = Verdict.CONFIRMED if is_right else Verdict.FALSE_MATCH
+    settings = read_config_quietly(config)
+    try:
+        with bank_faults():
+            exchange = run_async(keep_judgement(settings, folder, entry, verdict))
+    except StoreUnavailable as error:
+        note(f"it holds here; it could not be kept for the exchange ({error})")
+        return
+    if exchange is not None:
+        note(f"kept for {exchange}: 'stopframe lists feedback' shows what it is, or would be, told")
 
 
 def _annotate(bank: str, entry: str, config: ConfigFile, change: Callable[[EntryNote], EntryNote]) -> EntryNote:

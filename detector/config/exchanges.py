@@ -1,7 +1,7 @@
 """The section `exchanges`: lists that come from elsewhere, each into a bank of its own."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
@@ -53,12 +53,17 @@ _NEEDS = {
 _MAY_HAVE = {
     ExchangeKind.FILE: (),
     ExchangeKind.HTTPS: ("username", "password", "token"),
-    ExchangeKind.NCMEC: (),
-    ExchangeKind.STOPNCII: ("url",),
+    ExchangeKind.NCMEC: ("feedback_reason",),
+    ExchangeKind.STOPNCII: ("url", "feedback_key"),
     ExchangeKind.TAT: ("url", "collection"),
     ExchangeKind.THREATEXCHANGE: ("url",),
 }
-_CHOSEN = ("path", "url", "username", "password", "token", "function_key", "subscription_key", "collection")
+_CHOSEN = (
+    *("path", "url", "username", "password", "token", "function_key", "subscription_key", "collection"),
+    *("feedback_key", "feedback_reason"),
+)
+_HEAR = (ExchangeKind.NCMEC, ExchangeKind.STOPNCII, ExchangeKind.THREATEXCHANGE)
+"""Those that take feedback; the others have no such call."""
 
 
 class ExchangeSection(Section):
@@ -103,6 +108,12 @@ class ExchangeSection(Section):
     until somebody says `stopframe lists accept NAME`."""
     ca_file: FilePath | None = None
     """The authorities (PEM) that may vouch for the server's certificate; null for the system's."""
+    feedback: Literal["off", "dry_run", "on"] = "dry_run"
+    """Whether it is told what people say of its entries: `dry_run` keeps it and shows what would be sent."""
+    feedback_key: Secret | None = None
+    """Of `stopncii` the key of SubmitFeedback: `${NAME}` or `{file: PATH}`."""
+    feedback_reason: Name | None = None
+    """Of `ncmec` the GUID of its reason for false matches; null asks it, and takes the only one that there is."""
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
@@ -123,6 +134,11 @@ class ExchangeSection(Section):
             yield Conflict(("url",), "crosses a network that others may read; write https://")
         if self.collection is not None and self.kind is ExchangeKind.THREATEXCHANGE and not self.collection.isdigit():
             yield Conflict(("collection",), "is no privacy group; write its number")
+        if self.feedback == "on" and self.kind not in _HEAR:
+            yield Conflict(("feedback",), f"is on, and {self.kind.value} takes none; leave it out", concerns=kind)
+        if self.feedback == "on" and self.kind is ExchangeKind.STOPNCII and self.feedback_key is None:
+            what = "is on, and SubmitFeedback has a key of its own; write feedback_key, or dry_run"
+            yield Conflict(("feedback",), what, concerns=(("feedback_key",),))
         if self.stale_after < self.every:
             what = f"is shorter than every ({self.every}), so it would always be stale; write more"
             yield Conflict(("stale_after",), what, concerns=(("every",),))

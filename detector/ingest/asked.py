@@ -145,8 +145,12 @@ class AskedServer(ABC):
         self._unreadable = len(live) - len(found)
         self._live_now = self._plays.as_first_seen(self._live_now, found)
         if self.hook_remedy is not None:
-            self._watch.listed(publisher.key for publisher in found)
+            self._watch.listed(publisher.key for publisher in found if self._asks_about(publisher))
         return found
+
+    def _asks_about(self, publisher: Publisher) -> bool:  # noqa: ARG002 - of some servers there are others
+        """Whether the server asks its hook before it lets such a publisher in."""
+        return True
 
     # For the hooks
 

@@ -7,13 +7,12 @@ API and hook as in github.com/bluenviron/mediamtx at commit 3e09466c: `api/opena
 import hmac
 import ipaddress
 import json
-import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from detector.config.hold import HoldingSection
@@ -21,18 +20,13 @@ from detector.config.references import Secret
 from detector.config.servers import HookUrl, HttpServerUrl, RtmpServerUrl
 from detector.config.units import Between, Duration
 from detector.config.values import Username
-from detector.events import CutResult, Publisher, StreamKey
-from detector.ingest.adapter import IngestUnavailable, PublisherChange
-from detector.ingest.admittance import OpenDoor, PublisherGate
-from detector.ingest.asked import PUBLISHERS_LIMIT
-from detector.ingest.hook_watch import HookWatch
+from detector.events import Publisher, StreamKey
+from detector.ingest.adapter import IngestUnavailable
+from detector.ingest.asked import PUBLISHERS_LIMIT, AskedServer, is_readable
 from detector.ingest.hooks import BODY_LIMIT_BYTES, HookAnswer, HookOutcome, first_values
 from detector.ingest.keys import PART_LIMIT_CHARACTERS
-from detector.ingest.polling import PublisherPoll
 from detector.ingest.revocations import Revocations
 from detector.ingest.server_api import ServerApi
-from detector.ingest.viewers import OpenGate, PlayWatch, ViewerGate
-from detector.redaction import hide_secret
 from streams.job import SourceKind
 
 _SERVER = "MediaMTX"
@@ -104,11 +98,18 @@ def join_path(app: str, name: str) -> str:
     return f"{app}/{name}" if app else name
 
 
-class MediaMtx:
-    """One MediaMTX. An `IngestServer`; `clock` is monotonic, in seconds."""
+class MediaMtx(AskedServer):
+    """One MediaMTX. An `IngestServer`; `clock` is monotonic, in seconds.
 
-    can_cut = True
-    tells_of_publishers = True
+    A cut drops the publisher; a stream that the server pulls is ended by taking the source out of its path's config.
+    """
+
+    tells_of_publishers: ClassVar[bool] = True
+    title: ClassVar[str] = _SERVER
+    hook_remedy: ClassVar[str | None] = "set authMethod and authHTTPAddress in its config"
+    play_remedy: ClassVar[str | None] = (
+        "set authMethod and authHTTPAddress in its config, and read out of authHTTPExclude"
+    )
 
     def __init__(
         self,
@@ -118,103 +119,51 @@ class MediaMtx:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = name
-        self.forward_failures_total = 0
-        self.viewers: ViewerGate = OpenGate()
-        self.publishers_gate: PublisherGate = OpenDoor()
-        self._plays = PlayWatch()
-        self._live_now: list[Publisher] = []
-        self._settings = settings
-        self._revocations = revocations
-        self._clock = clock
-        self._watch = HookWatch()
         password = settings.password.reveal() if settings.password else ""
         self._credentials = (settings.username, password) if settings.username else None
-        self._api = ServerApi(
+        api = ServerApi(
             _SERVER,
             str(settings.api),
             setting="ingest.api",
             timeout_seconds=settings.timeout.seconds,
             auth=self._credentials,
         )
+        super().__init__(name, revocations, api, poll_seconds=settings.poll.seconds, clock=clock)
+        self.forward_failures_total = 0
+        self._settings = settings
         self._forward = _forward(settings.forward)
-        self._poll = PublisherPoll(name, self._list, interval_seconds=settings.poll.seconds, clock=clock)
-        # Our own readers show this when they attach, so that they need no account; it ends with the process.
-        self._reader_password = secrets.token_urlsafe(24)
-        hide_secret(self._reader_password)
+        self._behind: dict[tuple[StreamKey, str], _Live] = {}
         self._pulled: dict[StreamKey, str] = {}
-        self._resources = AsyncExitStack()
+        self._forwarding = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Begin to ask the server; one that is down is asked until it is up."""
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._api)
             if self._forward is not None:
                 await stack.enter_async_context(self._forward[0])
-            await stack.enter_async_context(self._poll)
-            self._resources = stack.pop_all()
+            await super().__aenter__()
+            self._forwarding = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ask no more; every `changes()` ends. Publishers stay live."""
-        await self._resources.aclose()
-
-    async def publishers(self) -> list[Publisher]:
-        """Who publishes now, and what the server pulls."""
-        return await self._poll.now()
-
-    def changes(self) -> AsyncIterator[PublisherChange]:
-        """As `IngestServer.changes`; goes on while the server is down, which `problems` tells."""
-        return self._poll.changes()
-
-    async def cut(self, key: StreamKey, connection: str | None = None) -> CutResult:
-        """Drop the publisher; a stream that the server pulls is ended by taking the source out of its path config."""
-        found = [
-            live
-            for live in await self._ask_for_live()
-            if live.publisher.key == key and connection in (None, live.publisher.connection)
-        ]
-        count = 0
-        for live in found:
-            count += await (self._end_pull(live) if live.is_pull else self._kick(live))
-        if found:
-            self._poll.hurry()
-        return CutResult(count=count)
-
-    async def revoke(self, key: StreamKey) -> None:
-        """As `IngestServer.revoke`: the authentication hook refuses later publishers of `key`, by any protocol."""
-        await self._revocations.add(key)
+        await super().__aexit__(kind, error, trace)
+        await self._forwarding.aclose()
 
     async def restore(self, key: StreamKey) -> None:
         """As `IngestServer.restore`; a pull that was ended here begins again."""
-        await self._revocations.remove(key)
+        await super().restore(key)
         source = self._pulled.get(key)
         if source is not None:
             await self._set_source(join_path(key.app, key.name), source)
             del self._pulled[key]
 
-    def is_revoked(self, key: StreamKey) -> bool:
-        """Whether the authentication hook refuses `key`."""
-        return key in self._revocations
-
     def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
         """RTMP, with a password of our own that the authentication hook knows."""
         path = quote(join_path(key.app, key.name), safe="/~:")
-        return SourceKind.RTMP, f"{self._settings.rtmp}/{path}?user={_READER}&pass={self._reader_password}"
-
-    def problems(self) -> list[str]:
-        """What keeps this server from being watched or obeyed, one sentence each."""
-        found = [] if self._poll.fault is None else [self._poll.fault]
-        if self._watch.unasked:
-            found.append(
-                f"{self._watch.unasked} publishers got in without {_SERVER} asking us, so revoked keys are only cut "
-                "when they are seen: set authMethod and authHTTPAddress in its config"
-            )
-        remedy = "set authMethod and authHTTPAddress in its config, and read out of authHTTPExclude"
-        found += self._plays.problems(self.viewers, self._live_now, self._clock(), remedy)
-        return [*found, *self._revocations.problems()]
+        return SourceKind.RTMP, f"{self._settings.rtmp}/{path}?user={_READER}&pass={self._reader_secret}"
 
     async def answer_hook(self, body: bytes) -> HookAnswer | int:
         """The HTTP status for one question of the authentication hook: 200 lets in, all else does not.
@@ -232,10 +181,10 @@ class MediaMtx:
             if refusal is not None:
                 return refusal
         if action == "read":
-            if self._is_account(fields, (_READER, self._reader_password)):
+            if self._is_account(fields, (_READER, self._reader_secret)):
                 self._plays.heard(StreamKey(self.name, *split_path(path)))
                 return 200
-            if not self._may_watch(path):
+            if not self._may_watch_who_shows(StreamKey(self.name, *split_path(path)), ""):
                 return HookAnswer(403, HookOutcome.HELD)
         if self._forward is not None:
             status = await self._ask_forward(*self._forward, fields)
@@ -250,14 +199,10 @@ class MediaMtx:
             self.viewers.publisher_comes(key)
         return status
 
-    def _may_watch(self, path: str) -> bool:
-        key = StreamKey(self.name, *split_path(path))
-        return not self.viewers.is_shut or (not self.is_revoked(key) and self.viewers.may_watch(key))
-
     def _why_not_publish(self, path: str) -> int | None:
-        if not _is_path(path):
-            return 400  # one that the list could name otherwise would slip past its revocation
         key = StreamKey(self.name, *split_path(path))
+        if not _is_path(path) or not is_readable(key):
+            return 400  # one that the list could name otherwise would slip past its revocation
         self._watch.asked(key)
         self._poll.hurry()
         return 403 if self.is_revoked(key) else None
@@ -281,28 +226,31 @@ class MediaMtx:
             hmac.compare_digest(a.encode("utf-8", "replace"), b.encode()) for a, b in zip(given, account, strict=True)
         )
 
-    async def _list(self) -> list[Publisher]:
-        found = [live.publisher for live in await self._ask_for_live()]
-        self._live_now = self._plays.as_first_seen(self._live_now, found)
-        return found
+    def _asks_about(self, publisher: Publisher) -> bool:
+        """What the server pulls by itself it asks nobody about."""
+        return not self._behind[publisher.key, publisher.connection].is_pull
 
-    async def _ask_for_live(self) -> list[_Live]:
+    async def _ask_for_live(self) -> list[Publisher]:
         found: list[_Live] = []
         for page in range(_PAGES):
             answer = await self._api.ask("GET", "/v3/paths/list", params={"itemsPerPage": _PAGE_ITEMS, "page": page})
             if answer.status != 200:
                 raise self._api.refuse(answer)
-            try:
-                found += [live for live in map(self._live, answer.content["items"]) if live is not None]
-                pages = int(answer.content["pageCount"])
-            except (KeyError, TypeError, ValueError):
-                raise self._api.refuse(answer) from None
+            with self._reading(answer) as content:
+                found += [live for live in map(self._live, content["items"]) if live is not None]
+                pages = int(content["pageCount"])
             if page + 1 >= pages:
                 break
             if len(found) > PUBLISHERS_LIMIT:
-                raise self._api.refuse(answer)
-        self._watch.listed(live.publisher.key for live in found if not live.is_pull)
-        return found
+                raise self._too_many()
+        self._behind = {(live.publisher.key, live.publisher.connection): live for live in found}
+        return [live.publisher for live in found]
+
+    async def _drop(self, publisher: Publisher) -> int:
+        live = self._behind.get((publisher.key, publisher.connection))
+        if live is None:
+            return 0
+        return await (self._end_pull(live) if live.is_pull else self._kick(live))
 
     def _live(self, item: dict[str, Any]) -> _Live | None:
         source, path = item["source"], str(item["name"])
@@ -314,14 +262,8 @@ class MediaMtx:
             return None
         key = StreamKey(self.name, *split_path(path))
         # A pull has no id; a connection's id may be logged and must not hold the key.
-        connection = source_id or f"{source_type}-{self._pull_number(key)}"
-        publisher = Publisher(key, connection, since_at=self._clock())
-        return _Live(publisher, path, str(item.get("confName", "")), source_type, source_id)
-
-    def _pull_number(self, key: StreamKey) -> str:
-        return hmac.new(
-            self._reader_password.encode(), key.path.encode("utf-8", "surrogatepass"), "sha256"
-        ).hexdigest()[:16]
+        connection = source_id or f"{source_type}-{self._connection_id(key)}"
+        return _Live(self._publisher(key, connection), path, str(item.get("confName", "")), source_type, source_id)
 
     async def _kick(self, live: _Live) -> int:
         target = f"/v3/{_KICKS[live.source_type]}/kick/{quote(live.source_id, safe='')}"
@@ -338,10 +280,8 @@ class MediaMtx:
                 f"{_SERVER} pulls this stream by the config of many paths: take its source out of there by hand"
             )
         answer = await self._api.ask("GET", f"/v3/config/paths/get/{quote(live.path, safe='/')}")
-        try:
-            source = str(answer.content["source"])
-        except (KeyError, TypeError):
-            raise self._api.refuse(answer) from None
+        with self._reading(answer) as content:
+            source = str(content["source"])
         await self._set_source(live.path, "publisher")
         self._pulled[live.publisher.key] = source
         return 1

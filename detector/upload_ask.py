@@ -101,10 +101,15 @@ class Pace:
         self._began_at = began_at
         self._bytes_per_second = bytes_per_second
         self._longest_seconds = longest_seconds
+        self._excused_seconds = 0.0
+
+    def excuse(self, seconds: float) -> None:
+        """Do not count `seconds` in which the client was kept waiting: the disk was slow, not the line."""
+        self._excused_seconds += seconds
 
     def ends_at(self, received_bytes: int) -> float:
         """Until when the next byte must have come, if so many have."""
-        paid = GRACE_SECONDS + received_bytes / self._bytes_per_second
+        paid = GRACE_SECONDS + self._excused_seconds + received_bytes / self._bytes_per_second
         return self._began_at + min(paid, self._longest_seconds)
 
     def refusal(self, received_bytes: int, now: float) -> UploadRefused:

@@ -133,7 +133,9 @@ class Uploads:
                     break
                 if file.received_bytes + len(part) > settings.size_limit.bytes:
                     raise too_long(settings.size_limit.bytes)
+                came_at = time.monotonic()
                 await file.add(part)
+                pace.excuse(time.monotonic() - came_at)
                 self._show()
             received = await file.finish()
         self._parts.metrics.upload_received(received.length_bytes, time.monotonic() - began_at)

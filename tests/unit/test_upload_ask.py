@@ -89,6 +89,15 @@ def test_more_bytes_never_buy_less_time_and_never_more_than_all(
     assert began_at + min(GRACE_SECONDS, longest) <= pace.ends_at(fewer) <= pace.ends_at(more) <= began_at + longest
 
 
+def test_a_slow_disk_is_not_the_clients_fault() -> None:
+    """Time in which we wrote counts towards the whole, and not towards the pace."""
+    pace = Pace(0.0, 1000.0, 60.0)
+    pace.excuse(5.0)
+    assert pace.ends_at(0) == GRACE_SECONDS + 5.0
+    pace.excuse(100.0)
+    assert pace.ends_at(0) == 60.0
+
+
 def test_a_slow_file_is_told_from_a_late_one() -> None:
     """The sentence names the key of the config that was not kept."""
     pace = Pace(100.0, 1000.0, 60.0)

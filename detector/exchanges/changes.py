@@ -31,6 +31,10 @@ class Change:
     came: int
     went: int
 
+    def takes_too_much(self, usual: Sequence[tuple[int, int]], most_change: float) -> bool:
+        """The same of what would go alone."""
+        return Change(self.held, 0, self.went).exceeds(usual, most_change)
+
     def exceeds(self, usual: Sequence[tuple[int, int]], most_change: float) -> bool:
         """Whether it is more than may pass: `usual` are the (came, went) of the last syncs. A first list may be any."""
         if self.held == 0:

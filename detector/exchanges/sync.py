@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detector.bank_intake import Intake, take_in
 from detector.exchanges.canaries import named, suspicious
-from detector.exchanges.changes import REMEMBERED, Comparison, compare, rows_at, with_withdrawn
+from detector.exchanges.changes import REMEMBERED, Change, compare, rows_at, with_withdrawn
 from detector.exchanges.client import (
     ChainBroken,
     Checkpoint,
@@ -185,8 +185,8 @@ def _adopt(adoption: Adoption, source: Source, contents: ListContents, last: Pag
         contents = replace(contents, is_whole=True)
     bank = _bank(adoption.bank_dir)
     compared = compare(bank, contents, is_everything=last.is_everything)
-    _refuse_surplus(adoption, source, compared)
     contents = with_withdrawn(contents, compared.left_out)
+    _refuse_surplus(adoption, source, compared.change, contents.withdrawn)
     harmful = _quarantined(adoption, contents, compared.new_rows)
     pointer = adoption.bank_dir / POINTER
     before = pointer.read_bytes() if pointer.is_file() else None
@@ -213,13 +213,17 @@ def _bank(bank_dir: Path) -> Bank | None:
         return None
 
 
-def _refuse_surplus(adoption: Adoption, source: Source, compared: Comparison) -> None:
-    change = compared.change
+def _refuse_surplus(adoption: Adoption, source: Source, change: Change, withdrawn: Sequence[str]) -> None:
     if not change.exceeds(source.usual, adoption.most_change) or change.is_within(adoption.accepted):
         return
+    rest = "nothing of it was taken"
+    if withdrawn and not change.takes_too_much(source.usual, adoption.most_change):
+        # Somebody's word is asked about what comes; what people took back is not to wait for it.
+        take_in(adoption.bank_dir, ListContents(withdrawn=withdrawn), stem=adoption.exchange)
+        rest = "nothing of it was taken but what was withdrawn"
     raise _Surplus(
         f"{adoption.exchange} would bring {change.came:,} rows and take {change.went:,} from its {change.held:,}, "
-        f"more than {adoption.most_change:.0%} beyond what is usual; nothing of it was taken: see that it is right, "
+        f"more than {adoption.most_change:.0%} beyond what is usual; {rest}: see that it is right, "
         f"then 'stopframe lists accept {adoption.exchange}'",
         change.came,
         change.went,

@@ -187,6 +187,18 @@ async def test_what_usually_changes_may_change(tmp_path: Path) -> None:
     assert (await own.sync()).outcome == Outcome.SYNCED
 
 
+async def test_what_is_withdrawn_goes_though_what_comes_is_refused(tmp_path: Path) -> None:
+    """An exchange that takes five rows back and brings a thousand gets its five; the thousand wait for a word."""
+    rows = made_up(4000)
+    own = OwnList(tmp_path)
+    own.put(rows[:2000])
+    await own.sync()
+    own.put(rows[5:3000])
+    state = await own.sync()
+    assert (state.outcome, state.came, state.went, own.rows()) == (Outcome.REFUSED, 1000, 5, 1995)
+    assert "but what was withdrawn" in state.sentence
+
+
 async def test_a_list_that_is_emptied_or_replaced_needs_a_word(tmp_path: Path) -> None:
     """Who takes a list's place takes no more of it away than a tenth, and brings no more."""
     rows = made_up(4000)

@@ -118,8 +118,11 @@ async def test_what_came_by_sync_is_found_named_and_withdrawn(tmp_path: Path, al
         await site.until(lambda: metrics.value("stopframe_list_hashes_total", list="peer", state="added") == 51)
 
 
-async def test_a_list_that_is_not_to_be_had_grows_stale_and_is_told(tmp_path: Path) -> None:
-    """What came before stays in force, health is red after `stale_after` with the reason, and green with the list."""
+async def test_a_list_that_is_not_to_be_had_grows_stale_and_is_told(tmp_path: Path, alerts: Path) -> None:
+    """What came before stays in force, health is red after `stale_after` with the reason, and green with the list.
+
+    An alarm that names the list goes to the file, as it would to the webhook.
+    """
     holdings = Holdings()
     holdings.put("0", made_up(1)[0], time.time() - 60)
     with capture_logs() as logs:
@@ -131,6 +134,9 @@ async def test_a_list_that_is_not_to_be_had_grows_stale_and_is_told(tmp_path: Pa
             assert "list peer is" in _problem(site)
             assert "stopframe lists sync peer" in _problem(site)
             assert site.service.metrics.value("stopframe_list_rows", list="peer") == 1
+            await site.until(lambda: alerts.exists() and "stopframe/alarm/1" in alerts.read_text(), PATIENCE)
+            alarm = json.loads(alerts.read_text().splitlines()[0])
+            assert any("list peer is" in one for one in alarm["problems"])
             exchange.answer = whole
             assert (await synced(site)).outcome == Outcome.SYNCED
             await site.until(lambda: not _problem(site), PATIENCE)

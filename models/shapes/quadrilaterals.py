@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.shapes.dark import spread_dark
+
 AUTO_THRESHOLD: Final = 0
 """Stands for the step, in grey levels, that follows from the picture's own contrast."""
 
@@ -115,7 +117,8 @@ def _steps_from_edges(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     The edges are left, right, top and bottom; a line's number counts from the top or the left.
     """
-    half = cv2.GaussianBlur(cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), (3, 3), 0)
+    half = np.asarray(cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    half = np.asarray(cv2.GaussianBlur(spread_dark(half), (3, 3), 0), dtype=np.uint8)
     both = cv2.vconcat((half, cv2.transpose(half)))
     steps = cv2.absdiff(both[:, 1:], both[:, :-1])
     seen = np.empty((4, _SIDE, _SIDE - 1), dtype=np.uint8)

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.shapes.dark import spread_dark
+
 MIN_SIDE: Final = 0.28
 """Shorter rectangles are not looked for: their pictures are too coarse, and chance finds too many."""
 
@@ -112,7 +114,8 @@ def _within_one_colour(half: NDArray[np.uint8]) -> list[tuple[float, list[int]]]
 def _lines(half: NDArray[np.uint8]) -> tuple[_Lines, _Lines]:
     # The picture and, below it, the picture turned over its diagonal: both directions cost the calls of one. Slices
     # and cv2 throughout: its morphology and numpy's cumsum cost many times as much.
-    both = cv2.vconcat((half, cv2.transpose(half)))
+    spread = spread_dark(half)
+    both = cv2.vconcat((spread, cv2.transpose(spread)))
     steps = cv2.absdiff(both[:, 1:], both[:, :-1])
     is_step: NDArray[Any] = cv2.compare(steps, cv2.max(_needed(steps), _LEAST_STEPS), cv2.CMP_GE)
     # Texture steps in every direction, a side only across itself.

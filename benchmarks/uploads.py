@@ -34,6 +34,7 @@ _SPREAD_SECONDS: Final = 1.0
 _PART_BYTES: Final = 64 * 1024
 
 _DELAY_LIMIT_SECONDS: Final = 0.25
+_KEPT_LIMIT: Final = 0.95
 _SERVICE_LIMIT_MIB: Final = 64.0
 _READER_LIMIT_MIB: Final = 150.0
 _TRICKLE_LIMIT_SECONDS: Final = 15.0
@@ -102,6 +103,7 @@ class Watched:
     reader_bytes: int = 0
     total_bytes: int = 0
     readers: int = 0
+    judged_a_second: float = 0.0
 
 
 def measure(options: Options) -> Report:
@@ -166,9 +168,10 @@ async def _run(plan: Plan, service: UploadService, files: Sequence[Sent]) -> tup
             bombs = await _bombs(client, service, plan)
         left = await _left(service, plan)
     quiet = [*before.delays, *after.delays]
-    figures = _Figures(plan, alone, crowd, trickles, bombs, left, before.service_bytes)
+    idle = replace(before, delays=quiet, judged_a_second=(before.judged_a_second + after.judged_a_second) / 2)
+    figures = _Figures(plan, alone, crowd, trickles, bombs, left)
     results = [
-        _window("live alone", replace(before, delays=quiet), dropped[1] - dropped[0]),
+        _window("live alone", idle, dropped[1] - dropped[0]),
         {"run": "one by one", "files": len(alone.seconds), "p50_s": percentile(alone.seconds, 50),
          "p95_s": percentile(alone.seconds, 95), "cpu_beside_live_s": alone_cpu / max(1, len(alone.seconds))},
         _window(f"{_AT_ONCE} at once", crowded, dropped[3] - dropped[2])
@@ -178,7 +181,7 @@ async def _run(plan: Plan, service: UploadService, files: Sequence[Sent]) -> tup
         _window("trickles", slow, 0.0) | trickles,
         _window("bombs", bombed, 0.0) | {"answers": bombs},
     ]  # fmt: skip
-    return results, figures.checks(quiet, crowded, [slow, bombed], dropped[3] - dropped[2])
+    return results, figures.checks(idle, crowded, [slow, bombed], dropped[3] - dropped[2])
 
 
 def _material(plan: Plan) -> list[Sent]:
@@ -298,13 +301,20 @@ async def _dropped(service: UploadService) -> float:
     return await asyncio.to_thread(service.value, "stopframe_dropped_frames_total")
 
 
+async def _judged(service: UploadService) -> float:
+    """How many frames of live streams were judged so far; uploads are not among them."""
+    return await asyncio.to_thread(service.value, "stopframe_frame_to_decision_seconds_count")
+
+
 @asynccontextmanager
 async def _watching(service: UploadService) -> AsyncIterator[Watched]:
     """Watch memory and the delay of live samples for as long as the block lasts."""
     watched = Watched()
     tasks = [asyncio.create_task(_delays(service, watched)), asyncio.create_task(_memory(service, watched))]
+    began_at, judged = time.monotonic(), await _judged(service)
     try:
         yield watched
+        watched.judged_a_second = (await _judged(service) - judged) / (time.monotonic() - began_at)
     finally:
         for task in tasks:
             task.cancel()
@@ -337,6 +347,7 @@ def _window(run: str, watched: Watched, dropped: float) -> dict[str, Any]:
     return {
         "run": run,
         "live_samples": len(watched.delays),
+        "live_judged_a_second": watched.judged_a_second,
         "live_p50_s": percentile(watched.delays, 50),
         "live_p95_s": percentile(watched.delays, 95),
         "live_max_s": percentile(watched.delays, 100),
@@ -356,14 +367,14 @@ class _Figures:
     trickles: dict[str, Any]
     bombs: dict[str, str]
     left: dict[str, float]
-    service_bytes: int
 
-    def checks(self, quiet: Sequence[float], crowded: Watched, rest: Sequence[Watched], dropped: float) -> list[Check]:
+    def checks(self, idle: Watched, crowded: Watched, rest: Sequence[Watched], dropped: float) -> list[Check]:
         """What was promised, a check each."""
+        kept = crowded.judged_a_second / max(idle.judged_a_second, 1e-9)
         both, memory = [self.alone, self.crowd], [crowded, *rest]
         planted, found = sum(one.planted for one in both), sum(one.found for one in both)
         refused = sum(count for one in both for status, count in one.statuses.items() if status != httpx.codes.OK)
-        growth = (max(one.service_bytes for one in memory) - self.service_bytes) / _MIB
+        growth = (max(one.service_bytes for one in memory) - idle.service_bytes) / _MIB
         reader = max(one.reader_bytes for one in memory) / _MIB
         clear = sum(said.startswith(("422 unknown", "200 unknown deadline", "413")) for said in self.bombs.values())
         stuck = self.trickles
@@ -371,7 +382,8 @@ class _Figures:
             at_least("planted copies found", found, "files", planted),
             at_most("clean files called anything but that", sum(one.wrong for one in both), "files", 0),
             at_most(f"files of {_AT_ONCE} at once that were not answered", refused, "files", 0),
-            self._delay_check(quiet, crowded),
+            self._delay_check(idle, crowded),
+            at_least(f"live frames judged with {_AT_ONCE} uploads at once", kept, "of those without", _KEPT_LIMIT),
             at_most(f"live frames dropped with {_AT_ONCE} uploads at once", dropped, "frames", 0),
             at_most("memory of the service with uploads, more than before", growth, "MiB", _SERVICE_LIMIT_MIB),
             at_most("memory of a reader (PSS), most", reader, "MiB", _READER_LIMIT_MIB),
@@ -384,9 +396,9 @@ class _Figures:
             at_most("left behind: readers, bytes on disk", sum(self.left.values()), "", 0),
         ]
 
-    def _delay_check(self, quiet: Sequence[float], crowded: Watched) -> Check:
+    def _delay_check(self, idle: Watched, crowded: Watched) -> Check:
         what = f"live samples later with {_AT_ONCE} uploads at once, p95"
-        without, beside = percentile(quiet, 95), percentile(crowded.delays, 95)
+        without, beside = percentile(idle.delays, 95), percentile(crowded.delays, 95)
         if without is None or beside is None:
             return not_measured(what, "s", _DELAY_LIMIT_SECONDS, "no live sample was judged")
         return at_most(what, beside - without, "s", _DELAY_LIMIT_SECONDS)

@@ -54,18 +54,25 @@ def test_endless_matroska_goes_on() -> None:
     assert len({len(part) for part in parts[1:]}) == 1
 
 
+def _watched(*, delay: float = 0.1, judged: float = 8.0) -> Watched:
+    return Watched([delay] * 9, 110 << 20, 30 << 20, 200 << 20, 5, judged)
+
+
 def _failing(
     crowd: Crowd,
     *,
-    beside: float = 0.1,
     trickles: dict[str, object] = STEADY,
     bombs: dict[str, str] = BOMBS,
     left: dict[str, float] = LEFT,
     watched: Watched | None = None,
 ) -> set[str]:
-    figures = uploads._Figures(PLAN, Crowd(), crowd, dict(trickles), dict(bombs), dict(left), 100 << 20)
-    crowded = watched or Watched([beside] * 9, 110 << 20, 30 << 20, 200 << 20, 5)
-    return {check.what for check in figures.checks([0.05] * 9, crowded, [crowded], 0.0) if not check.ok}
+    figures = uploads._Figures(PLAN, Crowd(), crowd, dict(trickles), dict(bombs), dict(left))
+    crowded = watched or _watched()
+    return {
+        check.what
+        for check in figures.checks(Watched([0.05] * 9, 100 << 20, judged_a_second=8.0), crowded, [crowded], 0.0)
+        if not check.ok
+    }
 
 
 def _told(decision: str, *, complete: bool = True) -> dict[str, object]:
@@ -100,9 +107,10 @@ def test_a_wrong_answer_fails_its_check(sent: str, status: int, told: dict[str, 
 
 def test_what_is_late_large_or_left_fails_its_check() -> None:
     """Delay, memory, processes, silence and rests have a check each."""
-    heavy = Watched([0.1] * 9, 200 << 20, 160 << 20, 400 << 20, 5)
+    heavy = Watched([0.1] * 9, 200 << 20, 160 << 20, 400 << 20, 5, 8.0)
 
-    assert _failing(Crowd(), beside=0.4) == {"live samples later with 50 uploads at once, p95"}
+    assert _failing(Crowd(), watched=_watched(delay=0.4)) == {"live samples later with 50 uploads at once, p95"}
+    assert _failing(Crowd(), watched=_watched(judged=7.0)) == {"live frames judged with 50 uploads at once"}
     assert len(_failing(Crowd(), watched=heavy)) == 2
     assert len(_failing(Crowd(), trickles={"readers_more": 1, "stuck_s": 20.0, "steady_ended": "deadline"})) == 3
     assert len(_failing(Crowd(), bombs={"png": "200 allow end_of_stream"})) == 1

@@ -11,8 +11,8 @@ from fastapi import FastAPI, Response
 from detector.api.control import create_control_app
 from detector.api.hook import add_hook
 from detector.api.refusals import answer_refusals
-from detector.api.token import TokenDoor
-from detector.api.upload import add_uploads
+from detector.api.token import Guesses, TokenDoor
+from detector.api.upload import UploadDoor, add_uploads
 from detector.api.view import Health, ServiceView
 from detector.ingest.hooks import AnswersHooks
 from detector.metrics import Metrics
@@ -66,7 +66,8 @@ def create_app(
     `token` says what opens the control API under `/v1` and the door of `uploads`; without one neither is there.
     """
     app = create_open_app("stopframe", view.health, metrics, hook)
-    app.mount("/v1", TokenDoor(create_control_app(view, may_show_keys=False), token, metrics))
+    guesses = Guesses()  # of one token, whichever door they are made at
+    app.mount("/v1", TokenDoor(create_control_app(view, may_show_keys=False), token, metrics, guesses))
     if uploads is not None:
-        add_uploads(app, uploads, token, metrics)
+        add_uploads(app, TokenDoor(UploadDoor(uploads, metrics), token, metrics, guesses, is_bounded=False))
     return app

@@ -1,7 +1,7 @@
 """`POST /scan`: a file as the body of a request, and what it holds as the answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -80,9 +80,8 @@ class UploadDoor:
         return answer
 
 
-def add_uploads(app: FastAPI, uploads: Uploads, token: Callable[[], str | None], metrics: Metrics) -> None:
+def add_uploads(app: FastAPI, door: TokenDoor) -> None:
     """Serve uploads as part of `app`, before all else that may stand at its root."""
-    door = TokenDoor(UploadDoor(uploads, metrics), token, metrics, is_bounded=False)
     app.router.routes.insert(0, Route(PATH, door))
 
 

@@ -164,6 +164,31 @@ async def test_what_is_refused_is_refused_in_one_sentence(
         await _until(lambda: door.metrics.value("stopframe_uploads_held_bytes") == 0)
 
 
+async def test_who_asks_first_is_answered_before_sending(tmp_path: Path) -> None:
+    """With Expect: 100-continue, as curl sends for large files, a refusal comes before the file, and a yes too."""
+    async with _door(tmp_path, "size_limit: 2MiB") as door:
+        refused, *_ = await door.raw(b"Content-Length: 2097153\r\nExpect: 100-continue\r\n\r\n")
+        assert refused == 413
+
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        writer.write(HEAD + b"Content-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 100 ")
+        writer.write(b"file")
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_wrong_tokens_are_counted_over_both_doors(tmp_path: Path) -> None:
+    """Ten guesses at one door are ten at the other: there is one token."""
+    async with _door(tmp_path) as door:
+        for _ in range(10):
+            await door.client.get("/v1/status", headers={"Authorization": "Bearer wrong-wrong-wrong"})
+        guessed = await door.client.post("/scan", content=b"x", headers={"Authorization": "Bearer wrong-again-again"})
+        right = await door.client.post("/scan", content=b"x")
+
+    assert (guessed.status_code, right.status_code) == (429, 200)
+
+
 async def test_without_the_token_or_while_it_is_off_nothing_is_taken(tmp_path: Path) -> None:
     """401 for strangers, 403 with the remedy where uploads are off, 405 for who does not send, 400 for a typo."""
     async with _door(tmp_path) as door:

@@ -1,6 +1,6 @@
 """What every client of a hash exchange promises, and what goes wrong between us and one."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +40,7 @@ class ExchangeClient(Protocol):
         """With a checkpoint older than this all is fetched again: the exchange forgets what it deleted. None: never."""
         ...
 
-    def fetch(self, checkpoint: Checkpoint | None) -> AsyncIterator[Page]:
+    def fetch(self, checkpoint: Checkpoint | None) -> AsyncGenerator[Page, None]:
         """What is new since a checkpoint, or everything; nothing counts before the last page has come.
 
         Raises:

@@ -5,7 +5,7 @@ python-threatexchange/threatexchange/exchanges/clients/ncmec/hash_api.py) and
 https://report.cybertip.org/hashsharing/v2/documentation.pdf describes them.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -32,7 +32,7 @@ class Ncmec:
     clock: Clock
     refetch_after_seconds: float | None = None
 
-    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncIterator[Page]:
+    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncGenerator[Page, None]:
         """As `ExchangeClient.fetch`.
 
         Entries come in no order, so that only the end of the whole range says how far the list is known: the checkpoint

@@ -2,7 +2,7 @@
 
 import binascii
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from io import BytesIO
@@ -42,7 +42,7 @@ class OwnList:
         self._most_bytes = most_rows * _BYTES_PER_ROW + _LEAST_BYTES
         self._clock = clock
 
-    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncIterator[Page]:
+    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncGenerator[Page, None]:
         """The whole list where its version is new, else an empty page; as `ExchangeClient.fetch`.
 
         Raises:

@@ -4,7 +4,7 @@ Parameters and reply as python-threatexchange has them (facebook/ThreatExchange,
 python-threatexchange/threatexchange/exchanges/clients/stopncii/api.py).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,7 @@ class StopNcii:
     clock: Clock
     refetch_after_seconds: float | None = None
 
-    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncIterator[Page]:
+    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncGenerator[Page, None]:
         """As `ExchangeClient.fetch`. The checkpoint is the exchange's own `nextSetTimestamp`, of the last page."""
         began, start = self.clock(), _BEGINNING if checkpoint is None else int(checkpoint.position)
         guard, token = PageGuard(self.access.origin), ""

@@ -7,6 +7,7 @@ what is then fetched again changes nothing.
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -163,10 +164,11 @@ def _own_source(adoption: Adoption) -> Source:
 
 async def _fetch(client: ExchangeClient, checkpoint: Checkpoint | None, adoption: Adoption) -> tuple[Staged, Page]:
     staged = Staged(adoption.exchange, adoption.most_rows)
-    async for page in client.fetch(checkpoint):
-        staged.take(page.contents)
-        if page.is_last:
-            return staged, page
+    async with aclosing(client.fetch(checkpoint)) as pages:
+        async for page in pages:
+            staged.take(page.contents)
+            if page.is_last:
+                return staged, page
     raise ExchangeFailed(f"{adoption.exchange} ended its list in the middle; it is tried again")
 
 

@@ -7,7 +7,7 @@ https://terrorismanalytics.org/docs/hash-list-v1 describes them.
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, urljoin
@@ -33,7 +33,7 @@ class TechAgainstTerrorism:
     clock: Clock
     refetch_after_seconds: float | None = None
 
-    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncIterator[Page]:
+    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncGenerator[Page, None]:
         """As `ExchangeClient.fetch`. The checkpoint is the exchange's own word, of the last page."""
         began, guard = self.clock(), PageGuard(self.access.origin)
         base = self.access.url.rstrip("/")

@@ -5,7 +5,7 @@ python-threatexchange/threatexchange/exchanges/clients/fb_threatexchange/api.py)
 https://developers.facebook.com/docs/threat-exchange/reference/apis/threat-updates describes them.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,7 +35,7 @@ class ThreatExchange:
     clock: Clock
     refetch_after_seconds: float | None = REFETCH_SECONDS
 
-    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncIterator[Page]:
+    async def fetch(self, checkpoint: Checkpoint | None) -> AsyncGenerator[Page, None]:
         """As `ExchangeClient.fetch`. The checkpoint is the latest change that was told, of all pages."""
         began, guard = self.clock(), PageGuard(self.access.origin)
         latest = float(checkpoint.position) if checkpoint is not None else 0.0

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from detector.exchanges.client import Checkpoint, ExchangeClient
+from detector.exchanges.client import Checkpoint, ExchangeClient, ExchangeFailed
 from detector.exchanges.job import SyncJob
 from detector.exchanges.kinds import ExchangeKind
+from detector.exchanges.manifest import file_digest, write_manifest
 from detector.exchanges.records import Outcome, SyncState, read_source
 from detector.exchanges.sync import sync
+from detector.exchanges.transport import Transport
+from detector.trust.signing import Signer, public_key_text
 from models.bank_store import load_bank
 from tests.exchange_servers import (
     NOW,
@@ -26,8 +29,10 @@ from tests.exchange_servers import (
     tat,
     threatexchange,
 )
+from tests.fixtures_web import MakeAuthority
 
 DAY = 86_400.0
+SIGNER = Signer.of_seed(b"k" * 32)
 
 
 @dataclass(frozen=True)
@@ -249,3 +254,119 @@ async def test_a_client_gives_no_checkpoint_before_its_last_page(peer: Peer) -> 
     checkpoint = pages[-1].checkpoint
     assert isinstance(checkpoint, Checkpoint)
     assert checkpoint.at_seconds == NOW
+
+
+def own_job(state_dir: Path, url: str, **more: object) -> SyncJob:
+    values: dict[str, object] = {"most_rows": 1000, "most_change": 0.1, **more}
+    return SyncJob(
+        exchange="own",
+        kind="https",
+        bank_dir=str(state_dir / "banks/PEER"),
+        state_dir=str(state_dir),
+        url=url,
+        keys=((public_key_text(SIGNER.public_key), None),),
+        **values,  # type: ignore[arg-type]
+    )
+
+
+@dataclass
+class Site:
+    """A web server with one own list: `files` by path, and the bearer token that it asks for."""
+
+    files: dict[str, bytes]
+    token: str = ""
+
+    def answer(self, asked: Asked) -> Reply:
+        if self.token and asked.headers.get("authorization") != f"Bearer {self.token}":
+            return Reply(status=403)
+        found = self.files.get(asked.path)
+        return Reply(status=404) if found is None else Reply(found, kind="application/octet-stream")
+
+    @classmethod
+    def of(cls, folder: Path, count: int, version: int, name: str = "own") -> dict[str, bytes]:
+        path = folder / "own.txt"
+        path.write_text("".join(f"{row.tobytes().hex()}\n" for row in made_up(count)))
+        now = round(NOW * 1000)
+        made = write_manifest(
+            path,
+            SIGNER,
+            name=name,
+            list_format="plain",
+            sha256=file_digest(path),
+            rows=count,
+            version=version,
+            issued_ms=now,
+            expires_ms=now + 10**8,
+        )
+        return {"/lists/own.txt": path.read_bytes(), f"/lists/{made.name}": made.read_bytes()}
+
+
+async def test_an_own_list_comes_over_http_with_its_token(tmp_path: Path) -> None:
+    """The manifest first, then the list beside it; a version that is there is not fetched again, another token is refused."""
+    site = Site(Site.of(tmp_path, 50, 1), token="a-token-of-a-list")
+    async with FakeExchange(site.answer) as exchange:
+        url = f"{exchange.url}/lists/own.txt.manifest.json"
+        job = own_job(tmp_path, url, token="a-token-of-a-list")
+        state = await sync(job.client(lambda: NOW), job.adoption(), lambda: NOW)
+        assert (state.outcome, state.rows, state.version) == (Outcome.SYNCED, 50, "1"), state.sentence
+        await sync(job.client(lambda: NOW), job.adoption(), lambda: NOW)
+        assert [one.path for one in exchange.asked] == [
+            "/lists/own.txt.manifest.json",
+            "/lists/own.txt",
+            "/lists/own.txt.manifest.json",
+        ]
+        stranger = own_job(tmp_path, url, token="another-token")
+        state = await sync(stranger.client(lambda: NOW), stranger.adoption(), lambda: NOW)
+        assert "refused our credentials (403)" in state.sentence
+        assert "another-token" not in state.sentence
+
+
+async def test_a_server_can_change_neither_list_nor_manifest(tmp_path: Path) -> None:
+    """Who holds the server of an own list may withhold it, and nothing else."""
+    site = Site(Site.of(tmp_path, 50, 2))
+    old = Site.of(tmp_path, 40, 1)
+    async with FakeExchange(site.answer) as exchange:
+        job = own_job(tmp_path, f"{exchange.url}/lists/own.txt.manifest.json")
+
+        async def again() -> SyncState:
+            return await sync(job.client(lambda: NOW), job.adoption(), lambda: NOW)
+
+        assert (await again()).rows == 50
+        site.files = old
+        assert "older than 2" in (await again()).sentence
+        site.files = Site.of(tmp_path, 51, 3)
+        site.files["/lists/own.txt"] += b"7" * 64 + b"\n"
+        assert "is not the file that was signed" in (await again()).sentence
+        site.files["/lists/own.txt"] = b" " * (4 << 20)
+        assert "sends more than" in (await again()).sentence
+        site.files["/lists/own.txt.manifest.json"] = b"x" * 5000
+        assert "sends more than" in (await again()).sentence
+        del site.files["/lists/own.txt.manifest.json"]
+        assert "answered 404" in (await again()).sentence
+    assert len(held(tmp_path)) == 50
+
+
+async def test_tls_is_verified(tmp_path: Path, make_authority: MakeAuthority) -> None:
+    """An exchange whose certificate nobody vouches for, or that is another's, is not asked for anything."""
+    right, wrong = make_authority("IP:127.0.0.1"), make_authority("DNS:other.example")
+    for authority, ca_file, sentence in (
+        (right, str(right.ca_file), ""),
+        (right, None, "its certificate is not trusted"),
+        (wrong, str(wrong.ca_file), "its certificate is not trusted"),
+    ):
+        peer = PEERS[0]
+        holdings, _ = filled(peer)
+        async with FakeExchange(peer.server(holdings), tls=authority.server()) as exchange:
+            job = peer.job(tmp_path, exchange.url, ca_file=ca_file)
+            transport = Transport(job.client(lambda: NOW).access, pause=_at_once)  # type: ignore[attr-defined]
+            async with transport:
+                if not sentence:
+                    assert (await had(peer, tmp_path, exchange.url, ca_file=ca_file)).outcome == Outcome.SYNCED
+                    continue
+                with pytest.raises(ExchangeFailed, match=sentence):
+                    await transport.get(f"{exchange.url}/v1/FetchHashes", "json")
+            assert exchange.asked == []
+
+
+async def _at_once(_: float) -> None:
+    pass

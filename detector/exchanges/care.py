@@ -115,7 +115,7 @@ class Exchanges:
             if found != listed.state:
                 listed.state, drawn = found, _draw()
             # Drawn once for each pause: the smallest of many draws would be the same everywhere.
-            pause = pause_seconds(listed.state, listed.section.every.seconds, time.time(), drawn)
+            pause = pause_seconds(listed.state, listed.section.every.seconds, listed.since, time.time(), drawn)
             if pause > 0:
                 await asyncio.sleep(min(pause, _LOOK_SECONDS))
                 if pause > _LOOK_SECONDS:

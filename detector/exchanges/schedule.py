@@ -11,15 +11,17 @@ _FIRST_PAUSE_SECONDS: Final = 10.0
 _FIRST_LOOK_SECONDS: Final = 10.0
 
 
-def pause_seconds(state: SyncState | None, every_seconds: float, now: float, drawn: float) -> float:
+def pause_seconds(state: SyncState | None, every_seconds: float, since: float, now: float, drawn: float) -> float:
     """How long from now (Unix time) until the next sync of a list whose last one is `state`; `drawn` is from [0, 1).
 
-    A list that was never had is fetched at once. What an exchange asked for (`retry_at`) is waited for in any case, and
-    a clock that was set back makes nobody wait longer than its time.
+    A list that was never had is fetched within seconds of `since`, when somebody began to ask for it. What an exchange
+    asked for (`retry_at`) is waited for in any case, and a clock that was set back makes nobody wait longer than its
+    time.
     """
     spread = 1 - _JITTER + 2 * _JITTER * drawn
     if state is None or not state.tried_at:
-        return drawn * min(_FIRST_LOOK_SECONDS, every_seconds * _JITTER)
+        spread = drawn * min(_FIRST_LOOK_SECONDS, every_seconds * _JITTER)
+        return min(spread, max(0.0, since + spread - now))
     whole = every_seconds * spread
     if state.outcome == Outcome.FAILED:
         # Full jitter, as everywhere here: those that failed together do not come back together.

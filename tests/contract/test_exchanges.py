@@ -302,7 +302,7 @@ class Site:
 
 
 async def test_an_own_list_comes_over_http_with_its_token(tmp_path: Path) -> None:
-    """The manifest first, then the list beside it; a version that is there is not fetched again, another token is refused."""
+    """The manifest first, then the list beside it; what is there is not fetched again, another token is refused."""
     site = Site(Site.of(tmp_path, 50, 1), token="a-token-of-a-list")
     async with FakeExchange(site.answer) as exchange:
         url = f"{exchange.url}/lists/own.txt.manifest.json"

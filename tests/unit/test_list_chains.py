@@ -167,7 +167,7 @@ def test_pauses_are_bounded_and_keep_to_what_was_asked(
     tried = 1e9
     state = SyncState("peer", "PEER", outcome, tried_at=tried, failures=failures, retry_at=tried + retry_in)
     now = tried + since
-    pause = pause_seconds(state, every, now, drawn)
+    pause = pause_seconds(state, every, tried, now, drawn)
     assert 0 <= pause <= max(every * 1.1, retry_in) + 1
     if since >= 0:
         assert now + pause >= tried + retry_in - 1e-3
@@ -176,13 +176,15 @@ def test_pauses_are_bounded_and_keep_to_what_was_asked(
 def test_failures_are_tried_again_ever_later() -> None:
     """Seconds after the first, `every` after many; a list that was never had is fetched at once."""
     pauses = [
-        pause_seconds(SyncState("p", "P", Outcome.FAILED, tried_at=1e9, failures=count), 3600, 1e9, 0.5)
+        pause_seconds(SyncState("p", "P", Outcome.FAILED, tried_at=1e9, failures=count), 3600, 1e9, 1e9, 0.5)
         for count in (1, 2, 3, 20)
     ]
     assert pauses == [7.5, 15.0, 30.0, 2700.0]
-    assert pause_seconds(None, 3600, 1e9, 0.5) <= 10
+    assert pause_seconds(None, 3600, 1e9, 1e9, 0.5) == 5.0
+    assert pause_seconds(None, 3600, 1e9, 1e9 + 6, 0.5) == 0.0
     spread = [
-        pause_seconds(SyncState("p", "P", Outcome.SYNCED, tried_at=1e9), 3600, 1e9, drawn) for drawn in (0, 0.5, 0.9)
+        pause_seconds(SyncState("p", "P", Outcome.SYNCED, tried_at=1e9), 3600, 1e9, 1e9, drawn)
+        for drawn in (0, 0.5, 0.9)
     ]
     assert len(set(spread)) == 3
 

@@ -74,9 +74,9 @@ def secrets_folder(state_dir: Path) -> Iterator[Path]:
         yield folder
     except OSError as error:
         what = error.strerror or type(error).__name__
-        raise CredentialsError(
-            f"The secrets in {folder} cannot be read or made ({what}); make the folder writable for this user."
-        ) from None
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        remedy = "free space there" if is_full else "make the folder writable for this user"
+        raise CredentialsError(f"The secrets in {folder} cannot be read or made ({what}); {remedy}.") from None
 
 
 def stream_id(secret: bytes, key: StreamKey) -> str:

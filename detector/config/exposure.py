@@ -34,7 +34,7 @@ def secrets_in(section: Any, key: str = "") -> Iterator[tuple[str, Secret]]:
 def exposure_notes(config: Config) -> list[str]:
     """What an operator should know about who can see or reach what, one sentence each."""
     found = secret_notes(config)
-    if not _is_loopback(config.http.listen.host):
+    if not is_loopback(config.http.listen.host):
         found.append(
             "http.listen can be reached from other machines and speaks no TLS; let a reverse proxy in front add it"
             if config.http.token
@@ -67,7 +67,8 @@ def _secret_faults(config: BaseModel) -> Iterator[tuple[str, str]]:
             yield key, f"the secret {key} is so short that it cannot be kept out of texts: choose a longer one"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

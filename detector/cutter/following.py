@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from detector.config.exposure import secret_notes, warn_of_exposure
+from detector.config.exposure import is_loopback, secret_notes, warn_of_exposure
 from detector.config.faults import ConfigError, Fault
 from detector.config.loading import load_other
 from detector.cutter.config import CutterConfig
@@ -65,6 +65,12 @@ class FollowedConfig:
     def notes(self) -> list[str]:
         """What an operator should know of the file, for health."""
         told = secret_notes(self.in_force)
+        webhook = self.in_force.webhook
+        if webhook.secret is not None and not is_loopback(webhook.listen.host):
+            told.append(
+                "webhook.listen can be reached from other machines and speaks no TLS; listen on 127.0.0.1, and let a "
+                "reverse proxy in front add it"
+            )
         if self._faults:
             told.append(
                 f"the config file has a fault in line {self._faults[0].line}, and the next start would be refused: the "

@@ -83,6 +83,16 @@ async def test_what_only_a_start_takes_up_waits_and_is_noted(scene: Scene) -> No
     assert "node, mqtt.prefix" in scene.followed.notes()[0]
 
 
+async def test_a_second_channel_that_others_reach_is_noted(scene: Scene) -> None:
+    """Alerts would cross the network for everybody to read."""
+    (scene.folder / "webhook").write_text("a-secret-of-the-test\n")
+    (scene.folder / "webhook").chmod(0o600)
+    for host, count in (("0.0.0.0", 1), ("127.0.0.1", 0)):
+        scene.write("one", more=f"webhook: {{listen: '{host}:8938', secret: {{file: webhook}}}}\n")
+        notes = FollowedConfig(scene.path, load_other(CutterConfig, scene.path)).notes()
+        assert sum("speaks no TLS" in note for note in notes) == count
+
+
 async def test_an_open_secret_is_noted(scene: Scene) -> None:
     """Whoever reads the deployment secret can tell whose stream an alert means."""
     (scene.folder / "service/secrets/deployment").chmod(0o644)

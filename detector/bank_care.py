@@ -1,5 +1,6 @@
 """The banks of a running service: what changes on disk is taken up, held to its budget, rebuilt, watched for floods."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -93,6 +94,7 @@ class BankCare:
 
     async def _take_up(self) -> None:
         async for _ in self._watch.changes():
+            await asyncio.to_thread(self._sources.look)  # before the first match of what came
             self._pool.reconfigure(await self.pool_settings(self._config()))
             self._pool.reload_banks()
             self._readings.look_soon()

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from detector.events import Decision
+from detector.events import Decision, Signal
 from detector.exchanges.records import SOURCE, Source, read_source
 from detector.works import Work
 from models.bank_store import bank_names
@@ -13,11 +13,12 @@ _LOOK_EVERY_SECONDS = 0.5
 
 
 class BankSources:
-    """The records of one folder of banks, by bank. A version is known half a second after it came into force."""
+    """The records of one folder of banks, by bank: read before a changed bank is, and twice a second besides."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen: dict[str, tuple[tuple[int, int], Source]] = {}
+        self.look()
 
     def works(self) -> tuple[Work, ...]:
         """What runs for as long as the service does."""
@@ -51,10 +52,10 @@ class BankSources:
         """The decision with the list and its version beside each signal of a bank that a list fills."""
         if not any(signal.bank in self._seen for signal in decision.signals):
             return decision
-        signals = []
-        for signal in decision.signals:
-            known = self._seen.get(signal.bank or "")
-            if known is not None:
-                signal = replace(signal, exchange=known[1].exchange, version=known[1].version or None)
-            signals.append(signal)
-        return replace(decision, signals=tuple(signals))
+        return replace(decision, signals=tuple(map(self._named, decision.signals)))
+
+    def _named(self, signal: Signal) -> Signal:
+        if signal.bank not in self._seen:
+            return signal
+        _, source = self._seen[signal.bank]
+        return replace(signal, exchange=source.exchange, version=source.version or None)

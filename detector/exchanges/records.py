@@ -35,18 +35,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a bank's rows come from. `usual` are the (came, went) of the last syncs that changed anything."""
+    """Where a bank's rows come from. `usual` are the (came, went) of the last syncs that changed anything.
+
+    `version` is what the list in force is called; it is written before a list comes into force, the checkpoint after.
+    """
 
     exchange: str
     kind: str
     collection: str = ""
     checkpoint: Checkpoint | None = None
     usual: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def version(self) -> str:
-        """What the list in force is called."""
-        return self.checkpoint.version if self.checkpoint is not None else ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,8 @@ def read_source(bank_dir: Path) -> Source | None:
             Checkpoint(str(told["position"]), str(told["version"]), float(told["at_seconds"])) if told else None
         )
         usual = tuple((int(came), int(went)) for came, went in raw.get("usual", ()))
-        return Source(raw["exchange"], str(raw["kind"]), str(raw.get("collection", "")), checkpoint, usual)
+        collection, version = str(raw.get("collection", "")), str(raw.get("version", ""))
+        return Source(raw["exchange"], str(raw["kind"]), collection, checkpoint, usual, version)
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -116,13 +116,14 @@ async def _sync(client: ExchangeClient, adoption: Adoption, clock: Clock, state:
     contents = await asyncio.to_thread(staged.contents)
     taken = await asyncio.to_thread(_adopt, adoption, source, contents, last)
     assert last.checkpoint is not None
-    write_source(adoption.bank_dir, replace(source, checkpoint=last.checkpoint, usual=taken.usual))
+    version = last.checkpoint.version
+    write_source(adoption.bank_dir, replace(source, checkpoint=last.checkpoint, usual=taken.usual, version=version))
     return replace(
         state,
         outcome=Outcome.SYNCED,
         sentence="",
         fresh_at=clock(),
-        version=last.checkpoint.version,
+        version=version,
         rows=taken.rows,
         added=state.added + taken.intake.added,
         changed=state.changed + taken.intake.changed,
@@ -192,9 +193,12 @@ def _adopt(adoption: Adoption, source: Source, contents: ListContents, last: Pag
     harmful = _quarantined(adoption, contents, compared.new_rows)
     pointer = adoption.bank_dir / POINTER
     before = pointer.read_bytes() if pointer.is_file() else None
+    adoption.bank_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # an empty list has a checkpoint, too
+    assert last.checkpoint is not None
+    # Before it is in force: the first alert of a new list names it.
+    write_source(adoption.bank_dir, replace(source, version=last.checkpoint.version))
     intake = take_in(adoption.bank_dir, contents, stem=adoption.exchange, quarantined=harmful)
-    adoption.bank_dir.mkdir(parents=True, exist_ok=True)  # an empty list makes no bank, and still has a checkpoint
-    _keep_or_restore(adoption, contents, before, intake)
+    _keep_or_restore(adoption, source, contents, before, intake)
     usual = source.usual
     change = compared.change
     if change.held and change.came + change.went:
@@ -253,7 +257,9 @@ def _harmless(folders: Sequence[Path]) -> dict[str, list[NDArray[np.uint8]]]:
     return held
 
 
-def _keep_or_restore(adoption: Adoption, contents: ListContents, before: bytes | None, intake: Intake) -> None:
+def _keep_or_restore(
+    adoption: Adoption, source: Source, contents: ListContents, before: bytes | None, intake: Intake
+) -> None:
     """Open what is in force now, and go back to what was where it does not load or does not hold what was taken in."""
     if not intake.generation:
         return
@@ -269,6 +275,7 @@ def _keep_or_restore(adoption: Adoption, contents: ListContents, before: bytes |
         shutil.rmtree(adoption.bank_dir, ignore_errors=True)
     else:
         restore_pointer(adoption.bank_dir, before, intake.generation)
+        write_source(adoption.bank_dir, source)
     raise ExchangeFailed(f"the new list of {adoption.exchange} did not load, and the old one is in force again: {why}")
 
 

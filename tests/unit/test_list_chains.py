@@ -202,7 +202,7 @@ def test_a_checkpoint_of_the_future_or_of_long_ago_counts_for_nothing() -> None:
 
 def test_records_survive_and_damaged_ones_are_none(tmp_path: Path) -> None:
     """What is written is read back; what is no record means that everything is fetched again."""
-    source = Source("peer", "tat", "all", Checkpoint("1,2", "now", 1.5), ((3, 4),))
+    source = Source("peer", "tat", "all", Checkpoint("1,2", "now", 1.5), ((3, 4),), "now")
     write_source(tmp_path, source)
     assert read_source(tmp_path) == source
     state = SyncState("peer", "PEER", Outcome.REFUSED, "why", 1.0, 2.0, came=3, left_out={"MD5": 4})

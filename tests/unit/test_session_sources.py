@@ -16,7 +16,7 @@ from streams.reach import Reached
 from streams.renditions import Renditions
 from streams.sampling import SamplingSettings
 from streams.wire import EndCode, Ended
-from tests.unit.test_session import OPENED, FakeReader, Scene, frame, heartbeat
+from tests.fixtures_session import OPENED, FakeReader, Scene, frame, heartbeat
 
 PLACE = Place(urlsplit("http://h/master.m3u8"), "h", 80, "127.0.0.1")
 MASTER = b"""#EXTM3U

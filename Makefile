@@ -22,7 +22,7 @@ churn: $(VENV)/.dev  ## ten minutes of publishers who come and go; needs nginx w
 fuzz: $(VENV)/.dev  ## 20,000 damaged inputs through the caged reader, some five minutes
 	$(BIN)/python -m benchmarks fuzz $(FUZZ_FLAGS)
 
-soak: $(VENV)/.dev  ## 2,000 reconnects and 200,000 samples, some fifteen minutes: nothing grows
+soak: $(VENV)/.dev  ## 2,000 reconnects and 200,000 samples, ten minutes without a broker: nothing grows, nothing is lost
 	$(BIN)/python -m benchmarks soak $(SOAK_FLAGS)
 
 throughput: $(VENV)/.dev  ## what a second of video costs, in full on a quiet machine; its picture, a row of the history

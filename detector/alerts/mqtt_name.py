@@ -7,6 +7,7 @@ from functools import partial
 from detector.alerts.mqtt_connection import ConnectionFailed, MqttSettings
 from detector.alerts.mqtt_faults import explain_failure
 from detector.alerts.own_thread import in_own_thread
+from detector.alerts.resolving import is_address
 
 _SECONDS = 5.0
 
@@ -14,6 +15,8 @@ _SECONDS = 5.0
 async def must_resolve(settings: MqttSettings) -> None:
     """Return once the broker's name is known. Raises ConnectionFailed where it is not, or nobody says within 5 s."""
     host = settings.host
+    if is_address(host):
+        return
     work = partial(socket.getaddrinfo, host, settings.port, type=socket.SOCK_STREAM)
     try:
         async with asyncio.timeout(_SECONDS):

@@ -39,10 +39,8 @@ class HostResolver:
 
     async def addresses(self) -> tuple[str, ...]:
         """Return up to four addresses, in the resolver's order. Raises OSError where the host is not known."""
-        try:
-            return (str(ipaddress.ip_address(self._host)),)
-        except ValueError:
-            pass
+        if is_address(self._host):
+            return (self._host,)
         if self._clock() < self._fresh_until:
             return self._known
         if self._looking is None:
@@ -68,3 +66,12 @@ class HostResolver:
     def did_not_serve(self) -> None:
         """Nobody was reached there: look it up again."""
         self._fresh_until = 0.0
+
+
+def is_address(host: str) -> bool:
+    """Whether there is nothing to look up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -222,6 +222,20 @@ def test_blind_stream_has_no_frame_times() -> None:
     assert (list(payload["times"]), payload["latency_ms"]) == (["queued"], {})
 
 
+def test_a_match_names_the_list_that_it_came_from() -> None:
+    """List, version and opinion stand beside the entry, shortened to what fits; a bank of our own has no list."""
+    listed = _signal(opinion="disputed", exchange="hotline" * 40, version="2027-01-15T08:00:00Z")
+    own = _signal(opinion="positive", entry="mine")
+    told, ours = _payload(_facts(signals=(listed, own), action=Step.REVIEW))["signals"]
+
+    assert (told["source"], told["version"], told["opinion"]) == (
+        ("hotline" * 40)[:96],
+        "2027-01-15T08:00:00Z",
+        "disputed",
+    )
+    assert (ours["opinion"], "source" in ours, "version" in ours) == ("positive", False, False)
+
+
 def test_memory_only_alert_has_no_number() -> None:
     """Where the disk refused, the payload says so; the schema holds durable alerts to a number."""
     payload = _payload(_facts(), None, durable=False)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detector.bank_sources import BankSources
+from detector.events import Decision, Signal, Step
 from detector.exchanges.changes import LEAST_ROWS, Change, compare
 from detector.exchanges.client import Checkpoint, ExchangeFailed, NotAdopted
 from detector.exchanges.paging import PageGuard
@@ -216,3 +218,24 @@ def test_records_survive_and_damaged_ones_are_none(tmp_path: Path) -> None:
         assert read_state(tmp_path, "peer") is None
     with turn(tmp_path, "peer") as is_ours, turn(tmp_path, "peer") as is_theirs:
         assert (is_ours, is_theirs) == (True, False)
+
+
+def test_decisions_name_the_list_of_their_bank(tmp_path: Path) -> None:
+    """Signals of a bank that a list fills get its name and version; all others stay as they are."""
+    add_entries(tmp_path / "LISTED", ROWS[:1], ["a"])
+    add_entries(tmp_path / "MINE", ROWS[:1], ["a"])
+    write_source(tmp_path / "LISTED", Source("peer", "tat", version="7"))
+    sources = BankSources(tmp_path)
+    signals = tuple(Signal("hash", "pdq", f"{bank}/a", Step.REVIEW, 31, bank=bank) for bank in ("LISTED", "MINE", None))
+    decision = Decision("s", "t", None, Step.REVIEW, is_live=False, signals=signals, votes=(1, 1))
+    assert [(one.exchange, one.version) for one in sources.told(decision).signals] == [
+        ("peer", "7"),
+        (None, None),
+        (None, None),
+    ]
+    write_source(tmp_path / "LISTED", Source("peer", "tat", version="8"))
+    sources.look()
+    assert sources.told(decision).signals[0].version == "8"
+    (tmp_path / "LISTED/source.json").unlink()
+    sources.look()
+    assert sources.told(decision) is decision

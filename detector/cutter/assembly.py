@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -70,6 +70,8 @@ class CutterService:
         """Where services post, None where nothing listens."""
         self.public_key = ""
         self.cutter = cutter
+        self.count_problems: Callable[[int], None] = lambda _: None
+        """Told every second how many problems there are."""
         self._followed = followed
         self._mqtt = mqtt
         self._ingest = ingest
@@ -111,7 +113,9 @@ class CutterService:
             if looks % _INGEST_EVERY == 0:
                 await self._look_at_ingest()
             looks += 1
-            told = asdict(self.health())
+            health = self.health()
+            self.count_problems(len(health.problems))
+            told = asdict(health)
             del told["load"]
             self._mqtt.set_health(told)
             await asyncio.sleep(_HEALTH_SECONDS)
@@ -153,7 +157,8 @@ async def _start(config: CutterConfig, file: Path | None, stack: AsyncExitStack)
             f"state_dir {config.state_dir} is a service's, with whose key it would sign; name a folder of its own"
         )
     stack.enter_context(exclusive(config.state_dir / "cutter.lock"))
-    metrics, followed = Metrics(), FollowedConfig(file, config)
+    metrics = Metrics()
+    followed = FollowedConfig(file, config, metrics)
     hook_secret, keyring = load_or_create_hook(config.state_dir), load_keyring(config.state_dir)
     signer, keys, distrust = NodeSigner(config.node, keyring.signer), lambda: followed.keys, Distrust(metrics)
     database = await stack.enter_async_context(Database.open(config.state_dir / "cutter.db", must_open=False))
@@ -188,6 +193,7 @@ async def _start(config: CutterConfig, file: Path | None, stack: AsyncExitStack)
     )
     mqtt.listen(f"{config.mqtt.prefix}/stream/+/alert", cutter.hear)
     service = CutterService(followed, cutter, mqtt, ingest, distrust)
+    service.count_problems = metrics.set_health_problems
     desk = DeskParts(
         line=mqtt,
         prefix=config.mqtt.prefix,

@@ -12,6 +12,7 @@ from detector.config.faults import ConfigError, Fault
 from detector.config.loading import load_other
 from detector.cutter.config import CutterConfig
 from detector.logs import configure_logs
+from detector.metrics import Metrics
 from detector.reload import changed_keys, merged
 
 log = structlog.get_logger()
@@ -36,15 +37,17 @@ _OUR_FAULT: Final = "could not be read by a fault of stopframe's; restart it, an
 class FollowedConfig:
     """The config in force of one cutter; `keys` are those that it trusts, `take` is told of each new one."""
 
-    def __init__(self, path: Path | None, config: CutterConfig) -> None:
+    def __init__(self, path: Path | None, config: CutterConfig, metrics: Metrics) -> None:
         self.in_force = config
         self.keys = config.trust.keys()
         self.take: Callable[[CutterConfig], None] = lambda _: None
         self._path = path
+        self._metrics = metrics
         self._faults: list[Fault] = []
         self._waiting: tuple[str, ...] = ()
         self._turn = asyncio.Lock()
         warn_of_exposure(config)
+        metrics.set_config_taken(is_taken=True)
 
     async def reload(self) -> None:
         """Read the file; with any fault in it nothing changes."""
@@ -55,6 +58,7 @@ class FollowedConfig:
                 new = await asyncio.to_thread(load_other, CutterConfig, self._path)
             except ConfigError as error:
                 self._faults = list(error.faults)
+                self._metrics.set_config_taken(is_taken=False)
                 note = "the last good config is in force"
                 log.warning("config.refused", fault=str(error.faults[0]), count=len(error.faults), note=note)
             except Exception as error:  # a fault of ours in a reload must not end a cutter that does its job
@@ -87,6 +91,7 @@ class FollowedConfig:
         before = self.in_force
         self.in_force = merged(before, new, LIVE)
         self.keys = self.in_force.trust.keys()
+        self._metrics.set_config_taken(is_taken=True)
         self._faults, self._waiting = [], tuple(changed_keys(self.in_force, new))
         warn_of_exposure(new)
         self.take(self.in_force)

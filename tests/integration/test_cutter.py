@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from benchmarks.fake_ingest import FakeIngest
@@ -253,6 +254,12 @@ async def test_the_second_channel_cuts_where_no_broker_is(site: Site) -> None:
         assert cutter.webhook is not None
         await until(lambda: cutter.health().problems)
         assert "correct mqtt.url" in cutter.health().problems[0]
+        async with httpx.AsyncClient() as http, asyncio.timeout(10):
+            while (
+                "stopframe_health_problems 1.0"
+                not in (await http.get(f"http://127.0.0.1:{cutter.http_port}/metrics")).text
+            ):
+                await asyncio.sleep(0.1)
         assert "alerts.mqtt" not in cutter.health().problems[0]
         more = (
             f"  webhook: {{url: '{cutter.webhook}', secret: {{file: webhook-secret}}, takes: unanswered}}\n"

@@ -10,6 +10,7 @@ from detector.config.loading import load_other
 from detector.credentials import load_or_create
 from detector.cutter.config import CutterConfig
 from detector.cutter.following import LIVE, FollowedConfig
+from detector.metrics import Metrics
 from detector.reload import leaf_patterns
 from detector.trust.keyring import load_keyring
 from detector.trust.signing import public_key_text
@@ -22,8 +23,9 @@ class Scene:
         load_or_create(folder / "service")
         self.path = folder / "cutter.yaml"
         self.folder = folder
+        self.metrics = Metrics()
         self.write("one")
-        self.followed = FollowedConfig(self.path, load_other(CutterConfig, self.path))
+        self.followed = FollowedConfig(self.path, load_other(CutterConfig, self.path), self.metrics)
         self.taken: list[CutterConfig] = []
         self.followed.take = self.taken.append
 
@@ -67,12 +69,14 @@ async def test_a_fault_changes_nothing_and_is_noted_until_it_is_mended(scene: Sc
     assert scene.followed.in_force is before
     assert logged[0]["event"] == "config.refused"
     assert "line 4" in scene.followed.notes()[0]
+    assert scene.metrics.value("stopframe_config_last_reload_successful") == 0
     scene.path.unlink()
     await scene.followed.reload()
     assert scene.followed.in_force is before
     scene.write("one")
     await scene.followed.reload()
     assert scene.followed.notes() == []
+    assert scene.metrics.value("stopframe_config_last_reload_successful") == 1
 
 
 async def test_what_only_a_start_takes_up_waits_and_is_noted(scene: Scene) -> None:
@@ -89,7 +93,7 @@ async def test_a_second_channel_that_others_reach_is_noted(scene: Scene) -> None
     (scene.folder / "webhook").chmod(0o600)
     for host, count in (("0.0.0.0", 1), ("127.0.0.1", 0)):
         scene.write("one", more=f"webhook: {{listen: '{host}:8938', secret: {{file: webhook}}}}\n")
-        notes = FollowedConfig(scene.path, load_other(CutterConfig, scene.path)).notes()
+        notes = FollowedConfig(scene.path, load_other(CutterConfig, scene.path), Metrics()).notes()
         assert sum("speaks no TLS" in note for note in notes) == count
 
 
@@ -97,7 +101,7 @@ async def test_an_open_secret_is_noted(scene: Scene) -> None:
     """Whoever reads the deployment secret can tell whose stream an alert means."""
     (scene.folder / "service/secrets/deployment").chmod(0o644)
     with structlog.testing.capture_logs() as logged:
-        exposed = FollowedConfig(scene.path, load_other(CutterConfig, scene.path))
+        exposed = FollowedConfig(scene.path, load_other(CutterConfig, scene.path), Metrics())
     assert "chmod 600" in exposed.notes()[0]
     assert [one["key"] for one in logged if one["event"] == "secret.exposed"] in (["secret"], [])
 

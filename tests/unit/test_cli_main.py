@@ -24,9 +24,10 @@ def real() -> typer.core.TyperGroup:
 
 
 def test_the_list_of_commands_says_what_each_says_itself(real: typer.core.TyperGroup) -> None:
-    """The sentences of `stopframe --help` are the first ones of the commands' own help, in the same order."""
+    """The sentences of `stopframe --help` are the first ones of the commands' own help."""
     listed = typer.main.get_group(build_app([]))
-    assert list(listed.commands) == list(real.commands) == list(COMMANDS)
+    assert list(listed.commands) == list(COMMANDS)
+    assert set(real.commands) == set(COMMANDS)
     for name, command in real.commands.items():
         assert listed.commands[name].get_short_help_str(1000) == command.get_short_help_str(1000), name
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import httpx
 import pytest
 
@@ -311,3 +312,16 @@ async def test_a_services_folder_is_refused(site: Site) -> None:
     with pytest.raises(CutterRefused, match="is a service's"):
         async with site.running_cutter():
             pass
+
+
+async def test_a_burst_from_the_broker_is_read_to_its_last_message(site: Site) -> None:
+    """The broker sends on, however few it was told to: none is dropped unread, and the one in earnest is cut."""
+    async with site.running_cutter() as cutter, site.running_service() as service:
+        version = aiomqtt.ProtocolVersion.V5
+        async with aiomqtt.Client("127.0.0.1", site.broker.port, protocol=version) as stranger:
+            topic = f"stopframe/stream/{'A' * 26}/alert"
+            await asyncio.gather(*(stranger.publish(topic, b"{}", qos=1) for _ in range(600)))
+        await site.show(service, "bad")
+        await _until_cut(service, CutState.CONFIRMED)
+        await until(lambda: cutter._distrust.total == 600)
+    assert cutter.cutter.counters.by_word_total[CutterWord.OVERFLOWED] == 0

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import upload_material, uploads
 from benchmarks.uploads import Crowd, Sent, Watched
 
-PLAN = uploads._QUICK
+PLAN = uploads._FULL
 STEADY = {"readers_more": 0, "stuck_s": 10.5, "steady_ended": "end_of_stream"}
 BOMBS = {"png": "422 unknown resolution", "mp4": "200 unknown deadline", "mkv": "413 the file is longer."}
 LEFT = {"held_bytes": 0.0, "readers_more": 0.0}

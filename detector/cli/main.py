@@ -37,7 +37,7 @@ COMMANDS: Final = {
     "reload": _Named("run:reload", "Have the running service take up its config file now."),
     "scan": _Named("scan:scan", "Look at files, folders and URLs."),
     "plan": _Named("plan:plan", "Say what the config costs and how late it can be."),
-    "health": _Named("operate:health", "Say whether the service does its job."),
+    "health": _Named("operate:health", "Say whether the service, or a cutter, does its job."),
     "streams": _Named("operate:streams", "Show what is live."),
     "top": _Named("top:top", "Show what every stream costs and how closely it is looked at."),
     "cut": _Named("operate:cut", "Cut a live stream by hand."),

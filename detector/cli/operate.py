@@ -46,7 +46,7 @@ def health(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the service does its job, or the cutter, where the config is one's.
+    """Say whether the service, or a cutter, does its job.
 
     Exit 0 if it does; 1 with every problem and its remedy, or if no service answers. Made for health checks, too: with
     --live for one that restarts what fails it, as a restart mends no broker that is away.

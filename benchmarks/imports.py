@@ -31,6 +31,8 @@ from models.generations import POINTER
 from models.lists.contents import ListContents, ListedRows
 from models.lists.registry import FORMATS
 
+ARGUMENTS: Final = {"lists": "0 leaves the lists out", "live": "0 leaves the live stream out"}
+
 WITHDRAWN: Final = "withdrawn on a live stream"
 
 _ROWS: Final = 1_000_000
@@ -49,6 +51,8 @@ _PATIENCE_SECONDS: Final = 30.0
 _QUIET_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 0.02
 _SETTINGS: Final = """
+matching: {false_matches_per_day: 10000}
+alerts: {mqtt: {url: "mqtt://127.0.0.1:0"}}
 enforcement: {live: false}
 sampling: {detect_within: 400ms, interval: 200ms, mode: full}
 """
@@ -72,10 +76,12 @@ def measure(options: Options) -> Report:
     with tempfile.TemporaryDirectory(prefix="stopframe-imports-") as scratch:
         folder = Path(scratch)
         listed = _listed(rows, options.seed)
-        results = [_imported(name, listed, folder) for name in FORMATS]
-        if not options.is_quick:
+        formats = FORMATS if options.more.get("lists", 1) else ()
+        results = [_imported(name, listed, folder) for name in formats]
+        is_live = options.more.get("live", 0 if options.is_quick else 1)
+        if is_live:
             results.append(asyncio.run(_withdrawals(listed, folder / "live", trials)))
-    left_out = [_WITHDRAWN_CHECK] if options.is_quick else []
+    left_out = [*([] if formats else ["hashes imported from lists"]), *([] if is_live else [_WITHDRAWN_CHECK])]
     return Report("imports", settings, results, checks(results), left_out)
 
 

@@ -41,7 +41,7 @@ def import_list(
     form: FormatOption = "plain",
     signal: SignalOption = DEFAULT_SIGNAL,
 ) -> None:
-    """Take a list into a bank: what it adds, what it changes and what it takes back.
+    """Take a list into a bank: what is new, changed or taken back.
 
     The bank is created if it is new. All of the list comes into force at once; bad rows are counted and passed over.
     Entries without a name of their own are called after the file and the line, such as list:1. What people said of an

@@ -410,7 +410,7 @@ async def _stopncii(tmp_path: Path, exchange: FakeExchange) -> SyncState:
         kind="stopncii",
         bank_dir=str(tmp_path / "banks/PEER"),
         state_dir=str(tmp_path),
-        most_rows=500,
+        most_rows=200,
         most_change=0.1,
         url=f"{exchange.url}/v1",
         function_key="function",
@@ -471,7 +471,7 @@ async def test_a_sync_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     own.put(rows[:1000], issued_ms=now, expires_ms=now + 10**7)
     took = await _run(job, None)
     drawn = random.Random(5)
-    for attempt in range(4):
+    for attempt in range(3):
         count = 1000 + (attempt + 1) * 150
         own.put(rows[:count], issued_ms=now, expires_ms=now + 10**7)
         await _run(job, took * drawn.uniform(0.6, 1.1))

@@ -41,6 +41,7 @@ accuracy: references  ## which edited copies are found and what strangers match;
 	$(BIN)/python -m benchmarks.accuracy_packages
 	$(BIN)/python -m benchmarks $@ --json benchmarks/results/$@.json $(ACCURACY_FLAGS)
 	$(BIN)/python -m benchmarks.history add benchmarks/results/$@.json
+	$(BIN)/python -m benchmarks.accuracy_tables --into docs/hashing.md
 
 inference: references  ## what models cost beside ONNX Runtime alone and their makers' own scores, in full on a quiet machine
 	$(BIN)/python -m benchmarks $@ --json benchmarks/results/$@.json $(INFERENCE_FLAGS)

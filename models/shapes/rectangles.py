@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.shapes.dark import spread_dark
+from models.shapes.dark import spread_dark, spreading
 
 MIN_SIDE: Final = 0.28
 """Shorter rectangles are not looked for: their pictures are too coarse, and chance finds too many."""
@@ -24,6 +24,9 @@ _SIDE: Final = 128
 
 _MIN_STEP: Final = 6
 """In grey levels at half size. Less is noise of the encoder."""
+
+_SPREAD: Final = spreading(2)
+"""A dark step of three levels is one then; one of two, as in any soft dark ramp, is none."""
 
 _QUIET: Final = 3
 """A step this many times as large as both beside it on one side is an edge of texture, however rough its other side."""
@@ -114,7 +117,7 @@ def _within_one_colour(half: NDArray[np.uint8]) -> list[tuple[float, list[int]]]
 def _lines(half: NDArray[np.uint8]) -> tuple[_Lines, _Lines]:
     # The picture and, below it, the picture turned over its diagonal: both directions cost the calls of one. Slices
     # and cv2 throughout: its morphology and numpy's cumsum cost many times as much.
-    spread = spread_dark(half)
+    spread = spread_dark(half, _SPREAD)
     both = cv2.vconcat((spread, cv2.transpose(spread)))
     steps = cv2.absdiff(both[:, 1:], both[:, :-1])
     is_step: NDArray[Any] = cv2.compare(steps, cv2.max(_needed(steps), _LEAST_STEPS), cv2.CMP_GE)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.shapes.dark import spread_dark
+from models.shapes.dark import spread_dark, spreading
 from models.shapes.quadrilaterals import quadrilaterals
 from models.shapes.rectangles import rectangles
 
@@ -51,8 +51,9 @@ def test_a_soft_dark_ramp_has_no_sides(height: int) -> None:
     assert quadrilaterals(_levels(ramp)) == ()
 
 
-def test_levels_keep_their_order() -> None:
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_levels_keep_their_order(times: int) -> None:
     """What is brighter stays brighter or as bright, and black and white stay black and white."""
-    spread = spread_dark(np.arange(256, dtype=np.uint8)[None]).astype(int).ravel()
+    spread = spread_dark(np.arange(256, dtype=np.uint8)[None], spreading(times)).astype(int).ravel()
     assert (spread[0], spread[-1]) == (0, 255)
     assert (np.diff(spread) >= 0).all()

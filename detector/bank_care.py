@@ -89,8 +89,8 @@ class BankCare:
         ]
 
     def notes(self) -> list[str]:
-        """One sentence for each bank that is held to less than its config says."""
-        return self._budget.notes()
+        """One sentence for each bank that is held to less than its config says, or whose list could not be had."""
+        return [*self._budget.notes(), *self._exchanges.notes()]
 
     async def _take_up(self) -> None:
         async for _ in self._watch.changes():

@@ -87,12 +87,25 @@ class Exchanges:
                 )
         return found
 
+    def notes(self) -> list[str]:
+        """One sentence for each list that could not be had the last time, and is not old yet."""
+        now = time.time()
+        return [
+            f"list {name} could not be had: {listed.state.sentence}"
+            for name, listed in self._lists.items()
+            if listed.state is not None
+            and listed.state.outcome == Outcome.FAILED
+            and not is_stale(listed.state, listed.section.stale_after.seconds, listed.since, now)
+        ]
+
     async def _follow(self) -> None:
         """Begin and end tasks as the config in force says; one whose line changed begins anew."""
         config = self._config()
         wanted = {section.name: section for section in config.exchanges}
         for name, task in list(self._tasks.items()):
-            if name not in wanted or wanted[name] != self._lists[name].section or task.done():
+            if task.done():
+                task.result()  # a fault of ours ends this work as a whole, which health then names
+            if name not in wanted or wanted[name] != self._lists[name].section:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 del self._tasks[name]

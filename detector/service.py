@@ -191,7 +191,6 @@ class Service:
             Work("alarms", self._alarms.run),
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
-            Work("memory", self._upkeep.return_memory),
             Work("readers", self._renewal.run),
             Work("overrides", self._overrides.run),
             Work("cpu", self._cpu.run),

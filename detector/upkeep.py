@@ -1,4 +1,4 @@
-"""Keeps the database at its size, and memory: old rows go at the start and every hour, freed blocks every minute."""
+"""Keeps the database at its size: old rows go at the start and then every hour, for as long as the service runs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from detector.alerts.clock import Clock
-from detector.memory import return_freed
 from detector.store.database import Database, StoreUnavailable
 from detector.store.retention import InUse, Retention, RetentionSettings
 
@@ -14,7 +13,6 @@ log = structlog.get_logger()
 
 _EVERY_SECONDS = 3600.0
 _AGAIN_SECONDS = 60.0
-_RETURN_SECONDS = 60.0
 
 
 class Upkeep:
@@ -31,12 +29,6 @@ class Upkeep:
     ) -> None:
         self._retention = Retention(database, RetentionSettings(keep_seconds=keep_seconds), in_use, clock or Clock())
         self._sleep = sleep
-
-    async def return_memory(self) -> None:
-        """Give back what was freed, once a minute, which takes a millisecond: else the heap stays as it ever was."""
-        while True:
-            await self._sleep(_RETURN_SECONDS)
-            return_freed()
 
     async def run(self) -> None:
         """Remove what is due, again and again; a disk that refuses is asked again soon, and told of by delivery."""

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from detector import upkeep
 from detector.alerts.clock import Clock
 from detector.events import StreamKey
 from detector.store.clock_trust import ClockTrust
@@ -387,22 +386,6 @@ async def test_upkeep_goes_on_after_a_disk_that_refused(tmp_path: Path) -> None:
     async with Database.open(tmp_path / "s.db") as db:
         assert [(day.day, day["sessions"]) for day in await World(db).days()] == [(date(2024, 8, 25), 1)]
     assert pauses == [3600.0, 60.0, 60.0]
-
-
-async def test_freed_memory_is_given_back_each_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces of a heap that was full once do not stay with the service."""
-    told: list[object] = []
-
-    async def sleep(seconds: float) -> None:
-        told.append(seconds)
-        if len(told) == 5:
-            raise asyncio.CancelledError
-
-    monkeypatch.setattr(upkeep, "return_freed", lambda: told.append("given back"))
-    work = Upkeep(Database(tmp_path / "s.db"), lambda: 1.0, InUse(list, lambda _: False), sleep=sleep)
-    with pytest.raises(asyncio.CancelledError):
-        await work.return_memory()
-    assert told == [60.0, "given back", 60.0, "given back", 60.0]
 
 
 _PRUNING = """

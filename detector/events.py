@@ -82,8 +82,8 @@ class Signal:
     `expected_false` is how many strangers as near as this one frame meets by chance in a list of that length, None
     where the chance is not known. `provider` and `precision` are what ran a model, `view` the look that gave its score,
     which `is_reused` where the picture had not changed. `source` is what the breaker counts by: `BANK/entry`,
-    `model/label` or `blind/cause`. `opinion` is what is thought of the entry, `exchange` and `version` are the list that
-    its bank was filled from and which of them, None where that is no list from elsewhere.
+    `model/label` or `blind/cause`. `opinion` is what is thought of the entry, `exchange` and `version` are the list
+    that its bank was filled from and which of its versions, None where that is no list from elsewhere.
     """
 
     kind: str

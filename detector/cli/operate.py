@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from detector.cli import incidents_judge
 from detector.cli.cutter import health_of_cutter
 from detector.cli.options import AsJson, ConfigFile, read_service_folder
 from detector.cli.output import CommandFailed, line, note, table
@@ -170,6 +171,10 @@ def incidents(
             for row in rows
         ],
     )
+
+
+incidents_app.command("confirm")(incidents_judge.confirm)
+incidents_app.command("deconfirm")(incidents_judge.deconfirm)
 
 
 @incidents_app.command("release")

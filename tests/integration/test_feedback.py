@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from detector.api.server import HttpServer
-from detector.cli import lists
+from detector.cli import incidents_judge, lists
 from detector.cli.hashes_judge import confirm, deconfirm
 from detector.cli.lists_feedback import feedback
+from detector.cli.output import CommandFailed
 from detector.config.config import Config
 from detector.config.loading import check_files
 from detector.config.references import Secret
@@ -27,6 +28,7 @@ from detector.judgements import kept_judgements
 from detector.metrics import Metrics
 from detector.store.database import Database
 from detector.store.feedback import FeedbackRow, FeedbackState, FeedbackStore, Verdict
+from models.bank_store import notes
 from tests.contract.test_hma_server import BRIDGE, put
 from tests.fixtures_cli import CommandLine
 
@@ -258,6 +260,39 @@ def test_a_judgement_is_kept_for_the_exchange_that_gave_the_entry(
     table = capsys.readouterr()
     assert "PUT http://127.0.0.1:9/v2/entries/42/a1b2/PDQ/feedback <feedbackSubmission" in table.err
     assert table.out.count(ENTRY) == 1
+
+
+def test_an_incident_is_judged_by_its_entries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each entry of our banks that its alerts name takes the word, once; others, and others' incidents, do not."""
+    file = tmp_path / "stopframe.yaml"
+    file.write_text(f"state_dir: {tmp_path}\n")
+    for entry in ("right", "other"):
+        put(tmp_path, "OWN", entry, BRIDGE)
+
+    async def alert(number: int, incident: str, *signals: tuple[str, str]) -> None:
+        payload = json.dumps({"signals": [{"kind": "hash", "bank": bank, "entry": entry} for bank, entry in signals]})
+        row = (f"a{number}", number, "s", incident, 1, payload.encode(), 0, 1)
+        async with Database.open(tmp_path / "stopframe.db") as database:
+            await database.write(
+                lambda c: c.execute("INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row).rowcount
+            )
+
+    asyncio.run(alert(1, "0198c2f1-first", ("OWN", "right"), ("hma:partner", "LIST/1")))
+    asyncio.run(alert(2, "0198c2f1-first", ("OWN", "right")))
+    asyncio.run(alert(3, "0198c2f2-second", ("hma:partner", "LIST/1")))
+    context = typer.Context(typer.main.get_command(lists.app))
+    incidents_judge.deconfirm(context, "0198c2f1", file)
+    noted = notes(tmp_path / "banks" / "OWN")
+    assert noted["right"].objections == 1
+    assert "other" not in noted
+    incidents_judge.confirm(context, "0198c2f1-first", file)
+    assert notes(tmp_path / "banks" / "OWN")["right"].confirmations == 1
+    assert "OWN: right is confirmed: it is no longer disputed" in " ".join(capsys.readouterr().err.split())
+    for incident, words in (("0198", "at least 8"), ("0198c2f", "at least 8"), ("0198c2f2", "no entry of a bank here")):
+        with pytest.raises(CommandFailed, match=words):
+            incidents_judge.confirm(context, incident, file)
+    with pytest.raises(CommandFailed, match="no alert of it is kept"):
+        incidents_judge.confirm(context, "00000000", file)
 
 
 @pytest.mark.parametrize(

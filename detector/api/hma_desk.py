@@ -34,8 +34,8 @@ Text = Annotated[str | None, Query(max_length=4096)]
 class LookUps:
     """`async with LookUps() as look_ups`: the thread in which banks are read, so that the event loop never is.
 
-    A look-up takes some milliseconds in a list of millions, and the first after a change opens files: too long for the
-    loop that streams are watched in. One thread is enough, and the banks need no lock then.
+    A look-up takes below a millisecond in a list of a million, but the first after a change opens files, and a disk may
+    hang: the loop that streams are watched in waits for neither. One thread is enough, and needs no lock.
     """
 
     def __init__(self) -> None:

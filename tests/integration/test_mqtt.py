@@ -357,5 +357,6 @@ async def test_leaving_at_once_still_ends_with_stopped(make_mosquitto: Callable[
                 for number in range(20):
                     sink.set_status(f"S{number}", {"state": "live"})
                 await sink.wait_ready()
+            await until(lambda: ear.of("/available")[-1:] == ["stopped"])
             await asyncio.sleep(0.05)
-            assert ear.of("/available")[-1:] == ["stopped"]
+            assert ear.of("/available")[-1:] == ["stopped"], "and nothing comes after it"

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from detector.config.references import Secret
+from detector.config.units import Duration
 from detector.cut_journal import CutOutcome
 from detector.enforcement import CutTarget, Enforcer, EnforcerSettings
 from detector.events import CutState, StreamKey
@@ -30,6 +31,8 @@ from tests.fixtures_node_media_server import PASSWORD, RunningNms, running_nms, 
 pytestmark = [pytest.mark.integration, pytest.mark.needs_node_media_server]
 
 KEY = StreamKey("edge", "live", "key")
+PATIENT = Duration.parse("5s")
+"""A server of Node.js beside other tests may take a second to answer."""
 
 
 class Forgetful:
@@ -42,7 +45,9 @@ class Forgetful:
 @contextlib.asynccontextmanager
 async def attached(nms: RunningNms, folder: Path, **changes: object) -> AsyncIterator[NodeMediaServer]:
     revocations = Revocations(FileRevocations(folder / "revoked"), lambda key: key.name)
-    async with NodeMediaServer(nms.settings.model_copy(update=changes), revocations, "edge") as server:
+    async with NodeMediaServer(
+        nms.settings.model_copy(update={"timeout": PATIENT} | changes), revocations, "edge"
+    ) as server:
         nms.hook = server.answer_hook
         yield server
 

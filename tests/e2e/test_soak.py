@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import outage
 from benchmarks.soak import checks, soak
 
 SESSIONS = 8
@@ -27,3 +28,14 @@ def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:
     assert last.threads == first.threads
     grown = {check.what: check.value for check in checks(series, SESSIONS) if check.unit == "MiB"}
     assert all(value < 10.0 for value in grown.values()), grown
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.needs_cage
+@pytest.mark.needs_mosquitto
+def test_nothing_is_lost_while_the_broker_is_away(tmp_path: Path) -> None:
+    """Eight seconds without a broker: every alert comes, each stream in order, cuts first, whoever is to be cut is."""
+    away = asyncio.run(outage.outage(tmp_path, 8.0))
+    assert [check.what for check in outage.checks(away, 8.0) if not check.ok] == []
+    assert away.usual_growth_bytes is None

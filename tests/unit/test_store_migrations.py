@@ -230,7 +230,7 @@ for trial in range(kills):
 
 def test_a_file_of_any_version_survives_kills_while_it_is_opened(old: Path) -> None:
     """Killed twice at random moments, dozens of files: it is as it was or up to date, whole, and has every row."""
-    rows, kills = 1500, 66
+    rows, kills = 1500, 45
     with contextlib.closing(sqlite3.connect(old)) as connection, connection:
         first = connection.execute("SELECT * FROM incidents").fetchone()
         for number in range(2, rows + 1):

@@ -321,9 +321,11 @@ def test_any_bank_is_answered_as_hma_answers_it(seed: int, distances: list[int])
             return await client.lookup(f"{query:064x}")
 
     with TemporaryDirectory() as folder:
+        (Path(folder) / "banks").mkdir()
         for bank, entries in banks.items():
-            for entry, value in entries.items():
-                put(Path(folder), bank, entry, f"{value:064x}")
+            content = b"".join(value.to_bytes(32) for value in entries.values())
+            rows = np.frombuffer(content, np.uint8).reshape(-1, 32)
+            add_entries(Path(folder) / "banks" / bank, rows, list(entries))
         answer = asyncio.run(ask(Path(folder)))
     got = {bank: {(one["bank_content_id"], one["distance"]) for one in found} for bank, found in answer.items()}
     assert got == _by_hma(banks, query)

@@ -144,7 +144,8 @@ def test_an_open_file_is_read_as_its_path_is(form: ListFormat, tmp_path: Path) -
     assert isinstance(form, StreamFormat) == (form.name in SHIPPED)
     if not isinstance(form, StreamFormat):
         return
-    rows = ListedRows(np.arange(320, dtype=np.uint8).reshape(10, 32), np.arange(10), positions_ms=np.arange(10, dtype=np.int32))
+    hashes = np.arange(320, dtype=np.uint8).reshape(10, 32)
+    rows = ListedRows(hashes, np.arange(10), positions_ms=np.arange(10, dtype=np.int32))
     file = io.BytesIO()
     form.write(file, ListContents({"pdq": rows}))
     (tmp_path / "list").write_bytes(file.getvalue())

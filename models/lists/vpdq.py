@@ -25,7 +25,7 @@ LEFT_OUT: Final = "quality below 50"
 LONGEST_LINE: Final = 16 << 20
 """Bytes of a line: two days of video at a frame a second."""
 
-_LATEST_SECONDS: Final = (1 << 31) / 1000 - 1
+_LATEST_SECONDS: Final = ((1 << 31) - 1) / 1000
 _WRITTEN_QUALITY: Final = 100
 _LIST: Final = re.compile(rb"\s*(?:(?:video_)?vpdq\s+)?(\[.*)", re.DOTALL)
 _NUMBER: Final = re.compile(r"\s*\d{1,12}(?:\.\d{1,12})?\s*", re.ASCII)

@@ -193,7 +193,7 @@ def test_what_fits_nothing_is_refused(bank: Path) -> None:
         max_size=5,
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_lists_in_a_row_come_to_what_a_dictionary_says(
     tmp_path_factory: pytest.TempPathFactory, lists: list[tuple[list[Row], list[str], bool]]
 ) -> None:

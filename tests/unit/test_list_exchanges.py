@@ -294,7 +294,11 @@ def test_times_are_utc_wherever_this_runs(zone: str) -> None:
 
 @given(
     content=st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=8),
         lambda inner: (
             st.lists(inner, max_size=4)
             | st.dictionaries(

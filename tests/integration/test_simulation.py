@@ -232,7 +232,7 @@ async def _set(step: str, clip: Clip, tmp_path: Path) -> None:
             datetime.fromisoformat(alert["expires_at"]).timestamp() - time.time() for alert in rehearsed.alerts()
         }
         hour = 3_600_000 * (1 if step == "1h" else -1)
-        assert all(abs(offset - hour / 1000 - 600) < 30 for offset in offsets)
+        assert all(abs(offset - hour / 1000 - 900) < 30 for offset in offsets)
         record = (await rehearsed.service.incident_store.newest(1))[0]
         assert abs(record.opened_at_ms - time.time_ns() // 1_000_000 - hour) < 30_000
 

@@ -107,7 +107,7 @@ async def numbered(config: Config) -> AsyncIterator[Numbered]:
 
         def report(notice: Notice, receipt: Receipt | None) -> None:
             for one in heard:
-                one.attempted(notice, receipt)
+                one.arrivals.attempted(notice, receipt)
 
         delivery = await stack.enter_async_context(Delivery(Outbox(database), sinks, takes=takes, report=report))
         revocations = await stack.enter_async_context(

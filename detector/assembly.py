@@ -263,7 +263,7 @@ class _Ear:
     def hear(self, notice: Notice, receipt: Receipt | None) -> None:
         """As `detector.alerts.courier.Report`."""
         if self.responder is not None:
-            self.responder.attempted(notice, receipt)
+            self.responder.arrivals.attempted(notice, receipt)
 
 
 def _trusted_keys(service: Service) -> TrustedKeys:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -12,10 +11,10 @@ from typing import Self
 import structlog
 
 from detector.alerts.alert import Alert, AlertFacts, AlertType, Sign, WallAnchor, build_alert, unsigned
+from detector.alerts.arrivals import Arrivals
 from detector.alerts.closing import Outcome, build_closing
 from detector.alerts.delivery import Delivery
 from detector.alerts.ids import RisingIds
-from detector.alerts.sink import Notice, Receipt
 from detector.breaker import Breaker, BreakerSettings
 from detector.closing import Closing, ClosingParts
 from detector.cut_journal import CutOutcome
@@ -29,9 +28,6 @@ from detector.store.database import StoreUnavailable
 from detector.store.incidents import CutProgress, IncidentRecord, Incidents
 
 log = structlog.get_logger()
-
-_WAITING_KEPT = 10_000
-"""Alerts whose time to acknowledgement is still measured; older ones are only delivered."""
 
 _BY_HAND = "cut by an operator"
 
@@ -108,7 +104,7 @@ class Responder:
         self._closer: asyncio.Task[None] | None = None
         self._alerts: set[asyncio.Task[None]] = set()
         self._cuts: set[asyncio.Task[None]] = set()
-        self._waiting: OrderedDict[str, float] = OrderedDict()
+        self.arrivals = Arrivals(metrics, clock)
         self.updates_left_out_total = 0
 
     async def __aenter__(self) -> Self:
@@ -250,17 +246,6 @@ class Responder:
         """An entry of a list is gone for good: the breaker need not count it any more."""
         self._breaker.forget(source)
 
-    def attempted(self, notice: Notice, receipt: Receipt | None) -> None:
-        """Count one attempt to deliver an alert, and the time from its frame to the first acceptance."""
-        if receipt is Receipt.ACCEPTED:
-            self._metrics.alert(AlertState.DELIVERED)
-        elif receipt is not Receipt.AWAITED:  # it has arrived, and its cutter has yet to answer
-            self._metrics.alert(AlertState.RETRIED if receipt is None else AlertState.REFUSED)
-            return
-        arrived_at = self._waiting.pop(notice.alert_id, None)
-        if arrived_at is not None:
-            self._metrics.frame_to_ack(self._clock() - arrived_at)
-
     def refused(self) -> list[str]:
         """One sentence for each source that the breaker stopped."""
         return [
@@ -338,9 +323,7 @@ class Responder:
             sign=self._sign,
         )
         if facts.arrived_at is not None:
-            self._waiting[alert.alert_id] = facts.arrived_at
-            if len(self._waiting) > _WAITING_KEPT:
-                self._waiting.popitem(last=False)
+            self.arrivals.sent(alert.alert_id, facts.arrived_at)
         submitted = await self._delivery.submit(alert, record)
         self._metrics.stage("store", self._clock() - queued_at)
         self._metrics.alert(AlertState.QUEUED if submitted.is_durable else AlertState.NOT_DURABLE)

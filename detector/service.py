@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ from detector.hints import TooManyHints
 from detector.hold import hold_settings
 from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
-from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.model_check import checked_models
 from detector.open_incidents import StreamFacts
 from detector.orphans import keep_reaping
@@ -75,12 +74,12 @@ from detector.trust.commands import CommandDesk
 from detector.trust.signing import public_key_text
 from detector.upkeep import Upkeep
 from detector.uploads import Uploads
+from detector.vitals import Sentences, Vitals
 from detector.works import Work, Works
 from models.manifest import describe_moderation
 
 log = structlog.get_logger()
 
-_HEALTH_SECONDS = 1.0
 _UNDONE_LOOKED_FOR = 1000
 """Incidents of earlier runs that are looked through for those that were taken back."""
 _DRAIN_SECONDS = 3.0
@@ -130,7 +129,6 @@ class Service:
             )
         )
         self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
-        self._counted_losses: dict[CrashKind | AlertState, int] = {}
         self._works = Works(())
         self._blind_records = Records()
         self._reloader = (
@@ -163,6 +161,7 @@ class Service:
         self._cpu = CpuControl(self.supervisor.sessions.values, lambda: cpu_limits(self.config), parts.metrics)
         self._renewal = Renewal(self._all_sessions, self._wanted_settings, self.supervisor)
         self._overrides = SamplingOverrides(self._renewal.begin)
+        self._vitals = Vitals(parts, health=self.health, accounts=self._accounts, supervisor=self.supervisor)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -187,7 +186,7 @@ class Service:
             Work("incident_bank", self.incident_bank.run),
             *self._second.works(),
             *self._feedback.works(),
-            Work("health", self._keep_health),
+            Work("health", self._vitals.run),
             Work("alarms", self._alarms.run),
             Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
@@ -217,40 +216,7 @@ class Service:
 
     def health(self) -> Health:
         """As `ServiceView.health`."""
-        problems = [*self.pool.problems(), *self.delivery.problems(), *self.responder.refused()]
-        problems += [*self._database.problems(), *self._accounts.problems(), *self.incident_bank.problems()]
-        problems += self._banks.problems()
-        problems += self._works.problems()
-        problems += self.selftest.problems()
-        problems += self.ingest.problems()
-        if self.supervisor.ingest_fault is not None:
-            problems.append(self.supervisor.ingest_fault)
-        notes = [
-            *self._rehearsal.notes(),
-            *self.delivery.notes(),
-            *exposure_notes(self.config),
-            *self._banks.notes(),
-            *self._hold.notes(),
-            *self._second.notes(),
-            *self._feedback.notes(),
-        ]
-        notes += self._identities.notes()
-        notes += self._allow.notes(session.key.path for session in self.supervisor.sessions.values())
-        unseen = unseen_streams(self.supervisor.sessions.values(), time.monotonic())
-        for count, sentence in (*unseen, *self._cpu.shortages()):
-            # One hostile publisher must not be able to turn the whole node red: it takes more than half of them.
-            (problems if 2 * count > len(self.supervisor.sessions) else notes).append(sentence)
-        notes += self._distrust.notes()
-        if self.supervisor.failed_total:
-            notes.append(
-                f"{self.supervisor.failed_total} sessions broke by a fault of stopframe's; report what its log says"
-            )
-        if self._reloader is not None:
-            notes += self._reloader.notes()
-        if self._moderation is not None:
-            notes.append(self._moderation)
-        if not self.config.enforcement.live:
-            notes.append("enforcement.live is false: nothing is cut")
+        problems, notes = self._said().gathered()
         return Health(
             ok=not problems,
             problems=tuple(problems),
@@ -260,6 +226,45 @@ class Service:
             signing={"key_id": self._signer.key_id, "public_key": public_key_text(self._signer.public_key)},
             models=model_state(self.pool),
             load=load_state(self._cpu, self.pool, self.metrics),
+        )
+
+    def _said(self) -> Sentences:
+        """Who has a say in health, in the order in which it is shown."""
+        return Sentences(
+            problems=(
+                self.pool.problems,
+                self.delivery.problems,
+                self.responder.refused,
+                self._database.problems,
+                self._accounts.problems,
+                self.incident_bank.problems,
+                self._banks.problems,
+                self._works.problems,
+                self.selftest.problems,
+                self.ingest.problems,
+                self.supervisor.problems,
+            ),
+            notes=(
+                self._rehearsal.notes,
+                self.delivery.notes,
+                lambda: exposure_notes(self.config),
+                self._banks.notes,
+                self._hold.notes,
+                self._second.notes,
+                self._feedback.notes,
+                self._identities.notes,
+                lambda: self._allow.notes(session.key.path for session in self.supervisor.sessions.values()),
+                self._distrust.notes,
+                self.supervisor.notes,
+                *([self._reloader.notes] if self._reloader else []),
+                lambda: [self._moderation] if self._moderation is not None else [],
+                lambda: [] if self.config.enforcement.live else ["enforcement.live is false: nothing is cut"],
+            ),
+            by_streams=lambda: (
+                *unseen_streams(self.supervisor.sessions.values(), time.monotonic()),
+                *self._cpu.shortages(),
+            ),
+            live_streams=lambda: len(self.supervisor.sessions),
         )
 
     def http_token(self) -> str | None:
@@ -474,39 +479,6 @@ class Service:
         return [*(session.session for session in self.supervisor.sessions.values()), *self._accounts.unstored()]
 
     # What is told without being asked
-
-    async def _keep_health(self) -> None:
-        incidents_lost = 0
-        while True:
-            health = self.health()
-            told = asdict(health)
-            del told["load"]  # what is retained is sent again when it changes, and that does all the time
-            self._sink.set_health(told)
-            self._alarms.hear(health.problems)
-            self.metrics.set_health_problems(len(health.problems))
-            self.metrics.rows_lost(RowsLost.INCIDENTS, self._database.late_lost_total - incidents_lost)
-            incidents_lost = self._database.late_lost_total
-            for session in self.supervisor.sessions.values():
-                self._accounts.show(session)
-            self.metrics.set_live_streams(len(self.supervisor.sessions))
-            self.metrics.set_analysis_workers(self.pool.ready_workers)
-            self.metrics.set_queue_depth(self.pool.waiting)
-            self.metrics.set_outbox_pending(await self.delivery.open_count())
-            self._count_losses()
-            await asyncio.sleep(_HEALTH_SECONDS)
-
-    def _count_losses(self) -> None:
-        """Pass on what the parts count themselves, as increments."""
-        totals: dict[CrashKind | AlertState, int] = {
-            CrashKind.ANALYSIS_WORKER: self.pool.restarts,
-            CrashKind.GPU: 0 if self.pool.gpu is None else self.pool.gpu.restarts,
-            CrashKind.FORKSERVER: self.nursery.restarts + self.pool.forkserver_restarts,
-            AlertState.EXPIRED: self.delivery.expired_total,
-        }
-        for what, total in totals.items():
-            for _ in range(total - self._counted_losses.get(what, 0)):
-                self.metrics.alert(what) if isinstance(what, AlertState) else self.metrics.crashed(what)
-            self._counted_losses[what] = total
 
     async def _keep_accounts(self) -> None:
         await self._accounts.keep_telling(

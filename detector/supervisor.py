@@ -76,6 +76,16 @@ class Supervisor:
             for session in [*self.sessions.values(), *self.leaving.values()]:
                 await self._forget(session)
 
+    def problems(self) -> list[str]:
+        """Why publishers are not followed."""
+        return [] if self.ingest_fault is None else [self.ingest_fault]
+
+    def notes(self) -> list[str]:
+        """How many sessions broke."""
+        if not self.failed_total:
+            return []
+        return [f"{self.failed_total} sessions broke by a fault of stopframe's; report what its log says"]
+
     async def _follow_publishers(self) -> None:
         try:
             async for change in self._ingest.changes():

@@ -442,7 +442,7 @@ async def test_the_way_from_frame_to_acknowledgement_is_measured_once() -> None:
     notice = Notice(alert.alert_id, "STREAM1", urgency=3, payload=b"{}", expires_at_ms=0, order=1.0)
 
     for receipt in (None, Receipt.NOBODY_LISTENS, Receipt.ACCEPTED, Receipt.ACCEPTED):
-        scene.responder.attempted(notice, receipt)
+        scene.responder.arrivals.attempted(notice, receipt)
 
     assert scene.metrics.value("stopframe_frame_to_ack_seconds_count") == 1
     assert scene.metrics.value("stopframe_frame_to_ack_seconds_sum") == pytest.approx(1.0)

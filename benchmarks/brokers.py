@@ -14,7 +14,8 @@ from typing import Any, Self
 
 import aiomqtt
 
-from benchmarks.running import ServiceFailed, free_port, wait_until
+from benchmarks.ports import free_port
+from benchmarks.running import ServiceFailed, wait_until
 
 ALERT_TOPIC = "stopframe/stream/+/alert"
 

@@ -21,10 +21,11 @@ import numpy as np
 
 from benchmarks.brokers import AlertReceiver
 from benchmarks.clips import Clip, encode_clip
+from benchmarks.ports import free_port
 from benchmarks.processes import CpuSeconds, pss_bytes
 from benchmarks.publishers import PacedPublishers, Publication
 from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
-from benchmarks.running import RunningService, free_port, wait_until
+from benchmarks.running import RunningService, wait_until
 from detector.api.view import IncidentRow, StreamRow
 from detector.cards import drawn_card
 from detector.events import CutState

@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.clips import Clip, ClipChunk
 from benchmarks.evasion_cells import SIZE
 from benchmarks.hidden_clips import RATE, Control, HiddenClip, Hiding, camera, secret
+from benchmarks.ports import free_port
 from benchmarks.publishers import PacedPublishers
-from benchmarks.running import RunningService, free_port
+from benchmarks.running import RunningService
 from detector.publisher import Muxed
 from models.bank_store import add_entries
 from models.hashing.registry import ALGORITHMS

@@ -17,8 +17,8 @@ from benchmarks import hostile_clips
 from benchmarks.clips import Clip, encode_clip
 from benchmarks.crowd import percentile
 from benchmarks.neighbourhood import GOP_SECONDS, Attack, Blow, Neighbourhood, in_folder
+from benchmarks.ports import free_port
 from benchmarks.report import Check, Options, Report, at_most, machine, not_measured, print_settings
-from benchmarks.running import free_port
 
 _SCRIPT: Final = "card:100:4"
 _CRASHES_A_MINUTE = 100.0

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.brokers import ServerMissing
-from benchmarks.running import RunningService, ServiceFailed, free_port, wait_until
+from benchmarks.ports import free_port
+from benchmarks.running import RunningService, ServiceFailed, wait_until
 from detector.credentials import load_or_create
 
 SERVER = "nginx-rtmp"

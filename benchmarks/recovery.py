@@ -30,10 +30,11 @@ from benchmarks.losses import (
     lose_analysts,
     lose_broker,
 )
+from benchmarks.ports import free_port
 from benchmarks.processes import ANALYSIS_ENTRY, READER_ENTRY
 from benchmarks.publishers import PacedPublishers
 from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
-from benchmarks.running import RunningService, free_port
+from benchmarks.running import RunningService
 
 _STREAMS = 4
 _LOADED_STREAMS = 12

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.clips import Clip
 from benchmarks.crowd import percentile
+from benchmarks.ports import free_port
 from benchmarks.publishers import PacedPublishers, Publication
 from benchmarks.report import Check, Options, Report, at_least, at_most, machine, print_settings
 from benchmarks.restream_clips import (
@@ -35,7 +36,7 @@ from benchmarks.restream_clips import (
     restreamed,
     scene,
 )
-from benchmarks.running import RunningService, free_port
+from benchmarks.running import RunningService
 from detector.cards import synthetic_card
 from models.bank_store import INCIDENT_BANK, add_entries, remove_entry
 from models.hashing.registry import ALGORITHMS

@@ -17,11 +17,12 @@ from typing import Any, Final
 from benchmarks import returns_nginx
 from benchmarks.brokers import ServerMissing
 from benchmarks.clips import Clip, encode_clip
+from benchmarks.ports import free_port
 from benchmarks.publishers import PacedPublishers, Publication
 from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
 from benchmarks.restream_clips import encoded, scene
 from benchmarks.restreams import fill_bank
-from benchmarks.running import RunningService, free_port
+from benchmarks.running import RunningService
 from models.bank_store import remove_entry
 
 ARGUMENTS: Final = {

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Self
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.ports import free_port
 from benchmarks.processes import Process, ServiceTree
 from detector.api.client import ControlClient, ControlError
 from detector.api.view import IncidentRow, StreamRow
@@ -201,11 +201,3 @@ async def wait_until(condition: Callable[[], object], seconds: float) -> bool:
         if time.monotonic() > ends_at:
             return False
         await asyncio.sleep(_POLL_SECONDS)
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

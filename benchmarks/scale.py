@@ -18,10 +18,11 @@ from typing import Any, Final
 from benchmarks.camera_clips import CameraClip, MadeClip, make
 from benchmarks.camera_feed import feed_of
 from benchmarks.file_watcher import BANK_ROWS, fill_large_bank
+from benchmarks.ports import free_port
 from benchmarks.processes import CpuSeconds, pss_bytes
 from benchmarks.publishers import PacedPublishers
 from benchmarks.report import Check, Options, Report, at_most, machine, not_measured, print_settings
-from benchmarks.running import RunningService, ServiceFailed, free_port
+from benchmarks.running import RunningService, ServiceFailed
 from benchmarks.sight_account import SightAccount
 from detector.api.view import StreamRow
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 from benchmarks import outage
 from benchmarks.brokers import ServerMissing
 from benchmarks.clips import encode_clip
+from benchmarks.ports import free_port
 from benchmarks.report import Check, Options, Report, at_least, at_most, machine, not_measured, print_settings
-from benchmarks.running import free_port
 from benchmarks.soaking import FPS, SCRIPT, SETTINGS, Holdings, Soak, SoakedService
 
 ARGUMENTS: Final = {

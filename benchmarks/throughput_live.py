@@ -18,8 +18,9 @@ from benchmarks.brokers import ServerMissing
 from benchmarks.decode_references import FLOOR
 from benchmarks.file_watcher import BANK_ROWS, fill_large_bank
 from benchmarks.nginx import Nginx, ServiceBesideNginx
+from benchmarks.ports import free_port
 from benchmarks.processes import CpuSeconds, own_cpu_seconds, pss_bytes
-from benchmarks.running import ServiceFailed, free_port
+from benchmarks.running import ServiceFailed
 
 _LIVE_SECONDS = 60.0
 _SETTLE_SECONDS = 3.0

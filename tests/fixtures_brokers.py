@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import aiomqtt
 import pytest
 
+from benchmarks.ports import free_port
 from detector.alerts.alert import Alert, AlertFacts, WallAnchor, build_alert, uuid7
 from detector.alerts.sink import Notice
 from detector.events import Step
@@ -25,12 +26,6 @@ from detector.events import Step
 EXAMPLE = Path(__file__).parents[1] / "configs" / "examples" / "mosquitto"
 
 _SERVER_FOLDERS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:

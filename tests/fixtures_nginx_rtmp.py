@@ -16,6 +16,7 @@ from typing import cast
 
 import httpx
 
+from benchmarks.ports import free_port
 from detector.api.app import create_app
 from detector.api.server import HttpServer
 from detector.api.view import Health, ServiceView
@@ -24,13 +25,6 @@ from detector.metrics import Metrics
 
 EXAMPLE = Path(__file__).parents[1] / "configs" / "examples" / "nginx-rtmp"
 SECRET = "5ec0" * 16
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -5,13 +5,13 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 
+from benchmarks.ports import free_port
 from detector.api.server import HttpServer
 from detector.config.references import Secret
 from detector.config.servers import PlainHttpServerUrl
@@ -84,8 +84,8 @@ async def running_nms(
 
     Its webhook asks `RunningNms.hook`; with `has_hook=False` nobody answers it, with `hook_url` somebody else does.
     """
-    free_port, rtmp_port, closed_port = free_ports(3)
-    http_port = http_port or free_port
+    rtmp_port, closed_port = free_port(), free_port()
+    http_port = http_port or free_port()
     nms = RunningNms(http_port, rtmp_port)
     app = FastAPI()
 
@@ -157,15 +157,6 @@ async def stubborn(port: int) -> AsyncIterator[int]:
         for task in carried:
             task.cancel()
         await asyncio.gather(*carried, return_exceptions=True)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 async def _until_it_listens(port: int) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.ports import free_port
 from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.events import CutState
 from tests.fixtures_mediamtx import Denied, FakeMediaMtx, question, until
-from tests.fixtures_node_media_server import free_ports
 
 pytestmark = pytest.mark.e2e
 
@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parents[2] / "configs/examples/mediamtx/stopframe.yaml"
 
 async def test_a_publisher_is_asked_for_cut_refused_and_let_in_again(tmp_path: Path) -> None:
     """Every question comes by HTTP through the secret path, as MediaMTX asks it; the API is not a stranger's."""
-    http_port, no_rtmp = free_ports(2)
+    http_port, no_rtmp = free_port(), free_port()
     async with FakeMediaMtx().serving() as fake, httpx.AsyncClient(trust_env=False) as client:
         example = EXAMPLE.read_text(encoding="utf-8")
         for shipped, here in (

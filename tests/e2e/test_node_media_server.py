@@ -8,11 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.ports import free_port
 from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.events import CutState
 from tests.fixtures_mediamtx import until
-from tests.fixtures_node_media_server import EXAMPLE, PASSWORD, RunningNms, free_ports, running_nms
+from tests.fixtures_node_media_server import EXAMPLE, PASSWORD, RunningNms, running_nms
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs_node_media_server, pytest.mark.needs_ffmpeg]
 
@@ -32,7 +33,7 @@ def publishing(nms: RunningNms) -> Iterator["subprocess.Popen[bytes]"]:
 
 async def test_a_stream_is_seen_cut_refused_and_let_in_again(tmp_path: Path) -> None:
     """Over HTTP-FLV within a second, through the secret hook, with the proof; and no key in health."""
-    http_port, nms_port = free_ports(2)
+    http_port, nms_port = free_port(), free_port()
     example = (EXAMPLE.parent / "stopframe.yaml").read_text(encoding="utf-8")
     for shipped, here in (
         ("/var/lib/stopframe", str(tmp_path / "state")),

@@ -21,9 +21,10 @@ from benchmarks.losses import (
     lose_analysts,
     lose_broker,
 )
+from benchmarks.ports import free_port
 from benchmarks.processes import ANALYSIS_ENTRY, READER_ENTRY
 from benchmarks.publishers import PacedPublishers
-from benchmarks.running import RunningService, free_port
+from benchmarks.running import RunningService
 
 pytestmark = pytest.mark.e2e
 

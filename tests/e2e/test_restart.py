@@ -12,8 +12,9 @@ from benchmarks.churn import make_clip
 from benchmarks.clips import encode_clip
 from benchmarks.losses import CLEAN_SCRIPT, HARMFUL_SCRIPT, kill_before_delivery
 from benchmarks.nginx import Nginx, ServiceBesideNginx
+from benchmarks.ports import free_port
 from benchmarks.publishers import PacedPublishers
-from benchmarks.running import RunningService, free_port, wait_until
+from benchmarks.running import RunningService, wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks.ports import free_port
 from tests.fixtures_cli import ROOT, CommandLine
 
 pytestmark = pytest.mark.e2e
@@ -72,10 +73,7 @@ def test_two_services_never_share_a_state_folder(stopframe: CommandLine, free_tc
     stopframe.write_config(_CONFIG.format(ingest=0, http=0, mqtt=free_tcp_port))
     with _running(stopframe):
         second = CommandLine(stopframe.folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            other_port = probe.getsockname()[1]
-        second.write_config(_CONFIG.format(ingest=0, http=0, mqtt=other_port) + "log: {level: error}\n")
+        second.write_config(_CONFIG.format(ingest=0, http=0, mqtt=free_port()) + "log: {level: error}\n")
         run = second("run")
 
     assert run.code == 1

@@ -18,8 +18,9 @@ import yaml
 from benchmarks.clips import Clip, encode_clip
 from benchmarks.crowd import fill_bank
 from benchmarks.losses import CUTTING, HARMFUL
+from benchmarks.ports import free_port
 from benchmarks.publishers import PacedPublishers
-from benchmarks.running import RunningService, free_port
+from benchmarks.running import RunningService
 from detector.cards import synthetic_card
 from detector.credentials import load_or_create
 from detector.events import CutState

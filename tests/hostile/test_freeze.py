@@ -9,8 +9,9 @@ import pytest
 from benchmarks.clips import Clip, ClipChunk, encode_clip
 from benchmarks.crowd import fill_bank
 from benchmarks.losses import CUTTING, HARMFUL
+from benchmarks.ports import free_port
 from benchmarks.publishers import PacedPublishers
-from benchmarks.running import RunningService, free_port
+from benchmarks.running import RunningService
 
 pytestmark = pytest.mark.integration
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import structlog
 
+from benchmarks.ports import free_port
 from detector.cli.output import note, table
 from detector.config.servers import HttpServerUrl
 from detector.events import StreamKey
@@ -25,7 +26,7 @@ from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.revocations import FileRevocations, Revocations
 from detector.logs import VALUE_CHARACTERS, configure_logs
 from detector.metrics import LABEL_LIMIT, Metrics
-from tests.fixtures_brokers import free_port, until
+from tests.fixtures_brokers import until
 from tests.fixtures_cli import CommandLine
 from tests.fixtures_media import Clip, MediaMaker
 from tests.hostile.commands import Ask, commands

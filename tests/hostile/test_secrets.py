@@ -15,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.fixtures_brokers import Mosquitto, free_port, until
+from benchmarks.ports import free_port
+from tests.fixtures_brokers import Mosquitto, until
 from tests.fixtures_cli import CommandLine
 from tests.fixtures_media import Clip, MediaMaker
 from tests.hostile.canaries import Canary, found_in

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from benchmarks.ports import free_port
 from detector.api.app import create_app
 from detector.api.server import HttpServer, ListenFailed
 from detector.api.view import CutReport, Health, HintReport, HintRequest, IncidentRow, StreamRow, UndoReport
@@ -141,8 +142,9 @@ async def test_a_foreign_address_is_one_sentence_with_the_remedy(host: str, word
 async def test_the_port_is_free_again_at_once() -> None:
     """A service that restarts takes the same port."""
     app = create_app(View(Health(ok=True)), Metrics())
-    async with HttpServer(app, "127.0.0.1", 0) as first:
-        port = first.port
+    port = free_port()
+    async with HttpServer(app, "127.0.0.1", port) as first:
+        assert first.port == port
     async with HttpServer(app, "127.0.0.1", port) as second:
         assert second.port == port
 

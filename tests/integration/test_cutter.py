@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks.fake_ingest import FakeIngest
 from benchmarks.numbered_service import Numbered, numbered
+from benchmarks.ports import free_port
 from detector.cli.cutter import health_of_cutter
 from detector.config.loading import load_config, load_other
 from detector.credentials import load_or_create, stream_id
@@ -29,7 +30,7 @@ from detector.open_incidents import StreamFacts
 from detector.store.incidents import IncidentRecord
 from detector.trust.keyring import load_keyring
 from detector.trust.signing import public_key_text
-from tests.fixtures_brokers import Ear, Mosquitto, free_port, listening, until
+from tests.fixtures_brokers import Ear, Mosquitto, listening, until
 from tests.fixtures_cli import ROOT
 from tests.fixtures_endpoint import SECRET, Endpoint
 

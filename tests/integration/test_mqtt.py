@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from benchmarks.ports import free_port
 from detector.alerts.courier import DeliverySettings
 from detector.alerts.delivery import Delivery
 from detector.alerts.embedded_broker import BrokerUnavailable, EmbeddedBroker
@@ -75,9 +76,7 @@ async def test_lost_connection_leaves_offline_and_comes_back_by_itself() -> None
 
 async def test_outage_is_logged_once_and_its_end_once() -> None:
     """However often connecting fails, the log has one line for the outage and one for its end; errors are counted."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with capture_logs() as logs:
         async with MqttSink(_settings(port)) as sink:
             await until(lambda: sink.counters.connection_errors_total >= 4)

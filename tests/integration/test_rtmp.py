@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_port
 from streams.frame import Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.keeper import Keeper, Nursery, SourceUnreachable, resolve
@@ -34,13 +35,6 @@ events {{ worker_connections 64; }}
 rtmp {{ server {{ listen 127.0.0.1:{port}; application live {{
   live on; idle_streams off; wait_key on; wait_video on; }} }} }}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import pytest
 
+from benchmarks.ports import free_port
 from streams import address
 from streams.address import SourceUnreachable
 from streams.job import Job, SourceKind
@@ -205,14 +206,6 @@ async def test_rtmps_is_rtmp_whose_server_proved_its_name(
             seen = await look_at(job)
     assert (seen.codec, len(seen.frames)) == ("h264", 1)
     assert f"rtmps://media.test:{tls_port}/a".encode() in heard
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until_open(port: int) -> None:

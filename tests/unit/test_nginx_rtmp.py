@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.ports import free_port
 from detector.config.endpoints import EndpointUrl
 from detector.events import StreamKey
 from detector.hold import Hold, HoldSettings
@@ -22,7 +23,7 @@ from detector.ingest.nginx_stat import BadStat, StatPage, StatPublisher, parse_s
 from detector.ingest.revocations import FileRevocations, Revocations
 from detector.metrics import Metrics
 from streams.opening import _exact_rtmp
-from tests.fixtures_nginx_rtmp import Nginx, free_port, hook_server
+from tests.fixtures_nginx_rtmp import Nginx, hook_server
 
 PAGE = """<?xml version="1.0" encoding="utf-8" ?>
 <rtmp><pid>7</pid><server><application><name>live</name><live>

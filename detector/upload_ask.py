@@ -59,7 +59,7 @@ def _refuse_wrapped(headers: Mapping[str, str]) -> None:
 
 
 def _length(headers: Mapping[str, str], limit_bytes: int) -> int | None:
-    # Both together are refused or resolved by the HTTP library, before this is asked.
+    # Both together are refused by the server, before this is asked.
     if headers.get("transfer-encoding", "").strip().lower() == "chunked":
         return None
     stated = headers.get("content-length")

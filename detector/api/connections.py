@@ -74,6 +74,19 @@ class BoundedConnection(H11Protocol):
         self._offer_patience()
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless an answer is on its way or done; whoever works on one learns that it is over.
+
+        Two answers to one request would be a fault of ours with a traceback in the log, for each line of garbage.
+        """
+        if not getattr(self.cycle, "response_complete", True):  # there is no cycle before the first request
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of a body that was answered before its end."""
         if self._is_patient:  # what is left of the body has the usual time from now on

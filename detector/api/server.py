@@ -9,12 +9,14 @@ import socket
 import stat
 from collections.abc import Iterator
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Self
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from detector.api.connections import CONNECTIONS, HEAD_BYTES, BoundedConnection
 
@@ -109,12 +111,26 @@ class _Serving:
             request.cancel()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app: ASGIApp = _REFUSE_BOTH if _says_two_lengths(scope) else self._app
         try:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
         except asyncio.CancelledError:
             # uvicorn would log the traceback of a request that we dropped on purpose.
             if not self._is_dropping:
                 raise
+
+
+_REFUSE_BOTH = JSONResponse(
+    {"error": "send Content-Length or Transfer-Encoding, not both."},
+    HTTPStatus.BAD_REQUEST,
+    headers={"Connection": "close"},
+)
+
+
+def _says_two_lengths(scope: Scope) -> bool:
+    """Whether a proxy before us may have seen another end of the body than we do (RFC 9112, 6.1 and 11.2)."""
+    names = {name for name, _ in scope["headers"]}
+    return b"content-length" in names and b"transfer-encoding" in names
 
 
 class HttpServer:

@@ -171,6 +171,10 @@ async def test_a_full_house_makes_room_for_who_asks(monkeypatch: pytest.MonkeyPa
         b"\0" * 1000,
         b"GET /\xff HTTP/1.1\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/reload HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabczz\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     ],
 )
 async def test_what_is_no_request_is_refused_and_not_logged(
@@ -188,6 +192,35 @@ async def test_what_is_no_request_is_refused_and_not_logged(
 
     assert answer[:10] in {b"", b"HTTP/1.1 4"}
     assert capfd.readouterr().err == ""
+
+
+async def test_a_chunk_that_is_none_after_the_answer_is_no_fault_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever was refused before the end of the body, and then sends garbage, is let go without a line in the log."""
+    async with HttpServer(_app(), "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /nothing HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        writer.write(b"zz\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert capfd.readouterr().err == ""
+
+
+async def test_a_request_with_two_lengths_is_refused_and_nothing_after_it_is_read() -> None:
+    """What a proxy took for the end of it is a matter of taste: the bytes behind it may be somebody else's request."""
+    async with HttpServer(_app(), "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        head = b"POST /nothing HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + b"0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: h\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"not both" in answer
+    assert answer.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])

@@ -9,6 +9,8 @@ import json
 from collections import Counter
 from typing import Any, Self
 
+from benchmarks.loopback import serving
+
 
 class FakeIngest:
     """`async with FakeIngest() as server`: `publish` and `leave` are its publishers, `kicks` what was done to them."""
@@ -23,20 +25,14 @@ class FakeIngest:
         self.obeys = True
         """Whether a kick does anything; False stands for a server that says yes and goes on."""
         self._numbers = 0
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._begin, "127.0.0.1", 0, backlog=256)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._open.enter_async_context(serving(self._serve, backlog=256))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._open.aclose()
 
     @property
     def section(self) -> str:
@@ -52,26 +48,14 @@ class FakeIngest:
         """They leave by themselves."""
         self.live.pop(path, None)
 
-    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer), name="fake-ingest")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                method, target, _ = head.split("\r\n", 1)[0].split(" ")
-                status, content = self._answer(method, target.partition("?")[0])
-                body = json.dumps(content).encode()
-                writer.write(f"HTTP/1.1 {status} Said\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-                await writer.drain()
-        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client is gone, or was killed
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            method, target, _ = head.split("\r\n", 1)[0].split(" ")
+            status, content = self._answer(method, target.partition("?")[0])
+            body = json.dumps(content).encode()
+            writer.write(f"HTTP/1.1 {status} Said\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            await writer.drain()
 
     def _answer(self, method: str, path: str) -> tuple[int, Any]:
         self.asked_total += 1

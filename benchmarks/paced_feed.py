@@ -6,6 +6,7 @@ import time
 from typing import Self
 
 from benchmarks.clips import Clip
+from benchmarks.loopback import serving
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n"
 
@@ -21,17 +22,14 @@ class PacedFeed:
         self._wanted = listeners
         self._begins = asyncio.Event()
         self._begun_at = 0.0
-        self._server: asyncio.Server | None = None
+        self._open = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._open.enter_async_context(serving(self._serve))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        await self._server.wait_closed()
+        await self._open.aclose()
 
     @property
     def url(self) -> str:
@@ -39,16 +37,14 @@ class PacedFeed:
         return f"http://127.0.0.1:{self.port}/live"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(_HEAD)
-            self._wanted -= 1
-            if self._wanted == 0:
-                self._begun_at = time.monotonic()
-                self._begins.set()
-            await self._begins.wait()
-            await self._send(writer)
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(_HEAD)
+        self._wanted -= 1
+        if self._wanted == 0:
+            self._begun_at = time.monotonic()
+            self._begins.set()
+        await self._begins.wait()
+        await self._send(writer)
 
     async def _send(self, writer: asyncio.StreamWriter) -> None:
         for turn in range(self._rounds):

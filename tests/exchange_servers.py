@@ -6,6 +6,7 @@ was on a list of anybody's.
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,6 +17,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.loopback import serving
 
 NOW = 1_800_000_000.0
 """The time that tests give clients."""
@@ -60,53 +63,37 @@ class FakeExchange:
     asked: list[Asked] = field(default_factory=list)
     port: int = 0
     tls: ssl.SSLContext | None = None
-    _server: asyncio.Server | None = None
-    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _open: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     @property
     def url(self) -> str:
         return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._begin, "127.0.0.1", self.port, ssl=self.tls)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._open.enter_async_context(serving(self._serve, port=self.port, tls=self.tls))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._open.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            head = {name.lower(): value for name, _, value in (one.partition(": ") for one in lines if one)}
-            body = await reader.readexactly(int(head.get("content-length", 0)))
-            method, target, _ = first.split()
-            parts = urlsplit(target)
-            asked = Asked(method, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), head, body)
-            self.asked.append(asked)
-            reply = self.answer(asked)
-            told = [f"HTTP/1.1 {reply.status} X", f"content-type: {reply.kind}", "connection: close", *reply.headers]
-            if reply.pieces is None:
-                told.append(f"content-length: {len(reply.body)}")
-            writer.write("\r\n".join([*told, "", ""]).encode() + reply.body)
-            await writer.drain()
-            if reply.pieces is not None:
-                async for piece in reply.pieces:
-                    writer.write(piece)
-                    await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        head = {name.lower(): value for name, _, value in (one.partition(": ") for one in lines if one)}
+        body = await reader.readexactly(int(head.get("content-length", 0)))
+        method, target, _ = first.split()
+        parts = urlsplit(target)
+        asked = Asked(method, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), head, body)
+        self.asked.append(asked)
+        reply = self.answer(asked)
+        told = [f"HTTP/1.1 {reply.status} X", f"content-type: {reply.kind}", "connection: close", *reply.headers]
+        if reply.pieces is None:
+            told.append(f"content-length: {len(reply.body)}")
+        writer.write("\r\n".join([*told, "", ""]).encode() + reply.body)
+        await writer.drain()
+        if reply.pieces is not None:
+            async for piece in reply.pieces:
+                writer.write(piece)
+                await writer.drain()
 
 
 def utc(seconds: float) -> str:

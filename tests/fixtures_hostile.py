@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchmarks.loopback import serving
 from streams.frame import Frame
 from streams.job import Job, SandboxMode, SourceKind
 from streams.keeper import Keeper, Nursery
@@ -54,37 +55,19 @@ class Seen:
 @contextlib.asynccontextmanager
 async def served(chunks: Chunks, *, stays: bool = False) -> AsyncIterator[int]:
     """Send `chunks`, each at its time, to whoever connects; with `stays` the connection is left open after that."""
-    serving: set[asyncio.Task[None]] = set()
 
     async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(_HEAD)
-            started_at = time.monotonic()
-            for at, payload in chunks:
-                await asyncio.sleep(at - (time.monotonic() - started_at))
-                writer.write(payload)
-                await writer.drain()
-            await reader.read(1 if stays else 0)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(_HEAD)
+        started_at = time.monotonic()
+        for at, payload in chunks:
+            await asyncio.sleep(at - (time.monotonic() - started_at))
+            writer.write(payload)
+            await writer.drain()
+        await reader.read(1 if stays else 0)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(send(reader, writer), name="serve")
-        serving.add(task)
-        await asyncio.wait([task])
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-        serving.discard(task)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in serving:
-            task.cancel()
-        while serving:
-            await asyncio.sleep(0.01)
+    async with serving(send) as port:
+        yield port
 
 
 async def watch(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 
+from benchmarks.loopback import serving
 from benchmarks.ports import free_port
 from detector.api.server import HttpServer
 from detector.config.references import Secret
@@ -147,16 +148,8 @@ async def stubborn(port: int) -> AsyncIterator[int]:
                 with contextlib.suppress(OSError):
                     await end.wait_closed()
 
-    carried: list[asyncio.Task[None]] = []
-
-    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        carried.append(asyncio.create_task(carry(reader, writer), name="carried"))
-
-    async with await asyncio.start_server(begin, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
-        for task in carried:
-            task.cancel()
-        await asyncio.gather(*carried, return_exceptions=True)
+    async with serving(carry) as own_port:
+        yield own_port
 
 
 async def _until_it_listens(port: int) -> None:

@@ -6,12 +6,13 @@ import inspect
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.loopback import serving
 from detector.events import StreamKey
 from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.ingest.hooks import AnswersHooks, HookAnswer
@@ -72,7 +73,6 @@ class Rogue:
     port: int = 0
     sent: int = 0
     elsewhere: int = 0
-    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -100,17 +100,8 @@ class Rogue:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["Rogue"]:
-        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.create_task(self._serve(reader, writer), name="rogue")
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-
-        async with await asyncio.start_server(begin, "127.0.0.1", 0) as server:
-            self.port = server.sockets[0].getsockname()[1]
+        async with serving(self._serve) as self.port:
             yield self
-            for task in self.tasks:
-                task.cancel()
-            await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
 def _key(kind: str) -> StreamKey:

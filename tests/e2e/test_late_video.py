@@ -1,11 +1,8 @@
 """A stream that begins as sound alone: blind, told so, opened again, and seen once there is a picture."""
 
 import asyncio
-import contextlib
 import io
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks.loopback import serving
 from detector.assembly import open_service
 from detector.cards import synthetic_card
 from detector.config.loading import load_config
@@ -64,32 +62,21 @@ class LateVideo:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Send the stream at its pace until the client goes."""
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            self.asked += 1
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: video/x-flv\r\nConnection: close\r\n\r\n")
-            began = time.monotonic()
-            for due, piece in self.film if began >= self.video_from else self.sound:
-                await asyncio.sleep(max(0.0, began + due - time.monotonic()))
-                writer.write(piece)
-                await writer.drain()
-        writer.close()
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[int]:
-        """Listen on a free port."""
-        server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: video/x-flv\r\nConnection: close\r\n\r\n")
+        began = time.monotonic()
+        for due, piece in self.film if began >= self.video_from else self.sound:
+            await asyncio.sleep(max(0.0, began + due - time.monotonic()))
+            writer.write(piece)
+            await writer.drain()
 
 
 async def test_video_that_begins_late_is_found(tmp_path: Path) -> None:
     """Sound alone is blind with its cause and an alert; a picture that comes later is seen within ten seconds."""
     late = LateVideo()
     config = tmp_path / "stopframe.yaml"
-    async with late.running() as port:
+    async with serving(late.serve) as port:
         config.write_text(
             f"state_dir: {tmp_path}/state\n"
             "ingest: {kind: none}\n"

@@ -1,7 +1,6 @@
 """A session with real caged readers, whose analysis and answers are played by the test; and a server at real pace."""
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import loopback
 from detector import session as session_module
 from detector.config.config import CloserLook
 from detector.events import Decision, StreamKey
@@ -96,35 +96,17 @@ def hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def serving(chunks: Sequence[Chunk], *, hangs: bool = False) -> AsyncIterator[str]:
     """Serve `chunks` over HTTP, each when it is due, to whoever asks; afterwards hang up, or say nothing more."""
-    is_over = asyncio.Event()
-    served: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(send(reader, writer))
-        served.add(task)
-        await asyncio.wait([task])
 
     async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-            began = time.monotonic()
-            for due, piece in chunks:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, began + due - time.monotonic())):
-                        await is_over.wait()
-                        break
-                writer.write(piece)
-                await writer.drain()
-            if hangs:
-                await is_over.wait()
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        began = time.monotonic()
+        for due, piece in chunks:
+            await asyncio.sleep(max(0.0, began + due - time.monotonic()))
+            writer.write(piece)
+            await writer.drain()
+        if hangs:
+            await asyncio.Event().wait()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/live/k"
-    finally:
-        is_over.set()
-        server.close()
-        await asyncio.gather(*served, return_exceptions=True)
-        await asyncio.sleep(0.01)
+    async with loopback.serving(send) as port:
+        yield f"http://127.0.0.1:{port}/live/k"

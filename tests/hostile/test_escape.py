@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.loopback import serving
 from streams.nursery import Nursery
 
 pytestmark = [pytest.mark.needs_cage, pytest.mark.integration]
@@ -148,10 +149,8 @@ async def test_the_one_port_can_be_reached(nursery: Nursery) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with serving(serve) as port:
         order = {"probe": "decode from the network", "port": port, "url": f"http://127.0.0.1:{port}/live.ts"}
 
         assert await outcome(nursery, order) == "frames: 12"

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks.loopback import serving
 from benchmarks.ports import free_port
 from tests.fixtures_brokers import Mosquitto, until
 from tests.fixtures_cli import CommandLine
@@ -39,16 +40,11 @@ async def _answering(answer: Callable[[bytes], bytes]) -> AsyncIterator[int]:
     """A server that reads a request's head, writes what `answer` makes of it, and closes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Cancelled it is when the loop ends, which asyncio would report as a fault of this server.
-        with contextlib.suppress(
-            OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError
-        ):
-            writer.write(answer(await reader.readuntil(b"\r\n\r\n")))
-            await writer.drain()
-        writer.close()
+        writer.write(answer(await reader.readuntil(b"\r\n\r\n")))
+        await writer.drain()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
+    async with serving(serve) as port:
+        yield port
 
 
 def _line(head: bytes) -> bytes:

@@ -7,13 +7,14 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.loopback import Serve, serving
 from detector.alerts.delivery import Delivery
 from detector.alerts.jsonl import JsonlSettings, JsonlSink
 from detector.alerts.mqtt import MqttSink
@@ -29,8 +30,6 @@ from tests.fixtures_web import MakeAuthority
 
 SECONDS = 0.5
 MIB = 2**20
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Numbered:
@@ -52,35 +51,6 @@ def _notice(number: int = 1) -> Notice:
 
 def _sink(url: str, seconds: float = SECONDS, **more: Any) -> WebhookSink:
     return WebhookSink(WebhookSettings(url=url, secret=lambda: SECRET, timeout_seconds=seconds, **more))
-
-
-@contextlib.asynccontextmanager
-async def serving(serve: Serve) -> AsyncIterator[int]:
-    """A server on loopback that does to each connection what `serve` says."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await serve(reader, writer)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await writer.wait_closed()
-
-    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(attend(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(begin, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tuple(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _hang(*_: Any) -> None:

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.clips import Clip, encode_clip
+from benchmarks.loopback import serving
 from benchmarks.publishers import PacedPublishers
 from detector.cards import ScriptError, Showing, drawn_card, parse_script, synthetic_card
 from detector.publisher import Chunk, Encoding, encoded, main
@@ -67,12 +68,8 @@ class Ingest:
 @asynccontextmanager
 async def _ingest() -> AsyncIterator[Ingest]:
     ingest = Ingest()
-    server = await asyncio.start_server(ingest.take, "127.0.0.1", 0)
-    async with server:
-        ingest.port = server.sockets[0].getsockname()[1]
+    async with serving(ingest.take) as ingest.port:
         yield ingest
-        ingest.cut()
-        await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -361,8 +358,7 @@ async def test_a_server_that_takes_no_bytes_does_not_grow_the_buffer(clip: Clip)
 
     big = Clip(0.01, tuple(clip.chunks[:1]))
     big.payload = lambda *_: bytes(1 << 20)  # type: ignore[assignment]
-    server = await asyncio.start_server(never_reads, "127.0.0.1", 0)
-    async with server, PacedPublishers("127.0.0.1", server.sockets[0].getsockname()[1]) as publishers:
+    async with serving(never_reads) as port, PacedPublishers("127.0.0.1", port) as publishers:
         publication = publishers.start("live/slow", big)
         await asyncio.wait_for(accepted.wait(), 5)
         await asyncio.sleep(0.5)

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import pytest
 
+from benchmarks.loopback import serving
 from benchmarks.ports import free_port
 from streams import address
 from streams.address import SourceUnreachable
@@ -220,19 +221,19 @@ async def tls_in_front(context: ssl.SSLContext, port: int, heard: bytearray) -> 
     """Speak TLS in front of `port`; connects only when the first bytes come. Gives its own port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks: list[asyncio.Task[None]] = []
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            first = await reader.read(65536)
-            if first:
-                onward, back = await asyncio.open_connection("127.0.0.1", port)
-                heard.extend(first)
-                back.write(first)
-                tasks.append(asyncio.create_task(copy(onward, writer, bytearray())))
-                await copy(reader, back, heard)
-                back.close()
-        for task in tasks:
-            task.cancel()
-        writer.close()
+        first = await reader.read(65536)
+        if not first:
+            return
+        onward, back = await asyncio.open_connection("127.0.0.1", port)
+        heard.extend(first)
+        back.write(first)
+        returning = asyncio.create_task(copy(onward, writer, bytearray()))
+        try:
+            await copy(reader, back, heard)
+        finally:
+            returning.cancel()
+            await asyncio.gather(returning, return_exceptions=True)
+            back.transport.abort()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: bytearray) -> None:
         with contextlib.suppress(OSError):
@@ -241,11 +242,8 @@ async def tls_in_front(context: ssl.SSLContext, port: int, heard: bytearray) -> 
                 writer.write(block)
                 await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with serving(serve, tls=context) as own_port:
+        yield own_port
 
 
 @pytest.mark.parametrize("group", ["127.0.0.1", "239.255.77.1"])

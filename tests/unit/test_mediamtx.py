@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from benchmarks.loopback import serving
 from detector.config.references import Secret
 from detector.config.servers import HookUrl, HttpServerUrl
 from detector.events import StreamKey
@@ -178,10 +179,9 @@ async def test_the_platforms_own_hook_has_the_last_word(tmp_path: Path) -> None:
         asked.append((head.split(b"\r\n")[0], fields["user"]))
         writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok" % verdicts[fields["user"]])
         await writer.drain()
-        writer.close()
 
-    async with await asyncio.start_server(theirs, "127.0.0.1", 0) as platform:
-        port = platform.sockets[0].getsockname()[1]
+    async with contextlib.AsyncExitStack() as platform:
+        port = await platform.enter_async_context(serving(theirs))
         async with attached(fake, tmp_path, forward=HookUrl.parse(f"http://127.0.0.1:{port}/auth?k=1")) as server:
 
             async def status(action: str, user: str, **changes: str | None) -> int:
@@ -192,8 +192,7 @@ async def test_the_platforms_own_hook_has_the_last_word(tmp_path: Path) -> None:
             assert await status("read", query["user"][0], password=query["pass"][0]) == 200
             await server.revoke(StreamKey("edge", "live", "key"))
             assert await status("publish", "good") == 403
-            platform.close()
-            await platform.wait_closed()
+            await platform.aclose()
             assert await status("read", "good") == 503
             assert server.forward_failures_total == 1
     assert asked == [(b"POST /auth?k=1 HTTP/1.1", user) for user in ("good", "bad", "odd")]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from benchmarks.loopback import serving
 from detector.events import StreamKey
 from detector.ingest.adapter import IngestUnavailable
 from detector.ingest.hook_watch import HookWatch
@@ -17,32 +18,18 @@ KEY = "secret-stream-key"
 @contextlib.asynccontextmanager
 async def answering(*pieces: bytes, pause: float = 0.0, stays: bool = False) -> AsyncIterator[str]:
     """A server that reads a request's head and then sends `pieces`, `pause` seconds apart."""
-    served: list[asyncio.Task[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            for piece in pieces:
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(pause)
-            if stays:
-                await asyncio.sleep(60)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client or the test is done
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        if stays:
+            await asyncio.sleep(60)
 
-    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.append(asyncio.create_task(serve(reader, writer), name="served"))
-
-    async with await asyncio.start_server(begin, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for task in served:
-            task.cancel()
-        await asyncio.gather(*served, return_exceptions=True)
+    async with serving(serve) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 async def refusal(address: str, **limits: float) -> str:

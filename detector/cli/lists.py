@@ -12,6 +12,7 @@ from detector.cli.options import AsJson, ConfigFile, read_config, read_config_qu
 from detector.cli.output import CommandFailed, line, note, progress, run_async, table
 from detector.config.units import Duration
 from detector.exchanges.records import Outcome, SyncState, read_state
+from detector.exchanges.schedule import is_stale
 from detector.logs import configure_logs
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _row(section: "ExchangeSection", state: SyncState | None, now: float) -> dic
         "rows": state.rows if state else 0,
         "version": state.version if state else "",
         "age_s": None if age is None else round(max(0.0, age), 1),
-        "is_stale": age is None or age > section.stale_after.seconds,
+        "is_stale": age is None or is_stale(state, section.stale_after.seconds, now, now),
         "last": str(state.outcome) if state else "",
         "why": state.sentence if state else "it was never had; 'stopframe lists sync' has it now",
         "withdrawn": state.withdrawn if state else 0,

@@ -102,10 +102,10 @@ class ExchangeSection(Section):
     stale_after: Annotated[Duration, Between("10s", "90d")] = Duration.parse("1d")
     """When it was not had for so long, health is red and an alarm goes out; what came before stays in force."""
     most_rows: Annotated[int, Field(strict=True, ge=1, le=50_000_000)] = 10_000_000
-    """A longer list is refused."""
+    """A longer list is refused, and what would make its bank longer."""
     most_change: Share = Share.parse("10%")
-    """By this part of the list, beyond what it usually changes by, a sync may change it; what changes more is refused
-    until somebody says `stopframe lists accept NAME`."""
+    """By this part, beyond what it usually changes by in a day, the list may change in a day; what changes more is
+    refused until somebody says `stopframe lists accept NAME`."""
     ca_file: FilePath | None = None
     """The authorities (PEM) that may vouch for the server's certificate; null for the system's."""
     feedback: Literal["off", "dry_run", "on"] = "dry_run"

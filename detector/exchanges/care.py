@@ -81,10 +81,9 @@ class Exchanges:
             if state is not None and state.outcome == Outcome.REFUSED:
                 found.append(why)
             elif is_stale(state, section.stale_after.seconds, listed.since, now):
-                age = _age(now - (state.fresh_at if state is not None and state.fresh_at else listed.since))
-                found.append(
-                    f"list {name} is {age} old: {why or 'never had'}; 'stopframe lists sync {name}' tries it now"
-                )
+                age = now - (state.fresh_at if state is not None and state.fresh_at else listed.since)
+                said = f"is {_age(age)} old" if age >= 0 else "is of an unknown age, since the clock was set back"
+                found.append(f"list {name} {said}: {why or 'never had'}; 'stopframe lists sync {name}' tries it now")
         return found
 
     def notes(self) -> list[str]:

@@ -14,10 +14,17 @@ from models.banks import Bank
 from models.lists.contents import ListContents, ListedRows
 
 LEAST_ROWS: Final = 100
-"""So many rows may come or go at any time: a tenth of a short list is no number at all."""
+"""So many rows may come or go in a day: a tenth of a short list is no number at all."""
 
 REMEMBERED: Final = 20
-"""Syncs that say what is usual. It is their median: one large change that was accepted makes no second one usual."""
+"""Days that say what is usual. It is their median: one large change that was accepted makes no second one usual."""
+
+DayChange = tuple[int, int, int]
+"""A UTC day since the epoch, and how many rows came and went in it. Whole days: who takes a list away in many small
+steps is stopped like one who takes as much at once."""
+
+_ACCEPTED: Final = -1
+"""The day of what somebody has let pass: the count begins anew."""
 
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 _NO_KEYS: Final = np.zeros(0, np.uint64)
@@ -31,21 +38,41 @@ class Change:
     came: int
     went: int
 
-    def takes_too_much(self, usual: Sequence[tuple[int, int]], most_change: float) -> bool:
-        """The same of what would go alone."""
-        return Change(self.held, 0, self.went).exceeds(usual, most_change)
+    @property
+    def rows_after(self) -> int:
+        """How many rows the bank would hold."""
+        return self.held + self.came - self.went
 
-    def exceeds(self, usual: Sequence[tuple[int, int]], most_change: float) -> bool:
-        """Whether it is more than may pass: `usual` are the (came, went) of the last syncs. A first list may be any."""
+    def takes_too_much(self, usual: Sequence[DayChange], most_change: float, today: int) -> bool:
+        """The same of what would go alone."""
+        return Change(self.held, 0, self.went).exceeds(usual, most_change, today)
+
+    def exceeds(self, usual: Sequence[DayChange], most_change: float, today: int) -> bool:
+        """Whether it is, with what else changed `today`, more than may pass in a day. A first list may be any."""
         if self.held == 0:
             return False
-        beyond = max(LEAST_ROWS, math.ceil(self.held * most_change))
-        came, went = (median([one[side] for one in usual] or [0]) for side in (0, 1))
-        return self.came > came + beyond or self.went > went + beyond
+        came, went = _of_day(usual, today)
+        beyond = max(LEAST_ROWS, math.ceil((self.held - came + went) * most_change))
+        often_came, often_went = (median([one[side] for one in usual if one[0] != today] or [0]) for side in (1, 2))
+        is_too_much_more = self.came and came + self.came > often_came + beyond
+        return bool(is_too_much_more or (self.went and went + self.went > often_went + beyond))
+
+    def noted(self, usual: Sequence[DayChange], today: int, *, is_accepted: bool) -> tuple[DayChange, ...]:
+        """`usual` with this; what came and went on a day counts as one."""
+        if self.held == 0 or not self.came + self.went:
+            return tuple(usual)
+        came, went = _of_day(usual, today)
+        noted = (_ACCEPTED if is_accepted else today, came + self.came, went + self.went)
+        return (*(one for one in usual if one[0] != today), noted)[-REMEMBERED:]
 
     def is_within(self, accepted: tuple[int, int] | None) -> bool:
         """Whether somebody accepted as much (`LEAST_ROWS` more may have come since)."""
         return accepted is not None and self.came <= accepted[0] + LEAST_ROWS and self.went <= accepted[1] + LEAST_ROWS
+
+
+def _of_day(usual: Sequence[DayChange], day: int) -> tuple[int, int]:
+    of_day = [one for one in usual if one[0] == day]
+    return sum(one[1] for one in of_day), sum(one[2] for one in of_day)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +102,7 @@ def compare(bank: Bank | None, contents: ListContents, *, is_everything: bool) -
     went, left_out = 0, []
     for name, rows in held.items():
         entries = name_keys(rows.names)
-        is_gone = np.isin(entries, withdrawn)
+        is_gone = np.isin(entries, withdrawn) & ~np.isin(known[name], listed.get(name, _NO_KEYS))
         if is_everything:
             is_left_out = ~np.isin(entries, named)
             left_out.append(rows.names.taken(_firsts(entries, is_left_out & ~is_gone)))

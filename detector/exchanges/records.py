@@ -14,6 +14,7 @@ from enum import StrEnum, unique
 from pathlib import Path
 from typing import Any, Final, Self
 
+from detector.exchanges.changes import DayChange
 from detector.exchanges.client import Checkpoint
 from models.arrays import sync_folder, write_synced
 
@@ -35,17 +36,19 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a bank's rows come from. `usual` are the (came, went) of the last syncs that changed anything.
+    """Where a bank's rows come from. `usual` is how much came and went on the last days that changed anything.
 
     `version` is what the list in force is called; it is written before a list comes into force, the checkpoint after.
+    `place` tells one server of an exchange from another: a checkpoint is of one of them alone.
     """
 
     exchange: str
     kind: str
     collection: str = ""
     checkpoint: Checkpoint | None = None
-    usual: tuple[tuple[int, int], ...] = ()
+    usual: tuple[DayChange, ...] = ()
     version: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +102,9 @@ def read_source(bank_dir: Path) -> Source | None:
         checkpoint = (
             Checkpoint(str(told["position"]), str(told["version"]), float(told["at_seconds"])) if told else None
         )
-        usual = tuple((int(came), int(went)) for came, went in raw.get("usual", ()))
-        collection, version = str(raw.get("collection", "")), str(raw.get("version", ""))
-        return Source(raw["exchange"], str(raw["kind"]), collection, checkpoint, usual, version)
+        usual = tuple((int(day), int(came), int(went)) for day, came, went in raw.get("usual", ()))
+        collection, version, place = (str(raw.get(name, "")) for name in ("collection", "version", "place"))
+        return Source(raw["exchange"], str(raw["kind"]), collection, checkpoint, usual, version, place)
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -5,6 +5,7 @@ what is then fetched again changes nothing.
 """
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from detector.bank_intake import Intake, take_in
 from detector.exchanges.canaries import named, suspicious
-from detector.exchanges.changes import REMEMBERED, Change, compare, rows_at, with_withdrawn
+from detector.exchanges.changes import Change, DayChange, compare, rows_at, with_withdrawn
 from detector.exchanges.client import (
     ChainBroken,
     Checkpoint,
@@ -39,6 +40,7 @@ from detector.exchanges.records import (
 )
 from detector.exchanges.staging import Staged
 from models.arrays import IndexCorrupt
+from models.bank_rows import EntryNames, name_keys
 from models.bank_store import BankMissing, BankNameError, bank_stats, load_bank
 from models.banks import Bank
 from models.generations import POINTER, restore_pointer
@@ -48,17 +50,23 @@ from models.lists.contents import ListContents, PageUnreadable
 _CLOCK_OFF_SECONDS: Final = 3600.0
 """A checkpoint of the future would leave out all that comes until then."""
 
+_DAY_SECONDS: Final = 86_400.0
+
 _PROBED: Final = 16
 """Rows of the new list that are looked up in it before it may stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adoption:
-    """What one list is held to. `harmless` are the folders of negative banks; `accepted` is what somebody let pass."""
+    """What one list is held to. `harmless` are the folders of negative banks; `accepted` is what somebody let pass.
+
+    `place` is the server that gives it, in whatever words, where checkpoints of another one mean nothing to it.
+    """
 
     exchange: str
     kind: str
     collection: str
+    place: str = ""
     bank_dir: Path
     state_dir: Path
     most_rows: int
@@ -114,7 +122,7 @@ async def _sync(client: ExchangeClient, adoption: Adoption, clock: Clock, state:
     except ChainBroken:
         staged, last = await _fetch(client, checkpoint, adoption)
     contents = await asyncio.to_thread(staged.contents)
-    taken = await asyncio.to_thread(_adopt, adoption, source, contents, last)
+    taken = await asyncio.to_thread(_adopt, adoption, source, contents, last, int(clock() // _DAY_SECONDS))
     assert last.checkpoint is not None
     version = last.checkpoint.version
     write_source(adoption.bank_dir, replace(source, checkpoint=last.checkpoint, usual=taken.usual, version=version))
@@ -144,7 +152,7 @@ def usable(checkpoint: Checkpoint | None, refetch_after_seconds: float | None, n
 
 def _own_source(adoption: Adoption) -> Source:
     """The record of the bank; a new one where there is no bank yet, or where the exchange's collection is another."""
-    new = Source(adoption.exchange, adoption.kind, adoption.collection)
+    new = Source(adoption.exchange, adoption.kind, adoption.collection, place=adoption.place)
     known = read_source(adoption.bank_dir)
     bank = adoption.bank_dir.name
     if known is None:
@@ -159,7 +167,7 @@ def _own_source(adoption: Adoption) -> Source:
             f"bank {bank} is filled by {known.exchange}; name another bank for {adoption.exchange}, or remove the "
             f"folder {adoption.bank_dir}"
         )
-    same = (known.kind, known.collection) == (adoption.kind, adoption.collection)
+    same = (known.kind, known.collection, known.place) == (adoption.kind, adoption.collection, adoption.place)
     return known if same else new
 
 
@@ -178,10 +186,10 @@ class _Taken:
     intake: Intake
     rows: int
     quarantined: int
-    usual: tuple[tuple[int, int], ...]
+    usual: tuple[DayChange, ...]
 
 
-def _adopt(adoption: Adoption, source: Source, contents: ListContents, last: Page) -> _Taken:
+def _adopt(adoption: Adoption, source: Source, contents: ListContents, last: Page, today: int) -> _Taken:
     """Take a chain in, if it may be; what it would do is known before anything of it counts."""
     contents = _of_known_kinds(contents)
     if last.is_everything:  # what an entry had and the list does not name is gone as well
@@ -189,7 +197,7 @@ def _adopt(adoption: Adoption, source: Source, contents: ListContents, last: Pag
     bank = _bank(adoption.bank_dir)
     compared = compare(bank, contents, is_everything=last.is_everything)
     contents = with_withdrawn(contents, compared.left_out)
-    _refuse_surplus(adoption, source, compared.change, contents.withdrawn)
+    _refuse_surplus(adoption, source, compared.change, contents, today)
     harmful = _quarantined(adoption, contents, compared.new_rows)
     pointer = adoption.bank_dir / POINTER
     before = pointer.read_bytes() if pointer.is_file() else None
@@ -197,12 +205,14 @@ def _adopt(adoption: Adoption, source: Source, contents: ListContents, last: Pag
     assert last.checkpoint is not None
     # Before it is in force: the first alert of a new list names it.
     write_source(adoption.bank_dir, replace(source, version=last.checkpoint.version))
-    intake = take_in(adoption.bank_dir, contents, stem=adoption.exchange, quarantined=harmful)
+    try:
+        intake = take_in(adoption.bank_dir, contents, stem=adoption.exchange, quarantined=harmful)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            write_source(adoption.bank_dir, source)
+        raise
     _keep_or_restore(adoption, source, contents, before, intake)
-    usual = source.usual
-    change = compared.change
-    if change.held and change.came + change.went:
-        usual = (*usual, (change.came, change.went))[-REMEMBERED:]
+    usual = compared.change.noted(source.usual, today, is_accepted=compared.change.is_within(adoption.accepted))
     rows = sum(bank_stats(adoption.bank_dir).rows.values()) if pointer.is_file() else 0
     return _Taken(intake, rows, len(harmful), usual)
 
@@ -219,21 +229,43 @@ def _bank(bank_dir: Path) -> Bank | None:
         return None
 
 
-def _refuse_surplus(adoption: Adoption, source: Source, change: Change, withdrawn: Sequence[str]) -> None:
-    if not change.exceeds(source.usual, adoption.most_change) or change.is_within(adoption.accepted):
+def _refuse_surplus(adoption: Adoption, source: Source, change: Change, contents: ListContents, today: int) -> None:
+    is_too_long = change.came > 0 and change.rows_after > adoption.most_rows
+    is_too_much = change.exceeds(source.usual, adoption.most_change, today) and not change.is_within(adoption.accepted)
+    if not is_too_long and not is_too_much:
         return
     rest = "nothing of it was taken"
-    if withdrawn and not change.takes_too_much(source.usual, adoption.most_change):
+    withdrawn = _withdrawn_alone(contents)
+    if withdrawn and not change.takes_too_much(source.usual, adoption.most_change, today):
         # Somebody's word is asked about what comes; what people took back is not to wait for it.
-        take_in(adoption.bank_dir, ListContents(withdrawn=withdrawn), stem=adoption.exchange)
+        intake = take_in(adoption.bank_dir, ListContents(withdrawn=withdrawn), stem=adoption.exchange)
+        gone = Change(change.held, 0, intake.withdrawn).noted(source.usual, today, is_accepted=False)
+        write_source(adoption.bank_dir, replace(source, usual=gone))
         rest = "nothing of it was taken but what was withdrawn"
+    if is_too_long:
+        raise NotAdopted(
+            f"{adoption.exchange} would come to {change.rows_after:,} rows, more than most_rows "
+            f"({adoption.most_rows:,}); {rest}: raise that if the exchange says it is right"
+        )
     raise _Surplus(
         f"{adoption.exchange} would bring {change.came:,} rows and take {change.went:,} from its {change.held:,}, "
-        f"more than {adoption.most_change:.0%} beyond what is usual; {rest}: see that it is right, "
-        f"then 'stopframe lists accept {adoption.exchange}'",
+        f"with what else changed today more than {adoption.most_change:.0%} beyond what is usual in a day; {rest}: "
+        f"see that it is right, then 'stopframe lists accept {adoption.exchange}'",
         change.came,
         change.went,
     )
+
+
+def _withdrawn_alone(contents: ListContents) -> Sequence[str]:
+    """The entries that a list takes back and does not list again."""
+    if not contents.withdrawn:
+        return ()
+    names = EntryNames.of(contents.withdrawn)
+    keys = name_keys(names)
+    is_listed = np.zeros(len(names), dtype=np.bool_)
+    for rows in contents.rows.values():
+        is_listed |= np.isin(keys, name_keys(EntryNames.of(rows.entries)))
+    return tuple(names.taken(np.flatnonzero(~is_listed)))
 
 
 def _quarantined(

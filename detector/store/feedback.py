@@ -67,14 +67,13 @@ class FeedbackStore:
         return await self._database.read(read_feedback)
 
     async def due(self, exchange: str, now_ms: int, most: int) -> list[FeedbackRow]:
-        """What is to be sent to an exchange now, the oldest word first."""
+        """What is to be sent to an exchange now, the oldest word first; nobody waits for a clock that was set back."""
         query = (
-            f"SELECT {_COLUMNS} FROM feedback WHERE state = 'pending' AND exchange = ? AND next_attempt_at_ms <= ? "  # noqa: S608 - its own columns
-            "ORDER BY judged_at_ms LIMIT ?"
+            f"SELECT {_COLUMNS} FROM feedback WHERE state = 'pending' AND exchange = ? "  # noqa: S608 - its own columns
+            "AND NOT next_attempt_at_ms BETWEEN ? + 1 AND ? ORDER BY judged_at_ms LIMIT ?"
         )
-        return await self._database.read(
-            lambda c: [_row(one) for one in c.execute(query, (exchange, now_ms, most)).fetchall()]
-        )
+        key = (exchange, now_ms, now_ms + _LONGEST_PAUSE_MS, most)
+        return await self._database.read(lambda c: [_row(one) for one in c.execute(query, key).fetchall()])
 
     async def pending(self) -> Mapping[str, int]:
         """How many wait, by exchange."""

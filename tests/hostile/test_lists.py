@@ -36,6 +36,7 @@ from tests.exchange_servers import NOW, Asked, FakeExchange, Holdings, Reply, ma
 SIGNER = Signer.of_seed(b"k" * 32)
 STRANGER = Signer.of_seed(b"s" * 32)
 BANK = "banks/OWN"
+DAY = 86_400.0
 
 
 @dataclass
@@ -44,6 +45,7 @@ class OwnList:
 
     folder: Path
     version: int = 0
+    now: float = NOW
     most_change: float = 0.1
     accepted: tuple[int, int] | None = None
     keys: tuple[tuple[str, int | None], ...] = ((public_key_text(SIGNER.public_key), None),)
@@ -58,7 +60,7 @@ class OwnList:
         self.version += 1
         self.text = "".join(f"pdq {row.tobytes().hex()}\n" for row in hashes)
         (self.folder / "own.txt").write_text(self.text)
-        now = round(NOW * 1000)
+        now = round(self.now * 1000)
         made = Manifest(
             name="own",
             file="own.txt",
@@ -83,7 +85,7 @@ class OwnList:
             keys=self.keys,
             accepted=self.accepted,
         )
-        return await sync(job.client(lambda: NOW), job.adoption(), lambda: NOW)
+        return await sync(job.client(lambda: self.now), job.adoption(), lambda: self.now)
 
     def rows(self) -> int:
         return sum(bank_stats(self.folder / BANK).rows.values())
@@ -152,7 +154,7 @@ async def test_a_key_that_may_not_sign_lists_signs_none(tmp_path: Path) -> None:
 
 
 async def test_a_list_that_grows_by_more_than_a_tenth_beyond_usual_needs_a_word(tmp_path: Path) -> None:
-    """Of 2,000 rows 200 may come at once; 201 are refused as a whole until somebody accepts them, and only them."""
+    """Of 2,000 rows 200 may come in a day; 201 are refused as a whole until somebody accepts them, and only them."""
     rows = made_up(5000)
     own = OwnList(tmp_path)
     own.put(rows[:2000])
@@ -175,12 +177,13 @@ async def test_a_list_that_grows_by_more_than_a_tenth_beyond_usual_needs_a_word(
 
 
 async def test_what_usually_changes_may_change(tmp_path: Path) -> None:
-    """A list of 2,000 that takes 150 rows each time may take 350 (its usual 150 and a tenth), not 500."""
+    """A list of 2,000 that takes 150 rows each day may take 390 (its usual 150 and a tenth), not 500."""
     rows = made_up(5000)
     own = OwnList(tmp_path)
     for count in (2000, 2150, 2300, 2450):
         own.put(rows[:count])
         assert (await own.sync()).outcome == Outcome.SYNCED
+        own.now += DAY
     own.put(rows[: 2450 + 500])
     assert (await own.sync()).outcome == Outcome.REFUSED
     own.put(rows[: 2450 + 390])

@@ -124,20 +124,35 @@ def test_pages_that_repeat_end_the_chain() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=20),
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=20),
     st.integers(1, 10**7),
     st.floats(0, 1),
 )
 def test_what_is_usual_passes_and_a_first_list_may_be_any(
-    usual: list[tuple[int, int]], held: int, share: float
+    usual: list[tuple[int, int, int]], held: int, share: float
 ) -> None:
-    """Nothing that changed a list so often before is refused, and nothing at all where nothing was held."""
+    """Nothing that changed a list so much on other days is refused, and nothing at all where nothing was held."""
     beyond = max(LEAST_ROWS, int(held * share))
-    assert not Change(0, 10**9, 0).exceeds(usual, share)
-    middle = sorted(came for came, _ in usual)[(len(usual) - 1) // 2] if usual else 0
-    assert not Change(held, middle, 0).exceeds(usual, share)
-    most = max([came for came, _ in usual] or [0])
-    assert Change(held, most + beyond + 2, 0).exceeds(usual, share)
+    assert not Change(0, 10**9, 0).exceeds(usual, share, 7)
+    middle = sorted(came for _, came, _ in usual)[(len(usual) - 1) // 2] if usual else 0
+    assert not Change(held, middle, 0).exceeds(usual, share, 7)
+    most = max([came for _, came, _ in usual] or [0])
+    assert Change(held, most + beyond + 2, 0).exceeds(usual, share, 7)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=12))
+def test_what_changes_in_many_steps_of_a_day_counts_as_one(steps: list[tuple[int, int, int]]) -> None:
+    """After any steps the day's sums are those of its steps, and no more passes than in one step."""
+    usual: tuple[tuple[int, int, int], ...] = ()
+    for day, came, went in steps:
+        usual = Change(1000, came, went).noted(usual, day, is_accepted=False)
+    today = steps[-1][0]
+    sums = [sum(one[side] for one in steps if one[0] == today) for side in (1, 2)]
+    assert [sum(one[side] for one in usual if one[0] == today) for side in (1, 2)] == sums
+    earlier = [one for one in usual if one[0] != today]
+    for more in (1, 99, 400):
+        whole = Change(1000 - sums[0] + sums[1], sums[0] + more, 0).exceeds(earlier, 0.1, today)
+        assert Change(1000, more, 0).exceeds(usual, 0.1, today) == whole
 
 
 def test_a_list_beside_its_bank(tmp_path: Path) -> None:
@@ -204,7 +219,7 @@ def test_a_checkpoint_of_the_future_or_of_long_ago_counts_for_nothing() -> None:
 
 def test_records_survive_and_damaged_ones_are_none(tmp_path: Path) -> None:
     """What is written is read back; what is no record means that everything is fetched again."""
-    source = Source("peer", "tat", "all", Checkpoint("1,2", "now", 1.5), ((3, 4),), "now")
+    source = Source("peer", "tat", "all", Checkpoint("1,2", "now", 1.5), ((20_000, 3, 4),), "now", "a-server")
     write_source(tmp_path, source)
     assert read_source(tmp_path) == source
     state = SyncState("peer", "PEER", Outcome.REFUSED, "why", 1.0, 2.0, came=3, left_out={"MD5": 4})

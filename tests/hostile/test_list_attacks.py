@@ -1,0 +1,135 @@
+"""Lists by those who mean harm, or do not care, in small steps: clocks that jump, old trust, slow theft."""
+
+from pathlib import Path
+
+import pytest
+
+import detector.exchanges.sync as sync_module
+from detector.exchanges.records import Outcome, SyncState, read_source
+from detector.exchanges.schedule import is_stale, pause_seconds
+from detector.store.database import Database
+from detector.store.feedback import FeedbackRow, FeedbackStore, Verdict
+from tests.contract.test_exchanges import PEERS, Peer, filled, had, held
+from tests.exchange_servers import NOW, FakeExchange, Holdings, made_up
+from tests.hostile.test_lists import BANK, DAY, OwnList
+
+HOUR = 3600.0
+STOPNCII = PEERS[0]
+
+
+def test_a_clock_that_was_set_back_holds_no_list_up() -> None:
+    """A list that was had by a clock years ahead is fetched at once, and is of unknown age until then."""
+    ahead = SyncState("peer", "PEER", Outcome.SYNCED, tried_at=2e9, fresh_at=2e9, retry_at=2.1e9)
+    now, looks = 1.8e9, 0
+    while (pause := pause_seconds(ahead, HOUR, now, now, 0.5)) > 0 and looks < 10:
+        now, looks = now + min(pause, 1.0), looks + 1  # as the service does, which looks each second
+    assert looks == 0
+    assert pause_seconds(None, HOUR, 2e9, now, 0.5) == 0.0
+    assert is_stale(ahead, HOUR, now, now)
+    assert not is_stale(ahead, HOUR, now, 2e9 - 60)  # a clock that is put right by a minute alarms nobody
+
+
+async def test_a_clock_that_was_set_back_holds_no_feedback_up(tmp_path: Path) -> None:
+    """What was to be sent again in a minute of a year to come is sent now; what waits for its minute waits."""
+    async with Database.open(tmp_path / "stopframe.db") as database:
+        store = FeedbackStore(database)
+        await store.note(FeedbackRow("peer", "PEER", "42-a", (), Verdict.CONFIRMED, 1))
+        (row,) = await store.rows()
+        await store.postpone(row, 2_000_000_000_000, "away")
+        assert await store.due("peer", 2_000_000_030_000, 9) == []
+        assert len(await store.due("peer", 2_000_000_061_000, 9)) == 1
+        assert len(await store.due("peer", 1_800_000_000_000, 9)) == 1
+
+
+async def test_a_list_is_not_emptied_in_small_steps(tmp_path: Path) -> None:
+    """Of 2,000 rows a tenth may go in a day, however often it is asked; the next day it may take more."""
+    rows = made_up(2000)
+    own = OwnList(tmp_path)
+    own.put(rows)
+    await own.sync()
+    for count in (1900, 1801, 1799, 1700):
+        own.put(rows[:count])
+        state = await own.sync()
+        assert state.outcome == (Outcome.SYNCED if count > 1800 else Outcome.REFUSED), (count, state.sentence)
+    assert own.rows() == 1801
+    own.now += DAY
+    own.put(rows[:1700])
+    assert ((await own.sync()).outcome, own.rows()) == (Outcome.SYNCED, 1700)
+
+
+async def test_what_somebody_accepted_is_not_counted_against_the_rest_of_the_day(tmp_path: Path) -> None:
+    """After a word for 500 rows the list may change by a tenth again."""
+    rows = made_up(2700)
+    own = OwnList(tmp_path)
+    own.put(rows[:2000])
+    await own.sync()
+    own.put(rows[:2500])
+    refused = await own.sync()
+    own.accepted = (refused.came, refused.went)
+    assert (await own.sync()).rows == 2500
+    own.accepted = None
+    own.put(rows)
+    assert (await own.sync()).rows == 2700
+
+
+async def test_withdrawals_of_a_refused_list_count_too(tmp_path: Path) -> None:
+    """Who always brings too much, and takes a tenth back beside it, empties nothing that way either."""
+    rows = made_up(6000)
+    own = OwnList(tmp_path)
+    own.put(rows[:2000])
+    await own.sync()
+    for step in range(1, 6):
+        own.put(rows[step * 150 : 6000])
+        assert (await own.sync()).outcome == Outcome.REFUSED
+    assert own.rows() == 1850
+
+
+async def test_a_bank_grows_beyond_its_most_rows_in_no_number_of_steps(tmp_path: Path) -> None:
+    """An exchange that adds a few rows each day is stopped at `most_rows`; what it withdraws then goes all the same."""
+    holdings = Holdings(size=100)
+    async with FakeExchange(STOPNCII.server(holdings)) as exchange:
+        for step in range(4):
+            now = NOW + step * DAY
+            for number, value in enumerate(made_up(90, seed=step)):
+                holdings.put(f"{step}-{number}", value, now + number)
+            state = await had(STOPNCII, tmp_path, exchange.url, now + 1000, most_rows=200)
+        assert (state.outcome, state.rows) == (Outcome.REFUSED, 180)
+        assert "more than most_rows (200)" in state.sentence
+        for number, value in enumerate(made_up(5)):
+            holdings.put(f"0-{number}", value, now + 1000, is_gone=True)
+        state = await had(STOPNCII, tmp_path, exchange.url, now + 2000, most_rows=200)
+    assert (state.outcome, len(held(tmp_path))) == (Outcome.REFUSED, 175)
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.kind.value)
+async def test_another_server_of_an_exchange_is_asked_for_all_that_it_has(peer: Peer, tmp_path: Path) -> None:
+    """From the test environment to the real one: its older entries come, and what only the other one had goes."""
+    tried, _ = filled(peer)
+    real, values = filled(peer, 20)
+    async with FakeExchange(peer.server(tried)) as first, FakeExchange(peer.server(real)) as second:
+        await had(peer, tmp_path, first.url)
+        state = await had(peer, tmp_path, second.url, NOW + HOUR)
+    assert (state.outcome, state.rows) == (Outcome.SYNCED, 20), state.sentence
+    assert set(held(tmp_path).values()) == set(values)
+
+
+async def test_a_list_that_could_not_be_written_lends_its_version_to_no_alert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full amid the intake leaves rows, checkpoint and the version that alerts name as they were."""
+    own = OwnList(tmp_path)
+    own.put(made_up(50))
+    await own.sync()
+    before = read_source(tmp_path / BANK)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    own.put(made_up(60))
+    monkeypatch.setattr(sync_module, "take_in", full)
+    state = await own.sync()
+    assert (state.outcome, state.rows) == (Outcome.FAILED, 50)
+    assert "No space left on device" in state.sentence
+    assert read_source(tmp_path / BANK) == before
+    monkeypatch.undo()
+    assert (await own.sync()).version == "2"

@@ -45,8 +45,9 @@ def take_in(bank_dir: Path, contents: ListContents, *, stem: str, quarantined: C
     Entries without a name are called after `stem`. What the list withdraws goes, unless it also lists it; where it
     `is_whole`, so do hashes that an entry had besides those that it lists. An entry that people have confirmed or
     objected to keeps what is thought of it, and one that they disabled stays so, also if it goes and comes back. To
-    take in the same list again changes nothing. Entries in `quarantined` may only ask for reviews from the first moment
-    on, unless people have confirmed them more often than objected.
+    take in the same list again changes nothing. Confirmations hold for the hashes that were there: one that comes
+    under the same name, or under a name that was withdrawn, has nobody's trust. Entries in `quarantined` may only ask
+    for reviews from the first moment on, unless people have confirmed them more often than objected.
 
     Raises:
         BankNameError: The folder's name is none for a bank.
@@ -74,9 +75,28 @@ def take_in(bank_dir: Path, contents: ListContents, *, stem: str, quarantined: C
         changes = {name: one.change for name, one in done.items() if not one.change.is_nothing or name not in shelves}
         generation = pointer.generation if pointer is not None else ""
         if changes:
-            held = {entry: _in_quarantine(noted.get(entry, NO_NOTE)) for entry in quarantined}
-            generation = write_changes(bank_dir, pointer, shelves, changes, {**noted, **held} if held else None)
+            after = {**noted, **_outgrown(listed, shelves, noted)}
+            after |= {entry: _in_quarantine(after.get(entry, NO_NOTE)) for entry in quarantined}
+            after = {entry: note for entry, note in after.items() if note != NO_NOTE}
+            generation = write_changes(bank_dir, pointer, shelves, changes, after if after != noted else None)
     return _intake(done, contents, generation)
+
+
+def _outgrown(
+    listed: Mapping[str, BankRows], shelves: Mapping[str, Shelf], noted: Mapping[str, EntryNote]
+) -> dict[str, EntryNote]:
+    """The notes of confirmed entries that come with another hash than they have, without the confirmations."""
+    confirmed = EntryNames.of([entry for entry, note in noted.items() if note.confirmations])
+    outgrown: dict[str, EntryNote] = {}
+    for algorithm, rows in listed.items() if len(confirmed) else ():
+        come = rows.taken(np.flatnonzero(np.isin(name_keys(rows.names), name_keys(confirmed))))
+        there = rows_held(shelves[algorithm], come.names) if algorithm in shelves else come.taken(_NOBODY)
+        known = {(value.tobytes(), entry) for value, entry in zip(there.hashes, there.names, strict=True)}
+        for value, entry in zip(come.hashes, come.names, strict=True):
+            note = noted.get(entry, NO_NOTE)
+            if note.confirmations and (value.tobytes(), entry) not in known:
+                outgrown[entry] = replace(note, confirmations=0)
+    return outgrown
 
 
 def _in_quarantine(note: EntryNote) -> EntryNote:

@@ -158,6 +158,23 @@ def test_a_confirmed_entry_stays_positive_until_it_is_withdrawn(bank: Path) -> N
     assert _held(bank) == {(1, "b", Opinion.SEED)}
 
 
+def test_a_confirmation_is_no_word_for_another_hash(bank: Path) -> None:
+    """An entry that gets another hash, beside its own or in its place, has to be found right anew."""
+    take_in(bank, _positive((0, "a"), (1, "b"), (2, "c")), stem="list")
+    for entry in "abc":
+        annotate(bank, entry, lambda noted: replace(noted, confirmations=2, note="seen"))
+    take_in(bank, _positive((0, "a"), (1, "b"), (2, "c"), (3, "d")), stem="list")
+    assert {entry: note.confirmations for entry, note in notes(bank).items()} == {"a": 2, "b": 2, "c": 2}
+
+    swapped = _positive((5, "a"), (1, "b"), (6, "b"), (2, "c"), is_whole=True)
+    take_in(bank, swapped, stem="list", quarantined=["a"])
+    assert notes(bank)["a"] == EntryNote(note="seen", quarantined=True)
+    assert {entry: note.confirmations for entry, note in notes(bank).items()} == {"a": 0, "b": 0, "c": 2}
+    take_in(bank, _list(withdrawn=("c",)), stem="list")
+    take_in(bank, _positive((7, "c")), stem="list")
+    assert notes(bank)["c"].confirmations == 0
+
+
 def test_withdrawals_alone_make_no_bank(bank: Path) -> None:
     """A list of nothing but tombstones leaves no folder behind."""
     assert _counts(take_in(bank, _list(withdrawn=("a",)), stem="list")) == (0, 0, 0, 0)

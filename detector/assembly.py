@@ -39,6 +39,7 @@ from detector.ingest.viewers import HoldsViewers
 from detector.match_budget import BudgetExceeded, refuse_excess
 from detector.metrics import Metrics
 from detector.parts import Addresses, Parts
+from detector.private_folder import make_private
 from detector.remote.setup import Remote, RemoteParts
 from detector.response import Responder
 from detector.service import Service
@@ -277,8 +278,7 @@ def _last_packet_at(service: Service, stream: str) -> float | None:
 
 def _make_state_dir(state_dir: Path) -> None:
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (state_dir / BANKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+        make_private(state_dir / BANKS_FOLDER)
     except OSError as error:
         raise ServiceRefused(
             f"state_dir {state_dir} cannot be made ({error.strerror}); name a folder that this user may write"

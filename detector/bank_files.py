@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.media_files import Medium, MediumUnreadable, reading
+from detector.private_folder import make_private
 from models.bank_store import add_entries
 from models.hashing.algorithm import Fingerprint, HashAlgorithm
 from models.hashing.plugins import PluginFailed
@@ -214,7 +215,7 @@ def _add_hashes(bank_dir: Path, files: Sequence[FileHashes], algorithm: HashAlgo
     rows = [item for file in files for item in file.rows.items()]
     if not rows:
         return 0
-    bank_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(bank_dir.parent)
     has_second = np.array([bool(row.second) for _, row in rows])
     add_entries(
         bank_dir,

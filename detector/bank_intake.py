@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from detector.private_folder import make_private
 from models.annotations import NO_NOTE, EntryNote, read_notes
 from models.bank_changes import Exchanged, rows_held, with_list
 from models.bank_rows import OPINION_CODES, SECOND_BYTES, BankRows, EntryNames, name_keys
@@ -63,7 +64,7 @@ def take_in(bank_dir: Path, contents: ListContents, *, stem: str, quarantined: C
             leaving = leaving.joined(rows.names)
     if not listed and not bank_dir.is_dir():
         return Intake(0, 0, 0, 0)
-    bank_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(bank_dir.parent)
     with locked(bank_dir) as pointer, reading_unverified(bank_dir):
         if pointer is None and not listed:
             return Intake(0, 0, 0, 0)

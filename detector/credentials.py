@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.events import StreamKey
+from detector.private_folder import make_private
 from detector.redaction import hide_secret
 
 SECRET_BYTES = 32
@@ -68,8 +69,7 @@ def secrets_folder(state_dir: Path) -> Iterator[Path]:
     """Hold `state_dir/secrets`, made if need be; an OSError in the block becomes a CredentialsError with its remedy."""
     folder = state_dir / "secrets"
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_private(folder)
         _refuse_untrusted(folder, folder.lstat(), stat.S_ISDIR, "700")
         yield folder
     except OSError as error:

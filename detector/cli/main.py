@@ -111,7 +111,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     catch_faults()
     try:
-        build_app(sys.argv[1:])(prog_name="stopframe")
+        app = build_app(sys.argv[1:])
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # by detector.__main__, while modules load
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        app(prog_name="stopframe")
     except CommandFailed as failure:
         note(str(failure))
         sys.exit(failure.exit_code)

@@ -31,6 +31,7 @@ from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import Metrics
+from detector.private_folder import make_private
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.store.retained import RetainedTopics
@@ -151,7 +152,7 @@ async def open_cutter(config: CutterConfig, file: Path | None = None) -> AsyncIt
 
 
 async def _start(config: CutterConfig, file: Path | None, stack: AsyncExitStack) -> CutterService:
-    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(config.state_dir)
     if (config.state_dir / "stopframe.db").exists():
         raise CutterRefused(
             f"state_dir {config.state_dir} is a service's, with whose key it would sign; name a folder of its own"

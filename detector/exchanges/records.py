@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 from detector.exchanges.changes import DayChange
 from detector.exchanges.client import Checkpoint
+from detector.private_folder import make_private
 from models.arrays import sync_folder, write_synced
 
 SOURCE: Final = "source.json"
@@ -126,7 +127,7 @@ def read_state(state_dir: Path, name: str) -> SyncState | None:
 def write_state(state_dir: Path, state: SyncState) -> None:
     """Replace it. Raises OSError."""
     path = _state_path(state_dir, state.exchange)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     _write(path, asdict(state))
 
 
@@ -134,7 +135,7 @@ def write_state(state_dir: Path, state: SyncState) -> None:
 def turn(state_dir: Path, name: str) -> Iterator[bool]:
     """One sync of an exchange at a time, whoever asks; gives False where another has its turn. It ends with us."""
     folder = state_dir / STATES_FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -39,6 +39,7 @@ from detector.exchanges.records import (
     write_state,
 )
 from detector.exchanges.staging import Staged
+from detector.private_folder import make_private
 from models.arrays import IndexCorrupt
 from models.bank_rows import EntryNames, name_keys
 from models.bank_store import BankMissing, BankNameError, bank_stats, load_bank
@@ -201,7 +202,7 @@ def _adopt(adoption: Adoption, source: Source, contents: ListContents, last: Pag
     harmful = _quarantined(adoption, contents, compared.new_rows)
     pointer = adoption.bank_dir / POINTER
     before = pointer.read_bytes() if pointer.is_file() else None
-    adoption.bank_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # an empty list has a checkpoint, too
+    make_private(adoption.bank_dir)  # an empty list has a checkpoint, too
     assert last.checkpoint is not None
     # Before it is in force: the first alert of a new list names it.
     write_source(adoption.bank_dir, replace(source, version=last.checkpoint.version))

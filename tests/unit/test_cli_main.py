@@ -1,7 +1,10 @@
 """Which commands there are, and that a command costs no other's imports."""
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -53,3 +56,21 @@ def test_a_command_loads_what_it_needs() -> None:
     """Neither the service nor what only other commands use."""
     modules = imported_by("from detector.cli.main import build_app; build_app(['hashes'])")
     assert not modules & {"onnxruntime", "av", "aiomqtt", "uvicorn", "detector.service"}
+
+
+def test_ctrl_c_while_modules_load_says_nothing(tmp_path: Path) -> None:
+    """Ctrl-C in the first tenths of a second ends a command as later does, with nothing on stderr."""
+    (tmp_path / "typer.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt as stop:\n    raise RuntimeError('as dataclasses do') from stop\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "detector", "check"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")

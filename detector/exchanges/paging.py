@@ -12,7 +12,9 @@ _CLOCK_OFF_SECONDS: Final = 3600.0
 class PageGuard:
     """Keeps a chain of pages from going in circles or on for ever without bringing anything."""
 
-    _MOST_EMPTY: Final = 3
+    _MOST_EMPTY: Final = 50
+    """Exchanges that leave out what one may not see send some: an empty page is not the last one there."""
+
     _MOST_PAGES: Final = 200_000
 
     def __init__(self, origin: str) -> None:

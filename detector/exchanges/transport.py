@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import BinaryIO, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx
 
@@ -29,8 +29,17 @@ _DEADLINE_SECONDS: Final = 60.0
 
 _TRIES: Final = 4
 _FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 60.0
 _LONGEST_WAIT_SECONDS: Final = 60.0
-"""An exchange that asks for more patience is asked again by the schedule, and the chain begins anew."""
+"""An exchange that asks for more patience before its first page is asked again by the schedule."""
+
+_TRIES_IN_CHAIN: Final = 12
+_LONGEST_WAIT_IN_CHAIN_SECONDS: Final = 1800.0
+"""What came of a chain is lost with it: five minutes of a line that is down, and any pause of a limited number of pages
+an hour, are cheaper than to begin anew."""
+
+_LONGEST_PATIENCE_SECONDS: Final = 86_400.0
+"""Whoever asks for more is asked again all the same: a list that nobody fetches grows old."""
 
 _TRY_AGAIN: Final = {408, 425, 429}
 _DENIED: Final = {401, 403}
@@ -68,7 +77,7 @@ class Access:
         """Whether a link leads back to the same server and below the same path: credentials go nowhere else."""
         ours, theirs = urlsplit(self.url), urlsplit(url)
         below = theirs.path == ours.path or theirs.path.startswith(self.below.rstrip("/") + "/")
-        return (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc) and below and ".." not in theirs.path
+        return _server(ours) == _server(theirs) and below and ".." not in unquote(theirs.path)
 
 
 class Transport:
@@ -160,7 +169,10 @@ class Transport:
     async def _patiently(self, method: str, url: str, want: "_Want") -> None:
         if not self.access.owns(url):
             raise ExchangeFailed(f"{self.access.origin} names a page elsewhere, and credentials go nowhere else")
-        for attempt in range(1, _TRIES + 1):
+        tries, longest = _TRIES, _LONGEST_WAIT_SECONDS
+        if want.is_continued:
+            tries, longest = _TRIES_IN_CHAIN, _LONGEST_WAIT_IN_CHAIN_SECONDS
+        for attempt in range(1, tries + 1):
             try:
                 async with asyncio.timeout(self._deadline_seconds):
                     return await self._once(method, url, want)
@@ -170,9 +182,10 @@ class Transport:
                 wait, why = None, f"it did not answer whole within {self._deadline_seconds:g} s"
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
                 wait, why = None, _explain(error)
-            if attempt == _TRIES or (wait is not None and wait > _LONGEST_WAIT_SECONDS):
-                raise ExchangeFailed(f"{self.access.origin}: {why}; it is tried again", retry_after_seconds=wait)
-            doubled = _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * (0.5 + self._jitter())
+            if attempt == tries or (wait is not None and wait > longest):
+                patience = None if wait is None else min(wait, _LONGEST_PATIENCE_SECONDS)
+                raise ExchangeFailed(f"{self.access.origin}: {why}; it is tried again", retry_after_seconds=patience)
+            doubled = min(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS) * (0.5 + self._jitter())
             await self._pause(doubled if wait is None else wait)
         raise AssertionError("unreachable")
 
@@ -224,6 +237,11 @@ class _Later(Exception):
     def __init__(self, why: str, seconds: float | None) -> None:
         super().__init__(why)
         self.seconds = seconds
+
+
+def _server(url: SplitResult) -> tuple[str, str | None, int | None, bool]:
+    port = url.port or {"http": 80, "https": 443}.get(url.scheme)
+    return url.scheme, url.hostname, port, "@" in url.netloc
 
 
 def _retry_after(value: str | None) -> float | None:

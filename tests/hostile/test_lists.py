@@ -427,7 +427,13 @@ async def test_a_link_that_leads_elsewhere_gets_no_credentials(tmp_path: Path) -
     async with FakeExchange(lambda _: Reply.of({})) as elsewhere, FakeExchange(lambda _: Reply.of({})) as exchange:
         access = Access(url=f"{exchange.url}/v2", basic=("name", "word"))
         async with Transport(access) as client:
-            for url in (f"{elsewhere.url}/v2/entries", f"{exchange.url}/v3/x", f"{exchange.url}/v2/../admin"):
+            for url in (
+                f"{elsewhere.url}/v2/entries",
+                f"{exchange.url}/v3/x",
+                f"{exchange.url}/v2/../admin",
+                f"{exchange.url}/v2/%2e%2E/admin",
+                exchange.url.replace("//", "//name:word@") + "/v2/entries",
+            ):
                 with pytest.raises(ExchangeFailed, match="credentials go nowhere else"):
                     await client.get(url, "json")
             assert await client.get(f"{exchange.url}/v2/entries", "json") == b"{}"
@@ -452,6 +458,33 @@ async def test_what_passes_is_waited_for(tmp_path: Path) -> None:
         async with Transport(access, pause=pause, jitter=lambda: 0.5) as client:
             assert json.loads(await client.get(f"{exchange.url}/v1/x", "json")) == {"fine": 1}
     assert waited == [0.5, 7.0, 2.0]
+
+
+async def test_within_a_chain_a_bad_line_and_a_limit_by_the_hour_are_waited_for(tmp_path: Path) -> None:
+    """Minutes of silence, and a quarter of an hour that was asked for, cost no chain what it has."""
+    waited: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waited.append(seconds)
+
+    def replies() -> list[Reply]:
+        patience = Reply(status=429, headers=("retry-after: 900",))
+        return [*[Reply(status=503)] * 9, patience, Reply.of({"fine": 1})]
+
+    left = replies()
+    async with (
+        FakeExchange(lambda _: left.pop(0)) as exchange,
+        Transport(Access(url=f"{exchange.url}/v1"), pause=pause, jitter=lambda: 0.5) as client,
+    ):
+        await client.get(f"{exchange.url}/v1/x", "json", is_continued=True)
+        assert waited == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 900]
+        left = replies()
+        with pytest.raises(ExchangeFailed):
+            await client.get(f"{exchange.url}/v1/x", "json")
+        left = [Reply(status=429, headers=("retry-after: 999999999",))]
+        with pytest.raises(ExchangeFailed) as failed:
+            await client.get(f"{exchange.url}/v1/x", "json")
+        assert failed.value.retry_after_seconds == DAY
 
 
 async def test_a_sync_that_is_killed_loses_nothing(tmp_path: Path) -> None:

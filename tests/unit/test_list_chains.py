@@ -117,10 +117,10 @@ def test_pages_that_repeat_end_the_chain() -> None:
         with pytest.raises(ExchangeFailed, match="again and again"):
             guard.note(pages[1][0], contents([("a", 1)]), pages[1][1])
     guard = PageGuard("somewhere")
-    for number in range(3):
+    for number in range(50):
         guard.note(b"empty", ListContents(), str(number))
     with pytest.raises(ExchangeFailed):
-        guard.note(b"empty", ListContents(), "3")
+        guard.note(b"empty", ListContents(), "50")
 
 
 @given(

@@ -5,6 +5,8 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from streams.listening import end_listening
+
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -37,7 +39,7 @@ async def serving(
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        await end_accepting(server)
+        await end_listening(server)
         running = tuple(tasks)
         for task in running:
             task.cancel()
@@ -45,12 +47,3 @@ async def serving(
         for writer in writers:
             writer.transport.abort()
         await asyncio.sleep(0)  # an aborted transport closes in the loop's next round
-
-
-async def end_accepting(server: asyncio.Server) -> None:
-    """Close `server` when whoever it accepted has been begun with: asyncio would leave such a connection open."""
-    for each in server.sockets:
-        asyncio.get_running_loop().remove_reader(each.fileno())
-    for _ in range(2):  # a round for the connection, a round for its protocol
-        await asyncio.sleep(0)
-    server.close()

@@ -16,6 +16,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from streams.address import Place, SourceUnreachable
+from streams.listening import end_listening
 from streams.renditions import Renditions
 
 CONNECTIONS = 16
@@ -111,10 +112,11 @@ class Gate:
     ) -> None:
         """Close the port and every connection."""
         assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
+        await end_listening(self._server)
+        running = tuple(self._tasks)
+        for task in running:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         if self._spare is not None:
             self._spare.close()
 
@@ -128,6 +130,7 @@ class Gate:
         task = asyncio.create_task(self._serve(client), name=f"gate[{self.port}].connection")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: client.close())  # also of one that was cancelled before its first step
 
     async def _serve(self, client: "_Connection") -> None:
         try:
@@ -136,8 +139,6 @@ class Gate:
             self._refuse()
         except (OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError):
             pass  # what breaks here ends a connection, and the reader says so
-        finally:
-            client.close()
 
     async def _join(self, client: "_Connection") -> None:
         request = b""

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from detector.api.connections import CONNECTIONS, HEAD_BYTES, BoundedConnection
+from streams.listening import end_listening
 
 _GRACE_SECONDS = 1.0
 _TICK_SECONDS = 1.0
@@ -50,6 +51,12 @@ class _Quiet(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Leave nobody between the door and the room, who would wait for an answer that does not come."""
+        for server in self.servers:
+            await end_listening(server)
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

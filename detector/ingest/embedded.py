@@ -31,6 +31,7 @@ from detector.ingest.revocations import Revocations
 from detector.ingest.viewers import OpenGate, ViewerGate
 from detector.redaction import hide_secret
 from streams.job import SourceKind
+from streams.listening import end_listening
 
 log = structlog.get_logger()
 
@@ -128,7 +129,7 @@ class EmbeddedIngest:
         self._sweeper.cancel()
         with suppress(asyncio.CancelledError):
             await self._sweeper
-        self._server.close()
+        await end_listening(self._server)
         for channel in list(self._channels.values()):
             self.end_channel(channel)
         for connection in list(self._connections.values()):

@@ -3,12 +3,15 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from models.hashing.registry import hash_algorithms
 from streams.decoder import PICTURE_INTERPOLATION, PLANE_INTERPOLATION, Decoder, PixelReader
 from streams.frame import shaped_size
 from tests.fixtures_media import Clip, MediaMaker
@@ -246,3 +249,70 @@ def test_one_reader_follows_a_stream_that_changes_its_shape() -> None:
     wide = av.VideoFrame.from_ndarray(np.zeros((576, 720, 3), np.uint8), "rgb24")
     assert reader.pixels(wide, 0, 16 / 11).shaped.shape == (256, 465, 3)
     assert reader.pixels(wide, 90, 16 / 11).shaped.shape == (465, 256, 3)
+
+
+@cache
+def blocky(size: tuple[int, int]) -> bytes:
+    """A pan over things of all sizes, at a quality at which blocks show, with filters as encoders have them."""
+    buffer, draw = io.BytesIO(), np.random.default_rng(4)
+    scene = sum(
+        cv2.resize(draw.integers(0, 80, (2**octave, 2**octave), np.uint8), (2100, 1300), interpolation=cv2.INTER_CUBIC)
+        for octave in (2, 5, 7)
+    )
+    with av.open(buffer, "w", format="mpegts") as container:
+        video = container.add_stream("libx264", rate=30)
+        video.width, video.height, video.pix_fmt = *size, "yuv420p"
+        video.options = {
+            "preset": "veryfast",
+            "x264-params": "crf=38:keyint=4:scenecut=0:b-adapt=0:bframes=2:threads=1",
+        }
+        for number in range(8):
+            seen = cv2.resize(scene[8 * number : 1080 + 8 * number, 16 * number : 1920 + 16 * number], size)
+            picture = av.VideoFrame.from_ndarray(np.repeat(seen[:, :, None], 3, axis=2), "rgb24")
+            container.mux(video.encode(picture.reformat(format="yuv420p")))
+        container.mux(video.encode(None))
+    return buffer.getvalue()
+
+
+def pixels_that_differ(size: tuple[int, int]) -> tuple[int, int]:
+    """In how many frames, of keyframes alone and of all decoded through, a pixel differs from libav's usual ones.
+
+    All of them are held to look alike.
+    """
+    with opened(blocky(size)) as (decoder, packets):
+        usual = av.CodecContext.create("h264", "r")
+        frames = {frame.pts: frame for packet in [*packets, None] for frame in usual.decode(packet)}
+        alone = [decoder.decode_alone(packet) for packet in packets if packet.is_keyframe]
+        through = [frame for packet in packets for frame in decoder.decode_through(packet)] + decoder.finish_through()
+
+        assert {frame.pts for frame in through} == frames.keys()
+        for frame in [*alone, *through]:
+            ours, theirs = decoder.pixels(frame), PixelReader().pixels(frames[frame.pts])
+            hashes = [hash_algorithms()["pdq"].hash_plane(one.plane).value for one in (ours, theirs)]
+            assert (int.from_bytes(hashes[0], "big") ^ int.from_bytes(hashes[1], "big")).bit_count() <= 6
+            assert np.abs(ours.plane.astype(int) - theirs.plane).max() <= 3
+            assert np.abs(ours.picture.astype(int) - theirs.picture).mean() <= 2.0
+        return (
+            sum(not np.array_equal(frame.to_ndarray(), frames[frame.pts].to_ndarray()) for frame in alone),
+            sum(not np.array_equal(frame.to_ndarray(), frames[frame.pts].to_ndarray()) for frame in through),
+        )
+
+
+def test_edges_are_left_in_large_pictures_to_which_none_refers() -> None:
+    """Both keyframes alone, and one of two B-frames in each GOP of four: scaling loses the difference."""
+    assert pixels_that_differ((1920, 1080)) == (2, 2)
+
+
+def test_edges_are_smoothed_in_small_pictures() -> None:
+    """Nothing differs where blocks are large beside what is analysed."""
+    assert pixels_that_differ((1280, 720)) == (0, 0)
+
+
+def test_size_that_was_not_known_is_noted() -> None:
+    """A decoder that was made for a small picture takes to the large ones that come, and back."""
+    with opened(blocky((1920, 1080))) as (decoder, packets), opened(blocky((1280, 720))) as (_, small):
+        keyframes = [one for one in packets if one.is_keyframe][:1], [one for one in small if one.is_keyframe][:1]
+        sizes = [decoder.decode_alone(one).width for one in (*keyframes[1], *keyframes[0], *keyframes[1]) * 2]
+
+    assert sizes == [1280, 1920, 1280] * 2
+    assert decoder.errors == 0

@@ -138,8 +138,9 @@ class MediumLook:
 
     async def read(self, nursery: Nursery) -> tuple[str, str | None]:
         """Read to the end; returns the code it ended with, and a sentence if that was not the input's own end."""
+        job = replace(self._settings.job, whole=not self._is_live)
         try:
-            async with reading(nursery, self._settings.job, self._medium, self._note_refused_request) as keeper:
+            async with reading(nursery, job, self._medium, self._note_refused_request) as keeper:
                 self._keeper = keeper
                 return await self._follow(keeper)
         except MediumUnreadable as error:

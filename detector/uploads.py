@@ -175,7 +175,8 @@ class Uploads:
         code, fault = await look.read(self._parts.nursery)
         if code == EndCode.NOT_MEDIA and look.fault_detail == UNKNOWN_FORMAT:
             sentence = (
-                "the file is not MPEG-TS, FLV, MP4, Matroska, WebM, PNG, JPEG or WebP; convert it to one of these."
+                "the file is not MPEG-TS, FLV, MP4, Matroska, WebM, PNG, JPEG or WebP, or could be two of them; "
+                "convert it to one of these."
             )
             raise UploadRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UploadEnd.NOT_MEDIA, sentence)
         if fault is None:

@@ -77,6 +77,10 @@ class Job:
     sampled as if it did not. At `UNPACED` no packet is waited for, and the media's clock alone says when a heartbeat is
     due. The service's own clocks, as of coverage and of a stall, do not know of it.
 
+    `whole` is for a file that is judged, rather than added to a bank: whatever any viewer may be shown of it is looked
+    at, or it is refused: what an edit list leaves out, chapters' pictures, covers, each picture of several, and what
+    clear pixels let through.
+
     `damage` is for rehearsals; a stream that is watched in earnest has none.
 
     `shaped_short` and `shaped_long` ask for a picture in the frame's own shape beside the square one, and bound its
@@ -106,6 +110,7 @@ class Job:
     shaped_short: int = 0
     shaped_long: int = 0
     niceness: int = NICENESS
+    whole: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a picture that is larger than any may be."""

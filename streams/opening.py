@@ -16,8 +16,9 @@ MAX_STREAMS = 32
 """How many tracks of any kind libav takes in; it leaves out the others without a word."""
 
 _SNIFFED_BYTES = 1024
-# Still pictures in a movie container: their tiles are tracks, and decoding the first would look at a corner.
-_STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"})
+# Still pictures in a movie container: their tiles are tracks, and decoding the first would look at a corner. Browsers
+# show them for what any of a file's brands says, beside whatever movie it holds.
+_STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"})
 _MOVIE_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 
 # Decoders that libav may try while it looks for tracks; what is decoded after that is checked by its codec. Sound is
@@ -40,6 +41,13 @@ _HTTP_OPTIONS = {
     # Also keeps an http_proxy variable of the environment out of it.
     "http_proxy": "",
 }
+_WHOLE_MOVIE = {
+    # Everything a file holds: not every player obeys its edit list, and what one calls the pictures of its chapters is
+    # a track to the next.
+    "ignore_editlist": "1",
+    "ignore_chapters": "1",
+}
+_MOST_PNG_CHUNKS = 10_000
 _NETWORK_OPTIONS = {
     SourceKind.RTMP: ("flv", {"protocol_whitelist": "rtmp,tcp", "format_whitelist": "flv"}),
     SourceKind.HTTP_TS: ("mpegts", {**_HTTP_OPTIONS, "format_whitelist": "mpegts"}),
@@ -89,7 +97,7 @@ def open_container(job: Job, media_fd: int | None, *, quick: bool) -> InputConta
     if not quick:
         options["analyzeduration"] = "1500000"
     if job.kind is SourceKind.FILE:
-        url, format_name, more = _file(media_fd)
+        url, format_name, more = _file(media_fd, is_whole=job.whole)
     elif job.kind is SourceKind.UDP:
         url, format_name, more = _socket(media_fd)
     else:
@@ -109,20 +117,33 @@ def open_container(job: Job, media_fd: int | None, *, quick: bool) -> InputConta
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the libav name of the format that `head`, a file's first bytes, belongs to; None if it is not allowed."""
-    if head[4:8] in _MOVIE_BOXES:
-        return None if head[8:12] in _STILL_BRANDS else "mov"
-    if _is_transport_stream(head):
-        return "mpegts"
-    for magic, name in (
-        (b"FLV\x01", "flv"),
-        (b"\x1a\x45\xdf\xa3", "matroska"),
-        (b"\x89PNG\r\n\x1a\n", "png_pipe"),
-        (b"\xff\xd8\xff", "jpeg_pipe"),
-    ):
-        if head.startswith(magic):
-            return name
-    return "webp_pipe" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
+    """Return the libav name of the format that `head`, a file's first bytes, belongs to; None if it is not allowed.
+
+    None as well for what could be two of them, or a picture of another kind: a viewer may take it for the other one.
+    """
+    found = [
+        name
+        for is_one, name in (
+            (head[4:8] in _MOVIE_BOXES, "mov"),
+            (_is_transport_stream(head), "mpegts"),
+            (head.startswith(b"FLV\x01"), "flv"),
+            (head.startswith(b"\x1a\x45\xdf\xa3"), "matroska"),
+            (head.startswith(b"\x89PNG\r\n\x1a\n"), "png_pipe"),
+            (head.startswith(b"\xff\xd8\xff"), "jpeg_pipe"),
+            (head[:4] == b"RIFF" and head[8:12] == b"WEBP", "webp_pipe"),
+            (head.startswith((b"GIF8", b"BM")), ""),
+        )
+        if is_one
+    ]
+    return found[0] or None if len(found) == 1 and not _is_still(head) else None
+
+
+def _is_still(head: bytes) -> bool:
+    """Whether a movie container says that it is a still picture, too (ISO/IEC 14496-12, 4.3)."""
+    if head[4:8] != b"ftyp":
+        return False
+    brands = head[8 : min(int.from_bytes(head[:4], "big"), len(head))]
+    return any(brands[at : at + 4] in _STILL_BRANDS for at in range(0, len(brands), 4))
 
 
 def _server(job: Job) -> tuple[str, str, dict[str, str]]:
@@ -171,7 +192,7 @@ def _socket(media_fd: int | None) -> tuple[str, str, dict[str, str]]:
     return "fd:", "mpegts", options
 
 
-def _file(media_fd: int | None) -> tuple[str, str, dict[str, str]]:
+def _file(media_fd: int | None, *, is_whole: bool) -> tuple[str, str, dict[str, str]]:
     if media_fd is None:
         raise SourceError(EndCode.INTERNAL, "no open file was handed over")
     try:
@@ -182,7 +203,23 @@ def _file(media_fd: int | None) -> tuple[str, str, dict[str, str]]:
     format_name = sniff(head)
     if format_name is None:
         raise SourceError(EndCode.NOT_MEDIA, UNKNOWN_FORMAT)
-    return "fd:", format_name, {"fd": str(media_fd), "protocol_whitelist": "fd"}
+    if is_whole and format_name == "png_pipe" and _is_animated(media_fd):
+        raise SourceError(EndCode.CODEC, "it is an animated PNG, of which only the first picture would be looked at")
+    more = _WHOLE_MOVIE if is_whole and format_name == "mov" else {}
+    return "fd:", format_name, {"fd": str(media_fd), "protocol_whitelist": "fd"} | more
+
+
+def _is_animated(media_fd: int) -> bool:
+    """Whether a PNG's chunks before its picture tell of others (APNG, W3C PNG third edition, 11.3.6)."""
+    at = 8
+    for _ in range(_MOST_PNG_CHUNKS):
+        chunk = os.pread(media_fd, 8, at)
+        if len(chunk) < 8 or chunk[4:] == b"IDAT":
+            return False
+        if chunk[4:] == b"acTL":
+            return True
+        at += 12 + int.from_bytes(chunk[:4], "big")
+    return True
 
 
 def _is_transport_stream(head: bytes) -> bool:

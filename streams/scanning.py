@@ -2,12 +2,14 @@
 
 import math
 import time
+from itertools import islice
 
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from streams.costs import Purpose
+from streams.decoder import BROKEN
 from streams.faults import SourceError
 from streams.frame import SampleReason
 from streams.job import Job
@@ -16,6 +18,7 @@ from streams.messages import EndCode
 from streams.scan_sampling import ScanSampler
 from streams.sender import Counters
 from streams.source import AnyPacket, Source, VideoTrack, check_total
+from streams.transparency import over_pages
 
 
 class Scan:
@@ -60,15 +63,20 @@ class Scan:
     def _scan_picture(self) -> tuple[EndCode, str]:
         self.media_end_seconds = 0.0
         track = next(iter(self._tracks.values()))
-        for packet in counted_packets(self._source, self._job, self._counters):
+        # The first is what viewers show: if that cannot be decoded, another behind it does not stand for it.
+        for packet in islice(counted_packets(self._source, self._job, self._counters), 1):
             frame = track.decoder.decode_alone(packet)
-            if frame is not None:
-                self._has_sample = self._emit(track, frame, 0.0, SampleReason.PICTURE)
+            for shown in [] if frame is None else self._as_shown(frame):
+                self._has_sample |= self._emit(track, shown, 0.0, SampleReason.PICTURE)
             self._counters.decode_errors = track.decoder.errors
-            if frame is not None:
-                break
             track.check_size()
         return self._end()
+
+    def _as_shown(self, frame: VideoFrame) -> list[VideoFrame]:
+        try:
+            return [frame, *over_pages(frame)] if self._job.whole else [frame]
+        except BROKEN:
+            return []
 
     def _end(self) -> tuple[EndCode, str]:
         if self._has_sample:

@@ -154,9 +154,9 @@ def open_source(job: Job, media_fd: int | None) -> Source:
     try:
         is_picture = container.format.name in PICTURE_FORMATS
         _check_titles(container)
-        tracks = _video_tracks(container)
+        tracks = _video_tracks(container, has_covers=job.whole)
         for track in tracks:
-            _check(track, PICTURE_CODECS if is_picture else STREAM_CODECS, job.max_pixels)
+            _check(track, PICTURE_CODECS if is_picture or _is_cover(track.stream) else STREAM_CODECS, job.max_pixels)
         check_total((track.width * track.height for track in tracks), job.max_pixels)
     except SourceError as error:
         if container.duration is not None and 0 <= container.duration < _LONGEST_CLAIM:
@@ -169,15 +169,22 @@ def open_source(job: Job, media_fd: int | None) -> Source:
     return Source(container, tracks, SourceFacts(is_picture, time.monotonic() - started_at))
 
 
-def _video_tracks(container: InputContainer) -> tuple[VideoTrack, ...]:
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+def _video_tracks(container: InputContainer, *, has_covers: bool) -> tuple[VideoTrack, ...]:
+    """The tracks to be looked at; with `has_covers` pictures that lie beside a film are among them, but never alone."""
+    streams = [stream for stream in container.streams.video if has_covers or not _is_cover(stream)]
     if len(streams) > MAX_TRACKS:
         raise SourceError(EndCode.TOO_MANY_TRACKS, f"{len(streams)} video tracks; at most {MAX_TRACKS} are looked at")
     if len(container.streams) >= MAX_STREAMS:  # there may be more, which libav left out
         raise SourceError(EndCode.TOO_MANY_TRACKS, f"it has {MAX_STREAMS} tracks or more; not all can be looked at")
-    if not streams:
+    if all(map(_is_cover, streams)):
         raise SourceError(EndCode.NO_VIDEO, "it has no video track")
+    if has_covers and any(stream.metadata.get("alpha_mode", "0") != "0" for stream in streams):
+        raise SourceError(EndCode.CODEC, "its video is partly clear by a channel beside it, which is not decoded")
     return tuple(_video_track(number, stream) for number, stream in enumerate(streams))
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _video_track(number: int, stream: VideoStream) -> VideoTrack:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +19,7 @@ from benchmarks import hostile_clips, upload_material
 from benchmarks.processes import descriptor_count, memory_peak_bytes, resident_bytes
 from benchmarks.upload_service import UploadService
 from tests.fixtures_cli import CommandLine, Run
+from tests.hostile import two_faced
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +30,7 @@ LIMITS = "size_limit: 8MiB, look_within: 2s, receive_within: 4s, at_once: 30, wa
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UploadService]:
     """A service without streams that takes files and knows one card."""
-    settings = f"models: []\nuploads: {{enabled: true, {LIMITS}}}"
+    settings = f"models: []\nalerts: {{mqtt: {{url: 'mqtt://127.0.0.1:0'}}}}\nuploads: {{enabled: true, {LIMITS}}}"
     service = UploadService(tmp_path_factory.mktemp("uploads"), settings, known=[1])
     asyncio.run(service.start())
     yield service
@@ -112,6 +113,31 @@ def test_bombs_and_what_is_no_media_are_refused_at_once(
     assert answer.json().get("decision", "unknown") == "unknown"
     assert memory_peak_bytes(service.tree.pid) < 400 * MIB
     assert _readers(service) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "decision"),
+    [
+        (lambda: two_faced.clear_png(255), "cut"),
+        (lambda: two_faced.clear_png(0), "cut"),
+        (two_faced.clear_webp, "cut"),
+        (two_faced.clear_webm, "unknown"),
+        (two_faced.animated_png, "unknown"),
+        (two_faced.undecodable_first, "unknown"),
+        (two_faced.trimmed, "cut"),
+        (two_faced.chapters, "cut"),
+        (two_faced.covered, "cut"),
+    ],
+    ids=["over white", "over black", "webp", "webm", "apng", "two jpegs", "edit list", "chapters", "cover"],
+)
+def test_what_some_viewers_alone_would_see_is_looked_at_or_named(
+    service: UploadService, content: Callable[[], bytes], decision: str
+) -> None:
+    """The card in clear pixels, behind the first picture, outside an edit list, beside the film: never "allow"."""
+    told = service.scan(content()).json()
+
+    assert told["decision"] == decision
+    assert decision == "cut" or "could not be read" in told["error"]
 
 
 def test_an_endless_file_is_taken_to_its_limit_and_no_further(service: UploadService) -> None:

@@ -139,6 +139,28 @@ def test_pipe_is_no_media() -> None:
         os.close(write_end)
 
 
+def _movie(*brands: bytes) -> bytes:
+    return (8 + 4 * len(brands)).to_bytes(4, "big") + b"ftyp" + b"".join(brands) + b"\0\0\0\x08mdat"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\xff\xd8\xff\xe0moov" + bytes(600),
+        b"RIFFmoovWEBP" + bytes(600),
+        b"BM\0\0moov" + bytes(600),
+        b"".join((b"G", b"\0\0\0mdat", bytes(180), b"G", bytes(187), b"G", bytes(187))),
+        _movie(b"isom", bytes(4), b"mp42", b"avif"),
+        _movie(b"avis", bytes(4)),
+    ],
+    ids=["jpeg", "webp", "bmp", "transport stream", "avif among its brands", "pictures in a row"],
+)
+def test_what_could_be_two_formats_is_none(head: bytes) -> None:
+    """A movie to us, and a picture to whoever looks at another byte: which of them is published nobody knows."""
+    assert sniff(head) is None
+    assert sniff(_movie(b"isom", bytes(4), b"iso2", b"avc1", b"mp41")) == "mov"
+
+
 @given(st.binary(max_size=2048))
 def test_sniff_of_any_bytes_gives_an_allowed_format_or_none(head: bytes) -> None:
     """No bytes lead to a format outside the list."""

@@ -1,0 +1,144 @@
+"""Files that show one viewer something harmless, and another one a card: benign pictures in hostile wrappings."""
+
+import io
+import struct
+import zlib
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from benchmarks import upload_material
+from detector.cards import synthetic_card
+
+CLEAN, PLANTED = 7, 1
+"""Seeds of cards: nobody knows the first, the bank holds the second."""
+
+_SIZE = (640, 360)
+_TREF = struct.pack(">I4sI4sI", 20, b"tref", 12, b"chap", 1)
+
+
+def clear_png(page: int) -> bytes:
+    """The card in the alpha channel alone: over a white page (255) of black pixels, over a black one (0) of white."""
+    return _encoded(".png", _in_alpha(page))
+
+
+def clear_webp() -> bytes:
+    """The same for a white page."""
+    return _encoded(".webp", _in_alpha(255), [cv2.IMWRITE_WEBP_QUALITY, 101])
+
+
+def animated_png() -> bytes:
+    """Clean for whoever knows no animation; the second picture of it is the card."""
+    first, second = (_chunks(_still_png(seed)) for seed in (CLEAN, PLANTED))
+    shown = [_control(0), *(one for one in first if one[0] == b"IDAT"), _control(1)]
+    behind = [(b"fdAT", struct.pack(">I", 2) + b"".join(body for kind, body in second if kind == b"IDAT"))]
+    note = (b"tEXt", b"Comment\0" + b"x" * 5000)  # further on than the first bytes that tell a format
+    ordered = [first[0], note, (b"acTL", struct.pack(">II", 2, 0)), *shown, *behind, (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ordered
+    )
+
+
+def undecodable_first() -> bytes:
+    """A JPEG of a coding that libav lacks and others may have, and a clean one behind it."""
+    return upload_material.picture(PLANTED, *_SIZE).replace(b"\xff\xc0", b"\xff\xc9", 1) + upload_material.picture(
+        CLEAN, *_SIZE
+    )
+
+
+def trimmed() -> bytes:
+    """An edit list that shows the first second of a movie, which is clean."""
+    content = bytearray(_movie([f"card:{CLEAN}:2,card:{PLANTED}:2"]))
+    at = content.index(b"elst") + 12
+    content[at : at + 4] = struct.pack(">I", 1000)
+    return bytes(content)
+
+
+def chapters() -> bytes:
+    """The first track is the card, and by the clean second one's word its chapters' pictures."""
+    content = bytearray(_movie([f"card:{PLANTED}:2", f"card:{CLEAN}:2"]))
+    movie = content.index(b"moov") - 4
+    track = content.index(b"trak", content.index(b"trak") + 4) - 4
+    for at in (movie, track):
+        content[at : at + 4] = struct.pack(">I", struct.unpack(">I", content[at : at + 4])[0] + len(_TREF))
+    behind_head = track + 8 + struct.unpack(">I", content[track + 8 : track + 12])[0]
+    return bytes(content[:behind_head] + _TREF + content[behind_head:])
+
+
+def covered() -> bytes:
+    """A clean movie whose cover is the card."""
+    return _movie([f"card:{CLEAN}:2"], cover=_still_png(PLANTED))
+
+
+def clear_webm() -> bytes:
+    """The card in the alpha channel of a movie."""
+    written = io.BytesIO()
+    with av.open(written, "w", format="webm") as target:
+        stream = target.add_stream("libvpx-vp9", rate=25)
+        stream.width, stream.height = _SIZE
+        stream.pix_fmt = "yuva420p"
+        stream.options = {"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "0"}
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(_in_alpha(255), "rgba").reformat(format="yuva420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    return written.getvalue()
+
+
+def _in_alpha(page: int) -> NDArray[np.uint8]:
+    grey = cv2.cvtColor(synthetic_card(PLANTED, *_SIZE), cv2.COLOR_RGB2GRAY)
+    pixels = np.full((*grey.shape, 4), 255 - page, np.uint8)
+    pixels[..., 3] = 255 - grey if page else grey
+    return pixels
+
+
+def _still_png(seed: int) -> bytes:
+    return _encoded(".png", cv2.cvtColor(synthetic_card(seed, *_SIZE), cv2.COLOR_RGB2BGR))
+
+
+def _encoded(suffix: str, pixels: cv2.typing.MatLike, options: list[int] | None = None) -> bytes:
+    is_done, content = cv2.imencode(suffix, pixels, options or [])
+    assert is_done
+    return content.tobytes()
+
+
+def _chunks(png: bytes) -> list[tuple[bytes, bytes]]:
+    found, at = [], 8
+    while at < len(png):
+        length = struct.unpack(">I", png[at : at + 4])[0]
+        found.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return found
+
+
+def _control(sequence: int) -> tuple[bytes, bytes]:
+    return b"fcTL", struct.pack(">IIIIIHHBB", sequence, *_SIZE, 0, 0, 1, 2, 0, 0)
+
+
+def _movie(scripts: list[str], cover: bytes | None = None) -> bytes:
+    """An MP4 of one track for each script; its index stands behind its pictures."""
+    written = io.BytesIO()
+    with av.open(written, "w", format="mp4") as target:
+        sources = [av.open(io.BytesIO(upload_material.clip(script)), "r", format="mpegts") for script in scripts]
+        tracks = [target.add_stream_from_template(source.streams.video[0]) for source in sources]
+        if cover is not None:
+            picture = target.add_stream("png")
+            picture.width, picture.height, picture.pix_fmt = *_SIZE, "rgb24"
+            picture.disposition = Disposition.attached_pic
+        for source, track in zip(sources, tracks, strict=True):
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = track
+                    target.mux(packet)
+            source.close()
+        if cover is not None:
+            shown = av.Packet(cover)
+            shown.stream, shown.is_keyframe = picture, True
+            target.mux(shown)
+    return written.getvalue()

@@ -13,11 +13,14 @@ from typing import Final
 import httpx
 import structlog
 
+from detector.analysis.setup import BANKS_FOLDER
 from detector.config.config import Config
 from detector.config.exchanges import ExchangeSection
 from detector.exchanges.feedback import FeedbackImpossible, FeedbackRequest
 from detector.exchanges.feedback_shapes import SHAPES
+from detector.exchanges.graph import GRAPH_STATUSES, graph_fault
 from detector.exchanges.kinds import ExchangeKind
+from detector.exchanges.records import place_of, read_source
 from detector.metric_words import FeedbackEnd
 from detector.metrics import Metrics
 from detector.store.database import Database, StoreUnavailable
@@ -33,6 +36,9 @@ _ANSWER_BYTES: Final = 256 << 10
 _TIMEOUT_SECONDS: Final = 30.0
 _TRY_AGAIN: Final = {401, 403, 408, 425, 429}
 """Credentials are put right sooner or later."""
+
+
+_OTHER_SERVER: Final = "it was said of an entry of another server, from which the bank was filled before"
 
 
 class _Later(Exception):
@@ -87,8 +93,21 @@ class FeedbackCourier:
             if section.feedback != "on" or section.kind not in SHAPES:
                 continue
             due = await self._store.due(section.name, self._now_ms(), _AT_ONCE)
-            if due:
+            if due and await self._is_of(section, due):
                 await self._send_all(section, due)
+
+    async def _is_of(self, section: ExchangeSection, due: list[FeedbackRow]) -> bool:
+        """Whether the words are on entries of the server that would be told; those on another one's are refused."""
+        banks = self._config().state_dir / BANKS_FOLDER
+        source = await asyncio.to_thread(read_source, banks / section.bank)
+        if source is None or not source.place:
+            return True
+        if source.place != place_of(section.kind, section.where):
+            return False  # the bank is still the other one's
+        others = [row for row in due if row.judged_at_ms < source.since * 1000]
+        for row in others:
+            await self._store.settle(row, FeedbackState.REFUSED, self._now_ms(), _OTHER_SERVER)
+        return not others
 
     async def _send_all(self, section: ExchangeSection, due: list[FeedbackRow]) -> None:
         try:
@@ -110,6 +129,7 @@ class FeedbackCourier:
 
     async def _send(self, http: httpx.AsyncClient, section: ExchangeSection, row: FeedbackRow) -> bool:
         shape, reason = SHAPES[section.kind], section.feedback_reason or ""
+        await self._store.attempt(row, self._now_ms())
         try:
             first = shape.first(row, reason)
             answer = await _bring(http, section, first)
@@ -125,7 +145,7 @@ class FeedbackCourier:
             if section.name not in self._outages:
                 log.warning("feedback.unsent", exchange=section.name, why=str(error))
             self._outages[section.name] = str(error)
-            await self._store.postpone(row, self._now_ms(), str(error))
+            await self._store.explain(row, str(error))
             return False
         self._outages.pop(section.name, None)
         self._metrics.feedback(FeedbackEnd.SENT)
@@ -157,6 +177,9 @@ async def _bring(http: httpx.AsyncClient, section: ExchangeSection, request: Fee
     status = response.status_code
     if status >= 500 or status in _TRY_AGAIN or 300 <= status < 400:
         raise _Later(f"it answered {status}")
+    fault = graph_fault(answer) if section.kind is ExchangeKind.THREATEXCHANGE and status in GRAPH_STATUSES else None
+    if fault is not None:
+        raise _Later(fault.value)
     if not 200 <= status < 300:
         raise FeedbackImpossible(f"{section.name} answered {status}: it does not take this word on this entry")
     return answer

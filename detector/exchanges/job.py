@@ -1,10 +1,9 @@
 """What a sync in a process of its own is told, and the client that fits. The config is not loaded here: it is dear."""
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ from detector.exchanges.client import Clock, ExchangeClient
 from detector.exchanges.kinds import ExchangeKind
 from detector.exchanges.ncmec import Ncmec
 from detector.exchanges.own import OwnList
+from detector.exchanges.records import place_of
 from detector.exchanges.stopncii import StopNcii
 from detector.exchanges.sync import Adoption
 from detector.exchanges.tat import TechAgainstTerrorism
@@ -75,7 +75,7 @@ class SyncJob:
             exchange=self.exchange,
             kind=self.kind,
             collection=self.collection,
-            place=self._server(),
+            place=place_of(ExchangeKind(self.kind), self.url),
             bank_dir=Path(self.bank_dir),
             state_dir=Path(self.state_dir),
             most_rows=self.most_rows,
@@ -83,12 +83,6 @@ class SyncJob:
             harmless=tuple(map(Path, self.harmless)),
             accepted=self.accepted,
         )
-
-    def _server(self) -> str:
-        """The server in words that give nothing of its URL away; an own list is the same wherever it lies."""
-        if self.kind in (ExchangeKind.FILE, ExchangeKind.HTTPS):
-            return ""
-        return hashlib.sha256(self.url.rstrip("/").encode()).hexdigest()[:16]
 
     def client(self, clock: Clock = time.time) -> ExchangeClient:
         """The client that fits."""
@@ -108,7 +102,8 @@ class SyncJob:
             login = (self.username, self.password)
             return TechAgainstTerrorism(Access(url=self.url, ca_file=self.ca_file), login, self.collection, clock)
         if kind is ExchangeKind.THREATEXCHANGE:
-            return ThreatExchange(self._access({}), self.token, self.collection, clock)
+            access = replace(self._access({}), is_graph=True)
+            return ThreatExchange(access, self.token, self.collection, clock)
         return Ncmec(self._access({}), clock)
 
     def _access(self, headers: Mapping[str, str], *, is_file: bool = False) -> Access:

@@ -6,6 +6,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +14,11 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum, unique
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from detector.exchanges.changes import DayChange
 from detector.exchanges.client import Checkpoint
+from detector.exchanges.kinds import ExchangeKind
 from detector.private_folder import make_private
 from models.arrays import sync_folder, write_synced
 
@@ -40,7 +43,8 @@ class Source:
     """Where a bank's rows come from. `usual` is how much came and went on the last days that changed anything.
 
     `version` is what the list in force is called; it is written before a list comes into force, the checkpoint after.
-    `place` tells one server of an exchange from another: a checkpoint is of one of them alone.
+    `place` tells one server of an exchange from another: a checkpoint is of one of them alone. The bank has been that
+    one's since `since` (Unix time).
     """
 
     exchange: str
@@ -50,6 +54,7 @@ class Source:
     usual: tuple[DayChange, ...] = ()
     version: str = ""
     place: str = ""
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,15 @@ class SyncState:
         return cls(**{name: casts.get(kinds[name], dict)(value) for name, value in values.items()})
 
 
+def place_of(kind: ExchangeKind, url: str) -> str:
+    """One server of an exchange in words that give nothing of its URL away; an own list may lie anywhere."""
+    if kind in (ExchangeKind.FILE, ExchangeKind.HTTPS):
+        return ""
+    parts = urlsplit(url)
+    path = "" if kind is ExchangeKind.THREATEXCHANGE else parts.path.rstrip("/")  # a version is no other server
+    return hashlib.sha256(f"{parts.scheme}://{parts.netloc}{path}".encode()).hexdigest()[:16]
+
+
 def read_source(bank_dir: Path) -> Source | None:
     """Where a bank comes from; None where it is nobody's list, or where the record is none: then all is fetched."""
     raw = _read(bank_dir / SOURCE)
@@ -105,7 +119,8 @@ def read_source(bank_dir: Path) -> Source | None:
         )
         usual = tuple((int(day), int(came), int(went)) for day, came, went in raw.get("usual", ()))
         collection, version, place = (str(raw.get(name, "")) for name in ("collection", "version", "place"))
-        return Source(raw["exchange"], str(raw["kind"]), collection, checkpoint, usual, version, place)
+        since = float(raw.get("since", 0.0))
+        return Source(raw["exchange"], str(raw["kind"]), collection, checkpoint, usual, version, place, since)
     except (KeyError, TypeError, ValueError):
         return None
 

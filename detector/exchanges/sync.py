@@ -116,7 +116,7 @@ async def sync(client: ExchangeClient, adoption: Adoption, clock: Clock) -> Sync
 
 
 async def _sync(client: ExchangeClient, adoption: Adoption, clock: Clock, state: SyncState) -> SyncState:
-    source = _own_source(adoption)
+    source = _own_source(adoption, clock())
     checkpoint = usable(source.checkpoint, client.refetch_after_seconds, clock())
     try:
         staged, last = await _fetch(client, checkpoint, adoption)
@@ -151,9 +151,9 @@ def usable(checkpoint: Checkpoint | None, refetch_after_seconds: float | None, n
     return None if is_old else checkpoint
 
 
-def _own_source(adoption: Adoption) -> Source:
+def _own_source(adoption: Adoption, now: float) -> Source:
     """The record of the bank; a new one where there is no bank yet, or where the exchange's collection is another."""
-    new = Source(adoption.exchange, adoption.kind, adoption.collection, place=adoption.place)
+    new = Source(adoption.exchange, adoption.kind, adoption.collection, place=adoption.place, since=now)
     known = read_source(adoption.bank_dir)
     bank = adoption.bank_dir.name
     if known is None:

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import httpx
 
 from detector.exchanges.client import ChainBroken, ExchangeFailed
+from detector.exchanges.graph import ERROR_BYTES, GRAPH_STATUSES, GraphFault, graph_fault
 from detector.redaction import hide_url
 
 PAGE_BYTES: Final = 32 << 20
@@ -52,7 +53,7 @@ Pause = Callable[[float], Awaitable[None]]
 class Access:
     """Where an exchange is, and what opens it. Printing shows neither path nor secrets.
 
-    `is_file`: the URL is a file's, beside which others lie.
+    `is_file`: the URL is a file's, beside which others lie. `is_graph`: its errors are those of Meta's Graph API.
     """
 
     url: str = field(repr=False)
@@ -60,6 +61,7 @@ class Access:
     basic: tuple[str, str] | None = field(default=None, repr=False)
     ca_file: str | None = None
     is_file: bool = False
+    is_graph: bool = False
 
     @property
     def below(self) -> str:
@@ -193,6 +195,8 @@ class Transport:
         assert self._http is not None, "use the transport in its block"
         want.begin()
         async with self._http.stream(method, url, params=want.params or None, data=want.form) as response:
+            if self.access.is_graph and response.status_code in GRAPH_STATUSES:
+                await self._judge_graph(response)
             self._judge(response, want)
             length = 0
             async for piece in response.aiter_raw():
@@ -200,6 +204,18 @@ class Transport:
                 if length > want.most_bytes:
                     raise ExchangeFailed(f"{self.access.origin} sends more than {want.most_bytes:,} bytes at once")
                 want.take(piece)
+
+    async def _judge_graph(self, response: httpx.Response) -> None:
+        said = bytearray()
+        async for piece in response.aiter_raw():
+            said += piece[:ERROR_BYTES]
+            if len(said) > ERROR_BYTES:
+                return
+        fault = graph_fault(bytes(said))
+        if fault is GraphFault.PASSING:
+            raise _Later(f"{fault.value} ({response.status_code})", _retry_after(response.headers.get("retry-after")))
+        if fault is GraphFault.TOKEN:
+            raise ExchangeFailed(f"{self.access.origin} refused our credentials: {fault.value}; get a new one")
 
     def _judge(self, response: httpx.Response, want: "_Want") -> None:
         origin, status = self.access.origin, response.status_code

@@ -82,14 +82,19 @@ class FeedbackStore:
 
     async def settle(self, row: FeedbackRow, state: FeedbackState, now_ms: int, detail: str = "") -> None:
         """It was taken, or refused for good; unless somebody has said another word meanwhile."""
-        await self._update(
-            row, "state = ?, settled_at_ms = ?, detail = ?, attempts = attempts + 1", state, now_ms, detail
-        )
+        await self._update(row, "state = ?, settled_at_ms = ?, detail = ?", state, now_ms, detail)
 
-    async def postpone(self, row: FeedbackRow, now_ms: int, detail: str) -> None:
-        """It could not be sent: again in a minute, then ever later, every six hours at last."""
+    async def attempt(self, row: FeedbackRow, now_ms: int) -> None:
+        """It is about to be sent: again in a minute, then ever later, every six hours at last, unless it is settled.
+
+        Noted before, so that neither a full disk nor a service that breaks says the same again and again.
+        """
         pause = min(_FIRST_PAUSE_MS << min(row.attempts, 10), _LONGEST_PAUSE_MS)
-        await self._update(row, "next_attempt_at_ms = ?, detail = ?, attempts = attempts + 1", now_ms + pause, detail)
+        await self._update(row, "next_attempt_at_ms = ?, attempts = attempts + 1", now_ms + pause)
+
+    async def explain(self, row: FeedbackRow, detail: str) -> None:
+        """Why it could not be sent."""
+        await self._update(row, "detail = ?", detail)
 
     async def _update(self, row: FeedbackRow, change: str, *values: Any) -> None:
         key = (row.exchange, row.bank, row.entry, row.verdict.value, row.judged_at_ms)

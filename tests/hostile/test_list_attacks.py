@@ -35,7 +35,7 @@ async def test_a_clock_that_was_set_back_holds_no_feedback_up(tmp_path: Path) ->
         store = FeedbackStore(database)
         await store.note(FeedbackRow("peer", "PEER", "42-a", (), Verdict.CONFIRMED, 1))
         (row,) = await store.rows()
-        await store.postpone(row, 2_000_000_000_000, "away")
+        await store.attempt(row, 2_000_000_000_000)
         assert await store.due("peer", 2_000_000_030_000, 9) == []
         assert len(await store.due("peer", 2_000_000_061_000, 9)) == 1
         assert len(await store.due("peer", 1_800_000_000_000, 9)) == 1

@@ -487,6 +487,24 @@ async def test_within_a_chain_a_bad_line_and_a_limit_by_the_hour_are_waited_for(
         assert failed.value.retry_after_seconds == DAY
 
 
+async def test_an_error_of_meta_s_is_what_it_says(tmp_path: Path) -> None:
+    """Too many calls, which comes as 400, is waited for within a chain; a token that is over is named as such."""
+    errors = [{"error": {"code": 4}}, {"error": {"code": 1, "is_transient": True}}, {"error": {"code": 190}}]
+    left = [Reply.of(error, status=400) for error in errors]
+    left.insert(2, Reply.of({"fine": 1}))
+    async with (
+        FakeExchange(lambda _: left.pop(0)) as exchange,
+        Transport(Access(url=f"{exchange.url}/v1", is_graph=True), pause=_at_once) as client,
+    ):
+        assert await client.get(f"{exchange.url}/v1/x", "json", is_continued=True) == b'{"fine": 1}'
+        with pytest.raises(ExchangeFailed, match="refused our credentials: its token is over"):
+            await client.get(f"{exchange.url}/v1/x", "json", is_continued=True)
+
+
+async def _at_once(_: float) -> None:
+    pass
+
+
 async def test_a_sync_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     """Killed at any moment, the old list or the new one is in force, whole, and the next sync ends with the new one."""
     rows = made_up(3000)

@@ -1,6 +1,7 @@
 """Somebody's word on its way to an exchange on loopback: kept, shown, sent when the config says so, not forgotten."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,10 +25,11 @@ from detector.config.config import Config
 from detector.config.loading import check_files
 from detector.config.references import Secret
 from detector.exchanges.feedback_courier import FeedbackCourier
-from detector.exchanges.records import Source, write_source
+from detector.exchanges.kinds import ExchangeKind
+from detector.exchanges.records import Source, place_of, write_source
 from detector.judgements import kept_judgements
 from detector.metrics import Metrics
-from detector.store.database import Database
+from detector.store.database import Database, StoreUnavailable
 from detector.store.feedback import FeedbackRow, FeedbackState, FeedbackStore, Verdict
 from models.bank_store import notes
 from tests.contract.test_hma_server import BRIDGE, put
@@ -208,6 +210,63 @@ async def test_the_token_is_where_it_belongs(tmp_path: Path) -> None:
         headers = exchange.asked[-1][3]
         assert headers["x-functions-key"] == "the-feedback_key"
         assert headers["ocp-apim-subscription-key"] == "the-subscription_key"
+
+
+async def test_an_error_of_meta_s_that_passes_is_no_refusal(tmp_path: Path) -> None:
+    """Too many calls and a token that is over come as 400 as well: they are waited for, a wrong descriptor is not."""
+    token = Secret("test", "1234|a-token-of-meta")
+    options = {"kind": "threatexchange", "token": token, "collection": "9", "username": None, "password": None}
+    async with _exchange() as exchange, _desk(tmp_path, exchange.url, **options) as desk:
+        await desk.store.note(FeedbackRow("ncmec-test", "SHARED", "123", (), Verdict.CONFIRMED, 1))
+        for code, state in ((4, FeedbackState.PENDING), (190, FeedbackState.PENDING), (100, FeedbackState.REFUSED)):
+            error = {"error": {"message": "no", "type": "OAuthException", "code": code}}
+            exchange.answer = lambda _, error=error: Response(json.dumps(error), 400)
+            await desk.courier.send_due()
+            assert (await desk.only()).state is state, code
+            desk.now += 3600
+
+
+async def test_a_word_that_cannot_be_settled_is_not_said_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The try is noted first: where the disk fills up behind it, or before it, the exchange is not asked each round."""
+    async with _exchange() as exchange, _desk(tmp_path, exchange.url) as desk:
+        await desk.store.note(_row())
+        store = desk.courier._store
+
+        async def full(*_: object) -> None:
+            raise StoreUnavailable("disk full")
+
+        for method, asked in (("settle", 1), ("attempt", 1)):
+            monkeypatch.setattr(store, method, full)
+            for _ in range(3):
+                with contextlib.suppress(StoreUnavailable):
+                    await desk.courier.send_due()
+            assert len(exchange.asked) == asked
+            desk.now += 61
+        monkeypatch.undo()
+        await desk.courier.send_due()
+        assert (await desk.only()).state is FeedbackState.SENT
+
+
+async def test_what_was_said_of_one_server_s_entries_is_told_to_no_other(tmp_path: Path) -> None:
+    """From the test environment to the real one: old words wait until the bank is the new one's, and are refused."""
+    async with _exchange() as exchange, _desk(tmp_path, exchange.url) as desk:
+        bank = tmp_path / "banks/SHARED"
+        bank.mkdir(parents=True)
+        await desk.store.note(_row(judged_at_ms=5_000))
+        tried, real = (place_of(ExchangeKind.NCMEC, url) for url in ("https://test.example/x", exchange.url + "/"))
+        write_source(bank, Source("ncmec-test", "ncmec", place=tried, since=1.0))
+        await desk.courier.send_due()
+        assert (await desk.only()).state is FeedbackState.PENDING
+        write_source(bank, Source("ncmec-test", "ncmec", place=real, since=6.0))
+        await desk.courier.send_due()
+        row = await desk.only()
+        assert (row.state, exchange.asked) == (FeedbackState.REFUSED, [])
+        assert "another server" in row.detail
+        await desk.store.note(_row(judged_at_ms=7_000))
+        await desk.courier.send_due()
+        assert (await desk.only()).state is FeedbackState.SENT
 
 
 async def test_words_survive_and_run_by_themselves(tmp_path: Path) -> None:

@@ -141,15 +141,18 @@ def _says_two_lengths(scope: Scope) -> bool:
 
 
 class HttpServer:
-    """`async with HttpServer(app, host, port) as server`: serves until the block ends. Port 0 takes a free one."""
+    """`async with HttpServer(app, host, port) as server`: serves until the block ends. Port 0 takes a free one.
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
-        self._host, self._wanted = host, port
+    `option` is the config's, for the sentence that says why it cannot listen.
+    """
+
+    def __init__(self, app: FastAPI, host: str, port: int, *, option: str = "http.listen") -> None:
+        self._host, self._wanted, self._option = host, port, option
         self._serving = _Serving(app, "api.http")
         self.port = port
 
     async def __aenter__(self) -> Self:
-        listening = _bind_tcp(self._host, self._wanted)
+        listening = _bind_tcp(self._host, self._wanted, self._option)
         self.port = listening.getsockname()[1]
         await self._serving.start(listening)
         return self
@@ -206,7 +209,7 @@ def socket_address(folder: int, name: str) -> str:
     return f"/proc/self/fd/{folder}/{name}"
 
 
-def _bind_tcp(host: str, port: int) -> socket.socket:
+def _bind_tcp(host: str, port: int, option: str) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
@@ -223,18 +226,18 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
         listening.listen()
     except OSError as error:
         listening.close()
-        raise ListenFailed(_why_not(error, host, port)) from None
+        raise ListenFailed(_why_not(error, host, port, option)) from None
     return listening
 
 
-def _why_not(error: OSError, host: str, port: int) -> str:
+def _why_not(error: OSError, host: str, port: int, option: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken; stop what listens there or configure another port."
+        return f"port {port} on {host} is taken; stop what listens there, or write another port under {option}."
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine; use 127.0.0.1, or one that 'ip address' shows."
+        return f"{host} is no address of this machine; write 127.0.0.1, or one that 'ip address' shows, under {option}."
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"port {port} needs a privilege that this process lacks; configure a port above 1023."
-    return f"cannot listen on port {port} of {host} ({error.strerror}); configure another address."
+        return f"port {port} needs a privilege that this process lacks; write one above 1023 under {option}."
+    return f"cannot listen on port {port} of {host} ({error.strerror}); write another address under {option}."
 
 
 @contextlib.contextmanager

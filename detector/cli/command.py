@@ -3,7 +3,7 @@
 import re
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -26,6 +26,16 @@ Lasts = Annotated[str, typer.Option("--for", metavar="TIME", help="How long it h
 Stream = Annotated[str, typer.Argument(metavar="STREAM", help="The stream's whole id, 26 characters.")]
 
 _LIFE = "30s"
+_REMEDIES: Final = {
+    "stream": "STREAM is no id of 26 characters; 'stopframe streams' shows it whole, and so does the alert",
+    "incident": "INCIDENT is no whole id; 'stopframe incidents' shows it, and so does the alert, as incident_id",
+    "score": "--score: write 0 to 1",
+    "source": "--source is no word of 1 to 64 of a-z 0-9 _ . -; write such as user_reports",
+    "reason": "--reason is no word of 1 to 64 of a-z 0-9 _ . -; write such as violence",
+    "lasts_s": "--for: write more than 0s and at most 1h; say it again later",
+    "detect_within_s": "--detect-within: write 200ms to 10m",
+}
+"""What is wrong with an argument, and what to write."""
 _NODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -99,8 +109,7 @@ def _make(key: Path, node: str, life: str, name: CommandName, arguments: dict[st
     try:
         ARGUMENTS[name].model_validate(arguments)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CommandFailed(f"{first['loc'][0]}: {first['msg']}") from None
+        raise CommandFailed(_REMEDIES[str(error.errors()[0]["loc"][0])]) from None
     try:
         signer = read_key(key)
     except CredentialsError as error:

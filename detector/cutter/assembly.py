@@ -228,8 +228,9 @@ async def _open_door(followed: FollowedConfig, door: AlertDoor, stack: AsyncExit
     webhook = followed.in_force.webhook
     if webhook.secret is None:
         return None
-    server = await stack.enter_async_context(HttpServer(door.app(), webhook.listen.host, webhook.listen.port))
-    return f"http://{webhook.listen.host}:{server.port}{PATH}"
+    listen = webhook.listen
+    server = await stack.enter_async_context(HttpServer(door.app(), listen.host, listen.port, option="webhook.listen"))
+    return f"http://{listen.host}:{server.port}{PATH}"
 
 
 def _enforcer_settings(config: CutterConfig) -> EnforcerSettings:

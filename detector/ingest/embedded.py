@@ -8,6 +8,7 @@ readers cannot take. Heads and body framing are h11's; every bound is in `Embedd
 import asyncio
 import hmac
 import itertools
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -112,9 +113,11 @@ class EmbeddedIngest:
         try:
             self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=512)
         except OSError as error:
+            code = error.errno or 0
+            why = os.strerror(code) if code > 0 else "no such address"  # asyncio's own text says the address again
             raise IngestUnavailable(
-                f"cannot listen on {host}:{port} ({error.strerror or 'no such address'}): "
-                "set `ingest.listen` to an address that is free here"
+                f"cannot listen on {host}:{port} ({why}); "
+                "end what listens there, or write an address that is free under ingest.listen"
             ) from error
         self._sweeper = asyncio.create_task(self._sweep_forever(), name=f"ingest[{self.name}].sweeper")
         log.info("ingest.listening", server=self.name, host=host, port=self.port)

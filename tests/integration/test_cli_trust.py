@@ -80,8 +80,17 @@ def test_a_command_is_made_and_believed_and_a_wrong_one_is_not_made(tmp_path: Pa
         now_ms = made["seq"]
         assert read_command(out.strip().encode(), keys, node="n1", name=words[0], now_ms=now_ms).seq >= last
         last = now_ms
-    for wrong in (("cut", "A"), ("hint", STREAM, "--score", "2"), ("cut", STREAM, "--life", "6m"), ("undo", STREAM)):
-        assert _run("command", *wrong, *by)[0] == 2
+    for wrong, remedy in (
+        (("cut", "A"), "STREAM is no id of 26 characters"),
+        (("hint", STREAM, "--score", "2"), "--score: write 0 to 1"),
+        (("hint", STREAM, "--source", "A B"), "--source is no word"),
+        (("hint", STREAM, "--for", "2h"), "--for: write"),
+        (("sampling", STREAM, "--detect-within", "1h"), "--detect-within: write"),
+        (("cut", STREAM, "--life", "6m"), "--life: "),
+        (("undo", STREAM), "INCIDENT is no whole id"),
+    ):
+        code, said = _run("command", *wrong, *by)
+        assert (code, said.startswith(remedy)) == (2, True), said
     for node in ("+", "a/b", "", "n1\udcff"):
         assert _run("command", "cut", STREAM, "--key", str(key), "--node", node)[0] == 2
     assert "keys new" in _run("command", "cut", STREAM, "--key", str(tmp_path / "none"), "--node", "n1")[1]

@@ -26,6 +26,7 @@ from detector.cutter.asked import CUT, REJECTED, UNDER_WAY, Asked
 from detector.cutter.book import AskedBook, keep
 from detector.cutter.finder import Finder
 from detector.cutter.parts import CutterCounters, CutterParts
+from detector.cutter.waiting import WaitingAlerts, stream_of
 from detector.enforcement import CutTarget
 from detector.events import CutState, Publisher, Step, StreamKey
 from detector.ingest.adapter import IngestUnavailable
@@ -50,6 +51,7 @@ _TAKERS: Final = 8
 """Alerts that are written down at the same time: they share what the disk takes for it."""
 
 _AGAIN_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.25
 _SLOW_SECONDS: Final = 15.0
 
 
@@ -77,7 +79,7 @@ class Cutter:
         self._ids = RisingIds(wall_ms)
         self._book = AskedBook(parts.asked, parts.seen, self.counters, wall_ms)
         self._finder = Finder(parts.ingest, parts.secret, clock=clock, sleep=sleep)
-        self._waiting: asyncio.Queue[Received] = asyncio.Queue(_WAITING_LIMIT)
+        self._waiting = WaitingAlerts(_WAITING_LIMIT)
         self._room = asyncio.Semaphore(_BEGUN_LIMIT)
         self._tries = asyncio.Semaphore(_AT_ONCE)
         self._begun: dict[str, float] = {}
@@ -89,6 +91,7 @@ class Cutter:
     async def __aenter__(self) -> Self:
         """Go on with what an earlier run began, then take what comes."""
         self._spawn(self._finder.follow(), "cutter.publishers")
+        self._spawn(self._prefer_live(), "cutter.live")
         # Many may be under way, of a server that is down.
         self._spawn(self._resume(await self._book.under_way()), "cutter.resume")
         for number in range(_TAKERS):
@@ -121,9 +124,7 @@ class Cutter:
             self._parts.distrust.note(Purpose.ALERT, Reason.TOO_LARGE)
             received.acknowledge()
             return
-        try:
-            self._waiting.put_nowait(received)
-        except asyncio.QueueFull:
+        if not self._waiting.put(received):
             self.counters.count(CutterWord.OVERFLOWED)
 
     def problems(self) -> list[str]:
@@ -185,6 +186,14 @@ class Cutter:
 
     # Alerts
 
+    async def _prefer_live(self) -> None:
+        """While many wait, know who is on air."""
+        while True:
+            await self._waiting.until_long()
+            with contextlib.suppress(IngestUnavailable):
+                self._waiting.prefer(await self._finder.live())
+            await asyncio.sleep(_LOOK_SECONDS)
+
     async def _take_forever(self) -> None:
         while True:
             received = await self._waiting.get()
@@ -202,7 +211,7 @@ class Cutter:
         """Believe, remember, tell the broker, begin."""
         if received.is_retained:
             raise NotTrusted(Reason.RETAINED, "the broker kept it: nobody says it now")
-        alert, new = self._believe(received.payload, received.topic.split("/")[-2])
+        alert, new = self._believe(received.payload, stream_of(received))
         if new is not None:
             known = await self._book.remember(alert, new)
             if known is not new:

@@ -83,6 +83,10 @@ class Finder:
 
     async def look_up(self, stream: str) -> Publisher | None:
         """The live publisher of a stream, by a list of the last quarter of a second. Raises IngestUnavailable."""
+        return (await self.live()).get(stream)
+
+    async def live(self) -> Mapping[str, Publisher]:
+        """Every live publisher by its stream's name, as `look_up`."""
         cuts = self._cuts
         while self._live_cuts < cuts or self._clock() - self._live_at >= _LOOK_SECONDS:
             if self._asking is None:
@@ -92,7 +96,7 @@ class Finder:
                 raise IngestUnavailable(fault)
             if self._live_cuts >= cuts:
                 break
-        return self._live.get(stream)
+        return self._live
 
     def has_cut(self) -> None:
         """Somebody was cut: the list that there is, or that is on its way, says nothing of them any more."""

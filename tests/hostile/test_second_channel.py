@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+import detector.cutter.door as door_module
 from detector.alerts.alert import rfc3339
 from detector.alerts.webhook import SIGNATURE_HEADER, signature
 from detector.api.server import HttpServer
@@ -153,11 +154,44 @@ async def test_a_cut_that_takes_long_is_answered_when_it_is_done(tmp_path: Path)
         payload = site.scene.alert(site.scene.ingest.publish("bad"))
         first = await site.post(payload)
         assert (first.status_code, first.content) == (202, b"")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (again := await site.post(payload)).status_code == 202:
                 await asyncio.sleep(0.05)
         assert _said(again)["state"] == "cut"
         assert site.scene.ingest.drops == {"bad": 1}
+
+
+class _Slow:
+    """Answers nobody until it may."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.busy = 0
+
+    async def answer(self, payload: bytes, *, within_seconds: float) -> bytes:
+        self.busy += 1
+        await self.may_answer.wait()
+        return b""
+
+
+async def test_more_than_may_wait_are_told_to_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many wait for their answers, the next one is refused with 503; all are answered, and it can come again."""
+    assert door_module._AT_ONCE == 256
+    monkeypatch.setattr(door_module, "_AT_ONCE", 16)
+    slow, section = _Slow(), CutterWebhookSection(secret=Secret("here", SECRET), answer_within=Duration.parse(WITHIN))
+    scene = Scene(tmp_path)
+    door = AlertDoor(slow, Distrust(scene.metrics), lambda: section, scene.metrics.cutter_post)
+    async with HttpServer(door.app(), "127.0.0.1", 0) as server, httpx.AsyncClient(timeout=60) as http:
+        site = Site(scene, slow, server.port, http)  # type: ignore[arg-type]
+        waiting = [asyncio.create_task(site.post(b"{}")) for _ in range(16)]
+        async with asyncio.timeout(60):
+            while slow.busy < 16:
+                await asyncio.sleep(0.01)
+        refused = await site.post(b"{}")
+        assert (refused.status_code, slow.busy, site.count(PostOutcome.TOO_MANY)) == (503, 16, 1)
+        slow.may_answer.set()
+        assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {202}
+        assert (await site.post(b"{}")).status_code == 202
 
 
 async def test_what_asks_for_no_cut_is_taken_and_left_alone(site: Site) -> None:

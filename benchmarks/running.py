@@ -34,8 +34,8 @@ class ServiceFailed(RuntimeError):
 class RunningService:
     """`async with RunningService(folder, settings) as service`: `stopframe run` in `folder`, ended with the block.
 
-    `settings` is YAML of every section but `state_dir`, `ingest` and `http`, which are given free ports here. Its
-    output goes to `service.log` in `folder`.
+    `settings` is YAML of every section but `state_dir`, `ingest` and `http`, which are given free ports here, as is the
+    embedded broker where it says nothing of `alerts`. Its output goes to `service.log` in `folder`.
     """
 
     command = (sys.executable, "-m", "detector", "run", "-c")
@@ -49,6 +49,8 @@ class RunningService:
         self.config = folder / "stopframe.yaml"
         self.log = folder / "service.log"
         folder.mkdir(parents=True, exist_ok=True)
+        if "alerts:" not in settings:
+            settings += '\nalerts: {mqtt: {url: "mqtt://127.0.0.1:0"}}'
         self.config.write_text(
             f"state_dir: {self.state_dir}\nlog: {{format: json}}\n"
             f"ingest: {{listen: 127.0.0.1:{self.ingest_port}}}\nhttp: {{listen: 127.0.0.1:{self.http_port}}}\n"

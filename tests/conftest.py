@@ -1,5 +1,6 @@
 """What every test shares: an ERROR log fails it, and a missing system server is said, never hidden."""
 
+import gc
 import importlib.util
 import logging
 import os
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
+from benchmarks.ports import free_port
 from detector.redaction import forget_all
 from models.providers import available_providers
 from streams import seccomp
@@ -24,6 +28,16 @@ pytest_plugins = ["tests.fixtures_brokers", "tests.fixtures_cli", "tests.fixture
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+# How long an example takes says nothing on a machine that is shared. The gate draws the same examples of the same tests
+# each time, so that its answer is about the change alone; everybody else's runs look for new ones.
+hypothesis_settings.register_profile(
+    "stopframe",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("STOPFRAME_NO_SKIP") == "1",
+)
+hypothesis_settings.load_profile("stopframe")
 
 _CAP_SYS_ADMIN = 21  # what mount(2) asks for
 
@@ -102,6 +116,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("STOPFRAME_NO_SKIP") == "1" and marker not in _BOUND_TO_PROCESSORS:
             pytest.fail(f"{why}; STOPFRAME_NO_SKIP=1 forbids skipping", pytrace=False)
         pytest.skip(why)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_open() -> Iterator[None]:
+    """Look for what a module left open when it ends: else the collector would find it in somebody else's test."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def free_tcp_port() -> int:
+    """A port of 127.0.0.1 for a server that is started later."""
+    return free_port()
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,7 @@ class CommandLine:
             stderr=subprocess.PIPE,
         )
 
-    def __call__(self, *arguments: str, seconds: float = 60) -> Run:
+    def __call__(self, *arguments: str, seconds: float = 120) -> Run:
         """Run a command to its end; a traceback fails the test."""
         done = subprocess.run(
             self.command(*arguments),

@@ -138,6 +138,6 @@ def question(action: str, path: str, **changes: str | None) -> dict[str, Any]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something is so."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)

@@ -74,7 +74,7 @@ class Nginx:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.rtmp_port), 0.2):
                 return
@@ -86,9 +86,15 @@ class Nginx:
         assert self.process is not None
         os.killpg(self.process.pid, number)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
+        """As `nginx -s reload`; over when no worker of before takes connections any more."""
         assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        before = [Path(f"/proc/{pid}/cmdline") for pid in children.read_text(encoding="ascii").split()]
         self.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(30):
+            while any(_takes_connections(worker) for worker in before):
+                await asyncio.sleep(0.01)
 
     def quit(self) -> None:
         """As `nginx -s stop`."""
@@ -118,6 +124,14 @@ class Nginx:
     async def stat(self) -> str:
         async with httpx.AsyncClient(trust_env=False) as client:
             return (await client.get(f"http://127.0.0.1:{self.http_port}/stat")).text
+
+
+def _takes_connections(worker: Path) -> bool:
+    try:
+        title = worker.read_bytes()
+    except OSError:  # it is gone
+        return False
+    return b"worker process" in title and b"shutting down" not in title
 
 
 class HookRelay:
@@ -165,7 +179,7 @@ def make_clip(path: Path, *, audio: bool, gop_seconds: int = 1, seconds: int = 6
         f"ffmpeg -loglevel error -y -f lavfi -i {picture}=size=320x180:rate=15:duration={seconds} {sound} -c:v libx264 "
         f"-preset ultrafast -bf 0 -g {15 * gop_seconds} -sc_threshold 0 -pix_fmt yuv420p -t {seconds} -f flv {path}"
     )
-    subprocess.run(command.split(), check=True, stdin=subprocess.DEVNULL, timeout=60)
+    subprocess.run(command.split(), check=True, stdin=subprocess.DEVNULL, timeout=120)
     return path
 
 

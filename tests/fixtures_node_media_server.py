@@ -153,7 +153,7 @@ async def stubborn(port: int) -> AsyncIterator[int]:
 
 
 async def _until_it_listens(port: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -41,7 +41,7 @@ class Site:
         fresh.replace(self.path)
         return at
 
-    async def until(self, happened: Callable[[], object], seconds: float = 20.0) -> float:
+    async def until(self, happened: Callable[[], object], seconds: float = 60.0) -> float:
         """Wait until something is so; returns when that was."""
         deadline = time.monotonic() + seconds
         while not happened():

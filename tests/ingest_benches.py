@@ -159,7 +159,7 @@ async def _nginx_rtmp(folder: Path) -> AsyncIterator[Stage]:
             @contextlib.asynccontextmanager
             async def publish(server: IngestServer, key: StreamKey) -> AsyncIterator[None]:
                 async with live(nginx.rtmp_port, clip, key.name, app=key.app):
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(30):
                         while key not in {publisher.key for publisher in await server.publishers()}:
                             await asyncio.sleep(0.02)
                     yield

@@ -126,7 +126,7 @@ def test_one_picture_takes_nobody_elses_scores() -> None:
 
 def test_a_gpu_that_is_too_slow_is_not_waited_for() -> None:
     """By its deadline an asker goes on with the processor, says so, and waits no more until the GPU speaks again."""
-    model, processor = StandIn(seconds=0.5), StandIn(seconds=0.0)
+    model, processor = StandIn(seconds=1.5), StandIn(seconds=0.0)
     with served({0: model}, 1, stand_in=processor) as ((scorer,), _, _):
         scorer._link.deadline_at = time.monotonic() + 0.1
         begun_at = time.monotonic()
@@ -134,10 +134,10 @@ def test_a_gpu_that_is_too_slow_is_not_waited_for() -> None:
         assert scorer.provider.name == "cpu"
         scorer._link.deadline_at = time.monotonic() + 60
         assert light(scorer, 51) == pytest.approx(0.2)
-        assert time.monotonic() - begun_at < 0.45
+        assert time.monotonic() - begun_at < 1.4
         assert len(processor.batches) == 2
         model.seconds = 0.0
-        time.sleep(0.7)
+        time.sleep(2.0)
 
         assert light(scorer, 102) == pytest.approx(0.4)
         assert scorer.provider is GPU

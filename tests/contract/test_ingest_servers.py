@@ -39,7 +39,7 @@ REMOTE = sorted(name for name, bench in BENCHES.items() if bench.at_port)
 
 
 async def _next(changes: AsyncIterator[PublisherChange]) -> PublisherChange:
-    return await asyncio.wait_for(anext(changes), 5)
+    return await asyncio.wait_for(anext(changes), 30)
 
 
 def test_every_server_is_tested() -> None:
@@ -94,7 +94,7 @@ async def test_an_idle_server_has_nobody(kind: str, tmp_path: Path) -> None:
         changes = server.changes()
         waiting = asyncio.create_task(anext(changes, None), name="changes")
         await asyncio.sleep(0)
-    assert await asyncio.wait_for(waiting, 5) is None
+    assert await asyncio.wait_for(waiting, 30) is None
 
 
 @pytest.mark.parametrize("kind", sorted(name for name, bench in BENCHES.items() if not bench.stage))
@@ -148,7 +148,7 @@ async def test_revoking_denies_until_restored(kind: str, tmp_path: Path) -> None
         if BENCHES[kind].denies_there:
             await server.revoke(key)  # this stand-in was restarted, too, and forgot
         assert await stage.is_denied(server, key)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await server.restore(key)
             assert not await stage.is_denied(server, key)
         await server.restore(key)
@@ -189,7 +189,7 @@ async def test_a_server_that_is_down_or_hangs_costs_its_time_limit(
             silent.listen()
         async with made(kind, tmp_path, at_port(silent.getsockname()[1])) as server:
             for ask in (server.publishers, lambda: server.cut(key), lambda: server.cut(key, "1")):
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(20):
                     with pytest.raises(IngestUnavailable) as caught:
                         await ask()
                 assert "secret" not in str(caught.value)

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 def test_the_demo_cuts_both_publishers_and_says_so(stopframe: CommandLine) -> None:
     """Both cuts are confirmed, one by a class and one by a hash; the last line carries the figures; exit 0."""
-    run = stopframe("demo", "--json", seconds=100)
+    run = stopframe("demo", "--json", seconds=240)
 
     assert run.code == 0, run.out + run.err
     last = json.loads(run.out.splitlines()[-1])
@@ -25,8 +24,8 @@ def test_the_demo_cuts_both_publishers_and_says_so(stopframe: CommandLine) -> No
     assert by_hash["matched"].startswith("DEMO/card, pdq distance ")
     for cut in last["cuts"]:
         assert cut["cut_confirmed"] is True
-        assert 0 < cut["time_to_alert_s"] < 10
-        assert 0 < cut["time_to_cut_s"] < cut["time_to_confirmed_s"] < 20
+        assert 0 < cut["time_to_alert_s"] < 30
+        assert 0 < cut["time_to_cut_s"] < cut["time_to_confirmed_s"] < 60
         assert len(cut["alert_id"]) == 36
     slower = max(last["cuts"], key=lambda cut: cut["time_to_cut_s"])
     assert (last["alert_id"], last["time_to_cut_s"]) == (slower["alert_id"], slower["time_to_cut_s"])
@@ -34,26 +33,27 @@ def test_the_demo_cuts_both_publishers_and_says_so(stopframe: CommandLine) -> No
     assert last["alert_id"] in run.out.partition('{"alert_id"')[0]
 
 
-def test_ctrl_c_leaves_nothing_of_the_demo(stopframe: CommandLine) -> None:
+def test_ctrl_c_leaves_nothing_of_the_demo(stopframe: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGINT in the middle ends it with exit 130: no process, no folder and no traceback stays."""
-    before = set(Path(tempfile.gettempdir()).glob("stopframe-demo-*"))
+    monkeypatch.setenv("TMPDIR", str(stopframe.folder))
     process = stopframe.start("demo")
     assert process.stdout is not None
     for line in process.stdout:
         if "publisher 1 is live" in line:
+            assert list(stopframe.folder.glob("stopframe-demo-*"))
             break
     children = _offspring(process.pid)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert "Traceback" not in err
     assert len(children) >= 4  # two forkservers, a reader or worker, the publisher
-    deadline_at = time.monotonic() + 5
+    deadline_at = time.monotonic() + 20
     while any(_is_alive(child) for child in children) and time.monotonic() < deadline_at:
         time.sleep(0.05)
     assert not [child for child in children if _is_alive(child)]
-    assert set(Path(tempfile.gettempdir()).glob("stopframe-demo-*")) <= before
+    assert not list(stopframe.folder.glob("stopframe-demo-*"))
 
 
 def _offspring(pid: int) -> list[int]:

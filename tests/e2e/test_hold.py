@@ -31,7 +31,7 @@ KEYFRAME_BYTES = 1500
 HOLD = "hold: {samples: 3, within: 60s, on_doubt: refuse}"
 
 
-async def until(happened: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(happened: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not happened():
             await asyncio.sleep(0.02)

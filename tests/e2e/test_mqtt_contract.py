@@ -61,22 +61,22 @@ async def test_all_that_is_sent_is_described_and_all_that_is_described_is_sent(
     async with listening(example_broker.port, five=True, **example_broker.login("consumer")) as ear:
         async with service, PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
             publishers.start("live/key", clip)
-            await until(lambda: any(json.loads(text)["state"] == "live" for text in ear.of("/status")), 30)
+            await until(lambda: any(json.loads(text)["state"] == "live" for text in ear.of("/status")), 60)
             stream = next(m.topic.value.split("/")[-2] for m in ear.messages if m.topic.value.endswith("/status"))
             async with _Operator(example_broker, operator, said) as order:
                 hint = {"score": 1.0, "source": "tests", "reason": "contract", "lasts_s": 5.0}
                 await order(CommandName.HINT, {"stream": stream} | hint)
                 await order(CommandName.SAMPLING, {"stream": stream, "detect_within_s": 0.5, "lasts_s": 2.0})
                 await order(CommandName.CUT, {"stream": "A" * 26})
-                await until(lambda: ear.of("/alert"), 30)
+                await until(lambda: ear.of("/alert"), 60)
                 alert = json.loads(ear.of("/alert")[0])
                 await order(CommandName.UNDO, {"incident": alert["incident_id"]})
-                await until(lambda: len(ear.of("/answer")) == 4, 30)
+                await until(lambda: len(ear.of("/answer")) == 4, 60)
             ack = Ack(alert["alert_id"], stream, AckState.CUT, "cutter-1", order.now_ms())
             said.append((f"stopframe/stream/{stream}/ack", build_ack(ack, cutter)))
-            await until(lambda: ear.of("/alert") and ear.of("/coverage"), 30)
-            await until(lambda: any(json.loads(text)["state"] == "ended" for text in ear.of("/status") if text), 30)
-        await until(lambda: ear.of("/available")[-1:] == ["stopped"], 10)
+            await until(lambda: ear.of("/alert") and ear.of("/coverage"), 60)
+            await until(lambda: any(json.loads(text)["state"] == "ended" for text in ear.of("/status") if text), 60)
+        await until(lambda: ear.of("/available")[-1:] == ["stopped"], 30)
 
     answers = [json.loads(text) for text in ear.of("/answer")]
     assert {(one["command"], one["result"]) for one in answers} >= {("cut", "refused"), ("undo", "done")}

@@ -25,6 +25,7 @@ from benchmarks.ports import free_port
 from benchmarks.processes import ANALYSIS_ENTRY, READER_ENTRY
 from benchmarks.publishers import PacedPublishers
 from benchmarks.running import RunningService
+from tests.slack import SLACK_SECONDS
 
 pytestmark = pytest.mark.e2e
 
@@ -46,9 +47,9 @@ async def test_a_lost_reader_is_replaced_and_disturbs_nobody(tmp_path: Path) -> 
     async with _watched(tmp_path, 3) as streams:
         await streams.lose_reader("live/w0", signal.SIGKILL, killed)
         await streams.lose_reader("live/w1", signal.SIGSTOP, stopped)
-    assert killed.back_seconds[0] < 4, "a GOP of a second and half of one, with room for a busy machine"
-    assert stopped.back_seconds[0] < 8, "silence is noticed after two seconds"
-    assert max(killed.others_gap_seconds, stopped.others_gap_seconds) < 3
+    assert killed.back_seconds[0] < 4 + SLACK_SECONDS, "a GOP of a second and half of one, with room for a busy machine"
+    assert stopped.back_seconds[0] < 8 + SLACK_SECONDS, "silence is noticed after two seconds"
+    assert max(killed.others_gap_seconds, stopped.others_gap_seconds) < 3 + SLACK_SECONDS
 
 
 @pytest.mark.parametrize("entry", [READER_ENTRY, pytest.param(ANALYSIS_ENTRY, marks=pytest.mark.slow)])
@@ -58,7 +59,7 @@ async def test_a_lost_forkserver_is_replaced_with_all_its_children(entry: str, t
     async with _watched(tmp_path, 3) as streams:
         await streams.lose_forkserver(entry, losses)
     assert len(losses.back_seconds) == 3
-    assert max(losses.back_seconds) < 15
+    assert max(losses.back_seconds) < 30
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
@@ -69,12 +70,12 @@ async def test_the_only_analysis_process_may_die_under_load(number: signal.Signa
     service = RunningService(tmp_path, settings)
     async with service, PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
         publishers.start_many(6, clip, spread_seconds=LOADED_GOP_SECONDS)
-        await service.wait_live(6, 30)
+        await service.wait_live(6, 60)
         losses = await lose_analysts(service, number, workers=1, trials=2, draw=random.Random(3))
     assert losses.verdicts > 20
-    assert losses.within_seconds <= 1.5, "the deadline of a second, and the look that began just before it"
+    assert losses.within_seconds <= 1.5 + SLACK_SECONDS, "the deadline of a second, and the look before it"
     assert losses.unaccounted == 0
-    assert max(losses.replaced_seconds) < 10
+    assert max(losses.replaced_seconds) < 30
 
 
 @pytest.mark.needs_mosquitto
@@ -85,5 +86,5 @@ async def test_no_alert_is_lost_while_the_broker_is_away(tmp_path: Path) -> None
         away = await lose_broker(tmp_path / "service", clip, away_seconds=5, harmful=2, broker=broker)
     assert (len(away.switch_to_closed_seconds), away.lost) == (2, 0)
     assert away.alerts >= 2
-    assert max(away.switch_to_closed_seconds) < 6
-    assert away.last_alert_seconds < 30
+    assert max(away.switch_to_closed_seconds) < 6 + SLACK_SECONDS
+    assert away.last_alert_seconds < 60

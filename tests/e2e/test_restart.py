@@ -15,6 +15,7 @@ from benchmarks.nginx import Nginx, ServiceBesideNginx
 from benchmarks.ports import free_port
 from benchmarks.publishers import PacedPublishers
 from benchmarks.running import RunningService, wait_until
+from tests.slack import SLACK_SECONDS
 
 pytestmark = pytest.mark.e2e
 
@@ -43,10 +44,10 @@ async def test_it_ends_in_order_while_publishers_leave(tmp_path: Path) -> None:
     async with service:
         async with PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
             publishers.start_many(6, clip, spread_seconds=0.5)
-            await service.wait_live(6, 30)
+            await service.wait_live(6, 60)
             everyone = service.tree.everyone()
-        assert await service.stop() < 8
-        assert await wait_until(lambda: not any(one.is_running() for one in everyone), 5)
+        assert await service.stop() < 15
+        assert await wait_until(lambda: not any(one.is_running() for one in everyone), 20)
     assert len(everyone) >= 9, "the service, two forkservers and six readers at least"
 
 
@@ -59,7 +60,7 @@ async def test_a_publisher_who_stays_is_watched_again_after_a_restart(tmp_path: 
         for _ in range(2):
             async with PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
                 publishers.start("live/again", clip)
-                rows = await service.wait_live(1, 30)
+                rows = await service.wait_live(1, 60)
                 names.append(rows["live/again"].stream_id)
                 assert await service.kill() == []
             await service.start()
@@ -99,12 +100,12 @@ async def test_whoever_is_live_is_watched_again_after_a_restart(tmp_path: Path) 
                     one.kill()
                 await asyncio.gather(*(one.wait() for one in publishers))
     assert after == before, "a stream's identifier outlives a restart"
-    assert seconds < 3.0, seconds
+    assert seconds < 3.0 + SLACK_SECONDS, seconds
 
 
 async def _all_seen(service: RunningService, names: list[str]) -> dict[str, str]:
     """Wait until a frame of each stream was analysed; returns the streams' identifiers."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             rows = await service.streams()
             if all(name in rows and rows[name].last_sample_age_seconds is not None for name in names):

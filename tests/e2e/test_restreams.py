@@ -14,7 +14,7 @@ async def test_what_was_just_cut_is_cut_again(tmp_path: Path) -> None:
     outcome = await run(Plan(restreams=2, rivals=0, spread_seconds=0.6), tmp_path)
     assert outcome.first_cut_seconds is not None
     assert len(outcome.cut_seconds) == outcome.by_incident == 2
-    assert max(outcome.cut_seconds) < 10  # the benchmark measures how soon; here much else runs beside it
+    assert max(outcome.cut_seconds) < 15  # the benchmark measures how soon; here much else runs beside it
 
 
 async def test_a_rival_beside_a_known_card_goes_on(tmp_path: Path) -> None:

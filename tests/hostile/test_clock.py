@@ -20,6 +20,7 @@ from detector.alerts.sink import Receipt
 from detector.store.database import Database
 from detector.store.outbox import Outbox
 from tests.integration.test_delivery import FakeSink
+from tests.slack import SLACK_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 HOUR_MS = 3_600_000
@@ -104,7 +105,7 @@ class SomeAlert:
         return f"{seq}, {durable}".encode()
 
 
-async def _until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def _until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
@@ -132,7 +133,7 @@ async def test_open_alerts_outlive_a_step_and_are_not_held_back(step_ms: int, tm
         listening = True
         began_at = time.monotonic()
         await _until(lambda: len(sink.accepted) == 21)
-        assert time.monotonic() - began_at < 3
+        assert time.monotonic() - began_at < 3 + SLACK_SECONDS
         told = {notice.alert_id: notice for notice in sink.accepted}
         assert abs(told["a21"].expires_at_ms - after.expires_at_ms) < 3000
         assert abs(told["a1"].expires_at_ms - machine.wall_ms() - 600_000) < 30_000

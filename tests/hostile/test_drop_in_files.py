@@ -35,7 +35,7 @@ def refuse(path: Path, *words: str) -> None:
     assert SECRET not in said
     assert len(said) < 600
     assert all(word in said for word in words), said
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def refuse(folder: Path, content: bytes, words: str) -> None:
     with pytest.raises(ModelUnusable, match=words) as caught:
         Classifier(manifest_of(folder, content))
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("name", HARMFUL)
@@ -43,7 +43,7 @@ def test_each_harmful_model_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises((ModelUnusable, ManifestError), match=words) as caught:
         Classifier(load_manifest(home))
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def test_weights_in_other_files_are_found_inside_loops(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_an_endless_loop_is_stopped_from_outside(tmp_path: Path) -> None:
         Classifier(manifest_of(tmp_path, endless().SerializeToString()), stop_switch=switch)
     watchdog.join()
 
-    assert 0.2 < time.monotonic() - started < 5
+    assert 0.2 < time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def _quick_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _told(service: Service, words: str) -> str:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not (found := [problem for problem in service.health().problems if words in problem]):
             await asyncio.sleep(0.05)
     return found[0]
@@ -57,9 +57,10 @@ async def test_a_healthy_service_is_healthy_from_its_first_moment(tmp_path: Path
         _service(tmp_path, f"{broker.host}:{broker.port}", "standin-cards") as service,
     ):
         first = service.selftest.last
-        await asyncio.sleep(2)
+        async with asyncio.timeout(60):
+            while service.metrics.value("stopframe_selftests_total", state="ok") < 3:
+                await asyncio.sleep(0.05)
         last, health = service.selftest.last, service.health()
-        sent = service.metrics.value("stopframe_selftests_total", state="ok")
 
     assert first is not None
     assert first.ok
@@ -67,7 +68,6 @@ async def test_a_healthy_service_is_healthy_from_its_first_moment(tmp_path: Path
     assert last is not None
     assert (last.ok, last.processes) == (True, 2)
     assert "standin-cards" in last.stages_ms
-    assert sent >= 3
     assert not [problem for problem in health.problems if "self-test" in problem]
 
 
@@ -90,7 +90,7 @@ async def test_an_emptied_entry_of_the_self_test_is_written_again(tmp_path: Path
     async with EmbeddedBroker() as broker, _service(tmp_path, f"{broker.host}:{broker.port}") as service:
         await asyncio.to_thread(_empty_files, banks / CANARY_BANK)
         emptied_at = service.metrics.value("stopframe_selftests_total", state="ok")
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while service.metrics.value("stopframe_selftests_total", state="ok") < emptied_at + 3:
                 await asyncio.sleep(0.05)
         last, problems = service.selftest.last, service.health().problems

@@ -103,7 +103,7 @@ async def test_a_webhook_that_hangs_or_breaks_is_left_in_time(phase: str) -> Non
     """In each phase: no answer within the timeout is no answer, with one sentence in health."""
     scheme, serve = PHASES[phase]
     async with serving(serve) as port, _sink(f"{scheme}://127.0.0.1:{port}/x") as sink:
-        async with asyncio.timeout(10 * SECONDS):
+        async with asyncio.timeout(30):
             with pytest.raises(SinkUnavailable):
                 await sink.deliver(_notice())
         assert len(sink.problems()) == 1
@@ -140,7 +140,7 @@ async def test_a_connection_that_is_never_taken_is_left_in_time() -> None:
             waiting.setblocking(False)
             waiting.connect_ex(listening.getsockname())
         async with _sink(f"http://127.0.0.1:{listening.getsockname()[1]}/x", 0.5) as sink:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 with pytest.raises(SinkUnavailable):
                     await sink.deliver(_notice())
             assert "did not answer within" in sink.problems()[0]
@@ -169,13 +169,13 @@ async def test_a_dead_name_server_takes_nobody_elses_threads(dead_resolver: thre
         settings = MqttSettings(host="sink.example", port=1, node="n1")
         async with _sink(f"http://sink.example:{endpoint.port}/x", 0.5) as sink, MqttSink(settings):
             tries = [asyncio.create_task(sink.deliver(_notice(number))) for number in range(40)]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.01) for _ in range(40)))
             assert {type(one) for one in await asyncio.gather(*tries, return_exceptions=True)} == {SinkUnavailable}
             assert "see this machine's resolver" in sink.problems()[0]
             assert sum(one.name == "stopframe-resolve" for one in threading.enumerate()) <= 3
             dead_resolver.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while True:
                     with contextlib.suppress(SinkUnavailable):
                         assert await sink.deliver(_notice()) is Receipt.ACCEPTED

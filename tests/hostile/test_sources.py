@@ -246,7 +246,7 @@ async def test_no_local_playlist_has_a_file_opened_or_a_server_asked(
         descriptor = os.open(tmp_path / name, os.O_RDONLY)
         try:
             job = replace(source_job(SourceKind.FILE), live=False)
-            async with asyncio.timeout(10), Keeper(nursery, job, descriptor) as keeper:
+            async with asyncio.timeout(30), Keeper(nursery, job, descriptor) as keeper:
                 (ended,) = [message async for message in keeper.messages() if isinstance(message, Ended)]
         finally:
             os.close(descriptor)

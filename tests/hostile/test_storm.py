@@ -63,17 +63,17 @@ async def test_a_receiver_that_hangs_delays_no_other(tmp_path: Path) -> None:
     """With an endpoint that never answers, every alert is in the file at once; for the endpoint all stay open."""
     async with Endpoint(pause=60.0) as endpoint, Database.open(tmp_path / "s.db") as database:
         file = JsonlSink(JsonlSettings(path=tmp_path / "alerts.jsonl"))
-        hook = WebhookSink(WebhookSettings(url=endpoint.url, secret=lambda: SECRET, timeout_seconds=0.3))
+        hook = WebhookSink(WebhookSettings(url=endpoint.url, secret=lambda: SECRET, timeout_seconds=1.0))
         async with file, hook, Delivery(Outbox(database), [file, hook]) as all_:
             begun_at = time.monotonic()
             for number in range(40):
                 await all_.submit(_alert(number, f"s{number % 5}", Urgency.CUT))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while all_.counters()["jsonl"].accepted_total < 40:
                     await asyncio.sleep(0.01)
-            assert time.monotonic() - begun_at < 8
+            assert time.monotonic() - begun_at < 20, "each of forty would have waited a second"
             assert all_.counters()["webhook"].accepted_total == 0
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not all_.problems():
                     await asyncio.sleep(0.01)
             assert await all_.open_count() == 40
@@ -97,7 +97,7 @@ async def test_nothing_overtakes_an_alert_that_nobody_heard(tmp_path: Path) -> N
         for number in (1, 2):
             await all_.submit(_alert(number, "S", Urgency.REVIEW))
         sink.ready.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await all_.open_count():
                 await asyncio.sleep(0.01)
     assert sink.ids() == ["a1", "a2"]
@@ -110,7 +110,7 @@ async def test_whoever_acts_ends_a_delivery_also_on_a_full_disk(tmp_path: Path, 
     quick = DeliverySettings(backoff_first_seconds=0.05)
     async with Database.open(tmp_path / "s.db") as database, Delivery(Outbox(database), [sink], settings=quick) as all_:
         await all_.submit(_alert(1, "S", Urgency.CUT))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not sink.tried:
                 await asyncio.sleep(0.01)
         pages = await database.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])

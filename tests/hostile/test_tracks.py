@@ -16,6 +16,7 @@ from streams.keeper import Nursery
 from streams.sampling import SamplingSettings
 from streams.wire import EndCode, Ended
 from tests.fixtures_hostile import Chunks, Seen, watch
+from tests.slack import SLACK_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -87,7 +88,7 @@ async def test_track_that_comes_later_ends_the_reader(nursery: Nursery, *, first
         assert at <= late_from + 1.5
     else:  # the demuxer gives out nothing any more: only time tells
         assert code is EndCode.TIMEOUT
-        assert at <= late_from + 2.0 + 2.0
+        assert at <= late_from + 2.0 + 2.0 + SLACK_SECONDS
 
 
 async def test_track_that_was_announced_and_never_came_is_told(nursery: Nursery) -> None:
@@ -109,7 +110,7 @@ async def test_crowd_of_tracks_is_refused_at_once(nursery: Nursery) -> None:
 
     code, at = seen.end()
     assert code is EndCode.TOO_MANY_TRACKS
-    assert at <= 1.5
+    assert at <= 1.5 + SLACK_SECONDS
     assert not seen.frames
 
 
@@ -143,6 +144,6 @@ async def test_readers_of_a_stream_that_changes_are_quickly_replaced(nursery: Nu
     def both_are_seen(seen: Seen) -> bool:
         return {frame.track for frame in seen.frames} == {0, 1}
 
-    second = await asyncio.wait_for(watch(nursery, rest, until=both_are_seen), 10)
+    second = await asyncio.wait_for(watch(nursery, rest, until=both_are_seen), 30)
     assert not isinstance(second.told[-1][1], Ended)
-    assert noticed_at - 1.5 + second.told[-1][0] < 3.0
+    assert noticed_at - 1.5 + second.told[-1][0] < 3.0 + SLACK_SECONDS

@@ -29,6 +29,7 @@ from models.hashing.viewing import packed
 from models.manifest import load_manifest
 from models.shelves import state_of
 from streams.frame import Frame, SampleReason
+from tests.slack import SLACK_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -96,11 +97,11 @@ async def test_a_long_bank_is_taken_up_once_it_was_read_elsewhere(tmp_path: Path
         with (base / "room").open("wb") as file:
             file.truncate(129 << 20)  # looks long
         pool.reload_banks()
-        before = await pool.inspect(frame_of(7), deadline_at=time.monotonic() + 10)
+        before = await pool.inspect(frame_of(7), deadline_at=time.monotonic() + 30)
 
         setup = replace(pool._settings.setup, read_bases=(state_of(base),))
         pool.reconfigure(replace(pool._settings, setup=setup))
-        after = await pool.inspect(frame_of(7), deadline_at=time.monotonic() + 10)
+        after = await pool.inspect(frame_of(7), deadline_at=time.monotonic() + 30)
 
     assert before.matches == ()
     assert [match.entry for match in after.matches] == ["seven"]
@@ -111,8 +112,8 @@ async def test_a_known_picture_is_matched_and_scored(tmp_path: Path) -> None:
     put_on_bank(tmp_path / "banks", 7, "seven")
 
     async with pool_of(tmp_path, models=("standin-cards",)) as pool:
-        found = await pool.inspect(frame_of(7), deadline_at=time.monotonic() + 10)
-        other = await pool.inspect(frame_of(8), deadline_at=time.monotonic() + 10)
+        found = await pool.inspect(frame_of(7), deadline_at=time.monotonic() + 30)
+        other = await pool.inspect(frame_of(8), deadline_at=time.monotonic() + 30)
 
     assert [(match.bank, match.entry, match.distance) for match in found.matches] == [("CARDS", "seven", 0)]
     assert other.matches == ()
@@ -122,10 +123,10 @@ async def test_a_known_picture_is_matched_and_scored(tmp_path: Path) -> None:
 async def test_a_new_entry_is_in_force_after_a_reload(tmp_path: Path) -> None:
     """What a command adds while the service runs, its first bank even, matches from the next frame on; nothing dies."""
     async with pool_of(tmp_path) as pool:
-        before = await pool.inspect(frame_of(3), deadline_at=time.monotonic() + 10)
+        before = await pool.inspect(frame_of(3), deadline_at=time.monotonic() + 30)
         put_on_bank(tmp_path / "banks", 3, "three")
         pool.reload_banks()
-        after = await pool.inspect(frame_of(3), deadline_at=time.monotonic() + 10)
+        after = await pool.inspect(frame_of(3), deadline_at=time.monotonic() + 30)
 
     assert before.matches == ()
     assert [match.entry for match in after.matches] == ["three"]
@@ -152,7 +153,7 @@ async def test_a_stream_is_looked_at_in_every_way_once_a_scene_and_in_turn(tmp_p
     async with pool_of(tmp_path, views=ViewSetup(1.0, tuple(Tier))) as pool:
         for number in range(6):
             frame = shown(turned(7), number)
-            found.append(await pool.inspect(frame, deadline_at=time.monotonic() + 10, look=looks.look(frame)))
+            found.append(await pool.inspect(frame, deadline_at=time.monotonic() + 30, look=looks.look(frame)))
             looks.heard(found[-1])
 
     assert [(match.entry, match.view) for match in found[0].matches] == [("seven", "turn_right")]
@@ -197,7 +198,7 @@ async def test_no_view_needs_anything_that_the_cage_keeps_away(tmp_path: Path) -
         for content in _edited(7).values():
             for look, (width, height) in zip(looks, sizes, strict=True):
                 frame = replace(shown(content), width=width, height=height)
-                found = await pool.inspect(frame, deadline_at=time.monotonic() + 10, look=look)
+                found = await pool.inspect(frame, deadline_at=time.monotonic() + 30, look=look)
                 matched |= {match.view for match in found.matches}
         restarts = pool.restarts
 
@@ -211,11 +212,11 @@ async def test_a_budget_that_is_too_short_leaves_views_out_and_says_so(tmp_path:
     put_on_bank(tmp_path / "banks", 7, "seven")
 
     async with pool_of(tmp_path, views=ViewSetup(1e-6, tuple(Tier))) as pool:
-        short = [await pool.inspect(frame_of(seed), deadline_at=time.monotonic() + 10) for seed in (1, 2, 3, 4, 7)]
+        short = [await pool.inspect(frame_of(seed), deadline_at=time.monotonic() + 30) for seed in (1, 2, 3, 4, 7)]
         setup = replace(pool._settings.setup, views=ViewSetup(1.0, tuple(Tier)))
         pool.reconfigure(replace(pool._settings, setup=setup))
-        long = await pool.inspect(shown(turned(7)), deadline_at=time.monotonic() + 10)
-        picture_of = await pool.inspect(shown(turned(7)), deadline_at=time.monotonic() + 10, look=None)
+        long = await pool.inspect(shown(turned(7)), deadline_at=time.monotonic() + 30)
+        picture_of = await pool.inspect(shown(turned(7)), deadline_at=time.monotonic() + 30, look=None)
 
     assert [one.views_run for one in short[1:]] == [2] * 4
     assert all(one.views_left_out > 30 for one in short[1:])
@@ -234,15 +235,15 @@ async def test_a_killed_process_delays_no_verdict_by_a_second(tmp_path: Path, wo
             if number == 20:
                 os.kill(worker_pids()[0], signal.SIGKILL)
             began = time.monotonic()
-            await pool.inspect(frame_of(1, number), deadline_at=began + 10)
+            await pool.inspect(frame_of(1, number), deadline_at=began + 30)
             slowest = max(slowest, time.monotonic() - began)
         restarts = pool.restarts
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while pool.ready_workers < workers:
                 await asyncio.sleep(0.02)
 
     assert restarts == 1
-    assert slowest < 1.0
+    assert slowest < 1.0 + SLACK_SECONDS
 
 
 async def test_an_idle_process_that_dies_is_replaced_before_the_next_frame(tmp_path: Path) -> None:
@@ -250,7 +251,7 @@ async def test_an_idle_process_that_dies_is_replaced_before_the_next_frame(tmp_p
     async with pool_of(tmp_path) as pool:
         first = worker_pids()
         os.kill(first[0], signal.SIGKILL)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while pool.restarts == 0 or pool.ready_workers == 0:
                 await asyncio.sleep(0.02)
 
@@ -311,11 +312,11 @@ async def test_each_answer_says_what_it_cost(tmp_path: Path) -> None:
     async with pool_of(tmp_path) as pool:
         (process,) = (psutil.Process(pid) for pid in worker_pids())
         before = sum(process.cpu_times()[:2])
-        found = [await pool.inspect(frame_of(1, n), deadline_at=time.monotonic() + 10) for n in range(100)]
+        found = [await pool.inspect(frame_of(1, n), deadline_at=time.monotonic() + 30) for n in range(100)]
         used = sum(process.cpu_times()[:2]) - before
 
     assert all(inspection.cpu_seconds > 0 for inspection in found)
-    assert sum(inspection.cpu_seconds for inspection in found) == pytest.approx(used, abs=0.03)
+    assert sum(inspection.cpu_seconds for inspection in found) == pytest.approx(used, abs=0.05)
 
 
 async def test_a_process_that_hangs_is_replaced_and_its_frame_judged_by_another(tmp_path: Path) -> None:
@@ -323,7 +324,7 @@ async def test_a_process_that_hangs_is_replaced_and_its_frame_judged_by_another(
     async with pool_of(tmp_path, model_timeout=0.5) as pool:
         os.kill(worker_pids()[0], signal.SIGSTOP)
 
-        inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 10)
+        inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 30)
 
         assert inspection.quality > 50
         assert pool.restarts == 1
@@ -339,10 +340,10 @@ async def test_a_model_that_hangs_its_process_three_times_is_taken_out(
                 slot.stage = "model:standin-cards"
                 pool._note_loss(slot, TimeoutError())
         os.kill(worker_pids()[0], signal.SIGKILL)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while pool.restarts < 4 or pool.ready_workers == 0:
                 await asyncio.sleep(0.02)
-        inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 10)
+        inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 30)
 
         assert inspection.scores == ()
         assert any("standin-cards was taken out" in problem for problem in pool.problems())
@@ -365,13 +366,13 @@ async def test_one_hostile_stream_takes_no_model_out_for_everybody(
 
         async def lose(stream: str) -> None:
             with pytest.raises(FrameDropped, match="crash"):
-                await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 10, stream=stream)
+                await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 30, stream=stream)
 
         for _ in range(4):
             await lose("HOSTILE")
         assert pool.restarts < 8, "a stream that did it before is not believed to have been there by chance"
         await lose("SECOND")
-        inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 10, stream="GOOD")
+        inspection = await pool.inspect(frame_of(1), deadline_at=time.monotonic() + 30, stream="GOOD")
         assert inspection.scores, "the model still looks at everybody else"
         assert not any("taken out" in problem for problem in pool.problems())
 
@@ -406,7 +407,7 @@ async def test_the_canary_goes_to_the_process_that_it_is_for(tmp_path: Path) -> 
     found = hash_algorithms()["pdq"].hash_plane(luma(5))
     assert put_canary(tmp_path / "banks", found.value)
     async with pool_of(tmp_path, workers=2) as pool:
-        deadline_at = time.monotonic() + 10
+        deadline_at = time.monotonic() + 30
         answers = [await pool.inspect_canary(frame_of(5), process, deadline_at=deadline_at) for process in (0, 1)]
         ordinary = await pool.inspect(frame_of(5), deadline_at=deadline_at)
 
@@ -420,7 +421,7 @@ async def test_a_canary_goes_first_and_waits_for_no_longer_than_told(tmp_path: P
     async with pool_of(tmp_path, queue=200) as pool:
         waiting = [asyncio.create_task(pool.inspect(frame_of(1), deadline_at=time.monotonic() + 30)) for _ in range(50)]
         await asyncio.sleep(0)
-        await pool.inspect_canary(frame_of(2), 0, deadline_at=time.monotonic() + 10)
+        await pool.inspect_canary(frame_of(2), 0, deadline_at=time.monotonic() + 30)
         assert not all(task.done() for task in waiting)
         await asyncio.gather(*waiting)
 
@@ -429,5 +430,5 @@ async def test_a_canary_goes_first_and_waits_for_no_longer_than_told(tmp_path: P
         began = time.monotonic()
         with pytest.raises(FrameDropped):
             await pool.inspect_canary(frame_of(2), 0, deadline_at=time.monotonic() + 0.3)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1 + SLACK_SECONDS
         assert pool.dropped.total() == 0

@@ -93,7 +93,7 @@ async def test_a_quarantined_model_leaves_the_others_in_their_places(tmp_path: P
             pool._slots[0].stage, pool._slots[0].stream = "model:standin-cards", stream
             pool._note_loss(pool._slots[0], TimeoutError())
         os.kill(worker_pids()[0], signal.SIGKILL)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while pool.restarts < 4 or pool.ready_workers == 0:
                 await asyncio.sleep(0.02)
         found = await _look(pool, TrackLooks(pool.model_rules), np.ascontiguousarray(picture(3)), 0.0)

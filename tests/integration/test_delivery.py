@@ -298,7 +298,7 @@ async def test_what_a_frozen_disk_took_late_is_settled_and_not_left_to_expire(da
         thaw.set()
         await frozen
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await outbox.counts(sink.name)).get("acked") != 1:
                 await asyncio.sleep(0.02)
     assert {notice.alert_id for notice in sink.accepted} == {submitted.alert_id}

@@ -33,7 +33,7 @@ async def nursery() -> AsyncIterator[Nursery]:
 async def ask(child: Child, do: str, **order: Any) -> Any:
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(child.socket, json.dumps({"do": do, **order}).encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return json.loads(await loop.sock_recv(child.socket, 65536))
 
 
@@ -273,7 +273,7 @@ async def test_a_childs_fault_is_one_line_without_its_text(capfd: pytest.Capture
     async with Nursery("simple:main", search_paths=[CHILDREN]) as nursery, await nursery.spawn() as child:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(child.socket, json.dumps({"do": "rtmp://h/live/a-secret-key\n"}).encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await child.wait() != 0
 
     (line,) = capfd.readouterr().err.splitlines()

@@ -59,7 +59,9 @@ async def test_pictures_come_in_and_known_ones_are_found(tmp_path: Path) -> None
     async with Nursery("streams.reader:main", silences_children=True) as nursery, _serving(tmp_path, nursery) as client:
         signal = (await client.hash_file(_png()))["pdq"]
         known = put(tmp_path, "BANK", "photograph", signal)
-        await asyncio.sleep(0.6)
+        async with asyncio.timeout(30):
+            while not (await client.lookup_file(_png()))["pdq"]:  # the bank is taken up within a second
+                await asyncio.sleep(0.1)
         assert await client.lookup_file(_png()) == {"pdq": {"BANK": [{"bank_content_id": known, "distance": "0"}]}}
 
         for mode in ("L", "P", "RGBA", "LA", "1", "I;16", "CMYK"):

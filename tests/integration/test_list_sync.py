@@ -19,6 +19,7 @@ from models.hashing.registry import hash_algorithms
 from tests import fixtures_site
 from tests.exchange_servers import Asked, FakeExchange, Holdings, Reply, made_up, stopncii
 from tests.fixtures_site import QUICK, Site, open_site
+from tests.slack import SLACK_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -107,13 +108,14 @@ async def test_what_came_by_sync_is_found_named_and_withdrawn(tmp_path: Path, al
         assert (state.outcome, state.withdrawn) == (Outcome.SYNCED, 1), state.sentence
         last, seen, judged = matches(), withdrawn_at, session.judge.judged
         assert last > 0
-        while time.monotonic() < withdrawn_at + 2.5:
+        # Ten frames without a match are the end of it, however slowly they come.
+        while session.judge.judged < judged + 10 and time.monotonic() < withdrawn_at + 60:
             await asyncio.sleep(0.01)
             if matches() > last:
-                last, seen = matches(), time.monotonic()
+                last, seen, judged = matches(), time.monotonic(), session.judge.judged
         print(f"last match {seen - withdrawn_at:.3f} s after the sync")  # noqa: T201 - the figure, with pytest -s
-        assert seen - withdrawn_at <= 1.0
-        assert session.judge.judged > judged  # the stream was looked at all the while
+        assert seen - withdrawn_at <= 1.0 + SLACK_SECONDS
+        assert session.judge.judged >= judged + 10  # the stream was looked at all the while
         await site.until(lambda: metrics.value("stopframe_list_hashes_total", list="peer", state="added") == 51)
 
 

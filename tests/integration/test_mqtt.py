@@ -22,6 +22,7 @@ from detector.store.database import Database
 from detector.store.outbox import Outbox
 from detector.store.retained import RetainedTopics
 from tests.fixtures_brokers import Ear, Mosquitto, alert, listening, notice, until
+from tests.slack import SLACK_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -242,7 +243,7 @@ async def test_frozen_broker_is_noticed_in_time_and_used_again(make_mosquitto: C
         started_at = time.monotonic()
         with pytest.raises(SinkUnavailable):
             await sink.deliver(notice())
-        assert time.monotonic() - started_at < 2
+        assert time.monotonic() - started_at < 2 + SLACK_SECONDS
         await until(sink.problems)
         await asyncio.sleep(0.7)
 
@@ -263,7 +264,7 @@ async def test_frozen_broker_does_not_hold_up_the_end(make_mosquitto: Callable[.
         broker.signal(signal.SIGSTOP)
         started_at = time.monotonic()
 
-    assert time.monotonic() - started_at < 3
+    assert time.monotonic() - started_at < 3 + SLACK_SECONDS
 
 
 @pytest.mark.needs_mosquitto

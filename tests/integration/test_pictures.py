@@ -22,6 +22,7 @@ from streams.sampling import SamplingSettings
 from streams.wire import EndCode
 from tests.fixtures_hostile import Seen, watch
 from tests.fixtures_media import Clip, MediaMaker, Picture
+from tests.slack import SLACK_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -184,7 +185,7 @@ async def test_other_codec_on_the_way_ends_the_reader(media: MediaMaker, nursery
         code, at = seen.end()
         opened_at = next(at for at, message in seen.told if isinstance(message, Frame))
         assert code is (EndCode.TRACKS_CHANGED if name.startswith("mpegts") else EndCode.TIMEOUT), name
-        assert at - opened_at < SECONDS + 2.0 + 1.0, name
+        assert at - opened_at < SECONDS + 2.0 + 1.0 + SLACK_SECONDS, name
 
 
 async def test_other_size_on_the_way_is_seen_on(media: MediaMaker, nursery: Nursery) -> None:

@@ -78,6 +78,6 @@ async def test_variant_that_gives_nothing_is_left_for_another(media: MediaMaker,
         assert first.ended.code is not EndCode.INTERNAL
         renditions.failed()
         second = await seen_of(nursery, web, renditions)
-        assert asyncio.get_running_loop().time() - started_at < 8.0
+        assert asyncio.get_running_loop().time() - started_at < 20.0
     assert second.frames[0].width == 640
     assert (renditions.shown, renditions.switches) == ("640x480 of 3", 1)

@@ -74,7 +74,7 @@ async def test_keys_stay_denied_and_can_be_undone_while_no_ingest_is_configured(
         trusted = "INSERT INTO counters VALUES ('clock_trusted_ms', ?)"
         await database.write(lambda c: c.execute(trusted, (now_ms,)).rowcount)
     async with open_service(load_config(file)) as service:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(left := await service.incidents(9)) == 2:
                 await asyncio.sleep(0.05)
     assert [row.incident_id for row in left] == ["denied"]

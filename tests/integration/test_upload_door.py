@@ -61,7 +61,7 @@ class Door:
         """How many uploads came to that."""
         return self.metrics.value("stopframe_uploads_total", end=end)
 
-    async def raw(self, more: bytes, *, seconds: float = 20) -> tuple[int, dict[str, str], dict[str, Any]]:
+    async def raw(self, more: bytes, *, seconds: float = 60) -> tuple[int, dict[str, str], dict[str, Any]]:
         """Send the head with `more` behind it; returns status, headers and body of the answer, sent or not."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
@@ -104,7 +104,7 @@ async def _door(folder: Path, uploads: str = "") -> AsyncIterator[Door]:
             yield Door(looks, metrics, client, server.port)
 
 
-async def _until(condition: Any, seconds: float = 10) -> None:
+async def _until(condition: Any, seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -152,7 +152,8 @@ async def test_what_is_refused_is_refused_in_one_sentence(
     more: bytes, status: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the body where the head says it all, else as soon as it shows; and nothing is looked at or kept."""
-    monkeypatch.setattr("detector.upload_ask.GRACE_SECONDS", 0.3)
+    if status == 408:
+        monkeypatch.setattr("detector.upload_ask.GRACE_SECONDS", 0.3)
     async with _door(tmp_path, "size_limit: 2MiB, slowest: 1GiB") as door:
         answered, _, told = await door.raw(more)
 
@@ -172,9 +173,9 @@ async def test_who_asks_first_is_answered_before_sending(tmp_path: Path) -> None
 
         reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
         writer.write(HEAD + b"Content-Length: 4\r\nExpect: 100-continue\r\n\r\n")
-        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 100 ")
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).startswith(b"HTTP/1.1 100 ")
         writer.write(b"file")
-        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200 ")
+        assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 200 ")
         writer.close()
 
 
@@ -261,7 +262,7 @@ async def test_an_ending_service_takes_no_more_and_waits_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is on its way is refused at once, what is looked at has its time and is then answered, not dropped."""
-    monkeypatch.setattr("detector.uploads.DRAIN_SECONDS", 0.5)
+    monkeypatch.setattr("detector.uploads.DRAIN_SECONDS", 1.5)
     async with _door(tmp_path) as door:
         door.uploads.may_answer.clear()
         coming = asyncio.create_task(door.raw(b"Content-Length: 9\r\n\r\nabc"))
@@ -270,7 +271,7 @@ async def test_an_ending_service_takes_no_more_and_waits_a_moment(
         began_at = time.monotonic()
         draining = asyncio.create_task(door.uploads.drain())
         refused = await coming
-        assert time.monotonic() - began_at < 0.45
+        assert not looked_at.done()
         assert (refused[0], "retry-after" in refused[1]) == (503, True)
         assert (await door.client.post("/scan", content=b"new")).status_code == 503
         broken_off = await looked_at
@@ -278,11 +279,14 @@ async def test_an_ending_service_takes_no_more_and_waits_a_moment(
 
     assert broken_off.status_code == 503
     assert "ending" in broken_off.json()["error"]
-    assert time.monotonic() - began_at >= 0.45
+    assert time.monotonic() - began_at >= 1.45
 
 
-async def test_a_look_that_ends_while_the_service_does_is_answered(tmp_path: Path) -> None:
+async def test_a_look_that_ends_while_the_service_does_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The end of the service waits no longer than there is something to wait for."""
+    monkeypatch.setattr("detector.uploads.DRAIN_SECONDS", 30.0)
     async with _door(tmp_path) as door:
         door.uploads.may_answer.clear()
         looked_at = asyncio.create_task(door.client.post("/scan", content=b"whole"))
@@ -294,7 +298,7 @@ async def test_a_look_that_ends_while_the_service_does_is_answered(tmp_path: Pat
         assert (await looked_at).status_code == 200
         await draining
 
-    assert time.monotonic() - began_at < 2.5
+    assert time.monotonic() - began_at < 15
 
 
 async def test_a_patient_place_outlives_the_time_of_small_requests(
@@ -308,11 +312,11 @@ async def test_a_patient_place_outlives_the_time_of_small_requests(
         for _ in range(10):
             writer.write(b"x")
             await asyncio.sleep(0.08)
-        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
-        await asyncio.wait_for(reader.readuntil(b"}}"), 10)
+        assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 200")
+        await asyncio.wait_for(reader.readuntil(b"}}"), 30)
         writer.write(b"POST /v1/reload HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{")  # the same connection
         with pytest.raises((ConnectionError, EOFError)):  # noqa: PT012 - either way it is gone
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while True:
                     if not await reader.read(1000):
                         raise EOFError

@@ -459,7 +459,9 @@ def _load_or_refuse(path: Path) -> None:
         assert json.loads(load_config(path, environment={}).model_dump_json())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.dictionaries(_KEYS, _VALUES, max_size=5))
 @example({"[key]": None})
 @example({"classes": {"[key]": {"[key]": 1}}})
@@ -470,7 +472,9 @@ def test_any_tree_of_values_loads_or_is_refused_by_faults(tmp_path: Path, values
     _load_or_refuse(path)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.binary(max_size=200) | st.text(alphabet="ab:-?[]{}#&*!|>'\"%@ \n\\xuU0f,~", max_size=80).map(str.encode))
 def test_any_bytes_load_or_are_refused_by_faults(tmp_path: Path, content: bytes) -> None:
     """Whatever the file holds, nothing but ConfigError comes out."""

@@ -395,7 +395,9 @@ def outcome(path: Path) -> Manifest | str:
         return str(error)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(changes=st.dictionaries(st.sampled_from(_KEYS + _PREPROCESSOR_KEYS), _JSON, max_size=3))
 def test_any_value_in_any_place_is_read_or_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     """A value of any kind anywhere gives a manifest or one sentence, never another error."""
@@ -415,7 +417,9 @@ def test_any_text_is_a_message_or_refused(text: str) -> None:
     assert isinstance(said, dict) or "mend that line" in str(said)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(key=st.sampled_from(sorted([*MODEL_INFO, "names", "Image.NominalPixelRange"])), value=st.text(max_size=30))
 def test_any_metadata_are_read_or_refused(tmp_path: Path, key: str, value: str) -> None:
     """No text in the metadata makes the reader raise anything else."""

@@ -64,6 +64,7 @@ class Conversation(asyncio.BufferedProtocol):
         """End it; nobody is told anything any more."""
         self._is_over = True
         self._timer.cancel()
+        self._body = bytearray()  # a message that was cut short may be large, and this object lies about for a while
         if self._transport is not None:
             self._transport.abort()
 

@@ -110,6 +110,7 @@ class Keeper:
         assert self._conversation is not None
         self._conversation.close()
         self._is_over = True
+        self._waiting.clear()  # nobody takes these frames any more
         await self._child.close()
 
     @property

@@ -223,7 +223,11 @@ class AnalysisPool:
         while len(self._queue) > self._settings.queue_limit:  # by more than one where the limit was lowered
             self._drop(self._queue.take_least_wanted(), "overload")
         self._wake_one()
-        return await entry.done
+        try:
+            return await entry.done
+        finally:
+            # A drop's traceback holds this call: did the call hold the drop, the frame would stay as garbage.
+            del entry
 
     async def inspect_canary(
         self, frame: Frame, process: int, *, deadline_at: float, asking: Asking = TEST

@@ -44,6 +44,7 @@ from models.cascade import ModelRule
 from models.classifier import Classifier, ModelError
 from models.frame_shape import prepare_scaling
 from models.hashing.fills import prepare_fills
+from models.hashing.second_tests import prepare_medians
 from models.hashing.view_budget import ViewBudget
 from models.hashing.view_table import Tier
 from models.hashing.viewing import Viewer
@@ -63,7 +64,9 @@ _MODEL_STAGE = b"model:"
 # Before the fork: a fresh process would take an eighth of a second for it, while frames wait.
 cv2.setNumThreads(1)  # one process per core: threads inside would only fight
 prepare_fills()
+prepare_medians()
 prepare_scaling()
+return_freed()  # equations of a thousand unknowns were solved for the fills
 
 
 def main(fd: int) -> None:

@@ -15,8 +15,9 @@ from detector.cli.options import AsJson, ConfigFile, Simulate, read_config, read
 from detector.cli.output import CommandFailed, line, note
 from detector.config.loading import Reading, check_files, check_other, read_public
 from detector.logs import configure_logs
-from detector.memory import return_large_blocks
+from detector.memory import keep_what_is_loaded, return_large_blocks, share_one_heap
 from detector.notify import Notifier
+from detector.threads import lend_threads
 
 if TYPE_CHECKING:
     from detector.config.config import Config
@@ -47,6 +48,7 @@ def run(
     from detector.assembly import ServiceRefused
 
     return_large_blocks()
+    share_one_heap()
     notifier = Notifier.from_environment()  # before any child process
     configure_logs("info", "auto")
     rehearsal = read_rehearsal(simulate, may_cut=may_cut)
@@ -97,6 +99,7 @@ async def _serve(config: "Config", file: "FollowedFile | None", notifier: Notifi
     starting = asyncio.current_task()
     assert starting is not None
     on_first_ending(starting.cancel)
+    lend_threads()
     try:
         async with notifier.watching(), open_service(config, file, rehearsal) as service:
             on_first_ending(is_over.set)
@@ -110,6 +113,7 @@ async def _serve(config: "Config", file: "FollowedFile | None", notifier: Notifi
                 broker=where.broker,
                 state_dir=str(config.state_dir),
             )
+            keep_what_is_loaded()
             notifier.ready(service.is_whole, service.status_line)
             await is_over.wait()
             log.info("service.ending")

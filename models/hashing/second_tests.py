@@ -12,7 +12,6 @@ such outline settles them alike. `structures_of_views` says how much there is; h
 from typing import Final
 
 import numpy as np
-import numpy.ma  # np.median reads it from disk at its first call, which is too late inside a cage
 from numpy.typing import NDArray
 
 SECOND_BITS: Final = 512
@@ -36,6 +35,11 @@ _STEPS: Final = (
 ).astype(np.float32)
 _LEVELS_T: Final = np.ascontiguousarray(_LEVELS.T)
 _STEPS_T: Final = np.ascontiguousarray(_STEPS.T)
+
+
+def prepare_medians() -> None:
+    """Load what `np.median` loads at its first use; a cage lets nothing be loaded later."""
+    np.median(_CENTRES)
 
 
 def weighted_share(deviations: NDArray[np.float32], row: bytes) -> float:

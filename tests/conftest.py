@@ -108,6 +108,12 @@ def _has_capability(number: int) -> bool:
     return bool(int(effective, 16) >> number & 1)
 
 
+def pytest_collection_finish() -> None:
+    """Have the collector pass over what all tests share from here on: to look for what one left open takes moments."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose system server is missing, or fail it where skipping is forbidden."""
     for marker, (present, why) in _SERVERS.items():

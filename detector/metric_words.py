@@ -82,6 +82,8 @@ class PostOutcome(StrEnum):
     """Signed minutes ago, or ahead: recorded, or clocks that differ."""
     UNTRUSTED = "untrusted"
     """The alert in it is not believed."""
+    ALARM = "alarm"
+    """It is a word on a service's health, which is for people."""
     TOO_MANY = "too_many"
     """More at once than are looked at."""
 

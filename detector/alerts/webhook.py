@@ -24,6 +24,8 @@ from detector.store.retained import RetainedTopics
 log = structlog.get_logger()
 
 SIGNATURE_HEADER: Final = "Stopframe-Signature"
+ALARM_HEADER: Final = "Stopframe-Alarm"
+"""In place of the alert's: what is posted concerns the node itself."""
 ANSWER_BYTES: Final = 8192
 """Of an answer no more is read: an acknowledgement has at most 4 KiB."""
 
@@ -158,7 +160,7 @@ class WebhookSink:
         at_seconds = self._clock.wall_ms() // 1000
         headers = {
             SIGNATURE_HEADER: signature(self._settings.secret(), at_seconds, payload),
-            "Stopframe-Alarm": alarm_id,
+            ALARM_HEADER: alarm_id,
         }
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):

@@ -14,9 +14,10 @@ from typing import Final, Protocol
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
-from detector.alerts.webhook import SIGNATURE_HEADER, signature
+from detector.alerts.webhook import ALARM_HEADER, SIGNATURE_HEADER, signature
 from detector.api.refusals import answer_refusals
 from detector.cutter.config import CutterWebhookSection
 from detector.metric_words import PostOutcome
@@ -41,6 +42,7 @@ _STATUSES: Final = {
     PostOutcome.NOT_SIGNED: HTTPStatus.UNAUTHORIZED,
     PostOutcome.STALE: HTTPStatus.UNAUTHORIZED,
     PostOutcome.UNTRUSTED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    PostOutcome.ALARM: HTTPStatus.NOT_FOUND,
     PostOutcome.TOO_MANY: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _REMEDIES: Final = {
@@ -93,7 +95,7 @@ class AlertDoor:
         body = await _body(request)
         if body is None:
             return self._say(PostOutcome.UNREADABLE)
-        outcome = self._examine(request.headers.get(SIGNATURE_HEADER, ""), body)
+        outcome = self._examine(request.headers, body)
         if outcome is not None:
             return self._say(outcome)
         if self._busy >= _AT_ONCE:
@@ -112,21 +114,27 @@ class AlertDoor:
         self._told(PostOutcome.ANSWERED)
         return Response(ack, media_type="application/json")
 
-    def _examine(self, header: str, body: bytes) -> PostOutcome | None:
+    def _examine(self, headers: Headers, body: bytes) -> PostOutcome | None:
         """Why the request is not taken, None where it is: the secret's holder signed it now."""
+        header = headers.get(SIGNATURE_HEADER, "")
         found = _SIGNATURE.fullmatch(header)
         if found is None:
             return PostOutcome.NOT_SIGNED
         at_seconds, secret = int(found[1]), self._settings().secret
         if secret is None or not hmac.compare_digest(signature(secret.current(), at_seconds, body), header):
             return PostOutcome.NOT_SIGNED
-        return PostOutcome.STALE if abs(self._wall_seconds() - at_seconds) > _APART_SECONDS else None
+        if abs(self._wall_seconds() - at_seconds) > _APART_SECONDS:
+            return PostOutcome.STALE
+        return PostOutcome.ALARM if ALARM_HEADER in headers else None
 
     def _say(self, outcome: PostOutcome) -> Response:
-        """Count it, log it once in ten minutes, and answer."""
+        """Count it, log it once in ten minutes if somebody should know, and answer."""
         self._told(outcome)
         now = time.monotonic()
-        if self._logged.get(outcome, -_TOLD_AGAIN_SECONDS) <= now - _TOLD_AGAIN_SECONDS:
+        if (
+            outcome is not PostOutcome.ALARM
+            and self._logged.get(outcome, -_TOLD_AGAIN_SECONDS) <= now - _TOLD_AGAIN_SECONDS
+        ):
             self._logged[outcome] = now
             log.warning("cutter.post_refused", outcome=outcome.value, note=_REMEDIES.get(outcome, "see who posts here"))
         return Response(status_code=_STATUSES[outcome], headers={"Connection": "close"})

@@ -121,6 +121,15 @@ async def test_liars_cut_nobody_and_learn_nothing(site: Site) -> None:
     assert site.scene.refused("unknown_key") == site.scene.refused("expired") == 1
 
 
+async def test_an_alarm_is_left_to_people(site: Site) -> None:
+    """A service's word on its own health gets the 404 that ends it, and counts as no lie about trust."""
+    alarm = b'{"schema":"stopframe/alarm/1","ok":false,"problems":["the disk is full"]}'
+    answer = await site.post(alarm, {**site.head(alarm), "Stopframe-Alarm": "01a20b01"})
+    assert (answer.status_code, answer.content, site.count(PostOutcome.ALARM)) == (404, b"", 1)
+    assert (site.count(PostOutcome.UNTRUSTED), site.scene.refused("unsigned")) == (0, 0)
+    assert (await site.post(alarm, {"Stopframe-Alarm": "01a20b01"})).status_code == 401
+
+
 async def test_a_hundred_megabytes_and_a_body_that_never_ends_are_let_go(site: Site) -> None:
     """Neither is kept; meanwhile a genuine alert is answered."""
 

@@ -55,6 +55,13 @@ def keep_what_is_loaded() -> None:
     return_freed()
 
 
+def return_garbage() -> None:
+    """Give back what is free, and before that what is garbage where `keep_what_is_loaded` made looking for it cheap."""
+    if gc.get_freeze_count():
+        gc.collect()
+    return_freed()
+
+
 def _set(option: int, value: int) -> bool:
     try:
         mallopt = ctypes.CDLL(None).mallopt

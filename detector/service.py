@@ -49,6 +49,7 @@ from detector.orphans import keep_reaping
 from detector.overrides import SamplingOverrides
 from detector.overview import incident_row, load_state, model_state, sandbox_state, stream_row, unseen_streams, versions
 from detector.parts import Addresses, Parts
+from detector.quiet_moments import keep_giving_back
 from detector.reloader import Reloader
 from detector.renewal import Renewal
 from detector.response import Responder
@@ -196,6 +197,7 @@ class Service:
             *([Work("config", self._reloader.run)] if self._reloader else []),
             Work("selftest", self.selftest.run),
             Work("orphans", keep_reaping),
+            Work("memory", lambda: keep_giving_back(lambda: any(self._all_sessions()))),
         )
 
     async def drain(self) -> None:

@@ -22,7 +22,7 @@ from benchmarks.watched_files import Account
 KEYFRAMES: Final = "keyframes"
 SHIPPED: Final = "as shipped"
 SHIPPED_CALM: Final = "as shipped, little movement"
-"""Frames behind keyframes that show nothing new beside them need no model: movement decides what the rest costs."""
+"""What shows nothing but movement beside another frame is not shown to models: that decides what the rest costs."""
 
 _SAMPLING: Final = {KEYFRAMES: "{mode: keyframes, bursts: 0%, spikes: false}", SHIPPED: "{}", SHIPPED_CALM: "{}"}
 _CLIPS: Final = {KEYFRAMES: OBS_LIKE, SHIPPED: OBS_LIKE, SHIPPED_CALM: CALM}
@@ -52,6 +52,7 @@ class StreamCost:
     samples_per_second: list[float] = field(default_factory=list)
     left_out: int = 0
     pss_bytes: list[int] = field(default_factory=list)
+    asked_per_second: list[float] = field(default_factory=list)
 
     @property
     def streams_per_core(self) -> float:
@@ -69,6 +70,7 @@ class StreamCost:
             "streams_per_core": round(self.streams_per_core, 1),
             **{part: round(statistics.median(one[part] for one in self.parts), 3) for part in self.parts[0]},
             "samples_per_s": round(statistics.median(self.samples_per_second), 3),
+            **({"asked_per_s": round(statistics.median(self.asked_per_second), 3)} if self.asked_per_second else {}),
             "left_out": self.left_out,
             "analysis_pss_mb": round(max(self.pss_bytes) / 1e6, 1) if self.pss_bytes else None,
         }
@@ -119,6 +121,7 @@ def _start(short: Account, long: Account, rounds: int) -> Mapping[str, float]:
 def _note(cost: StreamCost, account: Account, start: Mapping[str, float], seconds: float) -> None:
     cost.parts.append({part: 1000 * (getattr(account, part) - start[part]) / seconds for part in _PARTS})
     cost.samples_per_second.append(account.judged / seconds)
+    cost.asked_per_second.append(account.asked / seconds)
     cost.left_out += account.left_out
     cost.pss_bytes += [one for one in account.analysis_pss_bytes if one]
 

@@ -52,7 +52,8 @@ class Errand:
 class Account:
     """What it came to, of all files together: CPU seconds by part, samples by reason, how the readers ended.
 
-    `judged` counts the frames that were decided about, `dropped` those that were not looked at; `analysis_pss_bytes` is
+    `judged` counts the frames that were decided about, `dropped` those that were not looked at, `asked` the
+    pictures about which a model was asked; `analysis_pss_bytes` is
     the memory of each analysis process when all was read, None where the kernel does not show it.
     """
 
@@ -61,6 +62,7 @@ class Account:
     analysis: float = 0.0
     judged: int = 0
     dropped: int = 0
+    asked: int = 0
     samples: dict[str, int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     bursts: int = 0
@@ -157,6 +159,11 @@ async def _watched(errand: Errand, config: Config, nursery: Nursery, pool: Analy
         analysis=used.analysis,
         judged=sum(session.judge.judged for session, _, _ in sessions),
         dropped=pool.dropped.total() - dropped,
+        asked=sum(
+            round(metrics.value("stopframe_model_frames_total", model=rule.name, how="asked"))
+            for _, metrics, _ in sessions
+            for rule in pool.model_rules
+        ),
         samples={reason: count for reason, count in samples.items() if count},
         ends=dict(ends),
         bursts=sum(session.figures.bursts for session, _, _ in sessions),

@@ -20,7 +20,7 @@ from detector.policy import History, PolicySettings, Verdict, decide
 from detector.sight import Sight
 from detector.trail import Trail
 from detector.votes import Histories
-from streams.frame import MAX_BURST_FRAMES, Frame, SampleReason
+from streams.frame import MAX_BURST_FRAMES, OF_BURSTS, Frame, SampleReason
 
 log = structlog.get_logger()
 
@@ -29,8 +29,6 @@ FRAME_QUEUE_LIMIT = 8
 
 BURST_QUEUE_LIMIT = 2 * MAX_BURST_FRAMES
 """Frames of bursts that may wait beside them; none makes room: a burst that does not fit is left out and counted."""
-
-_OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
 
 _DROP_CAUSES = {"stale": DropCause.STALE, "overload": DropCause.QUEUE_FULL, "crash": DropCause.WORKER_LOST}
 _COVERAGE_CAUSES = {"stale": Cause.STALE, "overload": Cause.OVERLOAD, "crash": Cause.ANALYSIS_FAILED}
@@ -96,7 +94,7 @@ class Judge:
 
     def take(self, frame: Frame) -> None:
         """Put a frame in line; the oldest makes room for it and is counted."""
-        singles = [each for each in self._line if each.reason not in _OF_BURSTS]
+        singles = [each for each in self._line if each.reason not in OF_BURSTS]
         if len(singles) >= FRAME_QUEUE_LIMIT:
             self._line.remove(singles[0])
             self._note_overload(1)
@@ -104,7 +102,7 @@ class Judge:
 
     def take_together(self, frames: Sequence[Frame]) -> None:
         """Put the frames of a burst in line, all of them or none."""
-        if sum(each.reason in _OF_BURSTS for each in self._line) + len(frames) > BURST_QUEUE_LIMIT:
+        if sum(each.reason in OF_BURSTS for each in self._line) + len(frames) > BURST_QUEUE_LIMIT:
             self._note_overload(len(frames))
             return
         for frame in frames:
@@ -175,7 +173,7 @@ class Judge:
                 frame,
                 deadline_at=deadline_at,
                 look=looks.look(frame, self._parts.pool.bank_generation),
-                asking=looks.models.ask(frame.picture, size, queued_at),
+                asking=looks.models.ask(frame.picture, size, queued_at, is_moved=frame.is_moved),
                 stream=self._stream_id,
                 risk=self._parts.risk(),
             )

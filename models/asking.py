@@ -89,6 +89,9 @@ def ask_models(
     parts: Parts | None = None
     for model in models:
         name, rule = model.classifier.name, model.rule
+        if asking.spares_all and not asking.is_test:
+            answers.uses.append(ModelUse(name, is_spared=True))
+            continue
         if asking.rested >> model.place & 1:
             answers.uses.append(ModelUse(name, is_reused=True))
             heard.add(name)

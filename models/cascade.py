@@ -69,6 +69,7 @@ class Asking:
     `is_suspicious`: parts of the frame are worth a look. `has_room` is False while frames wait: no parts then.
     `turn` (0-255) says which parts come first, `draw` (32 bits) is random. `is_test`: every model once, at the frame as
     it is, whatever it shows. `shows_check`: the one model that is not rested sees its own check picture instead.
+    `spares_all`: nobody is asked, since a frame beside it shows the same.
     """
 
     awake: int = 0
@@ -79,6 +80,7 @@ class Asking:
     draw: int = 0
     is_test: bool = False
     shows_check: bool = False
+    spares_all: bool = False
 
     @property
     def lone_place(self) -> int:
@@ -115,8 +117,11 @@ class TrackModels:
         self._turn = 0
         self._rested = 0
 
-    def ask(self, picture: bytes | memoryview, size: tuple[int, int], now: float) -> Asking:
-        """What to ask about the track's next frame: 256x256 RGB of a frame of `size` (width, height), at `now` (s)."""
+    def ask(self, picture: bytes | memoryview, size: tuple[int, int], now: float, *, is_moved: bool = False) -> Asking:
+        """What to ask about the track's next frame: 256x256 RGB of a frame of `size` (width, height), at `now` (s).
+
+        One that `is_moved` shows what a frame beside it shows: it is shown to models only on suspicion.
+        """
         self._turn = (self._turn + 1) % _TURNS
         self._rested = self._known(picture, size, now)
         return Asking(
@@ -125,6 +130,7 @@ class TrackModels:
             is_suspicious=now < self._suspicious_until,
             turn=self._turn,
             draw=self._draw() & 0xFFFFFFFF,
+            spares_all=is_moved and now >= self._suspicious_until,
         )
 
     def heard(

@@ -110,7 +110,7 @@ class ModelUse:
     """What was asked of one model about one frame.
 
     It was shown `looks` pictures (the frame, parts of it); `left_out` further parts had no room. `is_spared`: nothing
-    called for it. `is_reused`: its scores of an unchanged picture stand in.
+    called for it, or a frame beside it showed the same. `is_reused`: its scores of an unchanged picture stand in.
     """
 
     model: str

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.frame import MAX_BURST_FRAMES
+from streams.motion import difference
 
+_SHAPE = (64, 64)
 _STILLER = 0.5
 _MOVES_ABOVE = 1.0
 """Grey levels between a frame and the one before it: below this nothing is stiller, else noise would decide."""
@@ -31,6 +33,8 @@ class DistinctFrames(Generic[KeptT]):
     Of frames that stand for one another the stiller one is kept: of a slow fade the picture that it ends in, which no
     step on the way there matches, and not the last step before it. Stiller is what differs from the frame before it by
     less than half as much.
+
+    What a camera moves across the picture differs as much as anything, and holds nothing new: `take` tells it apart.
     """
 
     def __init__(self, same_grey_levels: float) -> None:
@@ -44,6 +48,7 @@ class DistinctFrames(Generic[KeptT]):
         self._known_motions = np.empty(0)
         self._latest: NDArray[np.int16] | None = None
         self._shown = 0
+        self._apart: list[tuple[NDArray[np.uint8], float]] = []
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -72,9 +77,21 @@ class DistinctFrames(Generic[KeptT]):
         if not is_same:
             self._first_planes[place] = row
 
-    def take(self) -> list[KeptT]:
-        """Return what is kept, in the order in which it was shown; frames like those are not kept again."""
-        taken = [what for _, what in sorted(self._kept, key=lambda one: one[0])]
+    def analysed(self, plane: NDArray[np.uint8]) -> None:
+        """Note a frame that was handed over beside these."""
+        self._apart.append((plane, 0.0))
+
+    def take(self, moved: Callable[[KeptT], KeptT] = lambda kept: kept) -> list[KeptT]:
+        """Return what is kept, in the order in which it was shown; frames like those are not kept again.
+
+        What shows the same as another one that is or was returned, but for movement, comes as `moved` makes it. It is
+        never the stiller one of the two.
+        """
+        are_moved = self._find_moved()
+        taken = [
+            moved(what) if place in are_moved else what
+            for place, (_, what) in sorted(enumerate(self._kept), key=lambda one: one[1][0])
+        ]
         if taken:
             planes = self._planes[: len(taken)]
             self._known = np.concatenate([self._known, planes]) if len(self._known) else planes.copy()
@@ -82,6 +99,20 @@ class DistinctFrames(Generic[KeptT]):
             self._kept.clear()
             self._between[:] = np.inf
         return taken
+
+    def _find_moved(self) -> set[int]:
+        """The places of what shows nothing but movement beside what stands apart: directly, else it would drift."""
+        found: set[int] = set()
+        for place in sorted(range(len(self._kept)), key=self._motions.__getitem__):
+            plane, motion = self._planes[place].reshape(_SHAPE).astype(np.uint8), float(self._motions[place])
+            if any(
+                not _is_stiller(motion, other) and difference(one, plane, self._same) <= self._same
+                for one, other in self._apart
+            ):
+                found.add(place)
+            else:
+                self._apart.append((plane, motion))
+        return found
 
     def _place_for(self, distances: NDArray[np.float64], from_first: NDArray[np.float64], motion: float) -> int | None:
         """Where a frame so far from each kept one is to be put, in place of what is there; None if nowhere.

@@ -47,6 +47,10 @@ class SampleReason(StrEnum):
     PICTURE = "picture"
 
 
+OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
+"""Why samples are handed over together."""
+
+
 def shaped_size(short: int, long: int, width: int, height: int) -> tuple[int, int]:
     """Width and height of the shaped picture of a frame that is shown as `width` x `height`.
 
@@ -93,6 +97,7 @@ class Frame:
     `plane` is 64x64 uint8 full-range luma, row-major. `picture` is 256x256 RGB, uint8, row-major.
     `width` and `height` are those of the frame as it is shown, in pixels, after rotation. `track` counts the video
     tracks of the source from 0: any of them may be what a viewer watches. `shaped` is there where the job asks for it.
+    `is_moved`, of a burst: it shows what a sample beside it shows, but for movement.
     """
 
     sequence: int
@@ -107,9 +112,12 @@ class Frame:
     picture: bytes
     track: int = 0
     shaped: ShapedPicture | None = None
+    is_moved: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse pixels of another size than promised."""
+        """Refuse pixels of another size than promised, and movement beside nothing."""
+        if self.is_moved and self.reason not in OF_BURSTS:
+            raise ValueError("only a frame of a burst has others beside it")
         if len(self.plane) != PLANE_BYTES or len(self.picture) != PICTURE_BYTES:
             msg = f"a frame holds {PLANE_BYTES} + {PICTURE_BYTES} bytes, got {len(self.plane)} + {len(self.picture)}"
             raise ValueError(msg)

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from streams.costs import Purpose
 from streams.frame import SampleReason
 from streams.gop import GopRing
-from streams.peek import Peek
+from streams.peek import LONG_PEEK_PACKETS, PEEK_PACKETS, Peek
 from streams.sampling import Sampler
 from streams.whole_gop import FrameReader, Output, WholeGop
 
@@ -88,6 +88,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._unseen: tuple[FrameT, float] | None = None
         self._whole: WholeGop[PacketT, FrameT, SampleT] | None = None
         self._peek: Peek[PacketT, FrameT, SampleT] | None = None
+        self._peek_packets = PEEK_PACKETS
         self._has_gap = False
         self._is_proven = False
         self._seen_to: PacketT | None = None
@@ -106,7 +107,8 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         without_picture = self.keyframes_without_picture
         # Where nothing can be decoded, or a GOP is to be told complete, no keyframe may be passed over.
         is_needed = self._has_gap or self._whole is not None
-        starts_here = packet.is_keyframe and self._take_keyframe(packet, arrived_at, is_needed=is_needed)
+        keyframe = self._take_keyframe(packet, arrived_at, is_needed=is_needed) if packet.is_keyframe else None
+        starts_here = keyframe is not None
         # After a gap only a keyframe can be decoded. A flag that proved false is as good as a refresh stream will give.
         self._has_gap &= not starts_here and self.keyframes_without_picture == without_picture
         if self._has_gap:
@@ -124,10 +126,10 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._keep(packet, arrived_at, starts_here=starts_here)
         if self._peek is not None and self._peek.is_complete_with(packet, arrived_at):
             self._end_peek(self._peek, arrived_at)
-        if starts_here and self._sampler.chooses_gop():
-            self._whole = WholeGop(self._decoder, self._output, arrived_at)
+        if keyframe is not None and self._sampler.chooses_gop():
+            self._begin_whole(keyframe, arrived_at)
         if starts_here and self._sampler.takes_peek(arrived_at):
-            self._peek = Peek(self._decoder, self._output, arrived_at, packet, waits=False)
+            self._begin_peek(packet, arrived_at, waits=False)
 
     def may_wait_until(self, now: float) -> float:
         """Until when packets need not be taken, if they are no keyframes and none is large enough to be a spike."""
@@ -211,21 +213,22 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._whole = None
         self._look_at_unseen()
 
-    def _take_keyframe(self, packet: PacketT, arrived_at: float, *, is_needed: bool = False) -> bool:
+    def _take_keyframe(self, packet: PacketT, arrived_at: float, *, is_needed: bool = False) -> FrameT | None:
+        """Return the keyframe's picture if it was decoded now, and is analysed."""
         self.keyframes += 1
         if not self._sampler.wants_keyframe(arrived_at, is_needed=is_needed):
             self._sampler.keyframe_passed(arrived_at)
             self._passed = (packet, arrived_at) if self._sampler.is_slowed and not self._has_gap else None
-            return False
+            return None
         may_wait = self._is_proven and not is_needed and not self._decoder.is_through
         if may_wait and self._sampler.takes_peek(arrived_at, waits=True):
             self._passed = packet, arrived_at
-            self._peek = Peek(self._decoder, self._output, arrived_at, packet, waits=True)
-            return False
+            self._begin_peek(packet, arrived_at, waits=True)
+            return None
         frame = self._try_keyframe(packet, arrived_at)
         if frame is not None:
             self._analyse(frame, arrived_at, SampleReason.KEYFRAME)
-        return frame is not None
+        return frame
 
     def _try_keyframe(self, packet: PacketT, arrived_at: float) -> FrameT | None:
         self._passed = None
@@ -288,6 +291,9 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._sampler.decodes_through(arrived_at, starts_here=False)
             self._decode_through(packet, arrived_at)
 
+    def _begin_whole(self, keyframe: FrameT, arrived_at: float) -> None:
+        self._whole = WholeGop(self._decoder, self._output, arrived_at, analysed=self._decoder.plane(keyframe))
+
     def _end(self, whole: WholeGop[PacketT, FrameT, SampleT], arrived_at: float, *, is_complete: bool) -> None:
         """Decode what is left of a GOP that is decoded whole, and hand over what stands for it.
 
@@ -308,6 +314,9 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             return  # keyframes alone are thinned at random as it is
         whole.hand_over()
         self.bursts += not whole.is_spike
+
+    def _begin_peek(self, keyframe: PacketT, arrived_at: float, *, waits: bool) -> None:
+        self._peek = Peek(self._decoder, self._output, arrived_at, keyframe, waits=waits, packets=self._peek_packets)
 
     def _end_peek(self, peek: Peek[PacketT, FrameT, SampleT], arrived_at: float) -> None:
         """Decode a keyframe and the few packets behind it, and go on keeping them: what comes refers to them as before.
@@ -331,7 +340,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             if peek.waits:
                 frames = [frame for frame in frames if self._decoder.is_shown_from(peek.keyframe, frame)]
                 self._keyframe_waited(peek, frames)
-            peek.show(frames, arrived_at)
+            self._peek_packets = LONG_PEEK_PACKETS if peek.show(frames, arrived_at) else PEEK_PACKETS
 
     def _keyframe_waited(self, peek: Peek[PacketT, FrameT, SampleT], frames: list[FrameT]) -> None:
         self._passed = None
@@ -341,7 +350,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._ring.drop_before(peek.keyframe)
         self._analyse(frames[0], peek.begun_at, SampleReason.KEYFRAME)
         if self._sampler.chooses_gop():
-            self._whole = WholeGop(self._decoder, self._output, peek.begun_at)
+            self._begin_whole(frames[0], peek.begun_at)
 
     def _decode_ring(self) -> None:
         self._try_passed()

@@ -32,6 +32,12 @@ def unexplained(before: Plane, after: Plane) -> float:
     return min(_residual(*_overlap(before, after, down, right)) for down, right in shifts)
 
 
+def difference(before: Plane, after: Plane, negligible: float) -> float:
+    """Return the mean grey levels by which two hash planes differ; beyond movement, if that is not `negligible`."""
+    levels = float(np.abs(before.astype(np.int16) - after).mean())
+    return unexplained(before, after) if levels > negligible else levels
+
+
 def _shift(before: Plane, after: Plane) -> tuple[int, int]:
     """Rows and columns by which `after` lies lower and farther right; (0, 0) where that is too far to count."""
     spectra = [rfft2((plane - np.float32(plane.mean())) * _WINDOW) for plane in (before, after)]

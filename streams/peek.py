@@ -5,19 +5,23 @@ frames after each keyframe. Decoding those needs no evidence in packet sizes, so
 camera as well as a photograph, and costs a tenth of decoding the GOP.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.frame import MAX_BURST_FRAMES, SampleReason
-from streams.motion import unexplained
+from streams.motion import difference
 from streams.sampling import SCENE_CHANGE_GREY_LEVELS
 from streams.whole_gop import Output
 
 PEEK_PACKETS = 2
 """So many packets behind a keyframe are decoded: with B-frames that is a P-frame and one of these."""
+
+LONG_PEEK_PACKETS = 3
+"""So many where the last peek showed something: with two B-frames no frame is missing between those that are seen, and
+what moves fast can be followed from one to the next."""
 
 _MOST_PACKETS = MAX_BURST_FRAMES - 1
 """What is shown before the keyframe, as in open GOPs, does not count, up to here: else times would decide the cost."""
@@ -36,6 +40,8 @@ class Timed(Protocol):
     def pts(self) -> int | None:
         """When it is shown, as the publisher has it."""
 
+
+Plane = NDArray[np.uint8]
 
 PacketT = TypeVar("PacketT", bound=Timed)
 FrameT = TypeVar("FrameT")
@@ -66,12 +72,14 @@ class Peek(Generic[PacketT, FrameT, SampleT]):
         keyframe: PacketT,
         *,
         waits: bool,
+        packets: int = PEEK_PACKETS,
     ) -> None:
         self.begun_at = begun_at
         self.keyframe = keyframe
         self.waits = waits
         self._reader = reader
         self._output = output
+        self._wanted = packets
         self._packets = 0
         self._counted = 0
 
@@ -88,12 +96,13 @@ class Peek(Generic[PacketT, FrameT, SampleT]):
         self._packets += 1
         self._counted += pts is None or keyframe_pts is None or pts >= keyframe_pts
         is_late = arrived_at >= self.begun_at + _PATIENCE_SECONDS
-        return is_late or self._counted >= PEEK_PACKETS or self._packets >= _MOST_PACKETS
+        return is_late or self._counted >= self._wanted or self._packets >= _MOST_PACKETS
 
-    def show(self, frames: Iterable[FrameT], arrived_at: float) -> None:
+    def show(self, frames: Iterable[FrameT], arrived_at: float) -> bool:
         """Look at the keyframe and all that came out behind it; hand over what differs most from it, if anything does.
 
-        The keyframe itself was handed over, and what a camera moves differs in nothing: movement does not count.
+        The keyframe itself was handed over, and what a camera moves differs in nothing: movement does not count. What
+        has moved beside each frame before it comes as `Output.moved` makes it. Whether anything was handed over.
         """
         seen = [(frame, plane) for frame in frames if (plane := self._reader.plane(frame)) is not None]
         distances = [_distance(seen[0][1], plane) for _, plane in seen]
@@ -103,13 +112,31 @@ class Peek(Generic[PacketT, FrameT, SampleT]):
                 break
             if all(_distance(seen[other][1], seen[place][1]) > SCENE_CHANGE_GREY_LEVELS for other in chosen):
                 chosen.append(place)
-        kept = (self._output.keep(seen[place][0], arrived_at, SampleReason.BURST) for place in sorted(chosen))
-        samples = [sample for sample in kept if sample is not None]
+        followed = _followed([plane for _, plane in seen], distances) if chosen else frozenset()
+        samples: list[SampleT] = []
+        for place in sorted(chosen):
+            sample = self._output.keep(seen[place][0], arrived_at, SampleReason.BURST)
+            if sample is not None:
+                samples.append(self._output.moved(sample) if place in followed else sample)
         if samples:
             self._output.hand_over(samples)
+        return bool(samples)
 
 
-def _distance(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    # In grey levels; what hardly differs needs no search for what moved.
-    difference = float(np.abs(before.astype(np.int16) - after).mean())
-    return unexplained(before, after) if difference > SCENE_CHANGE_GREY_LEVELS else difference
+def _followed(planes: Sequence[Plane], distances: Sequence[float]) -> frozenset[int]:
+    """The places of what the keyframe, the first, turns into by movement alone, step by step in the order shown.
+
+    There are a few steps, so it does not lead far; and what is cut in is one step too many.
+    """
+    places = {0}
+    for place in range(1, len(planes)):
+        latest = max(places)
+        if distances[place] <= SCENE_CHANGE_GREY_LEVELS or _distance(planes[latest], planes[place]) <= (
+            SCENE_CHANGE_GREY_LEVELS
+        ):
+            places.add(place)
+    return frozenset(places)
+
+
+def _distance(before: Plane, after: Plane) -> float:
+    return difference(before, after, SCENE_CHANGE_GREY_LEVELS)

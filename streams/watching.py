@@ -230,6 +230,7 @@ class _LiveTrack(LookedAt):
             emit=lambda frame, at, reason: emitter.emit(self, frame, moment(at), reason),
             keep=lambda frame, at, reason: emitter.keep(self, frame, moment(at), reason),
             hand_over=emitter.hand_over,
+            moved=lambda sample: replace(sample, is_moved=True),
         )
         self.look: LiveLook[AnyPacket, VideoFrame, Frame] = LiveLook(
             self.sampler, self.ring, self.decoder, output, working, self.decoder.costs.of

@@ -37,18 +37,23 @@ class FrameReader(Protocol[FedT_contra, FrameT_contra]):
 
 @dataclass(frozen=True, slots=True)
 class Output(Generic[FrameT, SampleT]):
-    """Where frames go: `emit` sends one for analysis, `keep` makes a sample for later, `hand_over` sends such ones."""
+    """Where frames go: `emit` sends one for analysis, `keep` makes a sample for later, `hand_over` sends such ones.
+
+    `moved` marks a sample of which another one shows the same, but for movement.
+    """
 
     emit: Callable[[FrameT, float, SampleReason], object]
     keep: Callable[[FrameT, float, SampleReason], SampleT | None]
     hand_over: Callable[[list[SampleT]], None]
+    moved: Callable[[SampleT], SampleT] = lambda sample: sample
 
 
 class WholeGop(Generic[PacketT, FrameT, SampleT]):
     """Looks at each frame of a GOP, or of its first `LONGEST_SECONDS`, and keeps a few that differ.
 
     With `spike`, the packet because of which that is done, what stands for the GOP so far is handed over as soon as
-    that packet's frame came out of the decoder, and the rest at the end.
+    that packet's frame came out of the decoder, and the rest at the end. `analysed` is the plane of its keyframe,
+    if that was sent for analysis by itself.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class WholeGop(Generic[PacketT, FrameT, SampleT]):
         output: Output[FrameT, SampleT],
         begun_at: float,
         spike: PacketT | None = None,
+        analysed: NDArray[np.uint8] | None = None,
     ) -> None:
         self.ends_at = begun_at + LONGEST_SECONDS
         self._reader = reader
@@ -65,6 +71,8 @@ class WholeGop(Generic[PacketT, FrameT, SampleT]):
         self._spike = spike
         self._reason = SampleReason.BURST if spike is None else SampleReason.SPIKE
         self._distinct: DistinctFrames[SampleT] = DistinctFrames(SCENE_CHANGE_GREY_LEVELS)
+        if analysed is not None:
+            self._distinct.analysed(analysed)
 
     @property
     def is_spike(self) -> bool:
@@ -86,6 +94,6 @@ class WholeGop(Generic[PacketT, FrameT, SampleT]):
 
     def hand_over(self) -> None:
         """Send what stands for the GOP, as far as it was not sent before."""
-        samples = self._distinct.take()
+        samples = self._distinct.take(self._output.moved)
         if samples:
             self._output.hand_over(samples)

@@ -70,7 +70,7 @@ MAGIC = b"SFR1"
 JOB_LIMIT_BYTES = 16 * 1024
 
 _OPENED = struct.Struct("<16sIIBBBBd")
-_FRAME = struct.Struct("<QdddBBBxIIHH")
+_FRAME = struct.Struct("<QdddBBBBIIHH")
 _HEARTBEAT = struct.Struct("<ddd8QddQd3QQ3ddQ")
 _ENDED = struct.Struct("<B7xd160s")
 _CLOSER = struct.Struct("<dd")
@@ -252,7 +252,7 @@ def _parse_frames(body: Bytes, most: int) -> tuple[Frame, ...]:
 def _parse_frame_at(body: memoryview, start: int) -> tuple[Frame, int]:
     """The frame that begins at `start`, and where it ends."""
     head = _FRAME.unpack_from(body, start)
-    sequence, arrived_at, decoded_at, pts, reason, corrupt, track, width, height, across, down = head
+    sequence, arrived_at, decoded_at, pts, reason, corrupt, track, moved, width, height, across, down = head
     picture_at, shaped_at = start + _FRAME.size + PLANE_BYTES, start + _FRAME_BYTES
     end = shaped_at + across * down * 3
     frame = Frame(
@@ -268,6 +268,7 @@ def _parse_frame_at(body: memoryview, start: int) -> tuple[Frame, int]:
         picture=bytes(body[picture_at:shaped_at]),
         track=_tracks(track + 1) - 1,
         shaped=ShapedPicture(across, down, bytes(body[shaped_at:end])) if across or down else None,
+        is_moved=_flag(moved),
     )
     return frame, end
 
@@ -356,6 +357,7 @@ def _frame_body(message: Frame) -> bytes:
         _REASONS.index(message.reason),
         message.is_corrupt,
         message.track,
+        message.is_moved,
         message.width,
         message.height,
         *((0, 0) if shaped is None else (shaped.width, shaped.height)),

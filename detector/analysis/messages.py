@@ -211,13 +211,15 @@ def parse_inspect(body: memoryview) -> InspectRequest:
 
 
 def _pack_asking(asking: Asking) -> bytes:
-    flags = asking.is_suspicious | asking.has_room << 1 | asking.is_test << 2 | asking.shows_check << 3
+    told = (asking.is_suspicious, asking.has_room, asking.is_test, asking.shows_check, asking.spares_all)
+    flags = sum(is_so << place for place, is_so in enumerate(told))
     return _ASKING.pack(asking.awake, asking.rested, asking.draw, asking.turn, flags)
 
 
 def _parse_asking(packed: bytes) -> Asking:
     awake, rested, draw, turn, flags = _ASKING.unpack(packed)
-    return Asking(awake, rested, bool(flags & 1), bool(flags & 2), turn, draw, bool(flags & 4), bool(flags & 8))
+    is_suspicious, has_room, *rest = (bool(flags >> place & 1) for place in range(5))
+    return Asking(awake, rested, is_suspicious, has_room, turn, draw, *rest)
 
 
 def pack_setup(setup: WorkerSetup) -> bytes:

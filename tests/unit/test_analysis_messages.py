@@ -117,6 +117,7 @@ def test_setup_and_ready_arrive_as_they_were_sent() -> None:
         draw=st.integers(0, 2**32 - 1),
         is_test=st.booleans(),
         shows_check=st.booleans(),
+        spares_all=st.booleans(),
     )
 )
 def test_what_to_ask_of_models_arrives_as_it_was_sent(asking: Asking) -> None:

@@ -204,6 +204,20 @@ def test_an_answer_that_claims_to_be_known_without_having_been_asked_to_is_ignor
     assert track.heard(_picture(1).tobytes(), _SIZE, lie, 0.0).scores == ()
 
 
+def test_a_frame_that_only_moved_is_shown_to_models_on_suspicion_alone() -> None:
+    """The frame beside it was; while something speaks against the stream each of them is looked at."""
+    track = TrackModels([_CHEAP, _DEAR])
+    cheap = _Model("cheap", 0.1)
+    asking = track.ask(_picture().tobytes(), _SIZE, 0.0, is_moved=True)
+    answers = ask_models([Placed(cheap, _CHEAP, 0)], _picture(), _SIZE, asking, timed=lambda _: _Nothing())
+
+    assert (cheap.seen, answers.scores, answers.uses) == (0, [], [ModelUse("cheap", is_spared=True)])
+    assert not track.ask(_picture().tobytes(), _SIZE, 0.0).spares_all
+    track.suspect(1.0)
+    assert not track.ask(_picture().tobytes(), _SIZE, 1.0, is_moved=True).spares_all
+    assert track.ask(_picture().tobytes(), _SIZE, 1.0 + SUSPICION_SECONDS, is_moved=True).spares_all
+
+
 def test_models_stand_behind_those_they_wait_for() -> None:
     """Whatever their order in the config; circles and models that are not there are refused in one sentence."""
     last = ModelRule("last", after={"dear/a": 0.5})

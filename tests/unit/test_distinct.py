@@ -1,5 +1,6 @@
 """Which frames stand for a GOP: those that differ, the most different of them if there are many."""
 
+import cv2
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,3 +108,54 @@ def test_stiller_frames_do_not_lead_away_from_what_they_stand_for() -> None:
         distinct.show(plane, lambda plane=plane: plane)  # type: ignore[misc]
 
     assert min(np.abs(plane.astype(float) - target).mean() for plane in distinct.take()) <= 2 * SAME
+
+
+def moved(kept: int) -> int:
+    """Marks what another frame shows, but for movement."""
+    return -kept
+
+
+def scene(seed: int) -> np.ndarray:
+    """A picture with things in it, larger than a plane."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)
+    return cv2.resize(coarse, (96, 96), interpolation=cv2.INTER_CUBIC)
+
+
+def told_apart(frames: list[np.ndarray], analysed: np.ndarray | None = None) -> list[int]:
+    """What is kept of the frames, numbered from 1."""
+    distinct: DistinctFrames[int] = DistinctFrames(SAME)
+    if analysed is not None:
+        distinct.analysed(analysed)
+    for number, frame in enumerate(frames, start=1):
+        distinct.show(frame, lambda number=number: number)  # type: ignore[misc]
+    return distinct.take(moved)
+
+
+def test_what_a_camera_moves_is_told_apart_from_what_is_new() -> None:
+    """Of a pan one frame stands for itself; a card that is cut in stands beside it, wherever it comes."""
+    pan = [scene(1)[16:80, 16 + right : 80 + right] for right in range(0, 8, 2)]
+    card = scene(2)[:64, :64]
+
+    assert told_apart(pan) == [1, -2, -3, -4]
+    assert told_apart([*pan[:2], card, *pan[2:]]) == [1, -2, 3, -4, -5]
+    assert told_apart([*pan[:2], card, *pan[2:]], analysed=pan[0]) == [-1, -2, 3, -4, -5]
+    assert told_apart([card, *pan], analysed=pan[3]) == [1, -2, -3, -4, -5]
+
+
+def test_a_pan_over_much_stands_for_more_than_one_frame() -> None:
+    """Each frame is held against what stands apart, never against one that itself only moved: that would drift."""
+    wide = np.concatenate([scene(seed) for seed in range(3)], axis=1)
+    kept = told_apart([wide[:64, right : right + 64] for right in range(0, 60, 5)])
+
+    assert sum(number > 0 for number in kept) >= 3
+    assert any(number < 0 for number in kept)
+
+
+def test_the_end_of_a_fade_never_counts_as_a_step_of_it_that_moved() -> None:
+    """Of two that are explained by each other the stiller one stands apart, also if the other was taken before."""
+    clean, target = scene(3)[:64, :64].astype(float), scene(4)[:64, :64].astype(float)
+    steps = [clean + (target - clean) * part / 10 for part in (5, 9, 10, 10, 10)]
+    frames = [frame.clip(0, 255).astype(np.uint8) for frame in (clean, *steps)]
+
+    kept = told_apart(frames)
+    assert any(number > 0 and np.abs(frames[number - 1] - target).mean() < 1 for number in kept)

@@ -106,7 +106,9 @@ adjusts = st.builds(
     ),
 )
 bursts = st.builds(
-    lambda frame, numbers, reason: Burst(tuple(replace(frame, sequence=number, reason=reason) for number in numbers)),
+    lambda frame, numbers, reason: Burst(
+        tuple(replace(frame, sequence=number, reason=reason, is_moved=number % 2 == 1) for number in numbers)
+    ),
     frames,
     st.lists(counts, min_size=1, max_size=MAX_BURST_FRAMES),
     st.sampled_from([SampleReason.BURST, SampleReason.SPIKE]),
@@ -269,6 +271,18 @@ def test_burst_of_frames_of_two_kinds_is_refused(second: dict[str, object]) -> N
         read(wire.pack(Burst((frame, replace(frame, **second)))))
     with pytest.raises(WireError):
         read(wire.pack(Burst((replace(frame, reason=SampleReason.INTERVAL),))))
+
+
+@pytest.mark.parametrize(("reason", "moved"), [(SampleReason.KEYFRAME, 1), (SampleReason.BURST, 2)])
+def test_only_a_frame_of_a_burst_has_moved(reason: SampleReason, moved: int) -> None:
+    """A reader that was taken over cannot keep keyframes from models by a word."""
+    packed = bytearray(
+        wire.pack(Frame(1, 1.0, 1.0, None, reason, False, 64, 64, bytes(PLANE_BYTES), bytes(PICTURE_BYTES)))
+    )
+    packed[wire.HEADER.size + 35] = moved
+
+    with pytest.raises(WireError):
+        read(bytes(packed))
 
 
 @pytest.mark.parametrize("count", [0, MAX_BURST_FRAMES + 1])

@@ -4,6 +4,9 @@ They are drawn here, always the same: fades, bars, chessboards, caption cards, b
 windows on a desktop, soft patches; each in ten versions, as encoders, cameras and screens change them. A row that
 matches more than one in a thousand, two versions of one picture, would find it wherever it is shown. What an operator's
 negative banks hold is asked likewise.
+
+A row is looked for as streams are looked at: whoever mirrors, turns or inverts a harmless picture before hashing it
+finds the picture all the same, in that view of it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.hashing.algorithm import PLANE_SIDE, Plane
+from models.hashing.pdq import DCT, DCT_T, MEDIAN_RANK, MIRRORED
 from models.hashing.plugins import Plugin
 from models.hashing.registry import hash_algorithms
 from models.radii import UNGATED
@@ -24,7 +28,7 @@ MOST_SHARE: Final = 0.001
 _PER_FAMILY: Final = 12
 _VERSIONS: Final = 10
 _SEED: Final = 20261123
-_ROWS_AT_ONCE: Final = 512
+_ROWS_AT_ONCE: Final = 128
 _PDQ: Final = "pdq"
 
 _AXIS: Final = np.linspace(-1.0, 1.0, PLANE_SIDE)
@@ -40,6 +44,33 @@ def canary_hashes(algorithm: str) -> NDArray[np.uint8]:
     if isinstance(known, Plugin):
         return np.zeros((0, known.bits // 8), np.uint8)
     return np.array([np.frombuffer(known.hash_plane(plane).value, np.uint8) for plane in canary_planes()])
+
+
+@lru_cache(maxsize=8)
+def canary_views(algorithm: str) -> tuple[NDArray[np.uint8], ...]:
+    """The hashes of the drawn pictures as they are, and of each view of whole pictures that streams are matched by.
+
+    PDQ's are mirrored, turned and inverted in the spectrum; a bit beside the median may be another than the hash has.
+    """
+    whole = canary_hashes(algorithm)
+    known = hash_algorithms()[algorithm]
+    if not len(whole):
+        return (whole,)
+    if algorithm != _PDQ:
+        mirrored = (np.ascontiguousarray(plane[:, ::-1]) for plane in canary_planes())
+        return whole, np.array([np.frombuffer(known.hash_plane(plane).value, np.uint8) for plane in mirrored])
+    levels = np.array(list(canary_planes())).astype(np.float32)
+    upright = DCT @ levels @ DCT_T
+    mirror = MIRRORED.reshape(1, -1)
+    signs = (np.ones_like(mirror), mirror, mirror.T, mirror * mirror.T)
+    views = [side * sign for side in (upright, upright.transpose(0, 2, 1)) for sign in signs]
+    views += [-upright, -upright * mirror]
+    return (whole, *(_hashes_of(view.reshape(len(view), -1)) for view in views[1:]))
+
+
+def _hashes_of(coefficients: NDArray[np.float32]) -> NDArray[np.uint8]:
+    medians = np.partition(coefficients, MEDIAN_RANK, axis=1)[:, MEDIAN_RANK]
+    return np.packbits((coefficients > medians[:, None])[:, ::-1], axis=1)
 
 
 def canary_planes() -> Iterator[Plane]:
@@ -71,7 +102,7 @@ def matching_too_much(rows: NDArray[np.uint8], groups: Sequence[NDArray[np.uint8
     words = np.ascontiguousarray(rows).view("<u8")
     found = np.zeros(len(rows), dtype=bool)
     for group in groups:
-        harmless = np.ascontiguousarray(group).view("<u8")
+        harmless = np.asfortranarray(np.ascontiguousarray(group).view("<u8"))  # a word of all is read at once
         most = len(harmless) * MOST_SHARE
         for start in range(0, len(words), _ROWS_AT_ONCE) if len(harmless) else ():
             chunk = words[start : start + _ROWS_AT_ONCE]
@@ -81,9 +112,11 @@ def matching_too_much(rows: NDArray[np.uint8], groups: Sequence[NDArray[np.uint8
 
 def _counts(rows: NDArray[np.uint64], harmless: NDArray[np.uint64], reach: int) -> NDArray[np.int64]:
     half = (rows.shape[1] + 1) // 2
-    near = np.zeros((len(rows), len(harmless)), dtype=np.uint16)
-    for word in range(half):
-        near += np.bitwise_count(rows[:, word, None] ^ harmless[None, :, word])
+    apart = rows[:, 0, None] ^ harmless[None, :, 0]
+    near = np.bitwise_count(apart).astype(np.uint8 if half * 64 < 256 else np.uint16, copy=False)
+    for word in range(1, half):
+        np.bitwise_xor(rows[:, word, None], harmless[None, :, word], out=apart)
+        near += np.bitwise_count(apart)
     places, others = np.nonzero(near <= reach)  # of unrelated hashes hardly any gets so far
     rest = np.bitwise_count(rows[places, half:] ^ harmless[others, half:]).sum(axis=1)
     is_near = near[places, others] + rest <= reach
@@ -97,7 +130,7 @@ def suspicious(
     return {
         signal: matching_too_much(
             hashes,
-            [canary_hashes(signal), *held.get(signal, ())],
+            [*canary_views(signal), *held.get(signal, ())],
             UNGATED if signal == _PDQ else hash_algorithms()[signal].max_distance,
         )
         for signal, hashes in rows.items()

@@ -36,7 +36,8 @@ class Ncmec:
         """As `ExchangeClient.fetch`.
 
         Entries come in no order, so that only the end of the whole range says how far the list is known: the checkpoint
-        is the end that was asked for, in UTC.
+        is the end that was asked for, in UTC. Where our clock is ahead of the exchange's it is the latter's: what is
+        entered there until our time comes lies in no range else.
         """
         began, guard = self.clock(), PageGuard(self.access.origin)
         start = max(0.0, float(checkpoint.position) - _OVERLAP_SECONDS) if checkpoint is not None else 0.0
@@ -47,6 +48,8 @@ class Ncmec:
         async with Transport(self.access) as transport:
             while True:
                 body = await transport.get(url, "xml", params, is_continued=params is None)
+                if params is not None and transport.told_at is not None:
+                    end = max(start, min(end, transport.told_at - _LAG_SECONDS))
                 page = NcmecList().parse(body)
                 link = str(page.facts.get("next") or "")
                 if link:

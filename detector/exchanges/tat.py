@@ -41,19 +41,22 @@ class TechAgainstTerrorism:
         asked = {"ideology": self.ideology} if self.ideology else {}
         asked |= {"order": "asc", "after": checkpoint.position if checkpoint is not None else ""}
         url, params = first, asked
+        is_empty = True
         async with Transport(self.access) as transport:
             transport.authorize(f"Bearer {await self._token(transport, base)}")
             while True:
                 body = await transport.get(url, "json", params, is_continued=params is not asked)
                 page = TechAgainstTerrorismList().parse(body)
                 link = str(page.facts.get("next") or "")
+                is_empty &= not page.facts.get("count") and not len(page.contents)
                 if link:
                     guard.note(body, page.contents, link)
-                    yield Page(page.contents, is_everything=checkpoint is None)
+                    yield Page(page.contents, is_everything=not asked["after"])
                     url, params = _next(first, link, asked)
                     continue
-                reached = self._reached(page.facts.get("checkpoint"), checkpoint, began)
-                yield Page(page.contents, reached, is_last=True, is_everything=checkpoint is None)
+                nothing_yet = Checkpoint("", "", began) if is_empty else None
+                reached = self._reached(page.facts.get("checkpoint"), checkpoint or nothing_yet, began)
+                yield Page(page.contents, reached, is_last=True, is_everything=not asked["after"])
                 return
 
     async def _token(self, transport: Transport, base: str) -> str:

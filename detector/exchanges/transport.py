@@ -83,7 +83,10 @@ class Access:
 
 
 class Transport:
-    """`async with Transport(access) as transport`: one client of one exchange."""
+    """`async with Transport(access) as transport`: one client of one exchange.
+
+    `told_at` is the time at which the last answer came, as the exchange has it (Unix time); None where it says none.
+    """
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class Transport:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.access = access
+        self.told_at: float | None = None
         self._deadline_seconds = deadline_seconds
         self._pause = pause
         self._jitter = jitter
@@ -195,6 +199,7 @@ class Transport:
         assert self._http is not None, "use the transport in its block"
         want.begin()
         async with self._http.stream(method, url, params=want.params or None, data=want.form) as response:
+            self.told_at = _date(response.headers.get("date"))
             if self.access.is_graph and response.status_code in GRAPH_STATUSES:
                 await self._judge_graph(response)
             self._judge(response, want)
@@ -266,8 +271,14 @@ def _retry_after(value: str | None) -> float | None:
         return None
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)
+    at = _date(value)
+    return None if at is None else max(0.0, at - time.time())
+
+
+def _date(value: str | None) -> float | None:
+    """Unix time of a date (RFC 9110, section 5.6.7); None where it is none."""
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        return parsedate_to_datetime(value).timestamp() if value is not None else None
     except (ValueError, OverflowError):
         return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from models.hashing.registry import hash_algorithms
-from models.lists.contents import DEFAULT_SIGNAL, ListContents
+from models.lists.contents import DEFAULT_SIGNAL, POSITIVE, ListContents
 from models.lists.gathering import BadRow, FileList, Gathering, shown
 
 _LONGEST_LINE: Final = 4096
@@ -41,11 +41,17 @@ class PlainList(FileList):
         return gathering.contents()
 
     def write(self, file: BinaryIO, contents: ListContents) -> int:
-        """Write `<signal> <hex>` lines and tell how many; entries, opinions and places have none in this format."""
+        """Write `<signal> <hex>` lines and tell how many: those that are positive, which is how a line is read.
+
+        Entries and places have none in this format.
+        """
+        count = 0
         for signal, rows in contents.rows.items():
+            known = rows.hashes[rows.dense_opinions() == POSITIVE]
             prefix = signal.encode() + b" "
-            file.writelines(prefix + binascii.hexlify(bytes(row)) + b"\n" for row in rows.hashes)
-        return len(contents)
+            file.writelines(prefix + binascii.hexlify(bytes(row)) + b"\n" for row in known)
+            count += len(known)
+        return count
 
 
 def _take(words: list[bytes], number: int, signal: str, gathering: Gathering) -> None:

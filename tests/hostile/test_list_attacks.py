@@ -1,5 +1,7 @@
 """Lists by those who mean harm, or do not care, in small steps: clocks that jump, old trust, slow theft."""
 
+from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from detector.exchanges.schedule import is_stale, pause_seconds
 from detector.store.database import Database
 from detector.store.feedback import FeedbackRow, FeedbackStore, Verdict
 from tests.contract.test_exchanges import PEERS, Peer, filled, had, held
-from tests.exchange_servers import NOW, FakeExchange, Holdings, made_up
+from tests.exchange_servers import NOW, Asked, FakeExchange, Holdings, Reply, made_up
 from tests.hostile.test_lists import BANK, DAY, OwnList
 
 HOUR = 3600.0
@@ -133,3 +135,34 @@ async def test_a_list_that_could_not_be_written_lends_its_version_to_no_alert(
     assert read_source(tmp_path / BANK) == before
     monkeypatch.undo()
     assert (await own.sync()).version == "2"
+
+
+async def test_a_clock_that_was_ahead_for_a_while_loses_no_entry(tmp_path: Path) -> None:
+    """What NCMEC was given while our clock was ahead of its own comes with the next sync of a clock that is right."""
+    peer = PEERS[3]
+    holdings, _ = filled(peer)
+    whole = peer.server(holdings)
+    now = NOW
+
+    def dated(asked: Asked) -> Reply:
+        return replace(whole(asked), headers=(f"date: {formatdate(now, usegmt=True)}",))
+
+    async with FakeExchange(dated) as exchange:
+        await had(peer, tmp_path, exchange.url, now + 3000)
+        holdings.put("42-50", made_up(1, seed=50)[0], NOW + 60)
+        now = NOW + 7200
+        await had(peer, tmp_path, exchange.url, now)
+    assert "42-50" in held(tmp_path)
+
+
+async def test_a_list_that_has_nothing_yet_is_had(tmp_path: Path) -> None:
+    """Tech Against Terrorism has no checkpoint for an ideology without hashes; what comes later comes whole."""
+    peer, holdings = PEERS[1], Holdings()
+    async with FakeExchange(peer.server(holdings)) as exchange:
+        state = await had(peer, tmp_path, exchange.url)
+        assert (state.outcome, state.rows) == (Outcome.SYNCED, 0), state.sentence
+        for number, value in enumerate(made_up(5)):
+            holdings.put(str(number), value, NOW + number)
+        for _ in range(2):
+            state = await had(peer, tmp_path, exchange.url, NOW + HOUR)
+            assert (state.outcome, state.rows) == (Outcome.SYNCED, 5), state.sentence

@@ -67,7 +67,7 @@ def _videos(rows: list[Row]) -> Any:
 
 
 _CARRIED: dict[str, tuple[Callable[[Row], bool], Callable[[list[Row]], Any]]] = {
-    "plain": (lambda _: True, lambda rows: [row[0] for row in rows]),
+    "plain": (lambda row: row[2] is Opinion.POSITIVE, lambda rows: [(row[0], row[2]) for row in rows]),
     "csv": (lambda _: True, list),
     "vpdq": (lambda row: row[2] is Opinion.POSITIVE and row[3] is not None and not row[4], _videos),
     "threatexchange": (lambda row: not row[4], lambda rows: [row[:3] for row in rows]),

@@ -5,10 +5,10 @@ import contextlib
 import ipaddress
 import logging
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from amqtt.broker import Broker
-from amqtt.errors import BrokerError
+if TYPE_CHECKING:
+    from amqtt.broker import Broker
 
 _SHUTDOWN_SECONDS = 2.0
 
@@ -42,6 +42,9 @@ class EmbeddedBroker:
         Raises:
             BrokerUnavailable: the port is taken.
         """
+        from amqtt.broker import Broker  # noqa: PLC0415 - a service with a broker elsewhere never comes here
+        from amqtt.errors import BrokerError  # noqa: PLC0415
+
         self._hush()
         bind = f"[{self.host}]:{self._port}" if ":" in self.host else f"{self.host}:{self._port}"
         broker = Broker(

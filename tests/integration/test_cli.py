@@ -206,3 +206,14 @@ def test_commands_and_the_service_start_no_threads_for_sums() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
 
     assert found.stdout.strip() == "1"
+
+
+def test_the_service_loads_nothing_that_it_may_never_use() -> None:
+    """A broker runs in it where the config wants one; models, decoders and medians are other processes' work."""
+    code = (
+        "import sys, detector.cli.run, detector.assembly\n"
+        "print([name for name in ('amqtt', 'av', 'numpy.ma', 'onnxruntime') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert found.stdout.strip() == "[]"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -72,10 +73,12 @@ def create_hma_app(parts: HmaParts) -> FastAPI:
     app.add_exception_handler(StarletteHTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_fault)
-    app.include_router(matching(parts), prefix="/m")
-    app.include_router(_hashing(parts), prefix="/h")
-    app.include_router(_curation(parts), prefix="/c")
-    app.include_router(_core(parts))
+    routers = {"/m": matching(parts), "/h": _hashing(parts), "/c": _curation(parts), "": _core(parts)}
+    for prefix, router in routers.items():
+        for route in router.routes:
+            if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
+                route.methods.add("HEAD")  # as Flask does for HMA: load balancers ask so
+        app.include_router(router, prefix=prefix)
     return app
 
 

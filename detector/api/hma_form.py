@@ -31,7 +31,10 @@ def form_files(content_type: str, body: bytes) -> list[FormFile]:
     """
     head = Message()
     head["content-type"] = content_type
-    boundary = head.get_param("boundary")
+    try:
+        boundary = head.get_param("boundary")
+    except (LookupError, TypeError, ValueError):
+        raise FormInvalid("the form's boundary is none") from None
     if head.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):
         return []
     if not 0 < len(boundary) <= _LONGEST_BOUNDARY or not boundary.isascii():
@@ -50,8 +53,11 @@ def _file(piece: bytes) -> FormFile | None:
     if start < 0 or piece[:start].strip() or not 0 <= end <= _MOST_HEADER_BYTES:
         raise FormInvalid("a part of the form has no head")
     head = BytesHeaderParser().parsebytes(piece[start + 2 : end + 2])
-    name = head.get_param("name", header="content-disposition")
-    is_file = head.get_filename() is not None
+    try:
+        name = head.get_param("name", header="content-disposition")
+        is_file = head.get_filename() is not None
+    except (LookupError, TypeError, ValueError):  # the library trips over some values in pieces (RFC 2231)
+        raise FormInvalid("a part of the form has a head that cannot be read") from None
     if not is_file or not isinstance(name, str):
         return None
     return FormFile(name, piece[end + 4 :])

@@ -125,6 +125,7 @@ async def test_an_empty_index(tmp_path: Path) -> None:
         assert await client.is_ready()
         assert (await client.http.get("/livez")).text == "OK"
         assert (await client.http.get("/readyz")).text == "READY"
+        assert (await client.http.head("/readyz")).status_code == 200
         assert await client.banks() == {}
         assert await client.lookup(BRIDGE) == {}
         assert await client.index_status() == {"pdq": {"present": False, "built_to": -1, "size": 0}}

@@ -46,10 +46,11 @@ def test_any_body_is_read_or_refused(body: bytes, boundary: str) -> None:
         b"--b\r\nContent-Disposition: form-data; name=photo; filename=a\r\n\r\nnever ends",
         b"--b\r\n" + b"X: y\r\n" * 2000 + b"\r\n\r\n--b--",
         b"--b\r\n\r\n\r\n" * 40 + b"--b--",
+        b"--b\r\nContent-Disposition: form-data; filename*=utf-8''a; filename*0*=x''%41\r\n\r\nA\r\n--b--",
     ],
 )
 def test_what_is_no_form_is_refused(body: bytes) -> None:
-    """Half a form, a head without end, and a thousand parts."""
+    """Half a form, a head without end, a thousand parts, and a name in pieces that do not fit together."""
     with pytest.raises(FormInvalid):
         form_files("multipart/form-data; boundary=b", body)
 
@@ -58,3 +59,5 @@ def test_another_type_is_no_form() -> None:
     """It holds no file: HMA's words for that are said elsewhere."""
     assert form_files("image/png", b"--b--") == []
     assert form_files("", b"") == []
+    with pytest.raises(FormInvalid, match="boundary"):
+        form_files("multipart/form-data; boundary*=a; boundary*0*=b; boundary*1=c", b"")

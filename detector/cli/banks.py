@@ -145,6 +145,18 @@ def tell_new(bank: str, settings: Config, *, is_new: bool) -> None:
         )
 
 
+def tell_source(bank_dir: Path) -> None:
+    """Say that a bank is a list's, which does not know what somebody changes in it by hand."""
+    from detector.exchanges.records import read_source
+
+    source = read_source(bank_dir)
+    if source is not None:
+        note(
+            f"bank {bank_dir.name} is filled by the list {source.exchange}, which may undo this when it is had again: "
+            "'stopframe hashes disable' and 'deconfirm' last, and so does what is in a bank of your own"
+        )
+
+
 def tell_no_bank(folder: Path) -> str:
     """What to say where no bank is."""
     return f"there is no bank in {folder}; make one with 'stopframe hashes add BANK FILE'"

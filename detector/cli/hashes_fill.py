@@ -18,6 +18,7 @@ from detector.cli.banks import (
     many,
     tell_excess,
     tell_new,
+    tell_source,
 )
 from detector.cli.options import ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, note
@@ -85,6 +86,7 @@ def add(
         said = _no_news(added.rows - windows) if known >= added.rows else f"added{more}{_known(known, added.rows)}"
         note(f"bank {bank}: {hashes} of {many(entries, 'entry', 'entries')} {said}")
         tell_new(bank, settings, is_new=is_new)
+        tell_source(bank_dir)
         tell_excess(settings, bank)
     if added.faults:
         raise CommandFailed("\n".join(added.faults))
@@ -109,6 +111,7 @@ def remove(
     if not count:
         raise CommandFailed(f"bank {bank} has no entry of this name; 'stopframe hashes list {bank}' shows them")
     note(f"bank {bank}: {many(count, 'hash', 'hashes')} removed")
+    tell_source(bank_folder(settings, bank))
 
 
 def _tell_left_out(media: "Sequence[Medium]", hashes: "Sequence[FileHashes]") -> None:

@@ -24,6 +24,7 @@ from detector.cli.banks import (
     many,
     tell_excess,
     tell_new,
+    tell_source,
 )
 from detector.cli.options import ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, note, progress
@@ -67,6 +68,7 @@ def import_list(
     note(f"bank {bank}: {_said(intake)}")
     if intake.generation:
         tell_new(bank, settings, is_new=is_new)
+        tell_source(bank_dir)
         tell_excess(settings, bank)
 
 

@@ -180,7 +180,7 @@ def _synced(settings: "Config", section: "ExchangeSection", accepted: tuple[int,
             return state
     except OSError as error:
         raise CommandFailed(
-            f"{settings.state_dir}: {error.strerror}; name a state_dir that this user may write"
+            f"{settings.state_dir}: {error.strerror}; free space, or name a state_dir that this user may write"
         ) from None
 
 

@@ -239,6 +239,16 @@ def identity(raw: object) -> str:
     return raw
 
 
+def is_taken_back(raw: object, key: str) -> bool:
+    """What a record says under `key` of its deletion, however it writes true and false. Raises `BadRow`."""
+    word = raw.lower() if isinstance(raw, str) else raw
+    if word in (True, "true", "1"):  # 1, too
+        return True
+    if word in (False, "false", "0", "", None):
+        return False
+    raise BadRow(f"{key} is {shown(raw)}, neither true nor false")
+
+
 def carried(contents: ListContents, signals: Mapping[str, str]) -> dict[str, ListedRows]:
     """What formats of exchanges carry of a list, by their own word for the signal: whole frames of those kinds.
 

@@ -104,7 +104,8 @@ def _known(rows: ListedRows) -> ListedRows:
 
 def _head(entry: str, when: str) -> str:
     of_member = _OF_MEMBER.fullmatch(entry)
-    member, own = of_member.groups() if of_member is not None else (_NOBODY, entry)
+    is_members = of_member is not None and of_member[2] == of_member[2].strip()
+    member, own = of_member.groups() if of_member is not None and is_members else (_NOBODY, entry)
     return f'<member id="{member}"/><timestamp>{when}</timestamp><id>{escape(own)}</id>'
 
 
@@ -160,9 +161,12 @@ def _entry(record: XmlRecord) -> str:
     if "member" not in top or "id" not in top:
         raise BadRow("it has no member or no id")
     member, own = top["member"].attributes.get("id", ""), top["id"].text
-    own = own.strip() if "\n" in own else own
-    if not _MEMBER.fullmatch(member) or not own:
-        raise BadRow(f"the member {shown(member)} or the id {shown(own)} is none")
+    if not _MEMBER.fullmatch(member):
+        raise BadRow(f"the member {shown(member)} is none")
+    member = str(int(member))
+    own = own.strip() if "\n" in own or member != _NOBODY else own
+    if not own:
+        raise BadRow("the id is empty")
     return own if member == _NOBODY else f"{member}-{own}"
 
 

@@ -65,9 +65,10 @@ class StopNciiList(JsonList):
             gathering.leave_out(kind)
             return
         entry = f"{kind}:{value.strip().lower()}"
-        if status in _GONE:
+        word = status.capitalize() if isinstance(status, str) else ""
+        if word in _GONE:
             gathering.withdraw(entry)
-        elif status in _THERE:
+        elif word in _THERE:
             gathering.row(signal, value.strip(), line, entry, _opinion(raw.get("CSPFeedbacks")))
         else:
             raise BadRow(f"its hashStatus is {shown(status)}, none of {', '.join(_THERE + _GONE)}")

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from models.lists.contents import POSITIVE, ListContents
-from models.lists.gathering import BadRow, Gathering, carried, identity, shown
+from models.lists.gathering import BadRow, Gathering, carried, identity, is_taken_back
 from models.lists.json_records import JsonList, JsonWriter
 
 SIGNALS: Final = {"PDQ": "pdq"}
@@ -47,11 +47,8 @@ class TechAgainstTerrorismList(JsonList):
     def take(self, raw: dict[str, Any], line: int, gathering: Gathering) -> None:
         """Take one hash. Raises `BadRow`."""
         entry, kind, value = identity(raw.get("id")), raw.get("algorithm"), raw.get("hash_digest")
-        is_deleted = raw.get("deleted", False)
         gathering.newest(raw.get("updated_on"))
-        if not isinstance(is_deleted, bool):
-            raise BadRow(f"deleted is {shown(is_deleted)}, neither true nor false")
-        if is_deleted:
+        if is_taken_back(raw.get("deleted"), "deleted"):
             gathering.withdraw(entry)
             return
         if not isinstance(kind, str) or not isinstance(value, str):

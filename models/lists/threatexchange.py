@@ -8,7 +8,17 @@ descriptors and reactions mean. An entry's name is the indicator's `id`.
 from typing import Any, BinaryIO, Final
 
 from models.lists.contents import POSITIVE, ListContents
-from models.lists.gathering import DISPUTED, NEGATIVE, SEED, BadRow, Gathering, carried, identity, shown, together
+from models.lists.gathering import (
+    DISPUTED,
+    NEGATIVE,
+    SEED,
+    BadRow,
+    Gathering,
+    carried,
+    identity,
+    is_taken_back,
+    together,
+)
 from models.lists.json_records import JsonList, JsonWriter
 
 SIGNALS: Final = {"HASH_PDQ": "pdq", "HASH_PHOTODNA": "photodna"}
@@ -61,10 +71,8 @@ class ThreatExchangeList(JsonList):
         """Take one update. Raises `BadRow`."""
         entry, kind, indicator = identity(raw.get("id")), raw.get("type"), raw.get("indicator")
         gathering.newest(raw.get("last_updated"))
-        should_delete = raw.get("should_delete", False)
-        if not isinstance(should_delete, bool):
-            raise BadRow(f"should_delete is {shown(should_delete)}, neither true nor false")
-        opinion = None if should_delete else _opinion(raw.get("descriptors"))
+        is_gone = is_taken_back(raw.get("should_delete"), "should_delete")
+        opinion = None if is_gone else _opinion(raw.get("descriptors"))
         if opinion is None:
             gathering.withdraw(entry)
             return

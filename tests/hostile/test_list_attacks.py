@@ -1,5 +1,6 @@
 """Lists by those who mean harm, or do not care, in small steps: clocks that jump, old trust, slow theft."""
 
+import json
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -11,6 +12,7 @@ from detector.exchanges.records import Outcome, SyncState, read_source
 from detector.exchanges.schedule import is_stale, pause_seconds
 from detector.store.database import Database
 from detector.store.feedback import FeedbackRow, FeedbackStore, Verdict
+from models.lists.registry import FORMATS
 from tests.contract.test_exchanges import PEERS, Peer, filled, had, held
 from tests.exchange_servers import NOW, Asked, FakeExchange, Holdings, Reply, made_up
 from tests.hostile.test_lists import BANK, DAY, OwnList
@@ -41,6 +43,31 @@ async def test_a_clock_that_was_set_back_holds_no_feedback_up(tmp_path: Path) ->
         assert await store.due("peer", 2_000_000_030_000, 9) == []
         assert len(await store.due("peer", 2_000_000_061_000, 9)) == 1
         assert len(await store.due("peer", 1_800_000_000_000, 9)) == 1
+
+
+HASH = bytes(made_up(1)[0]).hex()
+NCMEC = '<queryResult xmlns="https://hashsharing.ncmec.org/hashsharing/v2"><images>{}</images></queryResult>'
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("tat", json.dumps({"results": [{"id": 1, "deleted": "True", "hash_digest": HASH, "algorithm": "PDQ"}]})),
+        ("tat", json.dumps({"results": [{"id": 1, "deleted": 1, "hash_digest": HASH, "algorithm": "PDQ"}]})),
+        ("threatexchange", json.dumps({"data": [{"id": "1", "should_delete": "true", "indicator": HASH}]})),
+        (
+            "stopncii",
+            json.dumps({"hashRecords": [{"signalType": "ImagePDQ", "hashValue": HASH, "hashStatus": "withdrawn"}]}),
+        ),
+        ("ncmec", NCMEC.format('<deletedImage><member id="042"/><id> a1 </id></deletedImage>')),
+    ],
+)
+def test_a_withdrawal_counts_however_it_is_written(form: str, text: str, tmp_path: Path) -> None:
+    """True as a word or a number, another case, leading zeros: what is taken back is not passed over as a bad row."""
+    (tmp_path / "page").write_text(text)
+    contents = FORMATS[form].read(tmp_path / "page")
+    assert (len(contents), contents.bad.count) == (0, 0), contents.bad
+    assert list(contents.withdrawn) == {"ncmec": ["42-a1"], "stopncii": [f"ImagePDQ:{HASH}"]}.get(form, ["1"])
 
 
 async def test_a_list_is_not_emptied_in_small_steps(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from benchmarks.crowd import BANKED
 from benchmarks.latency import STAGES, Cell, Clocks, Plan, Trial, run_trials
 from benchmarks.latency_picture import draw_picture
 from detector.events import CutState
+from tests.slack import SLACK_SECONDS
 
 pytestmark = [
     pytest.mark.e2e,
@@ -38,14 +39,14 @@ async def test_every_stage_from_encoder_to_cut_is_measured(tmp_path: Path) -> No
         assert set(stages) | of_keyframes == set(STAGES)
         assert one.incident is not None
         assert one.incident.cut_state is CutState.CONFIRMED
-        assert -0.002 < stages.get("transport_s", 0.0) < 0.5
-        assert 0 < stages["alert_to_cut_s"] < stages["total_s"] < 3
-        assert 0.9 < stages["proof_s"] < 3
+        assert -0.002 < stages.get("transport_s", 0.0) < 0.5 + SLACK_SECONDS
+        assert 0 < stages["alert_to_cut_s"] < stages["total_s"] < 3 + SLACK_SECONDS
+        assert 0.9 < stages["proof_s"] < 3 + SLACK_SECONDS
         assert one.account.fault == ""
     silent = measured["silent"]
     assert silent.account.closed_at is None
     assert silent.alert is None
-    assert 0 < silent.stages(clocks)["first_sample_s"] < 4
+    assert 0 < silent.stages(clocks)["first_sample_s"] < 4 + SLACK_SECONDS
     assert loads[0]["service"] > 0
     assert loads[0]["publishers"] > 0
 

@@ -135,7 +135,7 @@ async def test_open_alerts_outlive_a_step_and_are_not_held_back(step_ms: int, tm
         await _until(lambda: len(sink.accepted) == 21)
         assert time.monotonic() - began_at < 3 + SLACK_SECONDS
         told = {notice.alert_id: notice for notice in sink.accepted}
-        assert abs(told["a21"].expires_at_ms - after.expires_at_ms) < 3000
+        assert abs(told["a21"].expires_at_ms - after.expires_at_ms) < 10_000
         assert abs(told["a1"].expires_at_ms - machine.wall_ms() - 600_000) < 30_000
 
 

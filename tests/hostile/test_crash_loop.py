@@ -13,6 +13,7 @@ from benchmarks.hostile_clips import clean
 from streams.job import SourceKind
 from streams.nursery import Nursery
 from tests.hostile.blind_scene import Chunk, Watch, serving, watching
+from tests.slack import SLACK_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -35,11 +36,10 @@ def film(seconds: float) -> list[Chunk]:
     ]
 
 
-async def crash(watch: Watch, seconds: float) -> list[float]:
-    """Send SIGSEGV to each reader of a session every 0.6 s; returns how long each took to be replaced."""
+async def crash(watch: Watch) -> list[float]:
+    """Send SIGSEGV to each reader of a session every 0.6 s until it rests; gives how long each took to be replaced."""
     repairs: list[float] = []
-    ends_at = time.monotonic() + seconds
-    while time.monotonic() < ends_at:
+    while watch.session.state != "quarantined":
         await asyncio.sleep(_EVERY_SECONDS)
         pid, readers = watch.session.reader_pid, watch.session.readers
         if pid is None:
@@ -62,15 +62,20 @@ async def test_a_stream_that_crashes_its_readers_is_left_alone_and_nobody_else_n
         watching(nursery, SourceKind.HTTP_TS, url) as first,
         watching(nursery, SourceKind.HTTP_TS, url) as second,
     ):
-        repairs = await crash(hostile, 10.0)
+        async with asyncio.timeout(35):
+            repairs = await crash(hostile)
+            while min(other.session.judge.judged for other in (first, second)) < 7:
+                await asyncio.sleep(0.05)
+        quiet_seconds = time.monotonic() - first.session.started_at
 
         assert hostile.session.state == "quarantined"
         assert hostile.metrics.value("stopframe_crashes_total", process="reader") == 5
         assert [cause for _, cause in hostile.told] == ["crash_loop"]
         assert len(repairs) == 4
-        assert max(repairs) <= 0.2, repairs
+        assert min(repairs) <= 0.5, repairs
+        assert max(repairs) <= 0.2 + SLACK_SECONDS, repairs
         for other in (first, second):
             assert other.session.readers == 1
-            assert other.session.judge.judged >= 7, "a keyframe a second"
             assert other.told == []
+        assert quiet_seconds < 10.0 + SLACK_SECONDS, "a keyframe a second"
         assert nursery.restarts == 0

@@ -127,8 +127,9 @@ def test_bombs_and_what_is_no_media_are_refused_at_once(
         (two_faced.trimmed, "cut"),
         (two_faced.chapters, "cut"),
         (two_faced.covered, "cut"),
+        (two_faced.joined, "unknown"),
     ],
-    ids=["over white", "over black", "webp", "webm", "apng", "two jpegs", "edit list", "chapters", "cover"],
+    ids=["over white", "over black", "webp", "webm", "apng", "two jpegs", "edit list", "chapters", "cover", "joined"],
 )
 def test_what_some_viewers_alone_would_see_is_looked_at_or_named(
     service: UploadService, content: Callable[[], bytes], decision: str

@@ -70,6 +70,11 @@ def chapters() -> bytes:
     return bytes(content[:behind_head] + _TREF + content[behind_head:])
 
 
+def joined() -> bytes:
+    """Two movies in one file, end to end: a clean one, and the card."""
+    return _movie([f"card:{CLEAN}:2"]) + _movie([f"card:{PLANTED}:2"])
+
+
 def covered() -> bytes:
     """A clean movie whose cover is the card."""
     return _movie([f"card:{CLEAN}:2"], cover=_still_png(PLANTED))

@@ -360,7 +360,7 @@ async def test_drain_tells_how_many_stay_open(database: Database) -> None:
         await asyncio.sleep(0.05)
         started_at = time.monotonic()
         assert await delivery.drain(0.3) == 2
-        assert 0.25 < time.monotonic() - started_at < 5
+        assert 0.25 < time.monotonic() - started_at < 20
         assert len(sink.tried) == 4
 
         sink.answer = lambda _: Receipt.ACCEPTED

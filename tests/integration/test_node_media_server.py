@@ -112,7 +112,7 @@ async def test_the_first_picture_is_there_at_once(tmp_path: Path) -> None:
                         if isinstance(message, Frame):
                             break
                 waited = time.monotonic() - started_at
-    assert waited < 5.0  # by itself it is tenths of a second; the next keyframe is 9 s away
+    assert waited < 8.0  # by itself it is tenths of a second; the next keyframe is 9 s away
 
 
 @pytest.mark.needs_ffmpeg

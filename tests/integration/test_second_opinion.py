@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -55,7 +56,7 @@ class Ear:
         return self.metrics.value("stopframe_second_opinions_total", end=end)
 
     async def until(self, is_so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not is_so():
                 await asyncio.sleep(0.01)
 
@@ -77,7 +78,7 @@ async def _remote(answer: Callable[[Request], Any]) -> AsyncIterator[tuple[str, 
 
 
 def _section(url: str | None, **options: Any) -> SecondOpinionSection:
-    options = {"timeout": "500ms", "per_second": 200.0, **options}
+    options = {"timeout": "10s", "per_second": 200.0, **options}
     return SecondOpinionSection(url=None if url is None else HookUrl.parse(url), **options)
 
 
@@ -156,7 +157,7 @@ async def test_the_newest_sample_waits_and_nobody_else() -> None:
         await go_on.wait()
         return ANSWER
 
-    async with _remote(slow) as (url, asked), _asking(_section(url, at_once=1, timeout="20s")) as (opinion, ear):
+    async with _remote(slow) as (url, asked), _asking(_section(url, at_once=1, timeout="30s")) as (opinion, ear):
         opinion.offer(_sample("first"), NOTHING)
         await ear.until(lambda: len(asked) == 1)
         opinion.offer(_sample("second"), NOTHING)
@@ -178,10 +179,11 @@ async def test_the_newest_sample_waits_and_nobody_else() -> None:
 async def test_no_faster_than_the_operator_said() -> None:
     """`per_second` holds for all streams together."""
     async with _remote(lambda _: {}) as (url, asked), _asking(_section(url, per_second=2.0)) as (opinion, ear):
+        began_at = time.monotonic()
         for number in range(20):
             opinion.offer(_sample(f"s{number}"), NOTHING)
         await ear.until(lambda: ear.count("clean") == 2)
-        assert len(asked) <= 3
+        assert len(asked) <= 2 + 2.0 * (time.monotonic() - began_at)
 
 
 async def _endless(_: Request) -> StreamingResponse:

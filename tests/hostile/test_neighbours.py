@@ -21,8 +21,9 @@ def test_bomb_and_crash_loop_cost_the_neighbours_nothing(tmp_path: Path) -> None
     The bomb's reader stays below 150 MiB, tells of its blindness, and nothing crashes but what is killed.
     """
     for attempt in range(3):  # what else this machine does costs samples, too
-        plan = Plan(4, 2.0, 4.0, ("bomb", "crash loop"))
-        blows = {blow.name: blow for blow in asyncio.run(run(plan, tmp_path / str(attempt)))}
+        plan, folder = Plan(4, 2.0, 4.0, ("bomb", "crash loop")), tmp_path / str(attempt)
+        folder.mkdir()
+        blows = {blow.name: blow for blow in asyncio.run(run(plan, folder))}
         if all(
             one.baseline.rate > 0.9 * 4 * 5 and one.window.loss_percent(one.baseline) <= 5.0 for one in blows.values()
         ):

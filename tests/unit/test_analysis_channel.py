@@ -68,7 +68,7 @@ async def test_rest_ends_with_the_process_or_when_it_speaks_unasked(last_words: 
             other.close()
 
         with pytest.raises(EOFError):
-            await asyncio.wait_for(resting, 5)
+            await asyncio.wait_for(resting, 30)
 
 
 async def test_an_answer_that_ends_half_way_is_none() -> None:
@@ -78,7 +78,7 @@ async def test_an_answer_that_ends_half_way_is_none() -> None:
         other.close()
         for _ in range(2):
             with pytest.raises(EOFError):
-                await asyncio.wait_for(channel.receive(), 5)
+                await asyncio.wait_for(channel.receive(), 30)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ async def test_what_no_process_says_ends_the_conversation(flood: bytes) -> None:
             await channel.receive()
 
     async with conversation() as (channel, other):
-        other.settimeout(5)
+        other.settimeout(30)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             while True:
                 await asyncio.to_thread(other.send, flood)
         with pytest.raises(AnalysisProtocolError):
-            await asyncio.wait_for(hear_it_all(channel), 5)
+            await asyncio.wait_for(hear_it_all(channel), 30)

@@ -446,4 +446,4 @@ async def test_the_controller_itself_costs_little(max_cpu: float) -> None:
         begun = time.process_time()
         await machine.control.look()
         best = min(best, time.process_time() - begun)
-    assert best < 0.02
+    assert best < 0.05

@@ -140,7 +140,7 @@ class Site:
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Wait until a call is true."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not is_so():
                 await asyncio.sleep(0.01)
 

@@ -93,7 +93,7 @@ async def test_a_pipe_or_a_folder_in_the_files_place_is_refused(tmp_path: Path) 
     """Nobody waits for the reader of a pipe."""
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path / "pipe", tmp_path):
-        async with JsonlSink(JsonlSettings(path=place)) as sink, asyncio.timeout(5):
+        async with JsonlSink(JsonlSettings(path=place)) as sink, asyncio.timeout(30):
             with pytest.raises(SinkUnavailable):
                 await sink.deliver(_notice(b"{}"))
             assert sink.problems()

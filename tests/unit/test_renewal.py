@@ -124,7 +124,7 @@ async def test_a_stream_without_a_picture_holds_nobody_up() -> None:
         begun_at = time.monotonic()
         renewal.begin()
         await crowd.all_have(1)
-    assert time.monotonic() - begun_at < 1.0
+    assert time.monotonic() - begun_at < 2.5, "it would have waited for three"
 
 
 async def test_who_has_left_keeps_the_reader_that_reads_the_rest() -> None:

@@ -17,6 +17,7 @@ from streams.keeper import ReaderCrashed, ReaderStalled
 from streams.sampling import SamplingSettings
 from streams.wire import EndCode, Ended
 from tests.fixtures_session import OPENED, FakeReader, Scene, frame, heartbeat
+from tests.slack import SLACK_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ async def test_a_source_that_cannot_be_reached_is_tried_again(monkeypatch: pytes
     async with scene.running() as session:
         await scene.until(lambda: session.state == "live")
 
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 3 + SLACK_SECONDS
     assert "unreachable" in session.coverage().blind_seconds_by_cause()
 
 
@@ -155,7 +156,7 @@ async def test_blindness_is_told_as_soon_as_it_is_due_and_cuts_where_the_rules_s
     async with scene.running():
         await scene.until(lambda: bool(scene.decisions))
 
-    assert 0.1 <= time.monotonic() - began < 1.0
+    assert 0.1 <= time.monotonic() - began < 1.0 + SLACK_SECONDS
     told = scene.decisions[0]
     assert (told.action, told.observation, told.is_live) == (Step.CUT, None, True)
     assert (told.signals[0].kind, told.signals[0].name, told.signals[0].source) == ("blind", "codec", "blind/codec")

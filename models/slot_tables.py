@@ -278,9 +278,10 @@ class SlotTables:
 
     def _runs(self, places: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
         """Where each probed key's run of rows starts in its slot, and how long it is. `places` are spoilt."""
-        first = self.starts.take(places)
+        # All places exist: with nothing to raise (`clip`), a tenth to a sixth of the time of a fetch is saved.
+        first = self.starts.take(places, mode="clip")
         places += 1
-        counts = self.starts.take(places)
+        counts = self.starts.take(places, mode="clip")
         counts -= first
         return first, counts
 
@@ -304,7 +305,7 @@ class SlotTables:
         places[runs.before] = jumps
         np.cumsum(places, out=places)
         nobody = _NOBODY if overfull is None else overfull
-        return Candidates(self._flat_ids.take(places), queries, runs.met, nobody, cut)
+        return Candidates(self._flat_ids.take(places, mode="clip"), queries, runs.met, nobody, cut)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

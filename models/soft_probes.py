@@ -27,6 +27,8 @@ _MOST_FLIPS: Final = 4
 """... and at most so many of them at once."""
 
 _POWERS: Final = np.ldexp(1.0, np.arange(53))
+_SHORT_POWERS: Final = _POWERS[:24].astype(np.float32)
+"""Those of which float32, twice as fast, holds every sum of distinct ones."""
 
 
 def patterns_for(row_count: int) -> int:
@@ -78,7 +80,8 @@ def flip_masks(deviations: NDArray[np.float32], widths: Sequence[int], count: in
     weights = np.abs(deviations, dtype=np.float32).take(places, axis=1)
     weights += padding
     weakest = np.argsort(weights, axis=2)[:, :, : patterns.shape[1]]
-    # Sums of distinct powers of two below 2 ** 53: exact in floats, where a product is much faster than in integers,
-    # and one large product than many small ones.
-    masks = _POWERS.take(weakest).reshape(-1, patterns.shape[1]) @ patterns.T
+    # Sums of distinct powers of two, exact in floats, where a product is much faster than in integers, and one large
+    # product than many small ones.
+    powers = _SHORT_POWERS if max(widths) <= len(_SHORT_POWERS) else _POWERS
+    masks = powers.take(weakest).reshape(-1, patterns.shape[1]) @ patterns.T.astype(powers.dtype)
     return np.asarray(masks.reshape(len(weights), len(widths), -1).astype(np.int64))

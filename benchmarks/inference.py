@@ -303,7 +303,7 @@ def _stream_checks(options: Options, found: _Found) -> Iterator[Check]:
         if options.is_quick and (mode != KEYFRAMES or provider == EIGHT_BITS):
             continue
         cost = found.streams.get((provider, mode))
-        what = f"1080p30 with {_STREAM_MODEL} on every sample, {mode}, {provider}: streams per core"
+        what = f"1080p30 with {_STREAM_MODEL} on every sample but what only moved, {mode}, {provider}: streams per core"
         if isinstance(cost, StreamCost):
             yield at_least(what, cost.streams_per_core, "streams", limit)
         else:

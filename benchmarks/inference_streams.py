@@ -1,5 +1,6 @@
 """What a stream costs with a model on every sample: reader, service and analysis of a 1080p30 stream, as `throughput`.
 
+The model is asked about each sample, but for those that only moved beside another: `asked_per_s` counts.
 Keyframes alone, and as shipped; on files, several times as fast as they were shown, and over RTMP at their own pace.
 Hashes are looked up as shipped, in all views, in a bank of 20,000: pages of a longer one are mapped by each analysis
 process and count in its memory, though they are given up when memory is short (a million: 55 to 90 MB more).

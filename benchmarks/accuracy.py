@@ -265,6 +265,8 @@ def _cost_checks(results: Sequence[Mapping[str, Any]]) -> list[Check]:
         what = f"a decoded 1080p frame, scaled, viewed and looked up, {name}, CPU on average"
         if name in costs:
             checks.append(at_most(what, costs[name]["all_ms"], "ms", limit))
+            usual = f"the same without the views of once a scene, {name}, CPU on average"
+            checks.append(at_most(usual, costs[name]["per_sample_tiers_ms"], "ms", limit))
         else:
             checks.append(not_measured(what, "ms", limit, "left out by --ten-million 0"))
     least = costs[f"hashes {_LONG}"]["identity_and_mirror_ms"]

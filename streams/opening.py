@@ -9,6 +9,7 @@ from av.container.input import InputContainer
 from streams.faults import SourceError, while_opening
 from streams.job import Job, SourceKind
 from streams.messages import UNKNOWN_FORMAT, EndCode
+from streams.wholeness import check_whole
 
 PICTURE_FORMATS = frozenset({"png_pipe", "jpeg_pipe", "webp_pipe"})
 
@@ -47,7 +48,6 @@ _WHOLE_MOVIE = {
     "ignore_editlist": "1",
     "ignore_chapters": "1",
 }
-_MOST_PNG_CHUNKS = 10_000
 _NETWORK_OPTIONS = {
     SourceKind.RTMP: ("flv", {"protocol_whitelist": "rtmp,tcp", "format_whitelist": "flv"}),
     SourceKind.HTTP_TS: ("mpegts", {**_HTTP_OPTIONS, "format_whitelist": "mpegts"}),
@@ -203,23 +203,10 @@ def _file(media_fd: int | None, *, is_whole: bool) -> tuple[str, str, dict[str, 
     format_name = sniff(head)
     if format_name is None:
         raise SourceError(EndCode.NOT_MEDIA, UNKNOWN_FORMAT)
-    if is_whole and format_name == "png_pipe" and _is_animated(media_fd):
-        raise SourceError(EndCode.CODEC, "it is an animated PNG, of which only the first picture would be looked at")
+    if is_whole:
+        check_whole(media_fd, format_name)
     more = _WHOLE_MOVIE if is_whole and format_name == "mov" else {}
     return "fd:", format_name, {"fd": str(media_fd), "protocol_whitelist": "fd"} | more
-
-
-def _is_animated(media_fd: int) -> bool:
-    """Whether a PNG's chunks before its picture tell of others (APNG, W3C PNG third edition, 11.3.6)."""
-    at = 8
-    for _ in range(_MOST_PNG_CHUNKS):
-        chunk = os.pread(media_fd, 8, at)
-        if len(chunk) < 8 or chunk[4:] == b"IDAT":
-            return False
-        if chunk[4:] == b"acTL":
-            return True
-        at += 12 + int.from_bytes(chunk[:4], "big")
-    return True
 
 
 def _is_transport_stream(head: bytes) -> bool:

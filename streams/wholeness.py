@@ -1,0 +1,47 @@
+"""Files that hold more than libav shows of them: another picture, or another movie behind the first."""
+
+import os
+from typing import Final
+
+from streams.faults import SourceError
+from streams.messages import EndCode
+
+_MOST_CHUNKS: Final = 10_000
+_MOST_BOXES: Final = 200_000
+"""Two for each second or so of a fragmented movie; a read for each takes a microsecond or two."""
+
+
+def check_whole(media_fd: int, format_name: str) -> None:
+    """Raise `SourceError` for an animated PNG, and for an MP4 with a second index: some viewers show more of them."""
+    if format_name == "png_pipe" and _is_animated(media_fd):
+        raise SourceError(EndCode.CODEC, "it is an animated PNG, of which only the first picture would be looked at")
+    if format_name == "mov" and _has_two_movies(media_fd):
+        raise SourceError(EndCode.CODEC, "it is two movies in one, of which only the first would be looked at")
+
+
+def _is_animated(media_fd: int) -> bool:
+    """Whether a PNG's chunks before its picture tell of others (APNG, W3C PNG third edition, 11.3.6)."""
+    at = 8
+    for _ in range(_MOST_CHUNKS):
+        chunk = os.pread(media_fd, 8, at)
+        if len(chunk) < 8 or chunk[4:] == b"IDAT":
+            return False
+        if chunk[4:] == b"acTL":
+            return True
+        at += 12 + int.from_bytes(chunk[:4], "big")
+    return True
+
+
+def _has_two_movies(media_fd: int) -> bool:
+    """Whether more than one `moov` stands at the top (ISO/IEC 14496-12, 4.2); what is no box ends the search."""
+    at, end, movies = 0, os.fstat(media_fd).st_size, 0
+    for _ in range(_MOST_BOXES):
+        head = os.pread(media_fd, 16, at)
+        movies += head[4:8] == b"moov"
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        at += size
+        if movies > 1 or size < 8 or at >= end:
+            return movies > 1
+    return True

@@ -142,11 +142,9 @@ async def stubborn(port: int) -> AsyncIterator[int]:
         try:
             await pump(reader, there_writer)
         finally:
+            there_writer.transport.abort()  # first of all: what waits here may be cancelled
             back.cancel()
-            for end in (writer, there_writer):
-                end.transport.abort()
-                with contextlib.suppress(OSError):
-                    await end.wait_closed()
+            await asyncio.gather(back, return_exceptions=True)
 
     async with serving(carry) as own_port:
         yield own_port

@@ -181,8 +181,8 @@ def test_a_model_that_is_asked_for_too_much_starves_no_other() -> None:
     """Ten processes want more of one model than the GPU can do; the eleventh gets its few pictures of another."""
     heavy, small = StandIn(seconds=0.08), StandIn(seconds=0.002)
     heavy.largest_batch = 2
-    with served({0: heavy, 1: small}, 12, patience=0.4) as (scorers, _, _), ThreadPoolExecutor(7) as threads:
-        ends_at = time.monotonic() + 0.7
+    with served({0: heavy, 1: small}, 12, patience=10.0) as (scorers, _, _), ThreadPoolExecutor(7) as threads:
+        ends_at = time.monotonic() + 1.5
 
         def flood(scorer: GpuScorer) -> int:
             asked = 0
@@ -195,7 +195,7 @@ def test_a_model_that_is_asked_for_too_much_starves_no_other() -> None:
         floods = [threads.submit(flood, scorer) for scorer in scorers[0::2]]
         found = []
         while time.monotonic() < ends_at:
-            scorers[1]._link.deadline_at = time.monotonic() + 1.0
+            scorers[1]._link.deadline_at = time.monotonic() + 10.0
             found.append(light(scorers[1], 102))
         for one in floods:
             one.result()

@@ -72,6 +72,8 @@ def bank_faults() -> Iterator[None]:
     except BankMissing as error:
         there = bank_names(error.bank_dir.parent)
         raise CommandFailed(f"{error}{'; there are ' if there else ''}{', '.join(there)}") from None
+    except BrokenPipeError:  # whoever read our output has left: `main` ends without a word
+        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         remedy = (

@@ -58,8 +58,9 @@ class EmbeddedBroker:
         except BrokerError:
             self._unhush()
             raise BrokerUnavailable(
-                f"port {self._port} of {self.host} is taken: end what listens there, write alerts.mqtt.embedded_broker: "
-                "false if it is the broker to use, or another port (0 for any) under alerts.mqtt.url"
+                f"port {self._port} of {self.host} is taken: end what listens there, write "
+                "alerts.mqtt.embedded_broker: false if it is the broker to use, or another port (0 for any) under "
+                "alerts.mqtt.url"
             ) from None
         self._broker = broker
         self._port = broker._servers["default"].instance.sockets[0].getsockname()[1]  # noqa: SLF001 - no other way

@@ -67,7 +67,7 @@ def lists(context: typer.Context, config: ConfigFile = None, as_json: AsJson = F
     for row in rows:
         if row["why"] and not as_json:
             note(f"{row['list']}: {row['why']}")
-    if any(row["is_stale"] or row["last"] == Outcome.REFUSED for row in rows):
+    if any(row["is_stale"] or row["waits"] or row["last"] == Outcome.REFUSED for row in rows):
         raise typer.Exit(1)
 
 
@@ -204,6 +204,7 @@ def _row(section: "ExchangeSection", state: SyncState | None, now: float) -> dic
         "age_s": None if age is None else round(max(0.0, age), 1),
         "is_stale": age is None or is_stale(state, section.stale_after.seconds, now, now),
         "last": str(state.outcome) if state else "",
+        "waits": state.waits_for_word if state else False,
         "why": state.sentence if state else "it was never had; 'stopframe lists sync' has it now",
         "withdrawn": state.withdrawn if state else 0,
         "bad": state.bad if state else 0,

@@ -80,6 +80,11 @@ class Exchanges:
             why = state.sentence if state is not None else ""
             if state is not None and state.outcome == Outcome.REFUSED:
                 found.append(why)
+            elif state is not None and state.waits_for_word:
+                found.append(
+                    f"list {name} waits for somebody's word on {state.came:,} rows that come and {state.went:,} that "
+                    f"go ('stopframe lists accept {name}'), and could not be had since: {why}"
+                )
             elif is_stale(state, section.stale_after.seconds, listed.since, now):
                 age = now - (state.fresh_at if state is not None and state.fresh_at else listed.since)
                 said = f"is {_age(age)} old" if age >= 0 else "is of an unknown age, since the clock was set back"
@@ -124,7 +129,8 @@ class Exchanges:
         while True:
             state_dir = self._config().state_dir
             found = await asyncio.to_thread(read_state, state_dir, name)
-            if found != listed.state:
+            # On a full disk what lies there is older than what is known here: nobody is asked again at once for that.
+            if found is not None and (listed.state is None or found.tried_at > listed.state.tried_at):
                 listed.state, drawn = found, _draw()
             # Drawn once for each pause: the smallest of many draws would be the same everywhere.
             pause = pause_seconds(listed.state, listed.section.every.seconds, listed.since, time.time(), drawn)

@@ -40,7 +40,8 @@ class Ncmec:
         entered there until our time comes lies in no range else.
         """
         began, guard = self.clock(), PageGuard(self.access.origin)
-        start = max(0.0, float(checkpoint.position) - _OVERLAP_SECONDS) if checkpoint is not None else 0.0
+        known = float(checkpoint.position) if checkpoint is not None else 0.0
+        start = max(0.0, known - _OVERLAP_SECONDS)
         end = began - _LAG_SECONDS
         base = self.access.url.rstrip("/")
         url = f"{base}/v2/entries"
@@ -49,7 +50,7 @@ class Ncmec:
             while True:
                 body = await transport.get(url, "xml", params, is_continued=params is None)
                 if params is not None and transport.told_at is not None:
-                    end = max(start, min(end, transport.told_at - _LAG_SECONDS))
+                    end = max(known, min(end, transport.told_at - _LAG_SECONDS))
                 page = NcmecList().parse(body)
                 link = str(page.facts.get("next") or "")
                 if link:

@@ -86,8 +86,8 @@ class SyncState:
 
     @property
     def waits_for_word(self) -> bool:
-        """Whether somebody has to accept what came."""
-        return self.outcome == Outcome.REFUSED and self.came + self.went > 0
+        """Whether somebody has to accept what came; also where it could not be had again since."""
+        return self.came + self.went > 0
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:

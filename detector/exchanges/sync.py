@@ -94,13 +94,13 @@ async def sync(client: ExchangeClient, adoption: Adoption, clock: Clock) -> Sync
         if not is_ours:
             sentence = f"{adoption.exchange} is being synced already; wait until that has ended"
             return replace(before, outcome=Outcome.BUSY, sentence=sentence)
-        state = replace(before, bank=adoption.bank_dir.name, tried_at=clock(), came=0, went=0, retry_at=0.0)
+        state = replace(before, bank=adoption.bank_dir.name, tried_at=clock(), retry_at=0.0)
         try:
             state = await _sync(client, adoption, clock, state)
         except _Surplus as error:
             state = replace(state, outcome=Outcome.REFUSED, sentence=str(error), came=error.came, went=error.went)
         except NotAdopted as error:
-            state = replace(state, outcome=Outcome.REFUSED, sentence=str(error))
+            state = replace(state, outcome=Outcome.REFUSED, sentence=str(error), came=0, went=0)
         except ExchangeFailed as error:
             retry_at = clock() + error.retry_after_seconds if error.retry_after_seconds else 0.0
             state = replace(state, outcome=Outcome.FAILED, sentence=str(error), retry_at=retry_at)
@@ -111,7 +111,11 @@ async def sync(client: ExchangeClient, adoption: Adoption, clock: Clock) -> Sync
             state = replace(state, outcome=Outcome.FAILED, sentence=why)
         failures = 0 if state.outcome == Outcome.SYNCED else before.failures + 1
         state = replace(state, failures=failures)
-        write_state(adoption.state_dir, state)
+        try:
+            write_state(adoption.state_dir, state)
+        except OSError as error:
+            why = f"{adoption.exchange}: how it went cannot be written down ({error.strerror}); free space"
+            state = replace(state, outcome=Outcome.FAILED, sentence=why, failures=before.failures + 1)
         return state
 
 
@@ -131,6 +135,8 @@ async def _sync(client: ExchangeClient, adoption: Adoption, clock: Clock, state:
         state,
         outcome=Outcome.SYNCED,
         sentence="",
+        came=0,
+        went=0,
         fresh_at=clock(),
         version=version,
         rows=taken.rows,

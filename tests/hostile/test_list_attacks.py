@@ -1,6 +1,8 @@
 """Lists by those who mean harm, or do not care, in small steps: clocks that jump, old trust, slow theft."""
 
+import asyncio
 import json
+import time
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -8,8 +10,12 @@ from pathlib import Path
 import pytest
 
 import detector.exchanges.sync as sync_module
-from detector.exchanges.records import Outcome, SyncState, read_source
+from detector.config.config import Config
+from detector.exchanges import care
+from detector.exchanges.care import Exchanges
+from detector.exchanges.records import Outcome, SyncState, read_source, write_state
 from detector.exchanges.schedule import is_stale, pause_seconds
+from detector.metrics import Metrics
 from detector.store.database import Database
 from detector.store.feedback import FeedbackRow, FeedbackStore, Verdict
 from models.lists.registry import FORMATS
@@ -86,6 +92,23 @@ async def test_a_list_is_not_emptied_in_small_steps(tmp_path: Path) -> None:
     assert ((await own.sync()).outcome, own.rows()) == (Outcome.SYNCED, 1700)
 
 
+async def test_a_refusal_is_not_hidden_behind_a_failure(tmp_path: Path) -> None:
+    """A list that waits for a word waits for it though it cannot be had meanwhile, and may be accepted after that."""
+    rows = made_up(2500)
+    own = OwnList(tmp_path)
+    own.put(rows[:2000])
+    await own.sync()
+    own.put(rows)
+    assert (await own.sync()).outcome == Outcome.REFUSED
+    (tmp_path / "own.txt").rename(tmp_path / "away")
+    state = await own.sync()
+    assert (state.outcome, state.waits_for_word, state.came) == (Outcome.FAILED, True, 500)
+    (tmp_path / "away").rename(tmp_path / "own.txt")
+    own.accepted = (state.came, state.went)
+    state = await own.sync()
+    assert (state.rows, state.waits_for_word) == (2500, False)
+
+
 async def test_what_somebody_accepted_is_not_counted_against_the_rest_of_the_day(tmp_path: Path) -> None:
     """After a word for 500 rows the list may change by a tenth again."""
     rows = made_up(2700)
@@ -140,6 +163,43 @@ async def test_another_server_of_an_exchange_is_asked_for_all_that_it_has(peer: 
         state = await had(peer, tmp_path, second.url, NOW + HOUR)
     assert (state.outcome, state.rows) == (Outcome.SYNCED, 20), state.sentence
     assert set(held(tmp_path).values()) == set(values)
+
+
+async def test_a_full_disk_has_no_exchange_asked_in_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sync came to holds for its pause, though it could not be written down."""
+    asked, enough = [], asyncio.Event()
+
+    async def had_now(job: object) -> SyncState:
+        asked.append(job)
+        enough.set()
+        return SyncState("own", "OWN", Outcome.SYNCED, tried_at=time.time(), fresh_at=time.time())
+
+    write_state(tmp_path, SyncState("own", "OWN", Outcome.SYNCED, tried_at=1.0, fresh_at=1.0))
+    monkeypatch.setattr(care, "_in_process", had_now)
+    monkeypatch.setattr(care, "_LOOK_SECONDS", 0.005)
+    section = {"name": "own", "kind": "file", "bank": "OWN", "path": str(tmp_path / "own.json")}
+    config = Config.model_validate({"state_dir": str(tmp_path), "exchanges": [section]})
+    task = asyncio.create_task(Exchanges(lambda: config, Metrics()).run())
+    async with asyncio.timeout(20):
+        await enough.wait()
+    await asyncio.sleep(0.2)  # some forty looks
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(asked) == 1
+
+
+async def test_a_sync_that_cannot_be_written_down_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that does not fit on the disk is a sentence, not a fault."""
+    own = OwnList(tmp_path)
+    own.put(made_up(5))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sync_module, "write_state", full)
+    state = await own.sync()
+    assert (state.outcome, own.rows()) == (Outcome.FAILED, 5)
+    assert "cannot be written down (No space left on device)" in state.sentence
 
 
 async def test_a_list_that_could_not_be_written_lends_its_version_to_no_alert(

@@ -100,7 +100,7 @@ class Source:
                 if packet is None:
                     break
                 if packet.size:  # the last one of each track is an empty mark
-                    yield packet
+                    yield _shown(packet) if packet.is_discard else packet
                 if time.monotonic() - looked_at > _LAYOUT_SECONDS:
                     self._check_layout(layout)
                     looked_at = time.monotonic()
@@ -141,6 +141,21 @@ class Source:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._container.close()
+
+
+def _shown(packet: AnyPacket) -> AnyPacket:
+    """The same packet without libav's mark that its picture need not be shown, of which decoders give no frame.
+
+    Libav marks every sample of a movie's fragments whose time is not beyond the one before, and players show those.
+    """
+    # A view of it and no bytes: decoders read on into what libav keeps clear behind a packet.
+    copy: AnyPacket = Packet(memoryview(packet))  # type: ignore[arg-type]  # not in the binding's stubs
+    copy.stream = packet.stream
+    copy.pts, copy.dts, copy.duration, copy.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+    copy.is_keyframe, copy.is_corrupt = packet.is_keyframe, packet.is_corrupt
+    for side in packet.iter_sidedata():  # among them the parameters of what follows
+        copy.set_sidedata(side)
+    return copy
 
 
 def open_source(job: Job, media_fd: int | None) -> Source:

@@ -9,13 +9,15 @@ from streams.messages import EndCode
 _MOST_CHUNKS: Final = 10_000
 _MOST_BOXES: Final = 200_000
 """Two for each second or so of a fragmented movie; a read for each takes a microsecond or two."""
+_MOST_TAGS: Final = 5_000_000
+"""Those of a day."""
 
 
 def check_whole(media_fd: int, format_name: str) -> None:
-    """Raise `SourceError` for an animated PNG, and for an MP4 with a second index: some viewers show more of them."""
+    """Raise `SourceError` for an animated PNG, and for two movies in one MP4 or FLV: some viewers show more of them."""
     if format_name == "png_pipe" and _is_animated(media_fd):
         raise SourceError(EndCode.CODEC, "it is an animated PNG, of which only the first picture would be looked at")
-    if format_name == "mov" and _has_two_movies(media_fd):
+    if (format_name == "mov" and _has_two_movies(media_fd)) or (format_name == "flv" and _begins_anew(media_fd)):
         raise SourceError(EndCode.CODEC, "it is two movies in one, of which only the first would be looked at")
 
 
@@ -44,4 +46,18 @@ def _has_two_movies(media_fd: int) -> bool:
         at += size
         if movies > 1 or size < 8 or at >= end:
             return movies > 1
+    return True
+
+
+def _begins_anew(media_fd: int) -> bool:
+    """Whether an FLV's header stands again where a tag should, which libav skips (Adobe FLV 10.1, annex E.2)."""
+    end = os.fstat(media_fd).st_size
+    at = int.from_bytes(os.pread(media_fd, 4, 5), "big") + 4
+    for _ in range(_MOST_TAGS):
+        if at >= end:
+            return False
+        tag = os.pread(media_fd, 4, at)
+        if tag[:3] == b"FLV":
+            return True
+        at += 15 + int.from_bytes(tag[1:4], "big")
     return True

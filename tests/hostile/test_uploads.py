@@ -128,13 +128,28 @@ def test_bombs_and_what_is_no_media_are_refused_at_once(
         (two_faced.chapters, "cut"),
         (two_faced.covered, "cut"),
         (two_faced.joined, "unknown"),
+        (two_faced.joined_flv, "unknown"),
+        (two_faced.back_in_time, "cut"),
     ],
-    ids=["over white", "over black", "webp", "webm", "apng", "two jpegs", "edit list", "chapters", "cover", "joined"],
+    ids=[
+        "over white",
+        "over black",
+        "webp",
+        "webm",
+        "apng",
+        "two jpegs",
+        "edit list",
+        "chapters",
+        "cover",
+        "joined",
+        "joined flv",
+        "back in time",
+    ],
 )
 def test_what_some_viewers_alone_would_see_is_looked_at_or_named(
     service: UploadService, content: Callable[[], bytes], decision: str
 ) -> None:
-    """The card in clear pixels, behind the first picture, outside an edit list, beside the film: never "allow"."""
+    """The card in clear pixels, behind the first picture, beside the film, in times left out or had before: no "allow"."""
     told = service.scan(content()).json()
 
     assert told["decision"] == decision

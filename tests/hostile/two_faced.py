@@ -18,6 +18,7 @@ CLEAN, PLANTED = 7, 1
 """Seeds of cards: nobody knows the first, the bank holds the second."""
 
 _SIZE = (640, 360)
+_FRAGMENTED = "frag_keyframe+empty_moov+default_base_moof"
 _TREF = struct.pack(">I4sI4sI", 20, b"tref", 12, b"chap", 1)
 
 
@@ -75,6 +76,18 @@ def joined() -> bytes:
     return _movie([f"card:{CLEAN}:2"]) + _movie([f"card:{PLANTED}:2"])
 
 
+def joined_flv() -> bytes:
+    """The same in the format of RTMP."""
+    return _movie([f"card:{CLEAN}:2"], "flv") + _movie([f"card:{PLANTED}:2"], "flv")
+
+
+def back_in_time(fragments: int = 1) -> bytes:
+    """A clean movie in fragments; behind them as many of the card, of times that have been."""
+    clean, card = (_boxes(_movie([f"card:{seed}:4"], movflags=_FRAGMENTED)) for seed in (CLEAN, PLANTED))
+    again = [box for box in card if box[4:8] in (b"moof", b"mdat")][: 2 * fragments]
+    return b"".join([box for box in clean if box[4:8] != b"mfra"] + again)
+
+
 def covered() -> bytes:
     """A clean movie whose cover is the card."""
     return _movie([f"card:{CLEAN}:2"], cover=_still_png(PLANTED))
@@ -126,10 +139,19 @@ def _control(sequence: int) -> tuple[bytes, bytes]:
     return b"fcTL", struct.pack(">IIIIIHHBB", sequence, *_SIZE, 0, 0, 1, 2, 0, 0)
 
 
-def _movie(scripts: list[str], cover: bytes | None = None) -> bytes:
-    """An MP4 of one track for each script; its index stands behind its pictures."""
+def _boxes(movie: bytes) -> list[bytes]:
+    found, at = [], 0
+    while at < len(movie):
+        (length,) = struct.unpack(">I", movie[at : at + 4])
+        found.append(movie[at : at + length])
+        at += length
+    return found
+
+
+def _movie(scripts: list[str], format_name: str = "mp4", *, cover: bytes | None = None, movflags: str = "") -> bytes:
+    """A movie of one track for each script; an MP4's index stands behind its pictures."""
     written = io.BytesIO()
-    with av.open(written, "w", format="mp4") as target:
+    with av.open(written, "w", format=format_name, options={"movflags": movflags} if movflags else {}) as target:
         sources = [av.open(io.BytesIO(upload_material.clip(script)), "r", format="mpegts") for script in scripts]
         tracks = [target.add_stream_from_template(source.streams.video[0]) for source in sources]
         if cover is not None:

@@ -149,7 +149,7 @@ def test_bombs_and_what_is_no_media_are_refused_at_once(
 def test_what_some_viewers_alone_would_see_is_looked_at_or_named(
     service: UploadService, content: Callable[[], bytes], decision: str
 ) -> None:
-    """The card in clear pixels, behind the first picture, beside the film, in times left out or repeated: no "allow"."""
+    """The card in clear pixels, behind the first picture, beside the film, in times cut out or had: no "allow"."""
     told = service.scan(content()).json()
 
     assert told["decision"] == decision

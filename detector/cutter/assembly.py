@@ -35,12 +35,14 @@ from detector.private_folder import make_private
 from detector.store.database import Database, StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.store.retained import RetainedTopics
+from detector.store.retention import InUse
 from detector.trust.commands import CommandDesk, DeskParts
 from detector.trust.distrust import Distrust
 from detector.trust.keyring import load_keyring
 from detector.trust.messages import ack_topic
 from detector.trust.replay import CommandNumbers, SeenAlerts
 from detector.trust.signing import NodeSigner, public_key_text
+from detector.upkeep import Upkeep
 
 log = structlog.get_logger()
 
@@ -217,8 +219,10 @@ async def _start(config: CutterConfig, file: Path | None, stack: AsyncExitStack)
     followed.take = lambda new: enforcer.reconfigure(_enforcer_settings(new))
     await stack.enter_async_context(CommandDesk(cutter, desk))
     await stack.enter_async_context(mqtt)  # last: what waited at the broker comes at once
-    keeper = asyncio.create_task(service.keep_health(), name="cutter.health")
-    stack.callback(keeper.cancel)
+    # What is under way is pending, and stays; so does what an undo must find.
+    upkeep = Upkeep(database, lambda: followed.in_force.keep.seconds, InUse(tuple, revocations.__contains__))
+    for name, work in (("cutter.health", service.keep_health()), ("cutter.upkeep", upkeep.run())):
+        stack.callback(asyncio.create_task(work, name=name).cancel)
     service.http_port, service.public_key = http.port, public_key_text(keyring.signer.public_key)
     return service
 

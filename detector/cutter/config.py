@@ -78,6 +78,8 @@ class CutterConfig(Section):
     """The ingest server whose publishers it cuts; as in the services' config."""
     deadline: Annotated[Duration, Between("1s", "10m")] = Duration.parse("10s")
     """How long one try to cut may take; it is tried again until the alert expires."""
+    keep: Annotated[Duration, Between("1d", "3650d")] = Duration.parse("30d")
+    """How long incidents are kept, whose rows name publishers; one whose publisher is still denied stays."""
     mqtt: Annotated[CutterMqttSection, EmptyMeansDefault()] = CutterMqttSection()
     """The broker."""
     trust: Annotated[TrustSection, EmptyMeansDefault()] = TrustSection()

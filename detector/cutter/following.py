@@ -20,6 +20,7 @@ log = structlog.get_logger()
 LIVE: Final = frozenset(
     {
         "deadline",
+        "keep",
         "log.level",
         "log.format",
         "trust.trusted_keys.*.name",

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,18 @@ from detector.cutter.assembly import CutterRefused, CutterService, open_cutter
 from detector.cutter.config import CutterConfig
 from detector.events import CutState, Step
 from detector.ingest.adapter import IngestUnavailable
+from detector.ingest.revocations import FileRevocations
 from detector.metric_words import CutterWord
 from detector.open_incidents import StreamFacts
-from detector.store.incidents import IncidentRecord
+from detector.store.database import Database
+from detector.store.days import DAY_MS
+from detector.store.incidents import IncidentRecord, Incidents
 from detector.trust.keyring import load_keyring
 from detector.trust.signing import public_key_text
 from tests.fixtures_brokers import Ear, Mosquitto, listening, until
 from tests.fixtures_cli import ROOT
 from tests.fixtures_endpoint import SECRET, Endpoint
+from tests.slack import SLACK_SECONDS
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs_mosquitto]
 
@@ -274,6 +279,27 @@ async def test_the_second_channel_cuts_where_no_broker_is(site: Site) -> None:
                 while await service.delivery.open_count():
                     await asyncio.sleep(0.02)
     assert site.ingest.kicks == {"live/bad": 1}
+
+
+async def test_incidents_of_whom_nobody_denies_any_more_go_with_their_age(site: Site) -> None:
+    """Their rows name publishers; one whose cut an undo may still take back stays, and so does a new one."""
+    async with site.running_cutter(), site.running_service() as service:
+        for name in ("free", "denied", "new"):
+            await site.show(service, name)
+            await _until_cut(service, CutState.CONFIRMED)
+    async with Database.open(site.folder / "cutter" / "cutter.db") as database:
+        old_ms = time.time_ns() // 1_000_000 - 40 * DAY_MS
+        move = "UPDATE incidents SET opened_at_ms = ? WHERE name <> 'new'"
+        await database.write(lambda connection: connection.execute(move, (old_ms,)))
+        (free,) = [one for one in await Incidents(database).newest() if one.key.name == "free"]
+    FileRevocations(site.folder / "cutter" / "revoked").remove(free.stream_id)
+
+    async with site.running_cutter(), Database.open(site.folder / "cutter" / "cutter.db") as database:
+        async with asyncio.timeout(SLACK_SECONDS):
+            while len(left := await Incidents(database).newest()) > 2:
+                await asyncio.sleep(0.05)
+
+    assert sorted(one.key.name for one in left) == ["denied", "new"]
 
 
 async def test_sighup_takes_up_a_new_key_and_ends_nothing(site: Site) -> None:

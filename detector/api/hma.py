@@ -22,6 +22,7 @@ from detector.api.hma_banks import PDQ, HmaBanks, IndexStatus
 from detector.api.hma_desk import NO_URL, HmaParts, LookUps, Text, bad, hash_of_upload, shown
 from detector.api.hma_matching import matching
 from detector.api.hma_pictures import Pictures
+from detector.api.inside import InsideDoor
 from detector.api.token import TokenDoor
 from detector.config.config import Config
 from detector.metrics import Metrics
@@ -63,6 +64,8 @@ async def hma_routes(app: FastAPI, service: Served, nursery: Nursery) -> AsyncIt
         routes: ASGIApp = _Counted(create_hma_app(parts), service.metrics)
         if settings.needs_token:
             routes = TokenDoor(routes, service.http_token, service.metrics, is_bounded=False)
+        else:
+            routes = InsideDoor(routes)
         app.mount(settings.prefix, routes)
         yield
 

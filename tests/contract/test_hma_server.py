@@ -282,6 +282,34 @@ async def test_slow_look_ups_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.
     assert statuses.count(503) == 70 - MOST_WAITING
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "127.0.0.1:8936"}, 200),
+        ({"Host": "[::1]:8936"}, 200),
+        ({"Host": "stopframe.media.svc.cluster.local"}, 200),
+        ({"Host": "rebound.example.com:8936"}, 403),
+        ({"Host": "127.0.0.1.example.com"}, 403),
+        ({"Host": "[::1].example.com"}, 403),
+        ({"Host": "127.0.0.1:8936", "Origin": "https://example.com"}, 403),
+        ({"Host": "127.0.0.1:8936", "Origin": "null"}, 403),
+    ],
+)
+async def test_without_a_token_no_page_in_a_browser_asks(tmp_path: Path, headers: dict[str, str], status: int) -> None:
+    """Neither across origins nor by a name of its own that was made to lead here, in HMA's shape of an error."""
+    app = FastAPI()
+    settings = {"state_dir": str(tmp_path), "hma": {"enabled": True, "needs_token": False}}
+    served = Served(Config.model_validate(settings))
+    async with (
+        hma_routes(app, served, Nursery("streams.reader:main")),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://hma") as http,
+    ):
+        answer = await http.get("/hma/m/lookup", params={"signal": BRIDGE, "signal_type": "pdq"}, headers=headers)
+
+    assert answer.status_code == status
+    assert status == 200 or "by an address" in answer.json()["message"]
+
+
 def test_a_door_without_a_key_is_refused(tmp_path: Path) -> None:
     """`hma.enabled` wants http.token, or the operator's word that none is needed, which health repeats."""
     file = tmp_path / "stopframe.yaml"

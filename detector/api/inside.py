@@ -1,0 +1,49 @@
+"""The door of what takes no token: for programs beside the service, never for a page in somebody's browser."""
+
+import ipaddress
+import re
+from http import HTTPStatus
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_SENTENCE: Final = (
+    "without a token this is asked by programs, by an address or by a name that no stranger can own; "
+    "set hma.needs_token and send http.token."
+)
+_INNER: Final = frozenset({"localhost", "local", "internal", "lan", "arpa", "test"})
+"""Last labels that nobody outside can register (RFC 6761, RFC 6762, RFC 8375, and ICANN's `internal`)."""
+_BRACKETED: Final = re.compile(r"\[([0-9a-fA-F:.]+)\](?::\d+)?")
+
+
+class InsideDoor:
+    """An ASGI app that passes on to `app` what no page in a browser can have sent.
+
+    A page says its origin where it asks another one. Where its name is made to lead here ("DNS rebinding") it need not,
+    but then the name that it asks for is its own.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = Headers(scope=scope)
+        if "origin" in headers or not is_inner(headers.get("host", "")):
+            await JSONResponse({"message": _SENTENCE}, HTTPStatus.FORBIDDEN)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def is_inner(host: str) -> bool:
+    """Whether a Host header is empty, an address, a name of one label, or one that is nobody's on the internet."""
+    bracketed = _BRACKETED.fullmatch(host)
+    name = bracketed[1] if bracketed else host.partition(":")[0]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        labels = name.lower().rstrip(".").split(".")
+        return "[" not in name and (len(labels) == 1 or labels[-1] in _INNER)
+    return True

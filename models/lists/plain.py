@@ -6,6 +6,7 @@ may end in CRLF and the file may begin with a byte order mark.
 """
 
 import binascii
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -16,6 +17,9 @@ from models.lists.gathering import BadRow, FileList, Gathering, shown
 
 _LONGEST_LINE: Final = 4096
 """Bytes of a line that are looked at. A longer line is bad, and is never held in memory as a whole."""
+
+_KIND: Final = re.compile(r"[a-z][a-z0-9_]*")
+_HASH: Final = re.compile(rb"([0-9a-fA-F]{2}){8,}")
 
 
 class PlainList(FileList):
@@ -58,9 +62,12 @@ def _take(words: list[bytes], number: int, signal: str, gathering: Gathering) ->
     if len(words) > 2:
         raise BadRow(f"{len(words)} words where a signal type and a hash were expected")
     name = words[0].decode("ascii", errors="replace").lower() if len(words) == 2 else signal
-    if not gathering.knows(name):
+    if gathering.knows(name):
+        gathering.row(name, words[-1], number)
+    elif _KIND.fullmatch(name) and _HASH.fullmatch(words[-1]):  # of files, such as MD5, which no stream has
+        gathering.leave_out(name)
+    else:
         raise BadRow(f"the signal type {shown(name)} is none of {', '.join(hash_algorithms())}")
-    gathering.row(name, words[-1], number)
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:

@@ -48,10 +48,20 @@ def test_a_lone_hash_takes_the_callers_type(tmp_path: Path) -> None:
     assert _read(tmp_path, _SHORT.encode()).bad.first_reason == "a pdq hash has 64 hexadecimal digits, not 16"
 
 
+def test_hashes_of_files_are_counted_and_not_bad(tmp_path: Path) -> None:
+    """Lists carry MD5 beside PDQ; no stream has one, so they are left out by kind, and every other line counts."""
+    contents = _read(tmp_path, f"video_md5 {'00' * 16}\npdq {_PDQ}\nvideo_md5 {'01' * 16}\nsha1 {'0f' * 20}\n".encode())
+
+    assert len(contents) == 1
+    assert contents.bad.count == 0
+    assert contents.left_out == {"video_md5": 2, "sha1": 1}
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("video_md5 " + "00" * 16, "the signal type 'video_md5' is none of"),
+        ("video_md5 clip.mp4", "the signal type 'video_md5' is none of"),
+        ("md5: " + "00" * 16, "the signal type 'md5:' is none of"),
         (_PDQ[:-1], "no hexadecimal number"),
         (_PDQ[:-1] + "g", "no hexadecimal number"),
         (_PDQ + "00", "not 66"),

@@ -3,15 +3,13 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from detector.accounts import Accounts, coverage_words
 from detector.allow_list import AllowList
 from detector.analysis.setup import BANKS_FOLDER
 from detector.api.view import (
@@ -31,46 +29,35 @@ from detector.api.view import (
     pick,
 )
 from detector.bank_care import BankCare
-from detector.blindness import Records
 from detector.config.config import Config
 from detector.config.exposure import exposure_notes, warn_of_exposure
 from detector.config_file import ConfigFile
-from detector.cpu_control import CpuControl
-from detector.credentials import stream_id
 from detector.events import Decision
 from detector.exchanges.feedback_courier import FeedbackCourier
 from detector.hints import TooManyHints
 from detector.hold import hold_settings
 from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
+from detector.live_streams import Hearers, LiveStreams
 from detector.model_check import checked_models
-from detector.open_incidents import StreamFacts
 from detector.orphans import keep_reaping
-from detector.overrides import SamplingOverrides
-from detector.overview import incident_row, load_state, model_state, sandbox_state, stream_row, unseen_streams, versions
+from detector.overview import incident_row, load_state, model_state, sandbox_state, stream_row, versions
 from detector.parts import Addresses, Parts
 from detector.quiet_moments import keep_giving_back
 from detector.reloader import Reloader
-from detector.renewal import Renewal
 from detector.response import Responder
 from detector.second_opinion import SecondOpinion, SecondOpinionParts
 from detector.selftest import SelfTest
-from detector.session import SessionParts, StreamSession
-from detector.session_settings import SessionSettings
+from detector.session import StreamSession
 from detector.settings import (
     breaker_settings,
-    cpu_limits,
     enforcer_settings,
     incident_bank_settings,
     response_settings,
-    session_settings,
-    watched_sources,
 )
-from detector.store.coverage import CoverageStore
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import IncidentNotFound, Incidents
 from detector.store.retention import InUse
-from detector.supervisor import Supervisor, Watched
 from detector.trust.commands import CommandDesk
 from detector.trust.signing import public_key_text
 from detector.upkeep import Upkeep
@@ -96,13 +83,11 @@ class Service:
 
     def __init__(self, config: Config, parts: Parts, file: ConfigFile | None = None) -> None:
         self.config = config
-        self._manifests = parts.manifests
         self.metrics = parts.metrics
         self.pool = parts.pool
         self.delivery = parts.delivery
         self._alarms = parts.alarms
         self.ingest = parts.ingest
-        self.nursery = parts.nursery
         self.incident_store = Incidents(parts.database)
         self._banks = BankCare(parts.pool, parts.metrics, parts.manifests, lambda: self.config)
         self.incident_bank = IncidentBank(
@@ -113,7 +98,6 @@ class Service:
             forget=self._forget_source,
         )
         self._moderation = describe_moderation(parts.manifests)
-        self._secret = parts.credentials.deployment
         self._distrust = parts.distrust
         self._signer = parts.keyring.signer
         self._sink = parts.sink
@@ -129,9 +113,10 @@ class Service:
                 lambda: self.config.second_opinion, lambda: self.config.enforcement.live, self._hear, parts.metrics
             )
         )
-        self._accounts = Accounts(parts.sink, parts.metrics, CoverageStore(parts.database))
+        hearers = Hearers(self._respond, self._session_ended, self.incident_bank, self._second)
+        self.live = LiveStreams(parts, lambda: self.config, hearers)
+        self.supervisor = self.live.supervisor
         self._works = Works(())
-        self._blind_records = Records()
         self._reloader = (
             Reloader(file, parts.manifests, parts.metrics, in_force=lambda: self.config, take=self.reconfigure)
             if file
@@ -142,7 +127,7 @@ class Service:
             parts.database,
             lambda: self.config.keep.seconds,
             # Not the ingest server's word: without one, keys that were denied are denied still.
-            InUse(self._sessions_in_use, parts.revocations.__contains__),
+            InUse(self.live.in_use, parts.revocations.__contains__),
         )
         self.selftest = SelfTest(
             pool=parts.pool,
@@ -153,16 +138,7 @@ class Service:
             metrics=parts.metrics,
             deadline_seconds=lambda: self.config.analysis.deadline.seconds,
         )
-        self.supervisor = Supervisor(
-            ingest=parts.ingest,
-            sources=watched_sources(config),
-            open_session=self._open_session,
-            ended=self._session_ended,
-        )
-        self._cpu = CpuControl(self.supervisor.sessions.values, lambda: cpu_limits(self.config), parts.metrics)
-        self._renewal = Renewal(self._all_sessions, self._wanted_settings, self.supervisor)
-        self._overrides = SamplingOverrides(self._renewal.begin)
-        self._vitals = Vitals(parts, health=self.health, accounts=self._accounts, supervisor=self.supervisor)
+        self._vitals = Vitals(parts, health=self.health, live=self.live)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -177,27 +153,23 @@ class Service:
         await self.selftest.start()  # a failure is told in health; the service starts, since part of it may still work
         async with Works(self._long_lived()) as self._works:
             yield
-        await self._accounts.store_ended()
+        await self.live.accounts.store_ended()
 
     def _long_lived(self) -> tuple[Work, ...]:
         """What runs for as long as the service does, a line each."""
         return (
-            Work("supervisor", self.supervisor.run),
+            *self.live.works(),
             *self._banks.works(),
             Work("incident_bank", self.incident_bank.run),
             *self._second.works(),
             *self._feedback.works(),
             Work("health", self._vitals.run),
             Work("alarms", self._alarms.run),
-            Work("coverage", self._keep_accounts),
             Work("upkeep", self._upkeep.run),
-            Work("readers", self._renewal.run),
-            Work("overrides", self._overrides.run),
-            Work("cpu", self._cpu.run),
             *([Work("config", self._reloader.run)] if self._reloader else []),
             Work("selftest", self.selftest.run),
             Work("orphans", keep_reaping),
-            Work("memory", lambda: keep_giving_back(lambda: any(self._all_sessions()))),
+            Work("memory", lambda: keep_giving_back(lambda: any(self.live.all()))),
         )
 
     async def drain(self) -> None:
@@ -208,7 +180,7 @@ class Service:
         """
         self.supervisor.take_no_more()
         seconds = self.config.analysis.deadline.seconds  # frames that are older are dropped anyway
-        await asyncio.gather(*(session.judge.finish(seconds) for session in self._all_sessions()))
+        await asyncio.gather(*(session.judge.finish(seconds) for session in self.live.all()))
         await self.responder.settle()
         left, _ = await asyncio.gather(self.delivery.drain(_DRAIN_SECONDS), self._enforcer.settle())
         if left:
@@ -227,7 +199,7 @@ class Service:
             sandbox=sandbox_state(self.config.sandbox, self.supervisor.sessions.values(), self.pool),
             signing={"key_id": self._signer.key_id, "public_key": public_key_text(self._signer.public_key)},
             models=model_state(self.pool),
-            load=load_state(self._cpu, self.pool, self.metrics),
+            load=load_state(self.live.cpu, self.pool, self.metrics),
         )
 
     def _said(self) -> Sentences:
@@ -238,7 +210,7 @@ class Service:
                 self.delivery.problems,
                 self.responder.refused,
                 self._database.problems,
-                self._accounts.problems,
+                self.live.accounts.problems,
                 self.incident_bank.problems,
                 self._banks.problems,
                 self._works.problems,
@@ -262,10 +234,7 @@ class Service:
                 lambda: [self._moderation] if self._moderation is not None else [],
                 lambda: [] if self.config.enforcement.live else ["enforcement.live is false: nothing is cut"],
             ),
-            by_streams=lambda: (
-                *unseen_streams(self.supervisor.sessions.values(), time.monotonic()),
-                *self._cpu.shortages(),
-            ),
+            by_streams=self.live.shortfalls,
             live_streams=lambda: len(self.supervisor.sessions),
         )
 
@@ -289,7 +258,7 @@ class Service:
 
     def streams(self) -> list[StreamRow]:
         """As `ServiceView.streams`."""
-        return [stream_row(session, self._cpu.standing(session)) for session in self.supervisor.sessions.values()]
+        return [stream_row(session, self.live.cpu.standing(session)) for session in self.supervisor.sessions.values()]
 
     async def incidents(self, limit: int) -> list[IncidentRow]:
         """As `ServiceView.incidents`."""
@@ -301,7 +270,7 @@ class Service:
         session = self.supervisor.sessions[found]
         if session.trail is not None:
             session.trail.is_cut = True  # nobody needs protection from looking like it
-        incident_id, outcome = await self.responder.cut_by_hand(self._facts(session))
+        incident_id, outcome = await self.responder.cut_by_hand(self.live.facts(session))
         self._identities.deny(session.session, incident_id)
         time_to_cut = None
         with contextlib.suppress(IncidentNotFound, StoreUnavailable):
@@ -312,7 +281,7 @@ class Service:
         """As `ServiceView.hint`."""
         session = self.supervisor.sessions[pick(stream, self.supervisor.sessions, NoSuchStream)]
         try:
-            self._cpu.hint(session, hint.score, hint.source, hint.reason, hint.lasts_seconds)
+            self.live.cpu.hint(session, hint.score, hint.source, hint.reason, hint.lasts_seconds)
         except TooManyHints as error:
             raise NotNow(str(error)) from error
         return HintReport(session.stream_id, hint.score, hint.lasts_seconds)
@@ -320,7 +289,7 @@ class Service:
     def sample_closer(self, stream: str, detect_within_seconds: float, lasts_seconds: float) -> None:
         """As `detector.trust.orders.Actor.sample_closer`."""
         found = pick(stream, self.supervisor.sessions, NoSuchStream)
-        self._overrides.put(found, detect_within_seconds, lasts_seconds)
+        self.live.overrides.put(found, detect_within_seconds, lasts_seconds)
         log.info("sampling.closer", stream=found, detect_within=detect_within_seconds, seconds=lasts_seconds)
 
     async def undo(self, incident: str) -> UndoReport:
@@ -348,7 +317,7 @@ class Service:
     async def release(self, source: str) -> bool:
         """As `ServiceView.release`."""
         is_out = await self._banks.release(source)
-        return await self.responder.release(source, self._facts_of) or is_out
+        return await self.responder.release(source, self.live.facts_of) or is_out
 
     async def reload(self, file: str | None = None) -> ReloadReport:
         """As `ServiceView.reload`."""
@@ -381,7 +350,7 @@ class Service:
         Every part is told before anything else happens; readers whose job differs, or whose source is read elsewhere
         now, are replaced in turn afterwards.
         """
-        response, breaker, sources = response_settings(config), breaker_settings(config), list(watched_sources(config))
+        response, breaker = response_settings(config), breaker_settings(config)
         self.pool.reconfigure(await self._banks.pool_settings(config))  # the one that may refuse
         self.config = config
         self._enforcer.reconfigure(enforcer_settings(config))
@@ -390,58 +359,27 @@ class Service:
         self._sink.retain_ended(config.alerts.retain_ended.seconds)
         self.responder.reconfigure(response, breaker)
         self.commands.listen()
-        running = list(self._all_sessions())
-        self.supervisor.watch_sources(sources)
-        await asyncio.gather(*(session.reconfigure(self._settings_at_once(session)) for session in running))
-        self._renewal.begin()
+        await self.live.reconfigure()
 
-    # Sessions
-
-    def _open_session(self, watched: Watched) -> StreamSession:
-        name = stream_id(self._secret, watched.key)
-        settings = session_settings(self.config, watched.key.path, watched.kind, watched.url, self._manifests)
-        settings = self._overrides.apply(name, self._rehearsal.session(settings))
-        parts = SessionParts(
-            self.nursery,
-            self.pool,
-            self.metrics,
-            self._respond,
-            gate=self._cpu.admission,
-            incidents=self.incident_bank,
-            judged=self._second.beside(self._hold.begin(watched.key, watched.connection)),
-        )
-        record = self._blind_records.of(name)
-        session = StreamSession(name, watched.key, settings, parts, connection=watched.connection, record=record)
-        session.judge.lender = self._identities.opened(session.session, watched.key)
-        return session
-
-    def _all_sessions(self) -> Iterator[StreamSession]:
-        return iter([*self.supervisor.sessions.values(), *self.supervisor.leaving.values()])
-
-    def _wanted_settings(self, session: StreamSession) -> SessionSettings:
-        job = session.settings.job
-        settings = session_settings(self.config, session.key.path, job.kind, job.url, self._manifests)
-        return self._overrides.apply(session.stream_id, self._rehearsal.session(settings))
-
-    def _settings_at_once(self, session: StreamSession) -> SessionSettings:
-        """What is wanted, but for the part of the reader's job that takes another reader."""
-        wanted = self._wanted_settings(session)
-        return replace(wanted, job=replace(session.settings.job, sampling=wanted.job.sampling))
+    # What streams show, and what follows
 
     def _forget_source(self, source: str) -> None:
         self.responder.forget(source)
 
+    def _session_ended(self, session: str) -> None:
+        self.responder.session_ended(session)
+
     def cut_made(self, incident_id: str, session: str) -> None:
         """A session is cut because of what it showed: remember that."""
         self._identities.deny(session, incident_id)
-        found = next((one for one in self._all_sessions() if one.session == session), None)
+        found = self.live.find(session)
         if found is not None and found.trail is not None:
             self.incident_bank.cut_made(incident_id, found.trail)
 
     async def _respond(self, session: StreamSession, decision: Any) -> None:
         judged = self._banks.judge(decision, len(self.supervisor.sessions))
         judged = self._allow.soften(judged, session.key.path)
-        await self.responder.respond(judged, self._facts(session))
+        await self.responder.respond(judged, self.live.facts(session))
 
     async def _hear(self, decision: Decision) -> bool:
         """Somebody else judged a sample; False where its stream is gone."""
@@ -450,42 +388,6 @@ class Service:
             return False
         await self._respond(session, decision)
         return True
-
-    def _facts_of(self, stream: str) -> StreamFacts | None:
-        session = self.supervisor.sessions.get(stream)
-        return None if session is None else self._facts(session)
-
-    def _facts(self, session: StreamSession) -> StreamFacts:
-        return StreamFacts(
-            stream_id=session.stream_id,
-            session=session.session,
-            key=session.key,
-            connection=session.connection,
-            coverage=coverage_words(session),
-            last_packet_at=lambda: session.last_packet_at,
-            account=self._identities.account_of(session.session),
-        )
-
-    async def _session_ended(self, session: StreamSession) -> None:
-        self.responder.session_ended(session.session)
-        self._identities.ended(session.session, *session.judge.votes)
-        self._hold.end(session.key, session.connection)
-        self._second.ended(session.session)
-        if session.trail is not None:
-            self.incident_bank.left(session.trail, session.session)
-        is_back = session.stream_id in self.supervisor.sessions
-        self._accounts.close(session, is_back=is_back)  # waits for nothing: the next stream waits for this one's end
-
-    def _sessions_in_use(self) -> list[str]:
-        """Sessions whose account is still written to."""
-        return [*(session.session for session in self.supervisor.sessions.values()), *self._accounts.unstored()]
-
-    # What is told without being asked
-
-    async def _keep_accounts(self) -> None:
-        await self._accounts.keep_telling(
-            self.supervisor.sessions.values, lambda: self.config.alerts.coverage_every.seconds
-        )
 
     async def _read(self, reading: Any) -> Any:
         try:

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from detector.accounts import Accounts
 from detector.api.view import Health
+from detector.live_streams import LiveStreams
 from detector.metric_words import AlertState, CrashKind, RowsLost
 from detector.parts import Parts
-from detector.supervisor import Supervisor
 
 EVERY_SECONDS: Final = 1.0
 
@@ -42,13 +41,10 @@ class Sentences:
 class Vitals:
     """Passes health on each second: to MQTT, to the alarms and to the metrics."""
 
-    def __init__(
-        self, parts: Parts, *, health: Callable[[], Health], accounts: Accounts, supervisor: Supervisor
-    ) -> None:
+    def __init__(self, parts: Parts, *, health: Callable[[], Health], live: LiveStreams) -> None:
         self._parts = parts
         self._health = health
-        self._accounts = accounts
-        self._supervisor = supervisor
+        self._live = live
         self._counted: dict[CrashKind | AlertState, int] = {}
         self._incidents_lost = 0
 
@@ -65,10 +61,10 @@ class Vitals:
         del told["load"]  # what is retained is sent again when it changes, and that does all the time
         parts.sink.set_health(told)
         parts.alarms.hear(health.problems)
-        for session in self._supervisor.sessions.values():
-            self._accounts.show(session)
+        for session in self._live.supervisor.sessions.values():
+            self._live.accounts.show(session)
         metrics.set_health_problems(len(health.problems))
-        metrics.set_live_streams(len(self._supervisor.sessions))
+        metrics.set_live_streams(len(self._live.supervisor.sessions))
         metrics.set_analysis_workers(parts.pool.ready_workers)
         metrics.set_queue_depth(parts.pool.waiting)
         metrics.set_outbox_pending(await parts.delivery.open_count())

@@ -40,13 +40,17 @@ _WIDTH_X_HEIGHT, _FPS, _CLIP_SECONDS = "320x180", 15, 8
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`keys` are published for `seconds`, each again and again: a stay and a pause, of which the longest are given."""
+    """`keys` are published for `seconds`, each again and again: a stay and a pause, of which the longest are given.
+
+    Who was not seen by the end of a stay stays on until it is, for `patience_seconds` at most.
+    """
 
     keys: int
     seconds: float
     longest_stay_seconds: float
     longest_pause_seconds: float
     seed: int = 1
+    patience_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -172,13 +176,15 @@ async def _churn(plan: Plan, stage: Stage, outcome: Outcome) -> list[Process]:
     service = stage.service
     async with _watching(service, outcome):
         # What is opened once, for the first stream ever, is no leak.
-        await _stay("live/first", _SHORTEST_SECONDS, signal.SIGKILL, stage, outcome)
+        await _stay(
+            "live/first", _SHORTEST_SECONDS, signal.SIGKILL, (stage, outcome), patience_seconds=plan.patience_seconds
+        )
         await _wait_for_quiet(service)
         outcome.before = Holdings.of(service)
         ends_at = time.monotonic() + plan.seconds
         draws = [random.Random(draw.random()) for _ in range(plan.keys)]
         await asyncio.gather(
-            _look_at_retained(stage, plan.seconds / 2, outcome),
+            _look_at_retained(stage, plan.seconds, outcome),
             *(
                 _come_and_go(f"live/k{number}", plan, one, ends_at, (stage, outcome))
                 for number, one in enumerate(draws)
@@ -186,15 +192,28 @@ async def _churn(plan: Plan, stage: Stage, outcome: Outcome) -> list[Process]:
         )
         await _wait_for_quiet(service)
         await asyncio.sleep(_RETAIN_SECONDS + 1.0)
-    outcome.after = Holdings.of(service)
+    outcome.after = await _lasting(service, outcome.before)
     outcome.retained = await _retained_streams(stage.broker_port)
     return service.tree.everyone()
 
 
+async def _lasting(service: ServiceBesideNginx, before: Holdings) -> Holdings:
+    """Count until there is no more than before, or for some time: a file that is just being read is no leak."""
+    until = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        now = Holdings.of(service)
+        is_more = now.descriptors > before.descriptors or now.processes > before.processes
+        if not is_more or time.monotonic() > until:
+            return now
+        await asyncio.sleep(0.2)
+
+
 async def _look_at_retained(stage: Stage, seconds: float, outcome: Outcome) -> None:
-    """Look that there is something to be cleared at all."""
-    await asyncio.sleep(seconds)
-    outcome.retained_halfway = await _retained_streams(stage.broker_port)
+    """Look halfway that there is something to be cleared at all."""
+    ends_at = time.monotonic() + seconds
+    await asyncio.sleep(seconds / 2)
+    while not outcome.retained_halfway and time.monotonic() < ends_at:
+        outcome.retained_halfway = await _retained_streams(stage.broker_port)
 
 
 async def _come_and_go(
@@ -204,12 +223,16 @@ async def _come_and_go(
     while time.monotonic() + _SHORTEST_SECONDS < ends_at:
         seconds = draw.uniform(_SHORTEST_SECONDS, plan.longest_stay_seconds)
         seconds = min(seconds, max(_SHORTEST_SECONDS, ends_at - time.monotonic()))
-        await _stay(path, seconds, draw.choice((signal.SIGKILL, signal.SIGTERM)), *place)
+        how = draw.choice((signal.SIGKILL, signal.SIGTERM))
+        await _stay(path, seconds, how, place, patience_seconds=plan.patience_seconds)
         await asyncio.sleep(draw.uniform(1.0, plan.longest_pause_seconds))
 
 
-async def _stay(path: str, seconds: float, how: signal.Signals, stage: Stage, outcome: Outcome) -> None:
-    """Publish for so long, leave like this, and note it."""
+async def _stay(
+    path: str, seconds: float, how: signal.Signals, place: tuple[Stage, Outcome], *, patience_seconds: float
+) -> None:
+    """Publish for so long, and until it is seen, leave like this, and note it."""
+    stage, outcome = place
     stay = Stay(path, time.monotonic())
     outcome.stays.append(stay)
     source = ("-re", "-stream_loop", "-1", "-i", str(stage.clip), "-c", "copy", "-f", "flv")
@@ -218,6 +241,9 @@ async def _stay(path: str, seconds: float, how: signal.Signals, stage: Stage, ou
     process = await asyncio.create_subprocess_exec(*command, stdin=quiet, stdout=quiet, stderr=quiet)
     try:
         stay.was_refused = await _ends_within(process, seconds)
+        until = time.monotonic() + patience_seconds
+        while not stay.was_refused and stay.seen_at is None and time.monotonic() < until:
+            stay.was_refused = await _ends_within(process, _LOOK_SECONDS)
         if not stay.was_refused:
             process.send_signal(how)
             await _ends_within(process, _FAREWELL_SECONDS)
@@ -241,12 +267,13 @@ async def _watching(service: ServiceBesideNginx, outcome: Outcome) -> AsyncItera
 
     async def look() -> None:
         while True:
+            # Who was seen last may end while the answer is on its way: the end of such a one is read from the next.
+            open_stays = [(stay, stay.ended_at is not None) for stay in outcome.stays if stay.noticed_at is None]
             rows = await service.streams()
             outcome.most_at_once = max(outcome.most_at_once, len(rows))
             ahead_seconds = time.time() - time.monotonic()
-            for stay in outcome.stays:
-                if stay.noticed_at is None:
-                    _note(stay, rows.get(stay.path), ahead_seconds)
+            for stay, has_ended in open_stays:
+                _note(stay, rows.get(stay.path), ahead_seconds, has_ended=has_ended)
             await asyncio.sleep(_LOOK_SECONDS)
 
     task = asyncio.create_task(look(), name="churn.watch")
@@ -258,7 +285,7 @@ async def _watching(service: ServiceBesideNginx, outcome: Outcome) -> AsyncItera
             await task
 
 
-def _note(stay: Stay, row: StreamRow | None, ahead_seconds: float) -> None:
+def _note(stay: Stay, row: StreamRow | None, ahead_seconds: float, *, has_ended: bool) -> None:
     now = time.monotonic()
     since = -1.0 if row is None else datetime.fromisoformat(row.since).timestamp() - ahead_seconds
     # Dated to the millisecond. One that began before us is our predecessor's, one after our end our successor's.
@@ -266,7 +293,7 @@ def _note(stay: Stay, row: StreamRow | None, ahead_seconds: float) -> None:
     if row is not None and is_ours:
         if stay.seen_at is None and row.last_sample_age_seconds is not None:
             stay.seen_at = now
-    elif stay.ended_at is not None:
+    elif has_ended:
         stay.noticed_at = now
 
 

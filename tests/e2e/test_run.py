@@ -72,7 +72,7 @@ def test_two_services_never_share_a_state_folder(stopframe: CommandLine, free_tc
     """The second one on the same state_dir is refused in one sentence."""
     stopframe.write_config(_CONFIG.format(ingest=0, http=0, mqtt=free_tcp_port))
     with _running(stopframe):
-        second = CommandLine(stopframe.folder)
+        second = CommandLine(stopframe.folder, stopframe.warm)
         second.write_config(_CONFIG.format(ingest=0, http=0, mqtt=free_port()) + "log: {level: error}\n")
         run = second("run")
 
@@ -257,11 +257,9 @@ def test_a_second_sigterm_ends_it_at_once(stopframe: CommandLine, frozen_broker:
         children = _descendants(process)
         process.send_signal(signal.SIGTERM)
         _until_logged(process, "service.ending")
-        begun_at = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-        lasted = time.monotonic() - begun_at
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert lasted < 2.4, lasted  # the first one waits for longer
+    assert "service.alerts_left" not in err  # what the first one says when it has waited
     assert children
     assert not psutil.wait_procs(children, timeout=30)[1]

@@ -46,7 +46,8 @@ class FakeIngest:
         self.revoked: set[StreamKey] = set()
         self.drops: Counter[str] = Counter()
         self.pause = 0.0
-        self.list_pause = 0.0
+        self.may_list = asyncio.Event()
+        self.may_list.set()
         self.lists = 0
         self.is_down = False
         self._board = PublisherBoard()
@@ -58,7 +59,7 @@ class FakeIngest:
 
     async def publishers(self) -> list[Publisher]:
         self.lists += 1
-        await asyncio.sleep(self.list_pause)
+        await self.may_list.wait()
         if self.is_down:
             raise IngestUnavailable("the server is down")
         return [Publisher(key, connection, 0.0) for key, connection in self.live.items()]
@@ -395,7 +396,7 @@ async def test_a_broker_that_takes_no_promise_keeps_nobody_on_air(scene: Scene) 
 async def test_an_undo_that_races_a_cut_wins(scene: Scene) -> None:
     """While the publisher is looked for, the incident is taken back: nobody is cut for it, and no key stays denied."""
     stream = scene.ingest.publish("bad")
-    scene.ingest.list_pause = 1.0
+    scene.ingest.may_list.clear()
     payload = scene.alert(stream)
     async with scene.cutter() as cutter:
         await scene.say(cutter, payload, stream)
@@ -404,6 +405,7 @@ async def test_an_undo_that_races_a_cut_wins(scene: Scene) -> None:
                 await asyncio.sleep(0.002)
         with pytest.raises(NoSuchIncident):
             await cutter.undo(json.loads(payload)["incident_id"])
+        scene.ingest.may_list.set()
         await scene.answered(1, "rejected")
     assert (scene.ingest.drops, scene.ingest.revoked) == (Counter(), set())
 

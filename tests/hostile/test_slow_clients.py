@@ -93,8 +93,8 @@ async def test_who_never_ends_a_head_is_dropped(monkeypatch: pytest.MonkeyPatch)
     """A byte now and then buys no time: after the limit the connection is reset."""
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     async with HttpServer(_app(), "127.0.0.1", 0) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         started_at = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         with contextlib.suppress(ConnectionError):
             while time.monotonic() - started_at < 30 and not reader.at_eof():
                 writer.write(b"G")

@@ -58,6 +58,12 @@ def longest_gap(seen: Seen, track: int) -> float:
     return max(later - earlier for earlier, later in pairwise(at))
 
 
+def stood_still(seen: Seen) -> float:
+    """For how long this machine gave no time to the reader or to us, by the heartbeats that came late."""
+    late = (later - earlier - 0.6 for (earlier, _), (later, _) in pairwise(seen.beats))
+    return sum(max(0.0, seconds) for seconds in late)
+
+
 async def test_second_track_is_looked_at_like_the_first(nursery: Nursery) -> None:
     """Of two tracks each is sampled as promised, and no sample of one is taken for the other's."""
     sampling = SamplingSettings(detect_within_seconds=1.5)
@@ -71,7 +77,7 @@ async def test_second_track_is_looked_at_like_the_first(nursery: Nursery) -> Non
     assert np.abs(planes[0] - planes[1]).mean() > 15
     for track in (0, 1):
         assert sum(frame.track == track for frame in seen.frames) >= 4
-        assert longest_gap(seen, track) <= 1.6
+        assert longest_gap(seen, track) <= 1.6 + stood_still(seen)
     assert seen.beats[-1][1].tracks_heard == 0b11
     assert [frame.sequence for frame in seen.frames] == sorted({frame.sequence for frame in seen.frames})
 

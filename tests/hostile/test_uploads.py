@@ -174,11 +174,11 @@ def test_an_endless_file_is_taken_to_its_limit_and_no_further(service: UploadSer
 
 def test_trickles_hold_no_process_and_are_told_to_go(service: UploadService) -> None:
     """Twenty files at a few bytes a second are refused in time; pictures pass beside them all the while."""
+    began_at = time.monotonic()
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", service.http_port))) for _ in range(20)]
         for one in slow:
             one.sendall(service.head(8_000_000) + b"\x47" * 100)
-        began_at = time.monotonic()
         answered = 0
         while time.monotonic() - began_at < 1 or answered < 2:
             assert service.scan(upload_material.picture(1, 320, 180)).json()["decision"] == "cut"

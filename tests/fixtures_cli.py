@@ -4,15 +4,18 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import pytest
 
 from detector.cards import parse_script, synthetic_card
 from detector.publisher import Chunk, Encoding, encoded
+from tests.warm_commands import WarmCommands
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,8 +37,9 @@ class Run:
 class CommandLine:
     """Runs `stopframe` in `folder`, with `stopframe.yaml` there as its config."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, warm: WarmCommands) -> None:
         self.folder = folder
+        self.warm = warm
         self.config = folder / "stopframe.yaml"
         self.write_config("")
 
@@ -63,18 +67,14 @@ class CommandLine:
         )
 
     def __call__(self, *arguments: str, seconds: float = 120) -> Run:
-        """Run a command to its end; a traceback fails the test."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment(),
-            text=True,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Run(done.returncode, done.stdout, done.stderr)
+        """Run a command to its end, with its imports done before; a traceback fails the test."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            code = self.warm.run(
+                arguments, folder=self.folder, environment=self.environment(), outputs=(out, err), seconds=seconds
+            )
+            said, complained = (_content(file) for file in (out, err))
+        assert "Traceback" not in complained, complained
+        return Run(code, said, complained)
 
     def picture(self, name: str, seed: int, size: tuple[int, int] = (640, 360)) -> str:
         """Write the synthetic card of `seed` as a picture file; returns its name."""
@@ -92,7 +92,19 @@ class CommandLine:
         return name
 
 
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
+
+
+@pytest.fixture(scope="session")
+def warm_commands() -> Iterator[WarmCommands]:
+    """Return what runs commands whose imports are done."""
+    with WarmCommands() as warm:
+        yield warm
+
+
 @pytest.fixture
-def stopframe(tmp_path: Path) -> CommandLine:
+def stopframe(tmp_path: Path, warm_commands: WarmCommands) -> CommandLine:
     """Return the command line in a folder of its own."""
-    return CommandLine(tmp_path)
+    return CommandLine(tmp_path, warm_commands)

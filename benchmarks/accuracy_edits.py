@@ -18,8 +18,6 @@ Frame = NDArray[np.uint8]
 Rng = np.random.Generator
 Colour = tuple[int, int, int]
 
-_CHATTER: Final = ("hello", "lol", "nice", "wow", "gg", "what")
-
 
 @dataclass(frozen=True, slots=True)
 class Edit:

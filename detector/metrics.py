@@ -172,10 +172,6 @@ class Metrics:
         if count > 0:
             self._series.drops.labels(self._causes(str(cause))).inc(count)
 
-    def low_information_frame(self) -> None:
-        """One frame held too little to be shown to a model. `inspection` counts this itself."""
-        self._series.low_information.inc()
-
     def model_failure(self, model: str) -> None:
         """One model gave no valid answer. `inspection` counts this itself."""
         self._series.model_failures.labels(self._models(model)).inc()

@@ -146,11 +146,6 @@ def interval_miss(interval_seconds: float, seconds: float) -> float:
     return within + length - length**2 + length**3 / 6
 
 
-def chance_in_intervals(visible: float, interval_seconds: float, within_seconds: float) -> float:
-    """Chance to see what is visible for this share of each interval and avoids every instant that can be foreseen."""
-    return 1.0 - (1.0 - visible) ** math.floor(within_seconds / interval_seconds + 1e-9)
-
-
 def chance_between_keyframes(
     settings: SamplingSettings,
     gop_seconds: float,

@@ -7,7 +7,6 @@ touches.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum, unique
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
@@ -18,14 +17,6 @@ from detector.config.second_opinion import SecondOpinionSection
 from detector.config.uploads import UploadsSection
 
 Section = TypeVar("Section", bound=BaseModel)
-
-
-@unique
-class Effect(Enum):
-    """When a changed value takes effect."""
-
-    LIVE = "at once"
-    RESTART = "at the next start"
 
 
 NEEDS_RESTART: Final[Mapping[str, str]] = {
@@ -176,11 +167,6 @@ class Changes:
     in_force: Config
     applied: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
-
-
-def effect_of(pattern: str) -> Effect:
-    """When a changed value of a key takes effect; `*` stands for a name or a place, as in `classes.*.cut`."""
-    return Effect.LIVE if pattern in LIVE else Effect.RESTART
 
 
 def difference(old: Config, new: Config) -> Changes:

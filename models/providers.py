@@ -87,8 +87,6 @@ _BUNDLED: Final = {
 }
 
 AUTO: Final = "auto"
-PROVIDER_NAMES: Final = ("cpu", "openvino", "openvino-fp32", "cuda", "tensorrt")
-"""What an operator may write; `auto` beside them."""
 
 
 def available_providers() -> tuple[str, ...]:

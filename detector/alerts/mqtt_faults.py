@@ -19,10 +19,6 @@ _EXPIRED: Final = 10
 _UNKNOWN_AUTHORITY: Final = {18, 19, 20, 21}
 _OTHER_HOST: Final = {62, 64}
 
-_NO_TLS: Final = {"wrong version number", "unexpected eof while reading", "packet length too long"}
-"""What OpenSSL says of an answer that is no TLS."""
-
-
 _CLOSED: Final = "it closed the connection; see the broker's log, or write mqtts://, in case it speaks TLS there"
 _CLOSED_TLS: Final = (
     "it closed the connection; see the broker's log: it may want a certificate of ours "

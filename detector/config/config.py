@@ -235,10 +235,6 @@ class Config(Section):
         """What the matches of a bank may do; a bank without a line is at step review."""
         return self.banks.get(name, BankSection())
 
-    def class_of(self, name: str) -> ClassSection | None:
-        """What the class `model/label` may do; None where it has no line and is off."""
-        return self.classes.get(name)
-
 
 def _collision(at: tuple[str, ...], other: str) -> Conflict:
     concern = tuple(other.split("."))

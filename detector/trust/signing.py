@@ -72,7 +72,6 @@ class Reason(StrEnum):
     OTHER_TOPIC = "other_topic"
     RETAINED = "retained"
     REPLAYED = "replayed"
-    UNKNOWN_ALERT = "unknown_alert"
     TOO_MANY = "too_many"
 
 

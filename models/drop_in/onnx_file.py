@@ -16,7 +16,6 @@ from models.onnx_metadata import OnnxDescription
 _PREFIX: Final = "model_info "
 _NAMES = re.compile(r"""\s*(\d{1,6})\s*:\s*(?:'([^'\\]*)'|"([^"\\]*)")\s*(?:,|$)""")
 _MODEL_TYPES: Final = {"classification": ("Classification", None), "yolox": ("Detection", "YOLOX")}
-_RESIZE_TYPES: Final = ("standard", "crop", "fit_to_window", "fit_to_window_letterbox")
 _PIXEL_FORMATS: Final = {"Rgb8": True, "Bgr8": False}
 _PIXEL_RANGES: Final[dict[str, tuple[float, float]]] = {
     "NominalRange_0_255": (0.0, 1.0),

@@ -109,29 +109,6 @@ def second_distances(seconds: Seconds, queries: NDArray[np.integer], rows: NDArr
     return np.asarray(np.bitwise_count(differing).sum(axis=1, dtype=np.int64))
 
 
-def mirrored_seconds(seconds: Seconds) -> Seconds:
-    """Second hashes of the same views mirrored left to right (exact but where a step is exactly 0)."""
-    across, down = _signs(seconds)
-    return _packed(~across[:, :, ::-1], down[:, :, ::-1])
-
-
-def flipped_seconds(seconds: Seconds) -> Seconds:
-    """Second hashes of the same views upside down."""
-    across, down = _signs(seconds)
-    return _packed(across[:, ::-1], ~down[:, ::-1])
-
-
-def turned_seconds(seconds: Seconds) -> Seconds:
-    """Second hashes of the same views after a quarter turn to the left, as `np.rot90` does it to their pixels."""
-    across, down = _signs(seconds)
-    return _packed(down.transpose(0, 2, 1)[:, ::-1], ~across.transpose(0, 2, 1)[:, ::-1])
-
-
-def inverted_seconds(seconds: Seconds) -> Seconds:
-    """Second hashes of the negatives of the same views."""
-    return ~seconds
-
-
 def _spectra(deviations: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(deviations[:, ::-1]).reshape(-1, _SIDE, _SIDE)
 
@@ -144,12 +121,3 @@ def _steps(spectra: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
 def _hashes(across: NDArray[np.float32], down: NDArray[np.float32]) -> Seconds:
     signs = np.stack((across, down), axis=1) > 0
     return np.packbits(signs.reshape(len(across), SECOND_BITS), axis=1)
-
-
-def _signs(seconds: Seconds) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    signs = np.unpackbits(seconds, axis=1).reshape(-1, 2, _SIDE, _SIDE).view(np.bool_)
-    return signs[:, 0], signs[:, 1]
-
-
-def _packed(across: NDArray[np.bool_], down: NDArray[np.bool_]) -> Seconds:
-    return np.packbits(np.stack((across, down), axis=1).reshape(-1, SECOND_BITS), axis=1)

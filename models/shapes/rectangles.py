@@ -28,9 +28,6 @@ _MIN_STEP: Final = 6
 _SPREAD: Final = spreading(2)
 """A dark step of three levels is one then; one of two, as in any soft dark ramp, is none."""
 
-_QUIET: Final = 3
-"""A step this many times as large as both beside it on one side is an edge of texture, however rough its other side."""
-
 _MOST_LINES: Final = 14
 _LINE_DISTANCE: Final = 2
 _MIN_LINE: Final = 0.45

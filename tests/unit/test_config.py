@@ -86,7 +86,7 @@ def test_defaults_cut_nothing_and_listen_on_this_machine() -> None:
     assert config.ingest.listens_on is not None
     assert {config.http.listen.host, config.ingest.listens_on.host, config.alerts.mqtt.url.host} == {"127.0.0.1"}
     assert config.bank("ANY").step is Step.REVIEW
-    assert config.class_of("standin-cards/smptebars") is None
+    assert not config.classes
 
 
 def test_state_dir_follows_the_xdg_specification(monkeypatch: pytest.MonkeyPatch) -> None:

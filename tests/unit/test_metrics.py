@@ -42,7 +42,6 @@ def test_each_event_moves_its_own_series() -> None:
     metrics.breaker_refused()
     metrics.alert(AlertState.DELIVERED)
     metrics.cut(CutState.CONFIRMED)
-    metrics.low_information_frame()
     metrics.model_failure("nsfw")
     metrics.coverage("blind", 2.5, "no_packets")
     metrics.coverage("seen", 10)
@@ -59,7 +58,6 @@ def test_each_event_moves_its_own_series() -> None:
     assert metrics.value("stopframe_breaker_refusals_total") == 1
     assert metrics.value("stopframe_alerts_total", state="delivered") == 1
     assert metrics.value("stopframe_cuts_total", state="confirmed") == 1
-    assert metrics.value("stopframe_low_information_frames_total") == 1
     assert metrics.value("stopframe_model_failures_total", model="nsfw") == 1
     assert metrics.value("stopframe_coverage_seconds_total", kind="blind", cause="no_packets") == 2.5
     assert metrics.value("stopframe_coverage_seconds_total", kind="seen", cause="") == 10

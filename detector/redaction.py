@@ -133,6 +133,8 @@ def hide_url(url: str) -> None:
         hide_secret(url)
         return
     credentials = parts.netloc.rpartition("@")[0]
+    if not (credentials or parts.query or parts.fragment or parts.path.strip("/")):
+        return  # a scheme and a host: hidden, they would be missing in every sentence that says who does not answer
     user, _, password = credentials.partition(":")
     pieces = [part for name in parts.path.split("/") for part in (name, name.partition(".")[0])]
     fields = parse_qsl(parts.query)

@@ -59,7 +59,8 @@ def import_list(
         _tell_not_taken(file, contents)
         if not len(contents) and not contents.withdrawn:
             raise CommandFailed(
-                f"{file} holds no valid hash, so bank {bank} is unchanged; name a list of format {form}"
+                f"{file} holds no valid hash, so bank {bank} is unchanged; name a list of format {form}, or another "
+                "with --format"
             )
         with progress(f"write {bank}", None):
             intake = take_in(bank_dir, contents, stem=stem_of(file))

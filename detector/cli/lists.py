@@ -120,9 +120,11 @@ def sign(
     """
     from detector.cli.banks import bank_faults, format_of
     from detector.credentials import CredentialsError
-    from detector.exchanges.manifest import file_digest, is_file_name, write_manifest
+    from detector.exchanges.manifest import file_digest, is_file_name, is_list_name, write_manifest
     from detector.trust.keyring import read_key
 
+    if not is_list_name(name):
+        raise CommandFailed(f"--name {name!r} is no list's name: letters, digits, _ and -, as under exchanges")
     if not is_file_name(file.name):
         raise CommandFailed(f"{file.name}: a list's name has letters, digits, . _ and -, and does not begin with a dot")
     try:
@@ -135,6 +137,9 @@ def sign(
     now_ms = time.time_ns() // 1_000_000
     with bank_faults(), progress("reading", None):
         contents = format_of(list_format).read(file)
+        if not len(contents) and not contents.withdrawn and (contents.bad.count or contents.left_out):
+            why = contents.bad.first_reason or f"nothing here matches {', '.join(contents.left_out)}"
+            raise CommandFailed(f"{file} holds no valid hash of format {list_format} ({why}); --format names another")
         digest = file_digest(file)
         made = write_manifest(
             file,

@@ -16,12 +16,13 @@ from typing import Any, BinaryIO, Final
 
 from detector.alerts.alert import rfc3339
 from detector.exchanges.client import ExchangeFailed, NotAdopted
-from detector.trust.signing import NotTrusted, Purpose, Signer, TrustedKeys, parse, time_ms
+from detector.trust.signing import NotTrusted, Purpose, Reason, Signer, TrustedKeys, parse, time_ms
 from models.arrays import write_synced
 
 SCHEMA: Final = f"stopframe/{Purpose.LIST}/1"
 MANIFEST_BYTES: Final = 4096
 
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _FILE: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}", re.ASCII)
 _FORMAT: Final = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -75,10 +76,20 @@ def read_manifest(payload: bytes, keys: TrustedKeys, *, name: str, now_ms: int, 
     """
     try:
         message = parse(payload, most_bytes=MANIFEST_BYTES)
+    except NotTrusted as error:
+        raise NotAdopted(
+            f"what should be the manifest of {name} is none: {error}; name FILE.manifest.json, which 'stopframe lists "
+            "sign' writes beside the list"
+        ) from None
+    try:
         keys.verify(message, Purpose.LIST, now_ms=now_ms)
         manifest = _of(message)
     except NotTrusted as error:
-        raise NotAdopted(f"the manifest of {name} is not believed: {error}; nothing of the list was taken") from None
+        is_stranger = error.reason in {Reason.UNKNOWN_KEY, Reason.NOT_ALLOWED}
+        remedy = "; if it is one of yours, trust.trusted_keys names it with may: [list]" if is_stranger else ""
+        raise NotAdopted(
+            f"the manifest of {name} is not believed: {error}; nothing of the list was taken{remedy}"
+        ) from None
     if manifest.name != name:
         raise NotAdopted(f"the manifest is of another list than {name}; name the right one under url or path")
     if manifest.issued_ms > now_ms + _CLOCK_OFF_MS:
@@ -133,6 +144,11 @@ def check_file(file: BinaryIO, manifest: Manifest) -> None:
             f"the list {manifest.file} is not the file that was signed; nothing of it was taken: sign it again, or see "
             "who changed it"
         )
+
+
+def is_list_name(name: str) -> bool:
+    """Whether a config can have a list of this name under `exchanges`."""
+    return _NAME.fullmatch(name) is not None
 
 
 def is_file_name(name: str) -> bool:

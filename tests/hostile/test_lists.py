@@ -106,17 +106,22 @@ def _other_bytes(own: OwnList) -> None:
     (own.folder / "own.txt").write_text(own.text.replace(own.text[4:8], "0000", 1))
 
 
+def _the_list_itself(own: OwnList) -> None:
+    own.manifest.write_text(own.text)
+
+
 def _longer(own: OwnList) -> None:
     (own.folder / "own.txt").write_text(own.text + f"pdq {'7' * 64}\n")
 
 
 UNBELIEVABLE: dict[str, tuple[dict[str, Any], Callable[[OwnList], None] | None, str]] = {
-    "a key that nobody trusts": ({"signer": STRANGER}, None, "nobody trusts key"),
+    "a key that nobody trusts": ({"signer": STRANGER}, None, "if it is one of yours"),
     "no signature": ({}, _unsigned, "carries no signature"),
     "a manifest that was altered": ({}, _altered, "is not what key"),
     "a list that was altered": ({}, _other_bytes, "is not the file that was signed"),
     "a list that was added to": ({}, _longer, "is not the file that was signed"),
     "the manifest of another list": ({"name": "others"}, None, "is of another list"),
+    "the list in the manifest's place": ({}, _the_list_itself, "name FILE.manifest.json"),
     "an older version": ({"version": 1}, None, "older than 5"),
     "the same version with another list": ({"version": 5}, None, "signed twice"),
     "a manifest that is over": ({"expires_ms": round(NOW * 1000) - 1}, None, "its time is over"),

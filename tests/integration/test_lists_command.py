@@ -91,6 +91,7 @@ def test_what_was_refused_is_accepted_by_hand(desk: Desk) -> None:
         (("lists", "sync", "own"), "cannot be read (No such file or directory); make it readable"),
         (("lists", "sign", "nowhere.txt", "--key", "KEY", "--name", "own"), "nowhere.txt: No such file or directory"),
         (("lists", "sign", "a list.txt", "--key", "KEY", "--name", "own"), "a list's name has letters"),
+        (("lists", "sign", "x.txt", "--key", "KEY", "--name", "our own"), "is no list's name"),
         (("lists", "sign", "x.txt", "--key", "KEY", "--name", "own", "--format", "odd"), "no list format called 'odd'"),
         (("lists", "sign", "x.txt", "--key", "KEY", "--name", "own", "--life", "1s"), "--life 1s is out of range"),
     ],
@@ -100,6 +101,17 @@ def test_faults_are_a_sentence_with_the_remedy(desk: Desk, words: tuple[str, ...
     told = desk.why(*(str(desk.key) if word == "KEY" else word for word in words))
     assert sentence in told
     assert "Traceback" not in told
+
+
+def test_a_list_of_which_nothing_can_be_read_is_not_signed(desk: Desk) -> None:
+    """Signed in a format that it is not in, it would take every hash back on every node; an empty one may."""
+    path = desk.folder / "own.txt"
+    for text in ("signal,hash\npdq," + "7" * 64 + "\n", "video_md5 " + "7" * 32 + "\n"):
+        path.write_text(text)
+        told = desk.why("lists", "sign", str(path), "--key", str(desk.key), "--name", "own")
+        assert "holds no valid hash of format plain" in told
+    assert not path.with_name("own.txt.manifest.json").exists()
+    assert desk.sign(0).exit_code == 0
 
 
 def test_a_list_that_an_operator_filled_is_not_taken(desk: Desk) -> None:

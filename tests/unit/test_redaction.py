@@ -85,6 +85,15 @@ def test_parts_of_a_url_are_secret() -> None:
     assert without_secrets("rtmp://someone:else@192.0.2.1/x") == "rtmp://***@192.0.2.1/x"
 
 
+def test_a_scheme_and_a_host_are_no_secret() -> None:
+    """A sentence can say which server does not answer, with or without the slash in the config."""
+    for url in ("https://hma.partner.example", "http://192.0.2.10:8080/"):
+        hide_url(url)
+        assert without_secrets(f"{url}: nobody answers there") == f"{url}: nobody answers there"
+    hide_url("http://192.0.2.10:8080?t0ken-of-ours")
+    assert without_secrets("GET t0ken-of-ours") == "GET ***"
+
+
 def test_plain_words_of_a_url_stay_in_other_sentences() -> None:
     """`stream`, `admin` or `default` in a source's URL blank no other text; its own are hidden all the same."""
     url = "http://operator:c0rrect-h0rse@cdn.example:80/streaming/playlist.m3u8?profile=default"

@@ -6,12 +6,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from detector.alerts import alarm
 from detector.cards import synthetic_card
+from detector.exchanges import care
 from detector.exchanges.order import job_of
 from detector.exchanges.records import Outcome, SyncState, read_state
 from detector.exchanges.sync import sync
@@ -51,6 +54,12 @@ def exchanges(folder: Path, url: str, **options: object) -> str:
     line = {"name": "peer", "kind": "stopncii", "bank": "PEER", "url": f"{url}/v1", **options}
     keys = {name + "_key": {"file": name} for name in ("function", "subscription")}
     return f"exchanges: [{json.dumps(line | keys)}]\n"
+
+
+@pytest.fixture(autouse=True)
+def asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the first sync of a list begin with the service: when it is due is tested with the schedule."""
+    monkeypatch.setattr(care, "_draw", lambda: 0.0)
 
 
 @asynccontextmanager
@@ -119,26 +128,31 @@ async def test_what_came_by_sync_is_found_named_and_withdrawn(tmp_path: Path, al
         await site.until(lambda: metrics.value("stopframe_list_hashes_total", list="peer", state="added") == 51)
 
 
-async def test_a_list_that_is_not_to_be_had_grows_stale_and_is_told(tmp_path: Path, alerts: Path) -> None:
+async def test_a_list_that_is_not_to_be_had_grows_stale_and_is_told(
+    tmp_path: Path, alerts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What came before stays in force, health is red after `stale_after` with the reason, and green with the list.
 
     An alarm that names the list goes to the file, as it would to the webhook.
     """
-    holdings = Holdings()
+    holdings, gone_by = Holdings(), [0.0]
+    monkeypatch.setattr(alarm, "_SETTLED_SECONDS", 0.5)
+    monkeypatch.setattr(care, "time", SimpleNamespace(time=lambda: time.time() + gone_by[0]))
     holdings.put("0", made_up(1)[0], time.time() - 60)
     with capture_logs() as logs:
-        async with listed_site(tmp_path, holdings, every="10s", stale_after="10s") as (site, exchange):
+        async with listed_site(tmp_path, holdings, every="1h", stale_after="2h") as (site, exchange):
             await site.until(lambda: site.service.metrics.value("stopframe_list_rows", list="peer") == 1, PATIENCE)
             assert not [one for one in site.service.health().problems if "peer" in one]
             whole, exchange.answer = exchange.answer, _away
+            gone_by[0] = 2.5 * 3600
             await site.until(lambda: "answered 404; correct url" in _problem(site), PATIENCE)
             assert "list peer is" in _problem(site)
             assert "stopframe lists sync peer" in _problem(site)
             assert site.service.metrics.value("stopframe_list_rows", list="peer") == 1
             await site.until(lambda: alerts.exists() and "stopframe/alarm/1" in alerts.read_text(), PATIENCE)
-            alarm = json.loads(alerts.read_text().splitlines()[0])
-            assert any("list peer is" in one for one in alarm["problems"])
-            exchange.answer = whole
+            told = json.loads(alerts.read_text().splitlines()[0])
+            assert any("list peer is" in one for one in told["problems"])
+            exchange.answer, gone_by[0] = whole, 0.0
             assert (await synced(site)).outcome == Outcome.SYNCED
             await site.until(lambda: not _problem(site), PATIENCE)
     events = [entry["event"] for entry in logs]

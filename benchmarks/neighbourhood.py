@@ -40,6 +40,7 @@ _GONE_SECONDS = 10.0
 _TAKEN_SECONDS = 5.0
 _BLIND = "blind/"
 _STILL_OPENING = "connecting"
+_CRASHES = "stopframe_crashes_total"
 
 
 @dataclass(slots=True)
@@ -143,11 +144,11 @@ class Neighbourhood:
             await asyncio.sleep(max(0.0, begun_at - time.time()))
             async with self._killing(attack, peaks):
                 window = await self._watch(attack_seconds)
-            after = await self._service.metrics()
+            after = await self._counted(before, peaks.kills)
             blow = Blow(attack.name, baseline, window, peaks.peak_bytes, kills=peaks.kills, readers=len(peaks.seen))
             await self._note_blindness(blow, path, begun_at)
             await self._leave(path)
-        blow.crashes = _rise(before, after, "stopframe_crashes_total", "process")
+        blow.crashes = _rise(before, after, _CRASHES, "process")
         blow.ends = _rise(before, after, "stopframe_reader_ends_total", "code")
         return blow
 
@@ -204,6 +205,15 @@ class Neighbourhood:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+
+    async def _counted(self, before: dict[str, float], kills: int) -> dict[str, float]:
+        """The figures once every kill is among them, or after some time: the last one may have been just now."""
+        until = time.monotonic() + _GONE_SECONDS
+        while True:
+            now = await self._service.metrics()
+            if _rise(before, now, _CRASHES, "process").get("reader", 0) >= kills or time.monotonic() > until:
+                return now
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _note_blindness(self, blow: Blow, path: str, begun_at: float) -> None:
         row = (await self._service.streams()).get(path)

@@ -241,7 +241,7 @@ def test_a_hostile_file_in_an_innocent_folder_is_refused(tmp_path: Path, secret:
     folder = planted(tmp_path / "falcon", name, secret)
     words = HOSTILE[name][1]
     with pytest.raises((ManifestError, ModelUnusable), match=words) as caught:
-        load_classifier(str(folder), memory_limit_bytes=1 << 40, within_seconds=0.5)
+        load_classifier(str(folder), memory_limit_bytes=1 << 40, within_seconds=0.5 if name == "endless" else 30.0)
     assert "\n" not in str(caught.value)
 
 

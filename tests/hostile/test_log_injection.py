@@ -26,10 +26,10 @@ from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.revocations import FileRevocations, Revocations
 from detector.logs import VALUE_CHARACTERS, configure_logs
 from detector.metrics import LABEL_LIMIT, Metrics
-from tests.fixtures_brokers import until
 from tests.fixtures_cli import CommandLine
 from tests.fixtures_media import Clip, MediaMaker
 from tests.hostile.commands import Ask, commands
+from tests.waiting import until
 
 SEEDS = [
     b"\xff\xfe\x80",
@@ -197,8 +197,8 @@ async def test_hostile_publishers_write_no_line_and_lose_no_stream(stopframe: Co
 
 async def _publish_all(ask: Ask, ingest: int, media: MediaMaker, log: Path) -> None:
     title = '\x1b[31m\n\u202e\u2028 {"event": "cut.confirmed"}\r'
-    clip = media.clip(Clip(frames=200, title=title))
-    ordinary = asyncio.create_task(_publish(ingest, b"ordinary", clip, 40), name="ordinary")
+    clip = media.clip(Clip(frames=600, title=title))
+    ordinary = asyncio.create_task(_publish(ingest, b"ordinary", clip, 120), name="ordinary")
     await until(lambda: b"session.opened" in log.read_bytes(), 60)
     async with asyncio.TaskGroup() as crowd:
         room = asyncio.Semaphore(20)

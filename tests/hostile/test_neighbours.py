@@ -20,17 +20,16 @@ def test_bomb_and_crash_loop_cost_the_neighbours_nothing(tmp_path: Path) -> None
 
     The bomb's reader stays below 150 MiB, tells of its blindness, and nothing crashes but what is killed.
     """
-    for attempt in range(3):  # what else this machine does costs samples, too
-        plan, folder = Plan(4, 2.0, 4.0, ("bomb", "crash loop")), tmp_path / str(attempt)
-        folder.mkdir()
-        blows = {blow.name: blow for blow in asyncio.run(run(plan, folder))}
-        if all(
-            one.baseline.rate > 0.9 * 4 * 5 and one.window.loss_percent(one.baseline) <= 5.0 for one in blows.values()
-        ):
-            break
-    for blow in blows.values():
-        assert blow.baseline.rate > 0.9 * 4 * 5
-        assert blow.window.loss_percent(blow.baseline) <= 5.0
+    blows: dict[str, Blow] = {}
+    for attempt in range(5):  # what else this machine does costs samples, too
+        open_attacks = tuple(
+            name for name in ("bomb", "crash loop") if name not in blows or not is_unharmed(blows[name])
+        )
+        if open_attacks:
+            folder = tmp_path / str(attempt)
+            folder.mkdir()
+            blows |= {blow.name: blow for blow in asyncio.run(run(Plan(4, 2.0, 4.0, open_attacks), folder))}
+    assert [name for name, blow in blows.items() if not is_unharmed(blow)] == [], blows
     bomb, crashes = blows["bomb"], blows["crash loop"]
     assert 0 < bomb.peak_bytes <= 150 * 2**20
     assert bomb.blind_seconds is not None

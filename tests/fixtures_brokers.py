@@ -28,12 +28,6 @@ EXAMPLE = Path(__file__).parents[1] / "configs" / "examples" / "mosquitto"
 _SERVER_FOLDERS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
 
-async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 class Mosquitto:
     """A mosquitto of the test's own, on a port of its own. `lines` are its whole config beside the listener."""
 

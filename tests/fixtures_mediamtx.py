@@ -4,7 +4,6 @@ Shapes and statuses as in github.com/bluenviron/mediamtx at commit 3e09466c: `ap
 `internal/defs/api_path.go`, `internal/auth/manager.go`.
 """
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -134,10 +133,3 @@ def question(action: str, path: str, **changes: str | None) -> dict[str, Any]:
         "query": "",
         "userAgent": "",
     } | changes
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)

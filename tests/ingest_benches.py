@@ -33,9 +33,10 @@ from tests.fixtures_ingest_peers import (
     Peer,
     asking,
 )
-from tests.fixtures_mediamtx import Denied, FakeMediaMtx, until
+from tests.fixtures_mediamtx import Denied, FakeMediaMtx
 from tests.fixtures_nginx_rtmp import HookRelay, hook_server, live, make_clip, running_nginx
 from tests.fixtures_node_media_server import running_nms
+from tests.waiting import until
 
 AWKWARD_NAMES = ["plain", "a b", "a&b", "k+1", "%41", "what?", "x'y\"", "ümläut", "日本"]
 

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from models.providers import Provider
 from models.trial import Trial
 from streams.frame import Frame, SampleReason
 from streams.job import SandboxMode
+from tests.waiting import until
 
 HERE = Path(__file__).parent
 WAIT_SECONDS = 20.0
@@ -74,13 +75,6 @@ async def gpu_alone(entry: str) -> AsyncIterator[GpuKeeper]:
     settings = GpuSettings((model,), 1, SandboxMode.PREFER, 0.1)
     async with GpuKeeper(settings, entry=f"gpu_stand_in:{entry}", search_paths=[str(HERE)]) as keeper:
         yield keeper
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    ends_at = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < ends_at
-        await asyncio.sleep(0.02)
 
 
 def gpu_pid() -> int:

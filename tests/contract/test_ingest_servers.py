@@ -24,8 +24,8 @@ from detector.ingest.adapter import (
 from detector.ingest.board import PublisherBoard
 from detector.ingest.registry import ENTRY_POINT_GROUP, INGEST_SERVERS, ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
-from tests.fixtures_mediamtx import until
 from tests.ingest_benches import BENCHES, made, opened
+from tests.waiting import until
 
 CUTTING = [pytest.param(name, marks=bench.marks) for name, bench in sorted(BENCHES.items()) if bench.stage]
 CUTTING_NAMES = [

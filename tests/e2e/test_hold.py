@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -14,6 +14,7 @@ from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.service import Service
 from tests.fixtures_nginx_rtmp import EXAMPLE, Nginx, live, make_clip, running_nginx
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -29,12 +30,6 @@ alerts: {mqtt: {url: "mqtt://127.0.0.1:0"}}
 KEYFRAME_BYTES = 1500
 """Less than the first picture of the second clip."""
 HOLD = "hold: {samples: 3, within: 60s, on_doubt: refuse}"
-
-
-async def until(happened: Callable[[], object], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not happened():
-            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager

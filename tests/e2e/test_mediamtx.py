@@ -10,7 +10,8 @@ from benchmarks.ports import free_port
 from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.events import CutState
-from tests.fixtures_mediamtx import Denied, FakeMediaMtx, question, until
+from tests.fixtures_mediamtx import Denied, FakeMediaMtx, question
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

@@ -23,7 +23,8 @@ from detector.trust.keyring import load_keyring
 from detector.trust.messages import Ack, AckState, Command, CommandName, build_ack, build_command, command_topic
 from detector.trust.signing import Signer, TrustedKeys, public_key_text
 from detector.trust.verifying import verify_lines
-from tests.fixtures_brokers import Ear, ExampleBroker, listening, until
+from tests.fixtures_brokers import Ear, ExampleBroker, listening
+from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs_mosquitto]
 

@@ -12,8 +12,8 @@ from benchmarks.ports import free_port
 from detector.assembly import open_service
 from detector.config.loading import load_config
 from detector.events import CutState
-from tests.fixtures_mediamtx import until
 from tests.fixtures_node_media_server import EXAMPLE, PASSWORD, RunningNms, running_nms
+from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs_node_media_server, pytest.mark.needs_ffmpeg]
 

@@ -19,10 +19,11 @@ from detector.events import CutState
 from detector.trust.keyring import load_keyring
 from detector.trust.messages import Command, CommandName, build_command, command_topic
 from detector.trust.signing import Signer, public_key_text
-from tests.fixtures_brokers import Ear, Mosquitto, listening, until
+from tests.fixtures_brokers import Ear, Mosquitto, listening
 from tests.fixtures_cli import ROOT
 from tests.fixtures_nginx_rtmp import Nginx, live, make_clip, running_nginx
 from tests.slack import SLACK_SECONDS
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.e2e,

@@ -4,7 +4,6 @@ import ast
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from detector.store.database import Database
 from detector.store.outbox import Outbox
 from tests.integration.test_delivery import FakeSink
 from tests.slack import SLACK_SECONDS
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 HOUR_MS = 3_600_000
@@ -105,12 +105,6 @@ class SomeAlert:
         return f"{seq}, {durable}".encode()
 
 
-async def _until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("step_ms", [HOUR_MS, -HOUR_MS, 30 * 365 * 24 * HOUR_MS])
 async def test_open_alerts_outlive_a_step_and_are_not_held_back(step_ms: int, tmp_path: Path) -> None:
     """Alerts that nobody takes yet, in memory and on disk, neither expire by a step nor wait it out."""
@@ -123,7 +117,7 @@ async def test_open_alerts_outlive_a_step_and_are_not_held_back(step_ms: int, tm
     ):
         for _ in range(20):  # far more than memory holds
             await delivery.submit(machine.alert())
-        await _until(lambda: len(sink.tried) > 10)
+        await until(lambda: len(sink.tried) > 10)
         machine.set_by_ms += step_ms
         after = machine.alert()
         await delivery.submit(after)
@@ -132,7 +126,7 @@ async def test_open_alerts_outlive_a_step_and_are_not_held_back(step_ms: int, tm
 
         listening = True
         began_at = time.monotonic()
-        await _until(lambda: len(sink.accepted) == 21)
+        await until(lambda: len(sink.accepted) == 21)
         assert time.monotonic() - began_at < 3 + SLACK_SECONDS
         told = {notice.alert_id: notice for notice in sink.accepted}
         assert abs(told["a21"].expires_at_ms - after.expires_at_ms) < 10_000
@@ -158,7 +152,7 @@ async def test_a_restart_after_a_step_neither_expires_nor_revives(step_ms: int, 
         Database.open(tmp_path / "s.db") as db,
         Delivery(Outbox(db), [sink], settings=_QUICK, clock=machine.clock()) as delivery,
     ):
-        await _until(lambda: sink.accepted)
+        await until(lambda: sink.accepted)
         await asyncio.sleep(0.3)
         assert sink.ids() == ["a1"]
         assert abs(sink.accepted[0].expires_at_ms - machine.wall_ms() - 600_000) < 30_000
@@ -174,7 +168,7 @@ async def test_an_alert_still_expires_in_its_own_time(tmp_path: Path) -> None:
     ):
         await delivery.submit(machine.alert(minutes=0.02))
         machine.set_by_ms -= HOUR_MS
-        await _until(lambda: delivery.expired_total == 1)
+        await until(lambda: delivery.expired_total == 1)
 
 
 @given(st.lists(st.integers(-(10**6), 10**6), max_size=50))

@@ -34,8 +34,9 @@ from detector.trust.messages import (
 )
 from detector.trust.replay import CommandNumbers, SeenAlerts
 from detector.trust.signing import NodeSigner, NotTrusted, Purpose, Reason, Signer, TrustedKeys, parse
-from tests.fixtures_brokers import ExampleBroker, listening, until
+from tests.fixtures_brokers import ExampleBroker, listening
 from tests.hostile.forgeries import forged
+from tests.waiting import until
 
 NOW = time.time_ns() // 1_000_000
 STREAM, RIVAL = "A" * 26, "R" * 26

@@ -17,11 +17,12 @@ import pytest
 
 from benchmarks.loopback import serving
 from benchmarks.ports import free_port
-from tests.fixtures_brokers import Mosquitto, until
+from tests.fixtures_brokers import Mosquitto
 from tests.fixtures_cli import CommandLine
 from tests.fixtures_media import Clip, MediaMaker
 from tests.hostile.canaries import Canary, found_in
 from tests.hostile.commands import Ask, commands
+from tests.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs_mosquitto]
 

@@ -24,9 +24,9 @@ from detector.alerts.sink import Notice, Receipt, SinkUnavailable
 from detector.alerts.webhook import WebhookSettings, WebhookSink
 from detector.store.database import Database
 from detector.store.outbox import Outbox
-from tests.fixtures_brokers import until
 from tests.fixtures_endpoint import SECRET, Endpoint
 from tests.fixtures_web import MakeAuthority
+from tests.waiting import until
 
 SECONDS = 0.5
 MIB = 2**20

@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +19,7 @@ from benchmarks.processes import descriptor_count, memory_peak_bytes, resident_b
 from benchmarks.upload_service import UploadService
 from tests.fixtures_cli import CommandLine, Run
 from tests.hostile import two_faced
+from tests.waiting import until_in_thread
 
 pytestmark = pytest.mark.integration
 
@@ -39,13 +39,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UploadService]
 
 def _readers(service: UploadService) -> int:
     return len(service.tree.readers())
-
-
-def _until(condition: Any, seconds: float = 60) -> None:
-    ends_at = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends_at
-        time.sleep(0.02)
 
 
 def _is_empty(service: UploadService) -> bool:
@@ -169,7 +162,7 @@ def test_an_endless_file_is_taken_to_its_limit_and_no_further(service: UploadSer
     with contextlib.suppress(httpx.WriteError):
         assert service.scan(endless()).status_code == 413
     assert sent < 100 * MIB  # and no more is thrown away than helps a client that does not listen
-    _until(lambda: _is_empty(service))
+    until_in_thread(lambda: _is_empty(service))
 
 
 def test_trickles_hold_no_process_and_are_told_to_go(service: UploadService) -> None:
@@ -193,7 +186,7 @@ def test_trickles_hold_no_process_and_are_told_to_go(service: UploadService) -> 
     assert told.startswith(b"HTTP/1.1 408 ")
     assert b"uploads.receive_within" in told
     assert 7 < time.monotonic() - began_at < 60
-    _until(lambda: _is_empty(service))
+    until_in_thread(lambda: _is_empty(service))
 
 
 def test_a_crowd_is_answered_within_bounds(service: UploadService) -> None:
@@ -214,7 +207,7 @@ def test_a_crowd_is_answered_within_bounds(service: UploadService) -> None:
         else:
             assert answer.json()["decision"] == ("cut" if number % 2 else "allow")
     assert resident_bytes(service.tree.pid) - before < 100 * MIB
-    _until(lambda: _is_empty(service))
+    until_in_thread(lambda: _is_empty(service))
 
 
 def test_who_leaves_amid_a_look_ends_its_reader(service: UploadService) -> None:
@@ -222,11 +215,11 @@ def test_who_leaves_amid_a_look_ends_its_reader(service: UploadService) -> None:
     with socket.create_connection(("127.0.0.1", service.http_port)) as client:
         content = upload_material.mp4_bomb(20_000)
         client.sendall(service.head(len(content)) + content)
-        _until(lambda: _readers(service) == 1)
+        until_in_thread(lambda: _readers(service) == 1)
         open_then = descriptor_count(service.tree.pid)
-    _until(lambda: _readers(service) == 0)
-    _until(lambda: descriptor_count(service.tree.pid) < open_then)
-    _until(lambda: _is_empty(service))
+    until_in_thread(lambda: _readers(service) == 0)
+    until_in_thread(lambda: descriptor_count(service.tree.pid) < open_then)
+    until_in_thread(lambda: _is_empty(service))
 
 
 def test_a_killed_service_leaves_no_file(service: UploadService) -> None:
@@ -236,6 +229,6 @@ def test_a_killed_service_leaves_no_file(service: UploadService) -> None:
         for _ in range(5):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", service.http_port)))
             client.sendall(service.head(3 * MIB) + os.urandom(2 * MIB))
-        _until(lambda: service.value("stopframe_uploads_held_bytes") == 5 * 3 * MIB)
+        until_in_thread(lambda: service.value("stopframe_uploads_held_bytes") == 5 * 3 * MIB)
         assert asyncio.run(service.kill()) == []
     assert set(service.state_dir.rglob("*")) - known == set()

@@ -34,10 +34,11 @@ from detector.store.days import DAY_MS
 from detector.store.incidents import IncidentRecord, Incidents
 from detector.trust.keyring import load_keyring
 from detector.trust.signing import public_key_text
-from tests.fixtures_brokers import Ear, Mosquitto, listening, until
+from tests.fixtures_brokers import Ear, Mosquitto, listening
 from tests.fixtures_cli import ROOT
 from tests.fixtures_endpoint import SECRET, Endpoint
 from tests.slack import SLACK_SECONDS
+from tests.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs_mosquitto]
 

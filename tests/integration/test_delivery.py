@@ -31,6 +31,7 @@ from detector.events import Step, StreamKey
 from detector.store.database import Database
 from detector.store.incidents import IncidentRecord, Incidents
 from detector.store.outbox import Outbox
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -105,12 +106,6 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         yield opened
 
 
-async def _until(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def _fill_disk(database: Database) -> None:
     """Leave the database no page to grow into, nor a free one to use."""
     pages = await database.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
@@ -123,7 +118,7 @@ async def test_a_fault_of_the_store_costs_no_alert(database: Database) -> None:
     async with Delivery(Outbox(database), [sink], settings=_QUICK) as delivery:
         await database.write(lambda c: c.execute("DROP TABLE deliveries").rowcount)
         submitted = await delivery.submit(_alert())
-        await _until(lambda: sink.accepted)
+        await until(lambda: sink.accepted)
         assert (submitted.is_durable, json.loads(sink.accepted[0].payload)["durable"]) == (False, False)
         assert delivery.problems()[0].startswith("alerts are sent from memory only: a fault of Stopframe")
 
@@ -136,7 +131,7 @@ async def test_hanging_sink_delays_no_other(database: Database) -> None:
         for number in range(40):
             await delivery.submit(_alert(f"S{number}"))
             submitted_at = time.monotonic()
-            await _until(functools.partial(_has, quick.accepted, number + 1))
+            await until(functools.partial(_has, quick.accepted, number + 1))
             delays.append(time.monotonic() - submitted_at)
 
     assert (len(quick.accepted), stuck.accepted) == (40, [])
@@ -154,7 +149,7 @@ async def test_cut_goes_first_and_every_stream_keeps_its_order(database: Databas
         for stream, action in [("a", Step.REVIEW), ("b", Step.REVIEW), ("a", Step.REVIEW), ("b", Step.CUT)]:
             await delivery.submit(_alert(stream, action=action))
         sink.ready.set()
-        await _until(lambda: len(sink.accepted) == 4)
+        await until(lambda: len(sink.accepted) == 4)
 
     assert [(n.stream_id, int(n.order)) for n in sink.accepted] == [("b", 2), ("b", 4), ("a", 1), ("a", 3)]
 
@@ -168,7 +163,7 @@ async def test_far_more_than_memory_holds_arrives_once_and_in_order(database: Da
         await asyncio.gather(*(delivery.submit(_alert(f"S{n % 7}")) for n in range(100)))
         sink.ready.set()
         more = [await delivery.submit(_alert(f"S{n % 7}")) for n in range(20)]
-        await _until(lambda: len(sink.accepted) >= 120)
+        await until(lambda: len(sink.accepted) >= 120)
         assert await delivery.drain(5) == 0
 
     assert len(set(sink.ids())) == len(sink.accepted) == 120
@@ -184,10 +179,10 @@ async def test_nobody_listening_is_tried_again_until_accepted(database: Database
     sink = FakeSink(answer=lambda _: Receipt.NOBODY_LISTENS)
     async with Delivery(Outbox(database), [sink], settings=_QUICK, jitter=lambda: 0.0) as delivery:
         await delivery.submit(_alert())
-        await _until(lambda: len(sink.tried) == 4)
+        await until(lambda: len(sink.tried) == 4)
         assert (await Outbox(database).counts("fake"))["sent"] == 1
         sink.answer = lambda _: Receipt.ACCEPTED
-        await _until(lambda: sink.accepted)
+        await until(lambda: sink.accepted)
         assert await delivery.drain(2) == 0
         assert await Outbox(database).counts("fake") == {"acked": 1}
 
@@ -201,11 +196,11 @@ async def test_new_alert_does_not_wait_for_its_streams_backoff(database: Databas
     settings = DeliverySettings(backoff_first_seconds=60, backoff_limit_seconds=60)
     async with Delivery(Outbox(database), [sink], settings=settings) as delivery:
         await delivery.submit(_alert())
-        await _until(lambda: sink.tried)
+        await until(lambda: sink.tried)
         await asyncio.sleep(0.05)
         sink.answer = lambda _: Receipt.ACCEPTED
         await delivery.submit(_alert(action=Step.CUT))
-        await _until(lambda: len(sink.accepted) == 2, seconds=2)
+        await until(lambda: len(sink.accepted) == 2, seconds=2)
 
     assert [n.order for n in sink.accepted] == [1, 2]
 
@@ -219,9 +214,9 @@ async def test_faulty_sink_keeps_its_alerts(database: Database) -> None:
     faulty, sound = FakeSink("faulty", answer=fail), FakeSink("sound")
     async with Delivery(Outbox(database), [faulty, sound], settings=_QUICK) as delivery:
         await delivery.submit(_alert())
-        await _until(lambda: len(faulty.tried) >= 2 and sound.accepted)
+        await until(lambda: len(faulty.tried) >= 2 and sound.accepted)
         faulty.answer = lambda _: Receipt.ACCEPTED
-        await _until(lambda: faulty.accepted)
+        await until(lambda: faulty.accepted)
 
 
 async def test_restart_sends_what_is_open_and_never_what_was_accepted(tmp_path: Path) -> None:
@@ -230,12 +225,12 @@ async def test_restart_sends_what_is_open_and_never_what_was_accepted(tmp_path: 
     first, second = FakeSink(), FakeSink()
     async with Database.open(path) as database, Delivery(Outbox(database), [first]) as delivery:
         done = [await delivery.submit(_alert(f"S{n}")) for n in range(3)]
-        await _until(lambda: len(first.accepted) == 3)
+        await until(lambda: len(first.accepted) == 3)
         await delivery.drain(2)
         first.hangs = True
         left = [await delivery.submit(_alert(f"S{n}")) for n in range(3)]
     async with Database.open(path) as database, Delivery(Outbox(database), [second]) as delivery:
-        await _until(lambda: len(second.accepted) == 3)
+        await until(lambda: len(second.accepted) == 3)
         assert await delivery.drain(2) == 0
         fresh = await delivery.submit(_alert())
 
@@ -250,13 +245,13 @@ async def test_full_disk_sends_from_memory_and_says_so(database: Database) -> No
     async with Delivery(Outbox(database), [sink], settings=_QUICK) as delivery:
         await _fill_disk(database)
         sent = [await delivery.submit(_alert(f"S{n}", action=Step.CUT)) for n in range(40)]
-        await _until(lambda: len(sink.accepted) == 40)
+        await until(lambda: len(sink.accepted) == 40)
         refused = [s for s in sent if not s.is_durable]
         assert refused
         assert ["the disk is full" in problem for problem in delivery.problems()] == [True]
 
         await database.read(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
-        await _until(lambda: not delivery.problems())
+        await until(lambda: not delivery.problems())
         assert (await delivery.submit(_alert())).is_durable
 
     flags = {n.alert_id: json.loads(n.payload) for n in sink.accepted}
@@ -276,7 +271,7 @@ async def test_frozen_disk_delays_an_alert_by_its_timeout_only(database: Databas
         frozen = asyncio.create_task(database.read(lambda _: thaw.wait(30)))
         await asyncio.sleep(0.01)
         submitted = await delivery.submit(_alert())
-        await _until(lambda: sink.accepted)
+        await until(lambda: sink.accepted)
         assert any("does not answer" in problem for problem in delivery.problems())
         thaw.set()
         await frozen
@@ -294,7 +289,7 @@ async def test_what_a_frozen_disk_took_late_is_settled_and_not_left_to_expire(da
         frozen = asyncio.create_task(database.read(lambda _: thaw.wait(30)))
         await asyncio.sleep(0.01)
         submitted = await delivery.submit(_alert())
-        await _until(lambda: sink.accepted)
+        await until(lambda: sink.accepted)
         thaw.set()
         await frozen
 
@@ -313,7 +308,7 @@ async def test_a_frozen_disk_at_the_start_delays_an_alert_by_little(database: Da
     async with Delivery(Outbox(database), [sink], settings=DeliverySettings(disk_timeout_seconds=0.1)) as delivery:
         await asyncio.sleep(0.01)
         await delivery.submit(_alert())
-        await _until(lambda: sink.accepted)
+        await until(lambda: sink.accepted)
         thaw.set()
         await frozen
 
@@ -325,9 +320,9 @@ async def test_expired_alerts_are_kept_counted_and_red(database: Database) -> No
     sink = FakeSink(answer=lambda _: Receipt.NOBODY_LISTENS)
     async with Delivery(Outbox(database), [sink], settings=_QUICK, clock=clock) as delivery:
         await delivery.submit(_alert(expires_after_ms=30_000))
-        await _until(lambda: sink.tried)
+        await until(lambda: sink.tried)
         gone_by[0] += 31
-        await _until(delivery.problems)
+        await until(delivery.problems)
         tried = len(sink.tried)
         await asyncio.sleep(0.4)
 
@@ -342,7 +337,7 @@ async def test_what_expired_under_a_clock_that_stood_ahead_leaves_health_green(d
     sink = FakeSink(answer=lambda _: Receipt.NOBODY_LISTENS)
     async with Delivery(Outbox(database), [sink], settings=_QUICK, clock=ahead) as delivery:
         await delivery.submit(_alert())  # it was over a year ago, by that clock
-        await _until(delivery.problems)
+        await until(delivery.problems)
     async with Delivery(Outbox(database), [FakeSink()], settings=_QUICK) as delivery:
         await asyncio.sleep(0.4)
         assert delivery.problems() == []
@@ -356,7 +351,7 @@ async def test_drain_tells_how_many_stay_open(database: Database) -> None:
     async with Delivery(Outbox(database), [sink], settings=settings) as delivery:
         for stream in "ab":
             await delivery.submit(_alert(stream))
-        await _until(lambda: len(sink.tried) == 2)
+        await until(lambda: len(sink.tried) == 2)
         await asyncio.sleep(0.05)
         started_at = time.monotonic()
         assert await delivery.drain(0.3) == 2
@@ -377,9 +372,9 @@ async def test_unavailable_sink_gets_everything_in_order_when_it_returns(databas
     async with Delivery(Outbox(database), [sink], settings=_QUICK) as delivery:
         for _ in range(5):
             await delivery.submit(_alert())
-        await _until(lambda: len(sink.tried) >= 2)
+        await until(lambda: len(sink.tried) >= 2)
         sink.answer = lambda _: Receipt.ACCEPTED
-        await _until(lambda: len(sink.accepted) == 5)
+        await until(lambda: len(sink.accepted) == 5)
 
     assert [n.order for n in sink.accepted] == [1, 2, 3, 4, 5]
 
@@ -433,7 +428,7 @@ async def test_broker_that_comes_late_and_goes_again_loses_nothing(database: Dat
             held, sink._settings = sink._settings, MqttSettings(host="127.0.0.1", port=1, node="n1")
             async with EmbeddedBroker(port=port), _heard(port) as heard:
                 sink._settings = held
-                await _until(functools.partial(_has, heard, 15))
+                await until(functools.partial(_has, heard, 15))
                 assert await delivery.drain(5) == 0
             heard_ids.update(alert["alert_id"] for alert in heard)
             assert len(sent) == 15 * (round_number + 1)
@@ -493,7 +488,7 @@ async def test_kill_9_between_commit_and_publish_loses_nothing(tmp_path: Path) -
 
     async with Database.open(tmp_path / "s.db") as database, EmbeddedBroker(port=port), _heard(port) as heard:
         async with _mqtt(port) as sink, Delivery(Outbox(database), [sink]) as delivery:
-            await _until(lambda: {alert["alert_id"] for alert in heard} >= set(told))
+            await until(lambda: {alert["alert_id"] for alert in heard} >= set(told))
             assert await delivery.drain(5) == 0
         pending = await Incidents(database).pending_cuts()
 
@@ -516,7 +511,7 @@ async def test_kill_9_amid_delivery_loses_nothing(tmp_path: Path) -> None:
             Delivery(Outbox(database), [sink]) as delivery,
         ):
             assert await delivery.drain(10) == 0
-            await _until(lambda: {alert["alert_id"] for alert in heard} >= set(told))
+            await until(lambda: {alert["alert_id"] for alert in heard} >= set(told))
 
     repeats = len(heard) - len({alert["alert_id"] for alert in heard})
     assert before > 0
@@ -545,6 +540,6 @@ async def test_incident_is_there_before_its_alert_is_sent(database: Database) ->
     )
     async with Delivery(Outbox(database), [sink]) as delivery:
         await delivery.submit(_alert(), incident)
-        await _until(lambda: seen)
+        await until(lambda: seen)
 
     assert seen == [[incident]]

@@ -20,6 +20,7 @@ from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
 from detector.ingest.keys import BadPath, parse_path, path_for
 from detector.ingest.relay import RelayLimits
 from detector.ingest.revocations import FileRevocations, Revocations
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -97,7 +98,7 @@ class _Peer:
 
 async def _publish(server: EmbeddedIngest, path: str = "/live/cam%20one") -> _Peer:
     peer = await _Peer.connect(server, f"POST {path} HTTP/1.1", "Transfer-Encoding: chunked")
-    await _until(lambda: len(server._connections) > 0)
+    await until(lambda: len(server._connections) > 0)
     return peer
 
 
@@ -105,12 +106,6 @@ async def _read(server: EmbeddedIngest, path: str = "/live/cam%20one") -> _Peer:
     peer = await _Peer.connect(server, f"GET {path} HTTP/1.0")
     assert await peer.status() == 200
     return peer
-
-
-async def _until(claim: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not claim():
-            await asyncio.sleep(0.005)
 
 
 async def _live(server: EmbeddedIngest, count: int = 1) -> None:
@@ -124,7 +119,7 @@ async def test_the_first_reader_gets_the_very_first_byte(tmp_path: Path) -> None
     async with _server(tmp_path) as server:
         publisher = await _publish(server)
         await publisher.chunk(b"first")
-        await _until(lambda: server.counters.bytes_in_total == 5)
+        await until(lambda: server.counters.bytes_in_total == 5)
         readers = [await _read(server) for _ in range(3)]
         await publisher.chunk(b"second")
         await publisher.send(b"0\r\n\r\n")
@@ -149,10 +144,10 @@ async def test_every_way_to_send_a_body_publishes(tmp_path: Path, head: list[str
     async with _server(tmp_path) as server:
         publisher = await _Peer.connect(server, *head)
         await publisher.send(body)
-        await _until(lambda: server.counters.bytes_in_total == 4)
+        await until(lambda: server.counters.bytes_in_total == 4)
         reader = await _read(server)
         await publisher.send(body)
-        await _until(lambda: server.counters.bytes_in_total == 8)
+        await until(lambda: server.counters.bytes_in_total == 8)
         publisher.writer.write_eof()
         assert await reader.rest() == b"mpegmpeg"
 
@@ -162,7 +157,7 @@ async def test_an_ordinary_client_reads_chunks(tmp_path: Path) -> None:
     async with _server(tmp_path) as server, httpx.AsyncClient(trust_env=False) as client:
         publisher = await _publish(server)
         await publisher.chunk(b"x" * 70_000)
-        await _until(lambda: server.counters.bytes_in_total == 70_000)
+        await until(lambda: server.counters.bytes_in_total == 70_000)
         async with client.stream("GET", server.reader_source(KEY)[1]) as response:
             await publisher.send(b"0\r\n\r\n")
             assert (response.headers["content-type"], response.headers["cache-control"]) == ("video/mp2t", "no-store")
@@ -223,7 +218,7 @@ async def test_who_was_held_from_the_beginning_is_not_shown_it(tmp_path: Path) -
         await _live(server)
         viewer = await _read(server)
         ours = await _read(server, server.reader_source(KEY)[1].removeprefix(server.url))
-        await _until(lambda: server.counters.readers_total == 2)
+        await until(lambda: server.counters.readers_total == 2)
         await publisher.chunk(b"later")
         await publisher.send(b"0\r\n\r\n")
         assert await viewer.rest() == b"later"
@@ -275,7 +270,7 @@ async def test_a_cut_ends_publisher_and_readers_at_once(tmp_path: Path) -> None:
     async with _server(tmp_path) as server:
         publisher, other = await _publish(server), await _publish(server, "/live/other")
         await publisher.chunk(b"x")
-        await _until(lambda: server.counters.bytes_in_total == 1)
+        await until(lambda: server.counters.bytes_in_total == 1)
         reader = await _read(server)
         await reader.reader.readexactly(1)
         connection = next(p.connection for p in await server.publishers() if p.key == KEY)
@@ -291,13 +286,13 @@ async def test_a_cut_ends_publisher_and_readers_at_once(tmp_path: Path) -> None:
         assert await publisher.is_reset()
         assert await reader.is_reset()
         await other.chunk(b"still here")
-        await _until(lambda: server.counters.bytes_in_total == 11)
+        await until(lambda: server.counters.bytes_in_total == 11)
         assert (await server.cut(KEY, connection)).count == 0
         again = await _publish(server)
         await _live(server, 2)
         assert (await server.cut(KEY, connection)).count == 0
         await again.chunk(b"y")
-        await _until(lambda: server.counters.bytes_in_total == 12)
+        await until(lambda: server.counters.bytes_in_total == 12)
 
 
 async def test_a_slow_reader_is_dropped_and_holds_up_nobody(tmp_path: Path) -> None:
@@ -327,7 +322,7 @@ async def test_a_beginning_that_is_too_long_or_too_old_is_dropped(tmp_path: Path
         long, old = await _publish(server, "/live/long"), await _publish(server, "/live/old")
         await long.chunk(b"x" * 11)
         await old.chunk(b"y")
-        await _until(lambda: server.counters.bytes_in_total == 12)
+        await until(lambda: server.counters.bytes_in_total == 12)
         now[0] += 10.0
         server.sweep(now[0] - 0.1)
         assert server.counters.head_bytes == 1
@@ -346,7 +341,7 @@ async def test_beginnings_are_bounded_together(tmp_path: Path) -> None:
         publishers = [await _publish(server, f"/live/{n}") for n in range(4)]
         for publisher in publishers:
             await publisher.chunk(b"x" * 1000)
-        await _until(lambda: server.counters.bytes_in_total == 4000)
+        await until(lambda: server.counters.bytes_in_total == 4000)
         assert server.counters.head_bytes == 1000
 
 
@@ -361,7 +356,7 @@ async def test_silence_is_dropped(tmp_path: Path) -> None:
         now[0] = 4.9
         await loris.send(b"Drip: 1\r\n")
         await publisher.chunk(b"x")
-        await _until(lambda: server.counters.bytes_in_total == 1)
+        await until(lambda: server.counters.bytes_in_total == 1)
         now[0] = 5.0
         server.sweep(now[0])
         assert await loris.is_reset()
@@ -379,7 +374,7 @@ async def test_idle_connections_cannot_keep_readers_out(tmp_path: Path) -> None:
         await _publish(server)
         await _live(server)
         idle = [await _Peer.connect(server) for _ in range(7)]
-        await _until(lambda: len(server._connections) == 8)
+        await until(lambda: len(server._connections) == 8)
         readers = [await _read(server) for _ in range(7)]
         assert [await peer.is_reset() for peer in idle] == [True] * 7
         assert await (await _Peer.connect(server)).is_reset()
@@ -406,7 +401,7 @@ async def test_guests_take_no_place_of_publishers_or_of_our_readers(tmp_path: Pa
         for _ in range(3):  # that a reader has left shows when it is written to
             await publisher.chunk(b"media")
             await asyncio.sleep(0.05)
-        await _until(lambda: server._guests == 3)
+        await until(lambda: server._guests == 3)
         await _read(server, "/live/two")
 
 

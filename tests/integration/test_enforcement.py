@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -21,6 +21,7 @@ from detector.ingest.revocations import FileRevocations, Revocations
 from detector.store.incidents import CutProgress
 from streams.job import SourceKind
 from tests.slack import SLACK_SECONDS
+from tests.waiting import until
 
 KEY = StreamKey("edge", "live", "secret-key")
 TARGET = CutTarget("stream", "session", KEY, "c1", "incident", hit_at=98.0)
@@ -171,12 +172,6 @@ async def _enforcing(
         yield enforcer
 
 
-async def _until(claim: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not claim():
-            await asyncio.sleep(0.001)
-
-
 async def test_a_cut_is_proved(server: _Server, records: _Records, clock: _Time) -> None:
     """Revoke, then cut, then a second of silence and an empty list: only then is it confirmed, and written down."""
     async with _enforcing(server, records, clock) as enforcer:
@@ -208,9 +203,9 @@ async def test_a_cut_goes_on_without_its_caller(server: _Server, records: _Recor
     """The session that asked ends with its stream; the proof is still made."""
     async with _enforcing(server, records, clock) as enforcer:
         caller = asyncio.create_task(enforcer.cut(TARGET, last_packet_at=server.last_packet_at), name="caller")
-        await _until(lambda: "cut" in server.calls)
+        await until(lambda: "cut" in server.calls)
         caller.cancel()
-        await _until(lambda: enforcer.counters.cuts_total == {CutState.CONFIRMED: 1})
+        await until(lambda: enforcer.counters.cuts_total == {CutState.CONFIRMED: 1})
     assert records.states()[-1] == ("incident", "confirmed")
 
 
@@ -330,7 +325,7 @@ async def test_watching_goes_on_when_the_server_was_away(server: _Server, record
     server.revoked.add(KEY)
     server.failures = {"changes": 3}
     async with _enforcing(server, records, clock) as enforcer:
-        await _until(lambda: enforcer.returns_total == 1)
+        await until(lambda: enforcer.returns_total == 1)
     assert server.failures == {"changes": 0}
 
 
@@ -341,10 +336,10 @@ async def test_a_return_that_cannot_be_cut_is_tried_until_it_is_gone(
     server.revoked.add(KEY)
     server.drops = False
     async with _enforcing(server, records, clock, deadline_seconds=5) as enforcer:
-        await _until(lambda: clock() > START + 20)
+        await until(lambda: clock() > START + 20)
         assert server.calls.count("cut") > 10
         server.leave()
-        await _until(lambda: not enforcer._watch._returning)
+        await until(lambda: not enforcer._watch._returning)
         assert enforcer.returns_total == 0
 
 
@@ -356,7 +351,7 @@ async def test_a_return_long_after_the_cut_is_cut_and_counted(server: _Server, r
         server.board.add(Publisher(StreamKey("edge", "live", "innocent"), "c8", since_at=0.0))
         server.failures = {"cut": 2}
         server.go_live("c9")
-        await _until(lambda: enforcer.returns_total == 1)
+        await until(lambda: enforcer.returns_total == 1)
         assert [p.connection for p in server.board.current()] == ["c8"]
         assert server.failures == {"cut": 0}
 
@@ -367,7 +362,7 @@ async def test_a_denied_publisher_that_is_live_at_the_start_is_cut(
     """After a restart, who publishes a revoked key is cut without being found again."""
     server.revoked.add(KEY)
     async with _enforcing(server, records, clock) as enforcer:
-        await _until(lambda: enforcer.returns_total == 1)
+        await until(lambda: enforcer.returns_total == 1)
     assert server.board.current() == []
 
 
@@ -376,7 +371,7 @@ async def test_undo_restores_and_ends_a_cut_under_way(server: _Server, records: 
     server.drops = False
     async with _enforcing(server, records, clock, deadline_seconds=10**6) as enforcer:
         cut = asyncio.create_task(enforcer.cut(TARGET, last_packet_at=server.last_packet_at), name="cut")
-        await _until(lambda: server.calls.count("cut") > 4)
+        await until(lambda: server.calls.count("cut") > 4)
         await enforcer.undo(KEY)
         outcome = await asyncio.wait_for(cut, 20)
         assert (outcome.state, outcome.detail) == (CutState.FAILED, "an operator took the cut back")
@@ -455,7 +450,7 @@ async def test_no_key_is_ever_logged(
     async with _enforcing(server, records, clock) as enforcer:
         outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
         server.go_live("c9")
-        await _until(lambda: enforcer.returns_total == 1)
+        await until(lambda: enforcer.returns_total == 1)
     printed = capsys.readouterr()
     assert "cut.confirmed" in printed.out + printed.err
     assert "secret-key" not in printed.out + printed.err + repr(outcome) + repr(records.told)
@@ -506,7 +501,7 @@ async def test_the_embedded_server_is_cut_for_real(records: _Records, tmp_path: 
     ):
         url = server.reader_source(KEY)[1]
         publisher = asyncio.create_task(client.post(url, content=media()), name="publisher")
-        await _until(lambda: server.counters.bytes_in_total > 0)
+        await until(lambda: server.counters.bytes_in_total > 0)
 
         async def read() -> None:
             async with client.stream("GET", url) as response:
@@ -514,7 +509,7 @@ async def test_the_embedded_server_is_cut_for_real(records: _Records, tmp_path: 
                     packets.append(loop.time())  # noqa: PERF401 - each as it comes
 
         reader = asyncio.create_task(read(), name="reader")
-        await _until(lambda: len(packets) > 5)
+        await until(lambda: len(packets) > 5)
         (live,) = await server.publishers()
         asked_at = loop.time()
         target = CutTarget("stream", "session", KEY, live.connection, "incident", hit_at=asked_at)

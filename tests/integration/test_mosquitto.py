@@ -35,8 +35,9 @@ from detector.config.loading import check_files, load_config
 from detector.store.database import Database
 from detector.store.outbox import Outbox
 from detector.store.retained import RetainedTopics
-from tests.fixtures_brokers import EXAMPLE, Authority, ExampleBroker, Mosquitto, alert, listening, notice, until
+from tests.fixtures_brokers import EXAMPLE, Authority, ExampleBroker, Mosquitto, alert, listening, notice
 from tests.slack import SLACK_SECONDS
+from tests.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs_mosquitto]
 

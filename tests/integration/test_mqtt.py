@@ -21,8 +21,9 @@ from detector.alerts.sink import Receipt, SinkUnavailable
 from detector.store.database import Database
 from detector.store.outbox import Outbox
 from detector.store.retained import RetainedTopics
-from tests.fixtures_brokers import Ear, Mosquitto, alert, listening, notice, until
+from tests.fixtures_brokers import Ear, Mosquitto, alert, listening, notice
 from tests.slack import SLACK_SECONDS
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -31,6 +31,7 @@ from streams.keeper import Keeper, Nursery
 from streams.sampling import SamplingSettings
 from tests.fixtures_nginx_rtmp import EXAMPLE, HookRelay, Nginx, hook_server, live, make_clip, running_nginx
 from tests.slack import SLACK_SECONDS
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.integration,
@@ -97,12 +98,6 @@ async def service(nginx: Nginx, folder: Path, **changes: str) -> AsyncIterator[S
     await nginx.reload()
     async with open_service(config) as running:
         yield running
-
-
-async def until(claim: Callable[[], bool], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not claim():
-            await asyncio.sleep(0.01)
 
 
 async def session_of(running: Service, name: str, seconds: float = 30.0) -> StreamSession:

@@ -25,8 +25,8 @@ from streams.job import Job, SandboxMode
 from streams.keeper import Keeper, resolve
 from streams.nursery import Nursery
 from streams.sampling import SamplingSettings
-from tests.fixtures_mediamtx import until
 from tests.fixtures_node_media_server import PASSWORD, RunningNms, running_nms, stubborn
+from tests.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs_node_media_server]
 

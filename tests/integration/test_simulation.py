@@ -33,8 +33,9 @@ from detector.simulation.registry import faults_of
 from detector.simulation.rehearsal import Rehearsal
 from detector.trust.keyring import load_keyring
 from detector.trust.signing import public_key_text
-from tests.fixtures_brokers import Ear, Mosquitto, listening, until
+from tests.fixtures_brokers import Ear, Mosquitto, listening
 from tests.fixtures_endpoint import SECRET, Endpoint
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -22,6 +22,7 @@ from detector.upload_ask import Ask
 from detector.upload_file import Received
 from detector.uploads import UploadParts, Uploads
 from tests.integration.test_http_token import RIGHT, TOKEN, View
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -104,12 +105,6 @@ async def _door(folder: Path, uploads: str = "") -> AsyncIterator[Door]:
             yield Door(looks, metrics, client, server.port)
 
 
-async def _until(condition: Any, seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_a_file_with_a_length_or_in_chunks_is_taken_and_answered(tmp_path: Path) -> None:
     """Every byte comes, whatever type a client names; what is wanted is passed on; the books are even afterwards."""
 
@@ -162,7 +157,7 @@ async def test_what_is_refused_is_refused_in_one_sentence(
         assert told["error"].endswith(".")
         assert "\n" not in told["error"]
         assert door.uploads.began == 0
-        await _until(lambda: door.metrics.value("stopframe_uploads_held_bytes") == 0)
+        await until(lambda: door.metrics.value("stopframe_uploads_held_bytes") == 0)
 
 
 async def test_who_asks_first_is_answered_before_sending(tmp_path: Path) -> None:
@@ -210,12 +205,12 @@ async def test_too_many_at_once_and_too_much_together_are_told_when_to_come_back
     async with _door(tmp_path, "at_once: 2, size_limit: 1MiB, disk_limit: 1MiB") as door:
         door.uploads.may_answer.clear()
         first = asyncio.create_task(door.client.post("/scan", content=bytes(700_000)))
-        await _until(lambda: door.uploads.began == 1)
+        await until(lambda: door.uploads.began == 1)
         much, headers, told = await door.raw(b"Content-Length: 400000\r\n\r\n")
         assert (much, "retry-after" in headers) == (429, True)
         assert "uploads.disk_limit" in told["error"]
         second = asyncio.create_task(door.client.post("/scan", content=b"small"))
-        await _until(lambda: door.uploads.began == 2)
+        await until(lambda: door.uploads.began == 2)
         many, headers, told = await door.raw(b"Content-Length: 5\r\n\r\n")
         assert (many, "retry-after" in headers) == (429, True)
         assert "uploads.at_once" in told["error"]
@@ -231,7 +226,7 @@ async def test_whose_turn_does_not_come_is_told_so(tmp_path: Path) -> None:
     async with _door(tmp_path, "looked_at_once: 1, wait: 100ms") as door:
         door.uploads.may_answer.clear()
         first = asyncio.create_task(door.client.post("/scan", content=b"first"))
-        await _until(lambda: door.uploads.began == 1)
+        await until(lambda: door.uploads.began == 1)
         late = await door.client.post("/scan", content=b"second")
         door.uploads.may_answer.set()
 
@@ -248,9 +243,9 @@ async def test_who_leaves_frees_place_turn_and_disk(sent: bytes, tmp_path: Path)
         is_whole = sent.endswith(b"\r\n\r\nabc") and b": 3" in sent
         _, writer = await asyncio.open_connection("127.0.0.1", door.port)
         writer.write(HEAD + sent)
-        await _until(lambda: door.uploads.began == is_whole and door.metrics.value("stopframe_uploads_present") == 1)
+        await until(lambda: door.uploads.began == is_whole and door.metrics.value("stopframe_uploads_present") == 1)
         writer.close()
-        await _until(lambda: door.count("left") == 1)
+        await until(lambda: door.count("left") == 1)
 
         assert door.uploads.ended == door.uploads.began
         assert door.metrics.value("stopframe_uploads_held_bytes") == 0
@@ -267,7 +262,7 @@ async def test_an_ending_service_takes_no_more_and_waits_a_moment(
         door.uploads.may_answer.clear()
         coming = asyncio.create_task(door.raw(b"Content-Length: 9\r\n\r\nabc"))
         looked_at = asyncio.create_task(door.client.post("/scan", content=b"whole"))
-        await _until(lambda: door.uploads.began == 1 and door.metrics.value("stopframe_uploads_present") == 2)
+        await until(lambda: door.uploads.began == 1 and door.metrics.value("stopframe_uploads_present") == 2)
         began_at = time.monotonic()
         draining = asyncio.create_task(door.uploads.drain())
         refused = await coming
@@ -290,7 +285,7 @@ async def test_a_look_that_ends_while_the_service_does_is_answered(
     async with _door(tmp_path) as door:
         door.uploads.may_answer.clear()
         looked_at = asyncio.create_task(door.client.post("/scan", content=b"whole"))
-        await _until(lambda: door.uploads.began == 1)
+        await until(lambda: door.uploads.began == 1)
         began_at = time.monotonic()
         draining = asyncio.create_task(door.uploads.drain())
         await asyncio.sleep(0.05)

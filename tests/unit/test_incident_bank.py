@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from models.hashing.registry import hash_algorithms
 from models.hashing.second_tests import difference_hash
 from models.hashing.spectrum import spectrum_of
 from streams.frame import PICTURE_SIDE, PLANE_SIDE, Frame, SampleReason
+from tests.waiting import until
 
 
 def incident(number: int = 0, at_ms: int | None = None) -> str:
@@ -105,12 +106,6 @@ class Scene:
         yield
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 def may_cut(trail: Trail, entry: str) -> bool | None:

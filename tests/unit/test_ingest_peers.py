@@ -34,8 +34,8 @@ from tests.fixtures_ingest_peers import (
     Peer,
     asking,
 )
-from tests.fixtures_mediamtx import until
 from tests.ingest_benches import BENCHES, Shut, made
+from tests.waiting import until
 
 PEERS: dict[str, type[Peer]] = {
     "srs": FakeSrs,

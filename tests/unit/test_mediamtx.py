@@ -22,8 +22,9 @@ from detector.ingest.adapter import IngestUnavailable, PublisherStarted
 from detector.ingest.mediamtx import MediaMtx, MediaMtxSettings, join_path, split_path
 from detector.ingest.revocations import FileRevocations, Revocations
 from streams.job import SourceKind
-from tests.fixtures_mediamtx import FakeMediaMtx, question, until
+from tests.fixtures_mediamtx import FakeMediaMtx, question
 from tests.ingest_benches import Shut
+from tests.waiting import until
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ import pytest
 from detector.events import Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable, PublisherChange, PublisherEnded, PublisherStarted
 from detector.ingest.polling import PublisherPoll
-from tests.fixtures_mediamtx import until
+from tests.waiting import until
 
 
 @dataclass

@@ -11,19 +11,13 @@ from streams import silence as silence_module
 from streams.sender import Counters
 from streams.silence import Silence
 from tests.slack import SLACK_SECONDS
+from tests.waiting import until_in_thread
 
 PAUSE = 0.05
 
 
 def nothing() -> None:
     pass
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + SLACK_SECONDS
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def silence_of(
@@ -69,7 +63,7 @@ def test_what_was_not_wanted_is_listened_for_before_a_pause_is_one(monkeypatch: 
     with silence:
         begun = time.monotonic()
         with silence.waiting():
-            _until(lambda: len(calls) == 2)
+            until_in_thread(lambda: len(calls) == 2)
 
     assert [what for what, _ in calls] == ["stir", "look"]
     assert calls[0][1] - begun >= 0.05
@@ -106,7 +100,7 @@ def test_a_limit_that_is_shorter_than_a_pause_still_has_both() -> None:
     calls: list[str] = []
     silence = Silence(Counters(), lambda: calls.append("look"), lambda: calls.append("end"), PAUSE)
     with silence, silence.waiting():
-        _until(lambda: len(calls) == 2)
+        until_in_thread(lambda: len(calls) == 2)
 
     assert calls == ["look", "end"]
 
@@ -157,7 +151,7 @@ def test_what_a_look_raises_is_told_to_the_reading_thread() -> None:
 
     with silence_of(Counters(), look) as silence:
         with silence.waiting():
-            _until(lambda: bool(looks))
+            until_in_thread(lambda: bool(looks))
         with silence.waiting():
             time.sleep(3 * PAUSE)
         with pytest.raises(MemoryError):

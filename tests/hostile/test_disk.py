@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from detector.ingest.revocations import FileRevocations, RevocationStoreError
 from detector.store.database import Database, StoreUnavailable
 from models.bank_store import list_entries
 from tests.fixtures_brokers import Ear, listening
+from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs_mount]
 
@@ -92,12 +93,6 @@ async def _health(service: RunningService) -> dict[str, Any]:
     return found
 
 
-async def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
-
-
 async def _only_cut(service: RunningService) -> IncidentRow:
     """The one incident that is a cut, when it is proved: packets have to stay out for a while."""
     async with asyncio.timeout(60):
@@ -118,7 +113,7 @@ async def _publish_and_be_cut(service: RunningService, path: str) -> None:
     clip = await asyncio.to_thread(_clip)
     async with PacedPublishers("127.0.0.1", service.ingest_port) as publishers:
         publication = publishers.start(path, clip, rounds=1)
-        await _until(lambda: publication.closed_at)
+        await until(lambda: publication.closed_at)
 
 
 @cache
@@ -136,7 +131,7 @@ async def test_a_full_disk_stops_neither_alerts_nor_cuts_and_is_made_up_for(disk
     async with _serving(disk) as (service, ear):
         disk.fill()
         await _publish_and_be_cut(service, "live/bad")
-        await _until(lambda: _alerts(ear))
+        await until(lambda: _alerts(ear))
         alert = _alerts(ear)[0]
         assert (alert["durable"], alert["seq"], alert["action"]) == (False, None, "cut")
 
@@ -154,7 +149,7 @@ async def test_a_full_disk_stops_neither_alerts_nor_cuts_and_is_made_up_for(disk
         assert (service.state_dir / "revoked").read_text().split() == [alert["stream"]]
 
         await _publish_and_be_cut(service, "live/later")
-        await _until(lambda: len(_alerts(ear)) == 2)
+        await until(lambda: len(_alerts(ear)) == 2)
         assert _alerts(ear)[1]["durable"] is True
 
 
@@ -170,7 +165,7 @@ async def test_a_start_on_a_full_disk_watches_without_a_store(disk: SmallDisk) -
         assert _sentence((await _health(service))["problems"], "disk is full")
         async with listening(_broker_port(service)) as ear:
             await _publish_and_be_cut(service, "live/bad")
-            await _until(lambda: _alerts(ear))
+            await until(lambda: _alerts(ear))
         assert _alerts(ear)[0]["durable"] is False
         disk.free()
         async with asyncio.timeout(60):

@@ -30,6 +30,7 @@ from detector.second_opinion import MOST_WAITING, SecondOpinion, SecondOpinionPa
 from models.evidence import Inspection
 from streams.keeper import Nursery
 from tests.contract.test_hma_server import BRIDGE, BRIDGE_EDITED, OTHER, TOKEN, Served, put
+from tests.waiting import until
 
 NOTHING = Verdict(Step.OFF, is_live=True, signals=(), votes=(0, 5), weak_hit=False, is_low_information=False)
 ANSWER = {"PARTNER": [{"bank_content_id": 1001, "distance": "4"}]}
@@ -54,11 +55,6 @@ class Ear:
 
     def count(self, end: str) -> float:
         return self.metrics.value("stopframe_second_opinions_total", end=end)
-
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not is_so():
-                await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -102,7 +98,7 @@ async def test_its_word_is_a_review_and_it_is_sent_a_hash_alone() -> None:
         section = _section(url, name="partner", token=Secret("test", TOKEN), banks=("PARTNER",))
         async with _asking(section) as (opinion, ear):
             opinion.offer(_sample(), NOTHING)
-            await ear.until(lambda: ear.count("matched") == 1)
+            await until(lambda: ear.count("matched") == 1)
     assert dict(asked[0].query_params) == {"signal": BRIDGE, "signal_type": "pdq", "banks": "PARTNER"}
     assert asked[0].headers["authorization"] == f"Bearer {TOKEN}"
     assert "stream" not in str(asked[0].headers) + str(asked[0].url)
@@ -138,10 +134,10 @@ async def test_only_what_is_new_and_clear_is_asked_about() -> None:
         opinion.offer(_sample(quality=49), NOTHING)
         opinion.offer(_sample(is_stable=False), NOTHING)
         opinion.beside(lambda *_: None)(_sample(), NOTHING)
-        await ear.until(lambda: ear.count("clean") == 1)
+        await until(lambda: ear.count("clean") == 1)
         opinion.offer(_sample(fingerprint=near), NOTHING)
         opinion.offer(_sample(fingerprint=OTHER), NOTHING)
-        await ear.until(lambda: ear.count("clean") == 2)
+        await until(lambda: ear.count("clean") == 2)
         assert [one.query_params["signal"] for one in asked] == [BRIDGE, OTHER]
         assert not ear.heard
     async with _asking(_section(None)) as (opinion, ear):
@@ -159,7 +155,7 @@ async def test_the_newest_sample_waits_and_nobody_else() -> None:
 
     async with _remote(slow) as (url, asked), _asking(_section(url, at_once=1, timeout="30s")) as (opinion, ear):
         opinion.offer(_sample("first"), NOTHING)
-        await ear.until(lambda: len(asked) == 1)
+        await until(lambda: len(asked) == 1)
         opinion.offer(_sample("second"), NOTHING)
         opinion.offer(_sample("second", OTHER), NOTHING)
         assert ear.count("replaced") == 1
@@ -171,7 +167,7 @@ async def test_the_newest_sample_waits_and_nobody_else() -> None:
         assert ear.count("late") == 1
         ear.gone.add("first")
         go_on.set()
-        await ear.until(lambda: ear.count("matched") >= 3)
+        await until(lambda: ear.count("matched") >= 3)
         assert ear.count("late") == 2
         assert not any(one.query_params["signal"] == BRIDGE and one is not asked[0] for one in asked[:1])
 
@@ -182,7 +178,7 @@ async def test_no_faster_than_the_operator_said() -> None:
         began_at = time.monotonic()
         for number in range(20):
             opinion.offer(_sample(f"s{number}"), NOTHING)
-        await ear.until(lambda: ear.count("clean") == 2)
+        await until(lambda: ear.count("clean") == 2)
         assert len(asked) <= 2 + 2.0 * (time.monotonic() - began_at)
 
 
@@ -221,7 +217,7 @@ async def test_a_hostile_server_harms_nothing(kind: str) -> None:
     async with _remote(HOSTILE[kind]) as (url, asked), _asking(_section(url, **options)) as (opinion, ear):
         for number in range(3):
             opinion.offer(_sample(f"s{number}"), NOTHING)
-        await ear.until(lambda: ear.count("failed") == 3)
+        await until(lambda: ear.count("failed") == 3)
         (note,) = opinion.notes()
         assert "remote is not to be had: it" in note
         opinion.offer(_sample("later"), NOTHING)
@@ -243,15 +239,15 @@ async def test_it_is_asked_again_and_by_the_config_of_the_moment(monkeypatch: py
         async with _asking(lambda: sections[-1]) as (opinion, ear):
             for number in range(3):
                 opinion.offer(_sample(f"s{number}"), NOTHING)
-            await ear.until(lambda: bool(opinion.notes()))
+            await until(lambda: bool(opinion.notes()))
             is_well = True
             await asyncio.sleep(0.3)
             opinion.offer(_sample("back"), NOTHING)
-            await ear.until(lambda: ear.count("matched") == 1)
+            await until(lambda: ear.count("matched") == 1)
             assert opinion.notes() == []
             sections.append(_section(elsewhere))
             opinion.offer(_sample("moved"), NOTHING)
-            await ear.until(lambda: ear.count("clean") == 1)
+            await until(lambda: ear.count("clean") == 1)
             assert len(asked_there) == 1
 
 
@@ -268,7 +264,7 @@ async def test_a_fault_of_ours_ends_one_answer_alone() -> None:
         object.__setattr__(opinion._parts, "heard", broken)
         opinion.offer(_sample("one"), NOTHING)
         opinion.offer(_sample("two"), NOTHING)
-        await ear.until(lambda: ear.count("matched") == 1)
+        await until(lambda: ear.count("matched") == 1)
 
 
 @given(st.one_of(st.binary(max_size=200), st.recursive(st.integers() | st.text(), st.lists).map(json.dumps)))

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from detector.flood import Floods, FloodSettings
 from detector.metrics import Metrics
 from detector.quarantine import Quarantine
 from models.bank_store import INCIDENT_BANK, add_entries, annotate, load_bank, notes, remove_entry
+from tests.waiting import until
 
 LIMITS = FloodSettings(streams=3, share=0.1, window_seconds=60.0)
 
@@ -138,12 +139,6 @@ class Site:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        """Wait until a call is true."""
-        async with asyncio.timeout(30):
-            while not is_so():
-                await asyncio.sleep(0.01)
-
 
 async def test_a_flood_is_held_at_once_and_kept_on_disk(tmp_path: Path) -> None:
     """The decision that makes it a flood cuts nobody; the bank, a metric, the log and health tell of it."""
@@ -151,7 +146,7 @@ async def test_a_flood_is_held_at_once_and_kept_on_disk(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with site.running():
             last = site.flood()
-            await site.until(site.is_on_disk)
+            await until(site.is_on_disk)
     assert (last.action, last.refused_by) == (Step.REVIEW, "CARDS/one")
     assert [line for line in logs if line["event"] == "entry.quarantined"] == [
         {"event": "entry.quarantined", "log_level": "warning", "bank": "CARDS", "entry": "one"}
@@ -184,7 +179,7 @@ async def test_releasing_it_on_disk_or_by_hand_lets_it_act_again(tmp_path: Path)
 
     async with site.running():
         site.flood()
-        await site.until(site.is_on_disk)
+        await until(site.is_on_disk)
         assert await site.quarantine.release("CARDS/one")
     assert not site.is_on_disk()
     assert not await site.quarantine.release("CARDS/one")
@@ -206,7 +201,7 @@ async def test_an_entry_that_is_gone_holds_nothing(tmp_path: Path) -> None:
     remove_entry(site.bank, "one")
     async with site.running():
         site.flood()
-        await site.until(lambda: not site.quarantine.problems())
+        await until(lambda: not site.quarantine.problems())
 
 
 async def test_a_bank_that_cannot_be_written_is_told_and_the_entry_held(tmp_path: Path) -> None:
@@ -217,6 +212,6 @@ async def test_a_bank_that_cannot_be_written_is_told_and_the_entry_held(tmp_path
     with capture_logs() as logs:
         async with site.running():
             site.flood()
-            await site.until(lambda: any(line["event"] == "quarantine.unsaved" for line in logs))
+            await until(lambda: any(line["event"] == "quarantine.unsaved" for line in logs))
             await asyncio.sleep(0.05)
     assert site.quarantine.problems()

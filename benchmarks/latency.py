@@ -42,6 +42,7 @@ _BFRAMES = (0, 2)
 _DETECT_WITHIN_SECONDS = 3.0
 _PATIENCE_SECONDS = 10.0
 _PROOF_SECONDS = 4.0
+_SILENT_SECONDS = 6
 _LOOK_SECONDS = 0.1
 _PUBLICATION_SECONDS = 60.0
 
@@ -129,7 +130,7 @@ class Trial:
             url=f"rtmp://127.0.0.1:{port}/live/{self.name}",
             clean_card=_CLEAN_CARD,
             bad_card=self.bad_card,
-            clean_frames=whole + int(self.phase * gop) if self.bad_card else 3 * _FPS,
+            clean_frames=whole + int(self.phase * gop) if self.bad_card else _SILENT_SECONDS * _FPS,
             width=_WIDTH,
             height=_HEIGHT,
             fps=_FPS,

@@ -32,6 +32,16 @@ _DISK_SECONDS: Final = 5.0
 """So long a line waits for the disk; after that health says so."""
 
 _TURN_AGAIN_SECONDS: Final = 10.0
+_LOOK_AGAIN_SECONDS: Final = 10.0
+_REMEDIES: Final = {
+    errno.ENOENT: "make its folder",
+    errno.ENOTDIR: "make its folder",
+    errno.EACCES: "let the service write there",
+    errno.EPERM: "let the service write there",
+    errno.EROFS: "let the service write there",
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space",
+}
 _MODE: Final = 0o640
 
 
@@ -74,7 +84,7 @@ class JsonlSink:
         self._outage: str | None = None
 
     async def __aenter__(self) -> Self:
-        """Start the thread; the file is opened with the first alert."""
+        """Start the thread, which opens the file: what keeps it from that is told before an alert needs it."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._serve, name="stopframe-jsonl", daemon=True)
         self._thread.start()
@@ -109,16 +119,16 @@ class JsonlSink:
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            self._note("it takes no more: the disk does not answer")
+            self._note("it takes no more, for the disk does not answer; see to that disk")
             raise SinkUnavailable("too many lines wait for the disk") from None
         try:
             async with asyncio.timeout(_DISK_SECONDS):
                 await line.answer  # cancelled, it is not written any more: it comes again
         except TimeoutError:
-            self._note("the disk does not answer")
+            self._note("the disk does not answer; see to it")
             raise SinkUnavailable("the disk does not answer") from None
         except OSError as error:
-            self._note(str(error.strerror or type(error).__name__).lower())
+            self._note(_what(error))
             raise SinkUnavailable("the disk refused the line") from None
         self._note(None)
         return Receipt.ACCEPTED
@@ -131,9 +141,7 @@ class JsonlSink:
         """What keeps alerts from being written."""
         told = []
         if self._outage is not None:
-            told.append(
-                f"alerts cannot be written to {self._path}: {self._outage}; free space, or correct alerts.jsonl.path"
-            )
+            told.append(f"alerts cannot be written to {self._path}: {self._outage}, or correct alerts.jsonl.path")
         if self._file.turning_fault is not None:
             told.append(
                 f"{self._path} grows beyond alerts.jsonl.rotate_at, for it cannot be renamed: "
@@ -155,9 +163,13 @@ class JsonlSink:
 
     def _serve(self) -> None:
         """The thread: take what waits, write it, flush it once, answer everybody."""
-        is_over = False
+        is_over, is_open = False, self._look()
         while not is_over:
-            batch = [self._lines.get()]
+            try:
+                batch = [self._lines.get(timeout=None if is_open else _LOOK_AGAIN_SECONDS)]
+            except queue.Empty:
+                is_open = self._look()
+                continue
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _BATCH_LIMIT:
                     batch.append(self._lines.get_nowait())
@@ -172,12 +184,30 @@ class JsonlSink:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._is_over.set)
 
+    def _look(self) -> bool:
+        """Whether the file can be opened; health is told."""
+        why = None
+        try:
+            self._file.open()
+        except OSError as error:
+            why = _what(error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._note, why)
+        return why is None
+
     def _write(self, lines: Sequence[_Line]) -> OSError | None:
         try:
             self._file.append([line.content for line in lines])
         except OSError as error:
             return error
         return None
+
+
+def _what(error: OSError) -> str:
+    """What is wrong, and the remedy."""
+    why = (error.strerror or type(error).__name__).lower()
+    return f"{why}; {_REMEDIES.get(error.errno or 0, 'see to that place')}"
 
 
 class LineFile:
@@ -220,6 +250,10 @@ class LineFile:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
+
+    def open(self) -> None:
+        """Open the file, if it is not open. Raises OSError."""
+        self._opened()
 
     def _opened(self) -> int:
         if self._descriptor is not None and not self._is_at_its_place(self._descriptor):

@@ -64,7 +64,11 @@ def key_text(location: Location) -> str:
 
 def findings(error: ValidationError, values: object, root: type[BaseModel] = Config) -> Iterator[Finding]:
     """What the failed validation of a file's `values` as a `root` found, in words."""
-    for details in error.errors(include_url=False):
+    every = error.errors(include_url=False)
+    lists = {details["loc"][:-1] for details in every}
+    for details in every:
+        if details["type"] == "too_short" and details["loc"] in lists:
+            continue  # a list whose only entry has a fault counts as empty
         location = _key_location(details, root)
         if details["type"] == CONFLICT:
             for conflict in details["ctx"]["conflicts"]:
@@ -114,6 +118,7 @@ _WANTED = {
     "model_attributes_type": "keys and values below it",
     "dict_type": "keys and values below it",
     "tuple_type": "a list, such as [a, b]",
+    "too_short": "a list of at least one value",
     "string_type": "text (in quotes where it looks like a number)",
     "int_type": "a whole number",
     "float_type": "a number",

@@ -20,7 +20,7 @@ def shown(value: object) -> str:
     if isinstance(value, dict):
         return "a group of keys"
     if isinstance(value, list | tuple):
-        return "a list"
+        return "a list" if value else "an empty list"
     text = str(value)
     if "://" in text or "@" in text:
         return "the given text"

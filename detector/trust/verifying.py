@@ -4,8 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from detector.alerts.alarm import SCHEMA as ALARM
 from detector.trust.signing import MESSAGE_LIMIT_BYTES, SCHEMAS, NotTrusted, Purpose, Reason, TrustedKeys, parse
 
+ALARM_BYTES: Final = 65_536
+"""No alarm is longer, which stand between the alerts of a file."""
 _PURPOSES: Final = {schema: purpose for purpose, schema in SCHEMAS.items()}
 
 
@@ -17,12 +20,14 @@ class Finding:
     reason: Reason | None = None
     sentence: str = ""
     key_id: str | None = None
+    is_alarm: bool = False
+    """Of the node itself and signed by nobody, as the file of `alerts.jsonl` holds them."""
 
 
 def verify_lines(
     lines: Iterable[bytes], keys: TrustedKeys, *, now_ms: int | None, in_order: bool = False
 ) -> Iterator[Finding]:
-    """Verify one message a line; empty lines are passed over.
+    """Verify one message a line; empty lines are passed over, alarms only told of: nobody acts on them.
 
     With `now_ms` None neither messages nor keys expire, as an audit needs it. With `in_order` the numbers of each key
     must rise from line to line; messages without one (acknowledgements, alerts that no disk counted) are passed over.
@@ -33,7 +38,11 @@ def verify_lines(
         if not text:
             continue
         try:
-            message = parse(text, most_bytes=MESSAGE_LIMIT_BYTES)
+            message = parse(text, most_bytes=ALARM_BYTES)
+            if message.get("schema") == ALARM:
+                yield Finding(number, is_alarm=True)
+                continue
+            _hold_to_length(text)
             purpose = _purpose(message)
             key_id = keys.verify(message, purpose, now_ms=now_ms).key_id
             if in_order and purpose is not Purpose.ANSWER:
@@ -42,6 +51,11 @@ def verify_lines(
             yield Finding(number, error.reason, str(error))
         else:
             yield Finding(number, key_id=key_id)
+
+
+def _hold_to_length(text: bytes) -> None:
+    if len(text) > MESSAGE_LIMIT_BYTES:
+        raise NotTrusted(Reason.TOO_LARGE, f"it is longer than {MESSAGE_LIMIT_BYTES} bytes")
 
 
 def _purpose(message: dict[str, Any]) -> Purpose:

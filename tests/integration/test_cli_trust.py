@@ -118,6 +118,10 @@ def test_verify_says_which_line_fails_and_why(tmp_path: Path) -> None:
     assert "line 3: replayed" in _run("verify", str(path), *key, "--in-order")[1]
     assert "expired" not in _run("verify", str(path), *key, "--audit")[1]
     assert _run("verify", "-", *key, given=b"\n".join(good))[0] == 0
+    alarm = json.dumps({"schema": "stopframe/alarm/1", "problems": ["x" * 5000]}).encode()
+    assert _run("verify", "-", *key, given=b"\n".join([alarm, *good])) == (0, "")
+    twice = b'{"schema": "stopframe/alarm/1", "schema": "stopframe/alert/1"}'
+    assert "line 1: malformed" in _run("verify", "-", *key, given=twice)[1]
     assert _run("verify", str(tmp_path / "none"), *key)[0] == 2
     assert _run("verify", str(path), "--key", "x")[0] == 2
     empty = tmp_path / "stopframe.yaml"

@@ -22,6 +22,10 @@ from streams.job import SandboxMode, SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
 
 Write = Callable[[str | bytes], Path]
+MAY = "trust.trusted_keys[0].may"
+TRUSTED = (
+    "trust: {trusted_keys: [{name: a, public_key: 'ed25519:O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik', may: %s}]}"
+)
 
 
 @pytest.fixture
@@ -194,6 +198,8 @@ def test_a_fault_reads_file_line_key_and_remedy(write: Write) -> None:
             "alerts.mqtt.key_file",
             "write certificate_file as well",
         ),
+        (TRUSTED % "[lists]", f"{MAY}[0]", "did you mean list?"),
+        (TRUSTED % "[]", MAY, "an empty list does not fit; write a list of at least one value"),
         ("alerts: {mqtt: {verify: false}}", "alerts.mqtt.verify", "no such key"),
         ("alerts: {mqtt: {prefix: a/#}}", "alerts.mqtt.prefix", "no + # $"),
         ("alerts: {mqtt: {password: '${P}'}}", "alerts.mqtt.password", "write username"),

@@ -80,13 +80,30 @@ async def test_a_disk_that_refuses_is_told_until_it_takes_lines_again(tmp_path: 
     async with JsonlSink(JsonlSettings(path=path)) as sink:
         with pytest.raises(SinkUnavailable):
             await sink.deliver(_notice(b"{}"))
-        assert "alerts.jsonl.path" in sink.problems()[0]
+        why = "no such file or directory; make its folder, or correct alerts.jsonl.path"
+        assert sink.problems() == [f"alerts cannot be written to {path}: {why}"]
         path.parent.mkdir()
         assert await sink.deliver(_notice(b"{}")) is Receipt.ACCEPTED
         assert sink.problems() == []
         assert await sink.deliver(_notice(b"{\n}")) is Receipt.REFUSED
 
     assert path.read_bytes() == b"{}\n"
+
+
+async def test_a_file_that_cannot_be_opened_is_told_before_an_alert_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A typo in the path turns health red at the start, and a folder that is made then turns it green again."""
+    monkeypatch.setattr("detector.alerts.jsonl._LOOK_AGAIN_SECONDS", 0.05)
+    path = tmp_path / "missing" / "a.jsonl"
+    async with JsonlSink(JsonlSettings(path=path)) as sink, asyncio.timeout(30):
+        while not sink.problems():
+            await asyncio.sleep(0.01)
+        path.parent.mkdir()
+        while sink.problems():
+            await asyncio.sleep(0.01)
+
+    assert path.read_bytes() == b""
 
 
 async def test_a_pipe_or_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:

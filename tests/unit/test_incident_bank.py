@@ -287,7 +287,7 @@ async def test_the_oldest_incident_makes_room(scene: Scene, monkeypatch: pytest.
         for number in range(5)
     ]
     async with scene.running():
-        await until(lambda: scene.fate("stored") == 3)
+        await until(lambda: scene.fate("stored") == len(names))
         await until(lambda: scene.rows().keys() == set(names[2:]))
 
 

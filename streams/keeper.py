@@ -240,10 +240,10 @@ class Keeper:
             self._resumed_at = time.monotonic()
 
     def _check_progress(self, heartbeat: Heartbeat) -> None:
-        """Time in which nobody took what the reader had does not count."""
+        """Time in which nobody took what the reader had does not count, nor does what this process slept since."""
         if math.isnan(heartbeat.working_since):
             return
-        seconds = time.monotonic() - max(heartbeat.working_since, self._resumed_at)
+        seconds = heartbeat.sent_at - max(heartbeat.working_since, self._resumed_at)
         if seconds > WORK_SECONDS:
             raise ReaderStalled(f"the reader worked on one thing for {seconds:.1f} s")
 

@@ -1,6 +1,7 @@
 """Real analysis processes: what they find, and what happens when one dies, hangs or is swamped."""
 
 import asyncio
+import functools
 import os
 import signal
 import time
@@ -40,14 +41,16 @@ def frame_of(seed: int, number: int = 1) -> Frame:
     return Frame(number, now, now, None, SampleReason.KEYFRAME, False, 256, 256, plane, picture(seed).tobytes())
 
 
+@functools.cache
 def picture(seed: int) -> np.ndarray:
     return synthetic_card(seed, 256, 256)
 
 
+@functools.cache
 def luma(seed: int) -> np.ndarray:
     red, green, blue = (picture(seed)[:, :, channel].astype(float) for channel in range(3))
     gray = 0.299 * red + 0.587 * green + 0.114 * blue
-    return gray.reshape(64, 4, 64, 4).mean(axis=(1, 3)).astype(np.uint8)
+    return np.asarray(gray.reshape(64, 4, 64, 4).mean(axis=(1, 3)), np.uint8)
 
 
 def put_on_bank(banks: Path, seed: int, entry: str) -> None:

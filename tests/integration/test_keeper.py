@@ -13,9 +13,18 @@ import pytest
 
 from streams.frame import Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
-from streams.keeper import Keeper, Nursery, ReaderCrashed, ReaderFailed, ReaderMisbehaved, ReaderStalled
+from streams.keeper import (
+    SILENCE_SECONDS,
+    Keeper,
+    Nursery,
+    ReaderCrashed,
+    ReaderFailed,
+    ReaderMisbehaved,
+    ReaderStalled,
+)
 from streams.sampling import SamplingMode, SamplingSettings
 from streams.wire import Burst, EndCode, Ended, Heartbeat, Opened
+from tests.slack import SLACK_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -72,16 +81,19 @@ async def test_crash_is_reported_with_its_status(nursery: Nursery, how: str, exi
     assert [type(message) for message in seen] == [Opened, Frame]
 
 
-@pytest.mark.parametrize("how", ["stopped", "half", "drip", "hang"])
-async def test_silence_is_a_stall(nursery: Nursery, how: str) -> None:
-    """A reader that is stopped, hangs or drips bytes is given up after 2 s."""
-    began = time.monotonic()
+async def test_silence_is_a_stall(nursery: Nursery) -> None:
+    """A reader that is stopped, hangs or drips bytes is given up after 2.5 s."""
 
-    failure, seen = await failure_of(nursery, part(f"mute:{how}"))
+    async def is_given_up(how: str) -> None:
+        began = time.monotonic()
+        failure, seen = await failure_of(nursery, part(f"mute:{how}"))
+        assert isinstance(failure, ReaderStalled), how
+        assert [type(message) for message in seen] == [Opened], how
+        assert SILENCE_SECONDS - 0.1 < time.monotonic() - began < SILENCE_SECONDS + 2 * SLACK_SECONDS, how
 
-    assert isinstance(failure, ReaderStalled)
-    assert [type(message) for message in seen] == [Opened]
-    assert 1.9 < time.monotonic() - began < 15
+    async with asyncio.TaskGroup() as group:
+        for how in ("stopped", "half", "drip", "hang"):
+            group.create_task(is_given_up(how))
 
 
 async def test_endless_work_is_a_stall(nursery: Nursery) -> None:
@@ -91,9 +103,9 @@ async def test_endless_work_is_a_stall(nursery: Nursery) -> None:
     assert isinstance(failure, ReaderStalled)
 
 
-async def test_four_seconds_of_work_are_none(nursery: Nursery) -> None:
-    """A decoder that has worked for 4 s is left alone."""
-    async with Keeper(nursery, part("busy:4")) as keeper:
+async def test_three_seconds_of_work_are_no_stall(nursery: Nursery) -> None:
+    """A decoder that has worked for 3 s is left alone."""
+    async with Keeper(nursery, part("busy:3")) as keeper:
         heartbeats = 0
         async for message in keeper.messages():
             heartbeats += isinstance(message, Heartbeat)
@@ -201,7 +213,7 @@ async def test_slow_consumer_of_a_file_loses_nothing(nursery: Nursery) -> None:
         async for message in keeper.messages():
             if isinstance(message, Frame):
                 if not sequences:
-                    await asyncio.sleep(2.5)
+                    await asyncio.sleep(SILENCE_SECONDS + 0.1)
                 sequences.append(message.sequence)
 
         assert sequences == list(range(20))
@@ -209,13 +221,14 @@ async def test_slow_consumer_of_a_file_loses_nothing(nursery: Nursery) -> None:
 
 
 async def test_service_that_sleeps_blames_no_reader(nursery: Nursery) -> None:
-    """When the service itself was stopped for 3 s, its readers are not taken for silent."""
-    async with Keeper(nursery, part("alive")) as keeper:
-        messages = keeper.messages()
-        await anext(messages)
-        time.sleep(3.0)
-        for _ in range(5):
-            assert isinstance(await anext(messages), Heartbeat)
+    """When the service itself was stopped for longer than that, its readers are not taken for silent."""
+    async with Keeper(nursery, part("alive")) as alive, Keeper(nursery, part("busy:3")) as busy:
+        time.sleep(SILENCE_SECONDS + 0.1)
+        for keeper in (alive, busy):
+            messages = keeper.messages()
+            assert isinstance(await anext(messages), Opened)
+            for _ in range(5):
+                assert isinstance(await anext(messages), Heartbeat)
 
 
 async def test_order_reaches_the_reader(nursery: Nursery) -> None:
@@ -261,7 +274,7 @@ async def test_fifty_lives_leave_nothing_behind(nursery: Nursery) -> None:
 
     assert nursery.live_children == 0
     assert holdings() == before
-    assert sorted(spans)[25] < 0.1
+    assert sorted(spans)[5] < 0.1  # the others may have waited for a turn
 
 
 async def test_dead_forkserver_is_replaced(nursery: Nursery) -> None:

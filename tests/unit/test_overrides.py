@@ -13,6 +13,7 @@ from detector.overrides import SamplingOverrides, TooManyOverrides, closer
 from detector.settings import session_settings
 from streams.job import SourceKind
 from streams.sampling import SamplingMode, SamplingSettings
+from tests.waiting import until
 
 _SETTINGS = session_settings(Config(), "live/key", SourceKind.HTTP_TS, "http://127.0.0.1/live/key")
 
@@ -39,7 +40,7 @@ async def test_it_holds_for_one_stream_and_ends_by_itself(monkeypatch: pytest.Mo
     now[0] = 110.0
     assert overrides.apply("A", _SETTINGS) is _SETTINGS
     task = asyncio.create_task(overrides.run())
-    await asyncio.sleep(0.01)
+    await until(lambda: len(changes) == 2)
     task.cancel()
     assert changes == [100.0, 110.0]
 

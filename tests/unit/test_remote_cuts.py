@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -16,7 +16,7 @@ from detector.store.incidents import CutProgress
 from detector.trust.messages import Ack, AckState
 
 KEY = StreamKey("mtx", "live", "secret")
-SETTINGS = EnforcerSettings(deadline_seconds=0.4, quiet_seconds=0.05, poll_seconds=0.005)
+SETTINGS = EnforcerSettings(deadline_seconds=30.0, quiet_seconds=0.05, poll_seconds=0.005)
 
 
 @dataclass
@@ -166,6 +166,7 @@ async def test_a_rejected_cut_ends_with_its_reason(scene: Scene) -> None:
 
 async def test_a_silent_cutter_fails_the_cut_and_its_late_answer_is_still_heard(scene: Scene) -> None:
     """The deadline ends the waiting, not the delivery; what comes later is proved and written down."""
+    scene.cuts.reconfigure(replace(SETTINGS, deadline_seconds=0.1))
     scene.sent()
     outcome = await scene.begin()
     assert outcome.state is CutState.FAILED  # type: ignore[attr-defined]

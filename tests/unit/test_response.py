@@ -19,6 +19,7 @@ from detector.response import MAX_UPDATES, Responder, ResponseSettings
 from detector.store.database import StoreUnavailable
 from detector.store.incidents import CutProgress, IncidentRecord
 from models.evidence import Inspection
+from tests.waiting import until
 
 
 def decision(
@@ -78,8 +79,10 @@ class FakeIncidents:
     opened: list[IncidentRecord] = field(default_factory=list)
     cuts: list[tuple[str, CutState]] = field(default_factory=list)
     is_broken: bool = False
+    asked: int = 0
 
     async def pending_cuts(self) -> list[IncidentRecord]:
+        self.asked += 1
         if self.is_broken:
             raise StoreUnavailable("the disk is full: free space where state_dir lies")
         return self.pending
@@ -400,9 +403,10 @@ async def test_cuts_of_an_earlier_run_are_found_when_the_store_can_be_read(monke
     async with after.responder:
         await after.responder.respond(decision(session="s2"), facts("s2"))
         after.incidents.pending = [after.delivery.sent[0][1], found]
-        await asyncio.sleep(0.05)
+        await until(lambda: after.incidents.asked > 3)
         after.incidents.is_broken = False
-        await asyncio.sleep(0.1)
+        await until(lambda: len(after.enforcer.targets) > 1)
+        await asyncio.sleep(0.05)
 
     assert [target.session for target in after.enforcer.targets] == ["s2", "s1"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from detector.events import StreamKey
 from detector.ingest.revocations import Revocations, RevocationStoreError
 from tests.slack import SLACK_SECONDS
+from tests.waiting import until
 
 KEY = StreamKey("edge", "live", "k")
 OTHER = StreamKey("edge", "live", "other")
@@ -33,7 +34,7 @@ class _Disk:
         self.kept.discard(stream_id)
 
     def _answer(self) -> None:
-        self.thaw.wait(10)
+        self.thaw.wait(60)
         if self.is_full:
             raise RevocationStoreError("cannot write revoked (no space left on device): free space there")
 
@@ -45,14 +46,12 @@ def _disk(*, is_full: bool = False, is_frozen: bool = False) -> _Disk:
     return disk
 
 
-def _revocations(disk: _Disk) -> Revocations:
-    return Revocations(disk, lambda key: key.name, disk_seconds=0.1, retry_seconds=0.02)
+def _revocations(disk: _Disk, disk_seconds: float = 60.0) -> Revocations:
+    return Revocations(disk, lambda key: key.name, disk_seconds=disk_seconds, retry_seconds=0.02)
 
 
 async def _until_saved(revocations: Revocations) -> None:
-    async with asyncio.timeout(30):
-        while revocations.problems():
-            await asyncio.sleep(0.005)
+    await until(lambda: not revocations.problems())
 
 
 async def test_what_a_full_disk_refuses_holds_is_told_and_is_written_when_there_is_room() -> None:
@@ -73,7 +72,7 @@ async def test_what_a_full_disk_refuses_holds_is_told_and_is_written_when_there_
 async def test_a_frozen_disk_holds_nobody_for_long() -> None:
     """A disk that does not answer costs a moment, once; what it takes late counts."""
     disk = _disk(is_frozen=True)
-    async with _revocations(disk) as revocations:
+    async with _revocations(disk, disk_seconds=0.1) as revocations:
         began_at = time.monotonic()
         await revocations.add(KEY)
         assert time.monotonic() - began_at < 2 + SLACK_SECONDS
@@ -102,7 +101,7 @@ async def test_the_last_word_on_a_key_counts() -> None:
 async def test_leaving_tries_once_more() -> None:
     """What could not be written is tried a last time when the service ends."""
     disk = _disk(is_full=True)
-    revocations = Revocations(disk, lambda key: key.name, retry_seconds=60)
+    revocations = Revocations(disk, lambda key: key.name, disk_seconds=60, retry_seconds=60)
     async with revocations:
         await revocations.add(KEY)
         disk.is_full = False

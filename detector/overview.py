@@ -17,6 +17,7 @@ from detector.hints import CLOSER_FROM
 from detector.metrics import Metrics
 from detector.session import StreamSession
 from detector.store.incidents import IncidentRecord
+from detector.versions import product_version
 from models.providers import GPUS
 from streams.job import SandboxMode
 
@@ -176,7 +177,9 @@ def load_state(cpu: CpuControl, pool: AnalysisPool, metrics: Metrics) -> dict[st
 def versions() -> dict[str, Any]:
     """What runs here, for health: looked for once, as that reads files."""
     found: dict[str, Any] = {"python": platform.python_version()}
-    for name in ("stopframe", "av", "onnxruntime", "numpy"):
+    if (own := product_version()) is not None:
+        found["stopframe"] = own
+    for name in ("av", "onnxruntime", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -29,9 +29,12 @@ _Answer = TypeVar("_Answer")
 
 BankArgument = Annotated[str, typer.Argument(metavar="BANK", help="Capitals, digits and _, such as KNOWN_CARDS.")]
 EntryArgument = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's whole name.")]
-SignalOption = Annotated[str, typer.Option("--signal", help="The hash: pdq, phash, dhash, whash or an installed one.")]
+SignalOption = Annotated[
+    str, typer.Option("--signal", metavar="HASH", help="The hash: pdq, phash, dhash, whash or an installed one.")
+]
 FormatOption = Annotated[
-    str, typer.Option("--format", help=f"The list's format: {', '.join(FORMATS)} or an installed one.")
+    str,
+    typer.Option("--format", metavar="FORMAT", help=f"The list's format: {', '.join(FORMATS)} or an installed one."),
 ]
 
 

@@ -61,9 +61,11 @@ def hint(  # noqa: PLR0913, PLR0917 - options of the command line
     stream: Stream,
     key: KeyFile,
     node: Node,
-    score: Annotated[float, typer.Option("--score", help="0 to 1; from 0.5 on the stream is decoded through.")] = 1.0,
-    source: Annotated[str, typer.Option("--source", help="Who says so: a-z 0-9 _ . -")] = "operator",
-    reason: Annotated[str, typer.Option("--reason", help="Why: a-z 0-9 _ . -")] = "report",
+    score: Annotated[
+        float, typer.Option("--score", metavar="NUMBER", help="0 to 1; from 0.5 on the stream is decoded through.")
+    ] = 1.0,
+    source: Annotated[str, typer.Option("--source", metavar="WORD", help="Who says so: a-z 0-9 _ . -")] = "operator",
+    reason: Annotated[str, typer.Option("--reason", metavar="WORD", help="Why: a-z 0-9 _ . -")] = "report",
     lasts: Lasts = "5m",
     life: Life = _LIFE,
 ) -> None:

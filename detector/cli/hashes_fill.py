@@ -38,7 +38,11 @@ def add(
     config: ConfigFile = None,
     entry: Annotated[
         str | None,
-        typer.Option("--entry", help="The name of the one entry for all; else each file's name without its ending."),
+        typer.Option(
+            "--entry",
+            metavar="ENTRY",
+            help="The name of the one entry for all; else each file's name without its ending.",
+        ),
     ] = None,
     signal: SignalOption = DEFAULT_SIGNAL,
     is_bare: Annotated[

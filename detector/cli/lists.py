@@ -110,7 +110,10 @@ def sign(
         str, typer.Option("--format", metavar="FORMAT", help="What the list is written in.")
     ] = "plain",
     version: Annotated[
-        int | None, typer.Option("--version", min=0, help="Its number, higher than the last; without it, the time.")
+        int | None,
+        typer.Option(
+            "--version", metavar="NUMBER", min=0, help="Its number, higher than the last; without it, the time."
+        ),
     ] = None,
     life: Annotated[str, typer.Option("--life", metavar="DURATION", help="How long it is good for.")] = _LIFE,
 ) -> None:

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Final
 
 import typer
 
 from detector.cli.output import CommandFailed, note
 from detector.logs import catch_faults
+from detector.versions import product_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,30 @@ COMMANDS: Final = {
 }
 
 
+class _Commands(typer.core.TyperGroup):
+    """Commands whose help names arguments by a word (`MEDIA`), without what they are in Python (`<list[str]>`)."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, if there is one."""
+        found = super().get_command(ctx, cmd_name)
+        if found is not None:
+            _name_by_words(found)
+        return found
+
+
+def _name_by_words(command: Any) -> None:
+    for within in getattr(command, "commands", {}).values():
+        _name_by_words(within)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            vars(parameter)["display_type_rich"] = lambda ctx: None  # noqa: ARG005 - asked with the context
+
+
 def build_app(words: Sequence[str] | None = None) -> typer.Typer:
     """The commands; with `words`, a command line, only the one that it names is more than a name and a sentence."""
     app = typer.Typer(
         name="stopframe",
+        cls=_Commands,
         help="Watches live streams and stops the harmful ones within seconds.",
         no_args_is_help=True,
         add_completion=False,
@@ -90,10 +110,7 @@ def _stand_in() -> None:
 
 def _show_version(is_wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag
     if is_wanted:
-        try:
-            typer.echo(f"stopframe {version('stopframe')}")
-        except PackageNotFoundError:
-            typer.echo("stopframe (not installed: running from its source)")
+        typer.echo(f"stopframe {product_version() or '(of an unknown version)'}")
         raise typer.Exit
 
 

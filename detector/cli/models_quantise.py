@@ -32,7 +32,9 @@ def quantise(
         list[str], typer.Option("--frames", metavar="FOLDER", help="Harmless pictures and videos like yours.")
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="Where the new model goes; it is made.")],
-    limit: Annotated[float | None, typer.Option("--limit", min=0.0, help="How far a score may move (0.05).")] = None,
+    limit: Annotated[
+        float | None, typer.Option("--limit", metavar="NUMBER", min=0.0, help="How far a score may move (0.05).")
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Cut a model to eight bits.

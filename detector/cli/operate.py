@@ -141,7 +141,9 @@ def _video(row: "StreamRow") -> str | None:
 def incidents(
     context: typer.Context,
     config: ConfigFile = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many, the newest first.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="NUMBER", min=1, max=1000, help="At most so many, the newest first.")
+    ] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Show what happened, the newest first."""
@@ -228,7 +230,9 @@ def hint(  # noqa: PLR0913 - one for each word of the command line
         str, typer.Argument(metavar="STREAM", help="The stream's id, or its first 4 characters or more.")
     ],
     *,
-    score: Annotated[float, typer.Option("--score", min=0.0, max=1.0, help="How much it deserves a look, 0 to 1.")],
+    score: Annotated[
+        float, typer.Option("--score", metavar="NUMBER", min=0.0, max=1.0, help="How much it deserves a look, 0 to 1.")
+    ],
     source: Annotated[str, typer.Option("--source", metavar="WORD", help="Who says so: a-z 0-9 _ . - only.")],
     reason: Annotated[str, typer.Option("--reason", metavar="WORD", help="Why, in a word: a-z 0-9 _ . - only.")],
     lasts: Annotated[str, typer.Option("--for", metavar="TIME", help="How long it holds, such as 10m; 1h at most.")],

@@ -23,11 +23,13 @@ _LONGEST_GOP_SECONDS = 600.0
 
 
 def plan(  # noqa: PLR0913, PLR0917 - each is an option of the command
-    streams: Annotated[int, typer.Option("--streams", min=1, max=1_000_000, help="How many streams there are.")],
+    streams: Annotated[
+        int, typer.Option("--streams", metavar="NUMBER", min=1, max=1_000_000, help="How many streams there are.")
+    ],
     config: ConfigFile = None,
     gop: Annotated[str, typer.Option("--gop", metavar="TIME", help="From keyframe to keyframe, such as 2s.")] = "2s",
     size: Annotated[str, typer.Option("--size", metavar="SIZE", help="1080p or 720p.")] = "1080p",
-    fps: Annotated[int, typer.Option("--fps", min=1, max=240, help="Frames a second.")] = 30,
+    fps: Annotated[int, typer.Option("--fps", metavar="NUMBER", min=1, max=240, help="Frames a second.")] = 30,
     of: Annotated[
         list[str] | None,
         typer.Option(

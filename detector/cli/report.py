@@ -27,7 +27,9 @@ def report() -> None:
 @app.command("days")
 def days(
     config: ConfigFile = None,
-    number: Annotated[int, typer.Option("--days", min=1, max=36500, help="So many days (UTC) up to today.")] = 30,
+    number: Annotated[
+        int, typer.Option("--days", metavar="NUMBER", min=1, max=36500, help="So many days (UTC) up to today.")
+    ] = 30,
     as_json: AsJson = False,
 ) -> None:
     """Show each day's figures.
@@ -98,7 +100,7 @@ def _nested(day: "DayFigures") -> dict[str, object]:
 def shadow(
     config: ConfigFile = None,
     since: Annotated[
-        str, typer.Option("--since", help="A day (UTC), such as 2026-12-01; the last 7 days without.")
+        str, typer.Option("--since", metavar="DAY", help="A day (UTC), such as 2026-12-01; the last 7 days without.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,6 @@ import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +42,7 @@ from detector.trust.messages import ack_topic
 from detector.trust.replay import CommandNumbers, SeenAlerts
 from detector.trust.signing import NodeSigner, public_key_text
 from detector.upkeep import Upkeep
+from detector.versions import product_version
 
 log = structlog.get_logger()
 
@@ -101,7 +101,7 @@ class CutterService:
             ok=not problems,
             problems=problems,
             notes=notes,
-            versions={"stopframe": _version(), "python": platform.python_version()},
+            versions={"stopframe": product_version() or "unknown", "python": platform.python_version()},
         )
 
     def status_line(self) -> str:
@@ -241,13 +241,6 @@ def _enforcer_settings(config: CutterConfig) -> EnforcerSettings:
     return EnforcerSettings(
         deadline_seconds=config.deadline.seconds, quiet_seconds=_QUIET_SECONDS, drain_seconds=_LAST_SECONDS
     )
-
-
-def _version() -> str:
-    try:
-        return version("stopframe")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def mqtt_settings(config: CutterConfig) -> MqttSettings:

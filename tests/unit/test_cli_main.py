@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from detector.cli.main import COMMANDS, build_app
+from detector.versions import product_version, source_version
 
 IMPORTED = "import sys; {}; print(*sorted(sys.modules))"
 
@@ -44,6 +45,25 @@ def test_a_command_line_gets_the_real_command(words: list[str], real: typer.core
         param.name for param in real.commands[named].params
     ]
     assert type(built.commands[named]) is type(real.commands[named])
+
+
+def test_help_names_arguments_and_options_by_words(real: typer.core.TyperGroup) -> None:
+    """MEDIA and NUMBER, and nowhere what they are in Python; a choice shows its words."""
+    context = typer.Context(real)
+    commands = [real.get_command(context, name) for name in real.list_commands(context)]
+    while commands:
+        command = commands.pop()
+        assert command is not None
+        commands += getattr(command, "commands", {}).values()
+        shown = [record[0] for each in command.params if (record := each.get_help_record(typer.Context(command)))]
+        assert not [text for text in shown if "<" in text and "|" not in text], command.name
+
+
+def test_a_checkout_knows_its_version() -> None:
+    """What is not installed says which version its source is, as health, alerts and reports need it."""
+    assert source_version() is not None
+    ran = subprocess.run([sys.executable, "-m", "detector", "--version"], capture_output=True, check=True, timeout=60)
+    assert ran.stdout.decode() == f"stopframe {product_version()}\n"
 
 
 def test_help_loads_neither_numpy_nor_the_config() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from detector.events import StreamKey
 from detector.private_folder import make_private
 from detector.redaction import hide_secret
+from models.durable import sync_folder
 
 SECRET_BYTES = 32
 STREAM_ID_CHARACTERS = 26
@@ -115,18 +116,9 @@ def create(path: Path) -> None:
             os.link(written, path)  # unlike a rename it never replaces: the first process wins
         except FileExistsError:
             return
-        flush_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         Path(written).unlink(missing_ok=True)
-
-
-def flush_folder(folder: Path) -> None:
-    """Have a folder's new names on disk. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read(path: Path, loss: str = "makes whatever goes by it useless") -> bytes:

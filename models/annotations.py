@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from models.arrays import IndexCorrupt, write_synced
+from models.arrays import IndexCorrupt
+from models.durable import write_synced
 
 LONGEST_NOTE: Final = 255
 """Characters of a note."""

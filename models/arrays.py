@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models.durable import sync_folder, write_synced
+
 MANIFEST: Final = "manifest.json"
 
 _MOST_MANIFEST_BYTES: Final = 1 << 20
@@ -89,23 +91,6 @@ def open_arrays(
         for name, recorded in files.items()
     }
     return ArrayFolder(facts=manifest["facts"], arrays=arrays)
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until its bytes are on disk (its name is not: see `sync_folder`)."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

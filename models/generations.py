@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from models.annotations import EntryNote, write_notes
-from models.arrays import IndexCorrupt, sync_folder, write_synced
+from models.arrays import IndexCorrupt
+from models.durable import replace_synced, sync_folder
 from models.evidence import Opinion
 from models.hashing.registry import hash_algorithms
 from models.shelves import Base, Overlay, Shelf, Trust, open_shelf
@@ -265,10 +266,7 @@ class NextGeneration:
 
 
 def _replace_pointer(bank_dir: Path, content: bytes) -> None:
-    draft = bank_dir / f"{_UNFINISHED}{POINTER}"
-    write_synced(draft, content)
-    draft.replace(bank_dir / POINTER)
-    sync_folder(bank_dir)
+    replace_synced(bank_dir / POINTER, content, draft_prefix=_UNFINISHED)
     sync_folder(bank_dir.parent)
 
 

@@ -18,8 +18,8 @@ import structlog
 
 from detector.alerts.clock import Clock
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
-from detector.credentials import flush_folder
 from detector.store.retained import RetainedTopics
+from models.durable import sync_folder
 
 log = structlog.get_logger()
 
@@ -269,7 +269,7 @@ class LineFile:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise OSError(0, "it is no regular file")
                 _take_back_torn_line(descriptor)
-                flush_folder(self._settings.path.parent)
+                sync_folder(self._settings.path.parent)
             except OSError:
                 os.close(descriptor)
                 raise
@@ -303,7 +303,7 @@ class LineFile:
         for older, newer in zip(reversed(numbered[1:]), reversed(numbered[:-1]), strict=True):
             with contextlib.suppress(FileNotFoundError):
                 newer.replace(older)
-        flush_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def _take_back_torn_line(descriptor: int) -> None:

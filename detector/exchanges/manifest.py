@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 from detector.alerts.alert import rfc3339
 from detector.exchanges.client import ExchangeFailed, NotAdopted
 from detector.trust.signing import NotTrusted, Purpose, Reason, Signer, TrustedKeys, parse, time_ms
-from models.arrays import write_synced
+from models.durable import replace_synced
 
 SCHEMA: Final = f"stopframe/{Purpose.LIST}/1"
 MANIFEST_BYTES: Final = 4096
@@ -171,9 +171,7 @@ def write_manifest(  # noqa: PLR0913 - what a manifest says, by name
     """Write the signed manifest of a list beside it, as `FILE.manifest.json`, in one step. Raises OSError."""
     manifest = Manifest(name, file.name, list_format, sha256, rows, version, issued_ms, expires_ms)
     made = file.with_name(f"{file.name}.manifest.json")
-    draft = made.with_name(f".{made.name}.new")
-    write_synced(draft, json.dumps(manifest.signed(signer), indent=1).encode() + b"\n")
-    draft.replace(made)
+    replace_synced(made, json.dumps(manifest.signed(signer), indent=1).encode() + b"\n")
     return made
 
 

@@ -20,7 +20,7 @@ from detector.exchanges.changes import DayChange
 from detector.exchanges.client import Checkpoint
 from detector.exchanges.kinds import ExchangeKind
 from detector.private_folder import make_private
-from models.arrays import sync_folder, write_synced
+from models.durable import replace_synced
 
 SOURCE: Final = "source.json"
 STATES_FOLDER: Final = "exchanges"
@@ -177,7 +177,4 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    draft = path.with_name(f".new-{path.name}")
-    write_synced(draft, json.dumps(content, ensure_ascii=False).encode())
-    draft.replace(path)
-    sync_folder(path.parent)
+    replace_synced(path, json.dumps(content, ensure_ascii=False).encode())

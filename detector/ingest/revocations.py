@@ -1,7 +1,6 @@
 """Keys that may not publish: kept in memory, written to disk, and never written as keys."""
 
 import asyncio
-import os
 import re
 import threading
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from typing import Protocol, Self
 
 import structlog
 
-from detector.credentials import flush_folder
 from detector.events import StreamKey
+from models.durable import replace_synced
 
 log = structlog.get_logger()
 
@@ -73,18 +72,9 @@ class FileRevocations:
             self._write(self.load() - {stream_id})
 
     def _write(self, stream_ids: frozenset[str]) -> None:
-        scratch = self._path.with_name(self._path.name + ".new")
         content = "".join(f"{stream_id}\n" for stream_id in sorted(stream_ids)).encode("ascii")
         try:
-            with suppress(FileNotFoundError):
-                scratch.unlink()
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(self._path)
-            flush_folder(self._path.parent)
+            replace_synced(self._path, content, mode=0o600)
         except OSError as error:
             raise RevocationStoreError(
                 f"cannot write {self._path} ({_why(error)}): free space there, or make it writable"

@@ -2,15 +2,14 @@
 
 import contextlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from detector.alerts.alert import rfc3339
-from detector.credentials import CredentialsError, create, flush_folder, read, read_or_create, secrets_folder
+from detector.credentials import CredentialsError, create, read, read_or_create, secrets_folder
 from detector.trust.signing import Signer, TrustedKey, TrustedKeys, public_key_text
+from models.durable import replace_synced, sync_folder
 
 _NAME: Final = "signing"
 _NEXT: Final = "signing-next"
@@ -60,7 +59,7 @@ def activate_following(state_dir: Path, *, until_ms: int) -> Keyring:
         leaving = before.signer.trusted_key(NODE_MAY, until_ms=until_ms)
         _write_retired(folder / _RETIRED, [*before.retired, leaving][-_RETIRED_LIMIT:])
         (folder / _NEXT).replace(folder / _NAME)
-        flush_folder(folder)
+        sync_folder(folder)
         return _load(folder)
 
 
@@ -112,13 +111,4 @@ def _read_retired(path: Path) -> list[TrustedKey]:
 
 def _write_retired(path: Path, keys: list[TrustedKey]) -> None:
     rows = [{"public_key": public_key_text(key.public_key), "until_ms": key.until_ms} for key in keys]
-    descriptor, written = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(rows, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(written).replace(path)
-        flush_folder(path.parent)
-    finally:
-        Path(written).unlink(missing_ok=True)
+    replace_synced(path, json.dumps(rows).encode(), mode=0o600)

@@ -245,4 +245,4 @@ async def test_many_changes_at_once_are_all_kept(tmp_path: Path) -> None:
     await asyncio.gather(*(revocations.remove(key) for key in keys[:5]))
     assert store.load() == {key.name for key in keys[5:]}
     assert all(key in Revocations(store, lambda key: key.name) for key in keys[5:])
-    assert not store._path.with_name("revoked.new").exists()
+    assert [path.name for path in store._path.parent.iterdir() if "revoked" in path.name] == ["revoked"]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-import detector.trust.keyring as keyring_module
 from detector.credentials import CredentialsError
+from detector.trust import keyring
 from detector.trust.keyring import activate_following, load_keyring, new_key, prepare_following, read_key
 from detector.trust.signing import NotTrusted
+from models import durable
 
 _UNTIL = 2_000_000_000_000
 
@@ -41,7 +42,7 @@ def test_rotation_lets_consumers_learn_the_key_first(tmp_path: Path, monkeypatch
     assert after.trusted().verify(message, "alert", now_ms=_UNTIL - 1)
     with pytest.raises(NotTrusted):
         after.trusted().verify(message, "alert", now_ms=_UNTIL)
-    monkeypatch.setattr(keyring_module, "_RETIRED_LIMIT", 2)
+    monkeypatch.setattr(keyring, "_RETIRED_LIMIT", 2)
     for _ in range(3):
         prepare_following(tmp_path)
         after = activate_following(tmp_path, until_ms=_UNTIL)
@@ -53,7 +54,7 @@ def test_a_crash_in_the_middle_leaves_one_key_in_force(tmp_path: Path, monkeypat
     old = load_keyring(tmp_path).signer
     prepare_following(tmp_path)
     with monkeypatch.context() as crash:
-        crash.setattr(keyring_module, "flush_folder", _die)
+        crash.setattr(durable, "sync_folder", _die)
         with pytest.raises(KeyboardInterrupt):
             activate_following(tmp_path, until_ms=_UNTIL)
     left = load_keyring(tmp_path)

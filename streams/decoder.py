@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streams.claims import CLAIMS
 from streams.costs import Costs, Purpose
 from streams.frame import MAX_SIDE, PICTURE_SIDE, PLANE_SIDE, shaped_size
+from streams.lost_pictures import DEEPEST, LostPictures
 from streams.source import AnyPacket, is_too_large
 
 PLANE_INTERPOLATION = Interpolation.AREA
@@ -189,6 +190,8 @@ class Decoder:
         self._rotation_degrees = 0
         self._track_aspect = stream.sample_aspect_ratio
         self._errors = 0
+        self.lost = LostPictures(self._codec.canonical_name, self._extradata)
+        self._depth = self._alone.reorder_depth
         self._pixel_reader = PixelReader(shaped)
         self._is_large = _is_large(stream.codec_context.width, stream.codec_context.height)
         self._set_up(self._alone, is_alone=True)
@@ -234,7 +237,13 @@ class Decoder:
         with self.costs.of(Purpose.THROUGH):
             if self._through is None:
                 self._through, self._spare = self._spare or self._new_context(is_alone=False), None
-            return self._feed(self._through, packet)
+            errors = self._errors
+            frames = self._feed(self._through, packet)
+            if self._errors == errors:
+                depth = self._through.reorder_depth
+                lost = self.lost.fed(memoryview(packet), len(frames), _interlaced(frames), depth=depth)
+                self._note_lost(self._through, lost)
+            return frames
 
     def finish_through(self) -> list[VideoFrame]:
         """End decoding through and return the frames that were held back for reordering."""
@@ -244,6 +253,7 @@ class Decoder:
         with self.costs.of(Purpose.THROUGH):
             frames = self._drain(context)
             context.flush_buffers()
+            self._note_lost(context, self.lost.drained(len(frames), _interlaced(frames)))
         self._spare = context
         return frames
 
@@ -291,10 +301,16 @@ class Decoder:
             self._is_large = is_large
             self._alone, self._spare = self._new_context(is_alone=True), None
 
+    def _note_lost(self, context: VideoCodecContext, count: int) -> None:
+        """Keep one more back where `count` were dropped as their turn was over: from then on such ones come out."""
+        if count:
+            self._depth = context.reorder_depth = min(context.reorder_depth + 1, DEEPEST)
+
     def _new_context(self, *, is_alone: bool) -> VideoCodecContext:
         context = CodecContext.create(self._codec, "r")
         assert isinstance(context, VideoCodecContext)
         context.extradata = self._extradata
+        context.reorder_depth = self._depth
         self._set_up(context, is_alone=is_alone)
         return context
 
@@ -339,6 +355,10 @@ class Decoder:
             self._errors += 1
             self.refused_size = frame.width, frame.height
         return usable
+
+
+def _interlaced(frames: list[VideoFrame]) -> int:
+    return sum(frame.interlaced_frame for frame in frames)
 
 
 def _is_large(width: int, height: int) -> bool:

@@ -12,6 +12,7 @@ from streams.costs import Purpose
 from streams.decoder import BROKEN
 from streams.faults import SourceError
 from streams.frame import SampleReason
+from streams.gamma import gamma_exponent, raised
 from streams.job import Job
 from streams.looked_at import Emit, LookedAt, counted_packets
 from streams.messages import EndCode
@@ -19,6 +20,9 @@ from streams.scan_sampling import ScanSampler
 from streams.sender import Counters
 from streams.source import AnyPacket, Source, VideoTrack, check_total
 from streams.transparency import over_pages
+
+_LOST_SECONDS = 0.5
+"""So much may be lost where a recording begins amid pictures that refer to earlier ones."""
 
 
 class Scan:
@@ -66,20 +70,27 @@ class Scan:
         # The first is what viewers show: if that cannot be decoded, another behind it does not stand for it.
         for packet in islice(counted_packets(self._source, self._job, self._counters), 1):
             frame = track.decoder.decode_alone(packet)
-            for shown in [] if frame is None else self._as_shown(frame):
+            for shown in [] if frame is None else self._as_shown(frame, packet):
                 self._has_sample |= self._emit(track, shown, 0.0, SampleReason.PICTURE)
             self._counters.decode_errors = track.decoder.errors
             track.check_size()
         return self._end()
 
-    def _as_shown(self, frame: VideoFrame) -> list[VideoFrame]:
+    def _as_shown(self, frame: VideoFrame, packet: AnyPacket) -> list[VideoFrame]:
+        if not self._job.whole:
+            return [frame]
+        exponent = gamma_exponent(bytes(packet))
         try:
-            return [frame, *over_pages(frame)] if self._job.whole else [frame]
+            frames = [frame] if exponent == 1.0 else [frame, raised(frame, exponent)]
+            return [shown for each in frames for shown in (each, *over_pages(each))]
         except BROKEN:
             return []
 
     def _end(self) -> tuple[EndCode, str]:
         if self._has_sample:
+            lost_seconds = max(track.lost_seconds for track in self._tracks.values())
+            if self._job.whole and lost_seconds > _LOST_SECONDS:
+                return EndCode.DECODE_ERRORS, f"the decoder gave no frame for {lost_seconds:.1f} s of its pictures"
             return EndCode.END_OF_STREAM, ""
         if any(track.decoder.errors for track in self._tracks.values()):
             return EndCode.DECODE_ERRORS, "none of its frames could be decoded"
@@ -110,6 +121,11 @@ class _ScannedTrack(LookedAt):
     def end_seconds(self) -> float:
         """The media clock after the track's last frame."""
         return self._clock.end(self._last_frame_seconds)
+
+    @property
+    def lost_seconds(self) -> float:
+        """How long pictures are shown, at least, that the decoder took in and gave no frame of."""
+        return self.decoder.lost.least * self.frame_seconds
 
     def hear(self, packet: AnyPacket) -> None:
         """Note a packet before it is decoded."""

@@ -5,6 +5,7 @@ from typing import Final
 
 from streams.faults import SourceError
 from streams.messages import EndCode
+from streams.transport_faults import transport_fault
 
 _MOST_CHUNKS: Final = 10_000
 _MOST_BOXES: Final = 200_000
@@ -12,13 +13,26 @@ _MOST_BOXES: Final = 200_000
 _MOST_TAGS: Final = 5_000_000
 """Those of a day."""
 
+_TWO_MOVIES: Final = "it is two movies in one, of which only the first would be looked at"
+
+_VIDEO_TAG: Final = 9
+_COMMAND: Final = 5
+_METADATA: Final = 4
+
 
 def check_whole(media_fd: int, format_name: str) -> None:
-    """Raise `SourceError` for an animated PNG, and for two movies in one MP4 or FLV: some viewers show more of them."""
+    """Raise `SourceError` for what some viewers show more of.
+
+    That is an animated PNG, two movies in one MP4 or FLV, and what libav passes over in FLV and MPEG-TS.
+    """
     if format_name == "png_pipe" and _is_animated(media_fd):
         raise SourceError(EndCode.CODEC, "it is an animated PNG, of which only the first picture would be looked at")
-    if (format_name == "mov" and _has_two_movies(media_fd)) or (format_name == "flv" and _begins_anew(media_fd)):
-        raise SourceError(EndCode.CODEC, "it is two movies in one, of which only the first would be looked at")
+    if format_name == "mov" and _has_two_movies(media_fd):
+        raise SourceError(EndCode.CODEC, _TWO_MOVIES)
+    if format_name == "flv":
+        _check_tags(media_fd)
+    if format_name == "mpegts" and (fault := transport_fault(media_fd)):
+        raise SourceError(EndCode.CODEC, fault)
 
 
 def _is_animated(media_fd: int) -> bool:
@@ -49,15 +63,26 @@ def _has_two_movies(media_fd: int) -> bool:
     return True
 
 
-def _begins_anew(media_fd: int) -> bool:
-    """Whether an FLV's header stands again where a tag should, which libav skips (Adobe FLV 10.1, annex E.2)."""
+def _check_tags(media_fd: int) -> None:
+    """Refuse an FLV whose header stands again where a tag should, or with video in a command (FLV 10.1, annex E).
+
+    Libav skips both. A command has one byte behind its first one; what has more, players decode by its codec.
+    """
     end = os.fstat(media_fd).st_size
     at = int.from_bytes(os.pread(media_fd, 4, 5), "big") + 4
     for _ in range(_MOST_TAGS):
         if at >= end:
-            return False
-        tag = os.pread(media_fd, 4, at)
+            return
+        tag = os.pread(media_fd, 12, at)
         if tag[:3] == b"FLV":
-            return True
-        at += 15 + int.from_bytes(tag[1:4], "big")
-    return True
+            break
+        size = int.from_bytes(tag[1:4], "big")
+        if size > 2 and tag[0] & 0x1F == _VIDEO_TAG and _is_command(tag[11:]):
+            raise SourceError(EndCode.CODEC, "it has pictures that are marked as commands, which are not decoded")
+        at += 15 + size
+    raise SourceError(EndCode.CODEC, _TWO_MOVIES)
+
+
+def _is_command(first: bytes) -> bool:
+    """Whether a video tag with this first byte is one; the enhanced format has metadata that may say so, too."""
+    return bool(first) and first[0] >> 4 & 7 == _COMMAND and not (first[0] & 0x80 and first[0] & 0xF == _METADATA)

@@ -123,6 +123,11 @@ def test_bombs_and_what_is_no_media_are_refused_at_once(
         (two_faced.joined, "unknown"),
         (two_faced.joined_flv, "unknown"),
         (two_faced.back_in_time, "cut"),
+        (two_faced.commanded, "unknown"),
+        (two_faced.padded, "unknown"),
+        (two_faced.doubled, "unknown"),
+        (two_faced.out_of_turn, "cut"),
+        (two_faced.dimmed_png, "cut"),
     ],
     ids=[
         "over white",
@@ -137,6 +142,11 @@ def test_bombs_and_what_is_no_media_are_refused_at_once(
         "joined",
         "joined flv",
         "back in time",
+        "commands",
+        "padding",
+        "twice",
+        "out of turn",
+        "gamma",
     ],
 )
 def test_what_some_viewers_alone_would_see_is_looked_at_or_named(

@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 from av.stream import Disposition
+from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from benchmarks import upload_material
@@ -38,11 +39,7 @@ def animated_png() -> bytes:
     shown = [_control(0), *(one for one in first if one[0] == b"IDAT"), _control(1)]
     behind = [(b"fdAT", struct.pack(">I", 2) + b"".join(body for kind, body in second if kind == b"IDAT"))]
     note = (b"tEXt", b"Comment\0" + b"x" * 5000)  # further on than the first bytes that tell a format
-    ordered = [first[0], note, (b"acTL", struct.pack(">II", 2, 0)), *shown, *behind, (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in ordered
-    )
+    return _png([first[0], note, (b"acTL", struct.pack(">II", 2, 0)), *shown, *behind, (b"IEND", b"")])
 
 
 def undecodable_first() -> bytes:
@@ -86,6 +83,63 @@ def back_in_time(fragments: int = 1) -> bytes:
     clean, card = (_boxes(_movie([f"card:{seed}:4"], movflags=_FRAGMENTED)) for seed in (CLEAN, PLANTED))
     again = [box for box in card if box[4:8] in (b"moof", b"mdat")][: 2 * fragments]
     return b"".join([box for box in clean if box[4:8] != b"mfra"] + again)
+
+
+def commanded() -> bytes:
+    """An FLV that marks the tags of the card as commands, which players do not look at."""
+    content = bytearray(_movie([f"card:{CLEAN}:2,card:{PLANTED}:2"], "flv"))
+    at = 13
+    while at < len(content):
+        if content[at] == 9 and content[at + 12] == 1 and int.from_bytes(content[at + 4 : at + 7], "big") >= 2000:
+            content[at + 11] = 0x50 | content[at + 11] & 0x0F
+        at += 15 + int.from_bytes(content[at + 1 : at + 4], "big")
+    return bytes(content)
+
+
+def padded() -> bytes:
+    """MPEG-TS that calls the card's packets padding, at a stream id that players in browsers do not look at."""
+    content = bytearray(upload_material.clip(f"card:{CLEAN}:2,card:{PLANTED}:2"))
+    begun = [at for at in range(len(content) - 4) if content[at : at + 4] == b"\0\0\1\xe0"]
+    for at in begun[len(begun) // 2 :]:
+        content[at + 3] = 0xBE
+    return bytes(content)
+
+
+def doubled() -> bytes:
+    """MPEG-TS whose packets of the card come twice, of which one is to be dropped."""
+    content = upload_material.clip(f"card:{CLEAN}:2,card:{PLANTED}:2")
+    packets = [content[at : at + 188] for at in range(0, len(content), 188)]
+    return b"".join(packet * (1 + (number >= len(packets) // 2)) for number, packet in enumerate(packets))
+
+
+def out_of_turn() -> bytes:
+    """The card in B-frames alone, of an H.264 by whose word no picture comes before one that was sent earlier."""
+    written = io.BytesIO()
+    with av.open(written, "w", format="mpegts") as target:
+        stream = target.add_stream("libx264", rate=15)
+        stream.width, stream.height = _SIZE
+        settings = "keyint=15:scenecut=0:bframes=2:b-adapt=0:b-pyramid=none:weightp=0"
+        stream.options = {"preset": "ultrafast", "x264-params": settings}
+        cards = {seed: np.ascontiguousarray(synthetic_card(seed, *_SIZE)) for seed in (CLEAN, PLANTED)}
+        for number in range(45):
+            is_between = number % 15 % 3 and number % 15 != 14
+            frame = av.VideoFrame.from_ndarray(cards[PLANTED if is_between else CLEAN], "rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 15)
+            frame.pict_type = PictureType.B if is_between else PictureType.P if number % 15 else PictureType.I
+            target.mux([_in_order(packet) for packet in stream.encode(frame)])
+        target.mux([_in_order(packet) for packet in stream.encode(None)])
+    return written.getvalue()
+
+
+def dimmed_png() -> bytes:
+    """The card in the brightest shades alone, in every other row: all that is left where a gamma of 0.05 is obeyed."""
+    gamma = 0.05
+    clean, card = (cv2.cvtColor(synthetic_card(seed, *_SIZE), cv2.COLOR_RGB2GRAY) / 255 for seed in (CLEAN, PLANTED))
+    pixels = (clean * 150).astype(np.uint8)
+    pixels[1::2] = (np.maximum(card, 1 / 255) ** (2.2 * gamma) * 255).round()[1::2]
+    head, *others = _chunks(_encoded(".png", pixels))
+    return _png([head, (b"gAMA", struct.pack(">I", round(gamma * 100_000))), *others])
 
 
 def covered() -> bytes:
@@ -133,6 +187,29 @@ def _chunks(png: bytes) -> list[tuple[bytes, bytes]]:
         found.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + length]))
         at += 12 + length
     return found
+
+
+def _png(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+def _in_order(packet: av.Packet) -> av.Packet:
+    """The packet, where its headers say that at most one picture is reordered with the word that none is."""
+    content = bytearray(packet)
+    at = content.find(b"\0\0\1\x67")
+    if at >= 0:
+        end = content.index(b"\0\0\1", at + 4) - 1
+        bits = "".join(f"{byte:08b}" for byte in content[at:end])
+        kept, said, _ = bits.rpartition("010" + "011" + "1")  # pictures reordered, pictures kept, the stop bit
+        assert said
+        bits = (kept + "1" + "011" + "1").ljust(len(bits), "0")
+        content[at:end] = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    changed = av.Packet(bytes(content))
+    changed.stream, changed.is_keyframe = packet.stream, packet.is_keyframe
+    changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+    return changed
 
 
 def _control(sequence: int) -> tuple[bytes, bytes]:

@@ -86,6 +86,8 @@ class Courier:
         self._patience_seconds = settings.disk_timeout_seconds
         self._is_hurried = True  # what an earlier run left does not wait out that run's backoff
         self._unmarked: dict[str, None] = {}
+        self._settling: set[str] = set()
+        self._ended: set[str] | None = None  # since the disk was asked what is open; None while it is not
 
     def offer(self, notice: Notice) -> None:
         """Take a new alert; what memory has no room for is fetched from the disk later."""
@@ -112,7 +114,13 @@ class Courier:
         # What waits for its next try may be on disk alone; whoever counts goes by the id.
         self._report(notice or Notice(alert_id, "", 0, b"", 0, 0.0), Receipt.ACCEPTED)
         if notice is None or notice.is_durable:
-            await self._mark(alert_id)
+            self._settling.add(alert_id)
+            if self._ended is not None:
+                self._ended.add(alert_id)
+            try:
+                await self._mark(alert_id)
+            finally:
+                self._settling.discard(alert_id)
 
     def look_again(self) -> None:
         """The disk may hold alerts that nobody offered."""
@@ -167,6 +175,7 @@ class Courier:
         if now < self._refill_at:
             return self._refill_at - now
         ticket = self._window.begin_refill()
+        self._ended = set(self._settling)
         self._refill_at = now + _REFILL_PAUSE_SECONDS
         try:
             async with asyncio.timeout(self._patience_seconds):  # what is in memory waits for it
@@ -177,6 +186,8 @@ class Courier:
                 self._patience_seconds = min(2 * self._patience_seconds, _LONGEST_PATIENCE_SECONDS)
             self._refill_at = now + self._settings.backoff_first_seconds
             return self._settings.backoff_first_seconds
+        finally:
+            self._ended = None
         self._patience_seconds = self._settings.disk_timeout_seconds
         ended_at = self._clock.monotonic()
         self._rests_until = ended_at + _REFILL_SHARE * (ended_at - now)
@@ -196,6 +207,8 @@ class Courier:
         longest = self._settings.backoff_limit_seconds  # a wall clock that was set back must not make it longer
         longest_ms = round(longest * 1000)
         found = await self._outbox.due(self.sink.name, wall_ms, limit, due_by_ms=due_by_ms, longest_ms=longest_ms)
+        # The answer may still hold as open what ended while it was on its way.
+        over = self._unmarked.keys() | (self._ended or ())
         return [
             Row(
                 Notice(row.alert_id, row.stream_id, row.urgency, row.payload, row.expires_at_ms, row.seq),
@@ -203,7 +216,7 @@ class Courier:
                 now if self._is_hurried else now + min(max(0.0, (row.next_attempt_at_ms - wall_ms) / 1000), longest),
             )
             for row in found
-            if row.alert_id not in self._unmarked
+            if row.alert_id not in over
         ]
 
     async def _sleep(self, pause: float | None) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,11 @@ from detector.alerts.sink import Notice, Receipt
 from detector.alerts.urgency import Urgency
 from detector.alerts.webhook import WebhookSettings, WebhookSink
 from detector.store.database import Database
-from detector.store.outbox import Outbox
+from detector.store.outbox import Outbox, OutboxRow
 from tests.fixtures_endpoint import SECRET, Endpoint
 from tests.hostile.test_clock import SomeAlert
 from tests.integration.test_delivery import FakeSink
+from tests.waiting import until
 
 _STREAMS = 50
 
@@ -122,3 +124,28 @@ async def test_whoever_acts_ends_a_delivery_also_on_a_full_disk(tmp_path: Path, 
         assert len(sink.tried) == tried
         assert (await Outbox(database).counts("fake"))["acked"] == 1
         assert all_.counters()["fake"].accepted_total == 1
+
+
+async def test_what_ends_while_the_disk_says_what_is_open_is_not_sent_again(tmp_path: Path) -> None:
+    """The disk's answer was true when it was given; by the time it is read somebody has acted."""
+    sink = FakeSink(answer=lambda _: Receipt.AWAITED)
+    async with Database.open(tmp_path / "s.db") as database:
+        outbox = Outbox(database)
+        due, has_answered, may_go_on = outbox.due, asyncio.Event(), asyncio.Event()
+
+        async def slowly(*asked: Any, **more: Any) -> list[OutboxRow]:
+            rows = await due(*asked, **more)
+            if rows:
+                has_answered.set()
+                await may_go_on.wait()
+            return rows
+
+        outbox.due = slowly  # type: ignore[method-assign]
+        async with Delivery(outbox, [sink], settings=DeliverySettings(backoff_first_seconds=0.05)) as all_:
+            for number in (1, 2):
+                await all_.submit(_alert(number, f"S{number}", Urgency.CUT))
+            await asyncio.wait_for(has_answered.wait(), 30)
+            await all_.settle("a1", ["fake"])
+            may_go_on.set()
+            await until(lambda: len(sink.tried) > 3)
+    assert "a1" not in {notice.alert_id for notice in sink.tried}

@@ -21,10 +21,9 @@ from detector.store.feedback import FeedbackRow, FeedbackStore, Verdict
 from models.lists.registry import FORMATS
 from tests.contract.test_exchanges import PEERS, Peer, filled, had, held
 from tests.exchange_servers import NOW, Asked, FakeExchange, Holdings, Reply, made_up
-from tests.hostile.test_lists import BANK, DAY, OwnList
+from tests.fixtures_own_list import BANK, OwnList
 
 HOUR = 3600.0
-STOPNCII = PEERS[0]
 
 
 def test_a_clock_that_was_set_back_holds_no_list_up() -> None:
@@ -74,83 +73,6 @@ def test_a_withdrawal_counts_however_it_is_written(form: str, text: str, tmp_pat
     contents = FORMATS[form].read(tmp_path / "page")
     assert (len(contents), contents.bad.count) == (0, 0), contents.bad
     assert list(contents.withdrawn) == {"ncmec": ["42-a1"], "stopncii": [f"ImagePDQ:{HASH}"]}.get(form, ["1"])
-
-
-async def test_a_list_is_not_emptied_in_small_steps(tmp_path: Path) -> None:
-    """Of 2,000 rows a tenth may go in a day, however often it is asked; the next day it may take more."""
-    rows = made_up(2000)
-    own = OwnList(tmp_path)
-    own.put(rows)
-    await own.sync()
-    for count in (1900, 1801, 1799, 1700):
-        own.put(rows[:count])
-        state = await own.sync()
-        assert state.outcome == (Outcome.SYNCED if count > 1800 else Outcome.REFUSED), (count, state.sentence)
-    assert own.rows() == 1801
-    own.now += DAY
-    own.put(rows[:1700])
-    assert ((await own.sync()).outcome, own.rows()) == (Outcome.SYNCED, 1700)
-
-
-async def test_a_refusal_is_not_hidden_behind_a_failure(tmp_path: Path) -> None:
-    """A list that waits for a word waits for it though it cannot be had meanwhile, and may be accepted after that."""
-    rows = made_up(2500)
-    own = OwnList(tmp_path)
-    own.put(rows[:2000])
-    await own.sync()
-    own.put(rows)
-    assert (await own.sync()).outcome == Outcome.REFUSED
-    (tmp_path / "own.txt").rename(tmp_path / "away")
-    state = await own.sync()
-    assert (state.outcome, state.waits_for_word, state.came) == (Outcome.FAILED, True, 500)
-    (tmp_path / "away").rename(tmp_path / "own.txt")
-    own.accepted = (state.came, state.went)
-    state = await own.sync()
-    assert (state.rows, state.waits_for_word) == (2500, False)
-
-
-async def test_what_somebody_accepted_is_not_counted_against_the_rest_of_the_day(tmp_path: Path) -> None:
-    """After a word for 500 rows the list may change by a tenth again."""
-    rows = made_up(2700)
-    own = OwnList(tmp_path)
-    own.put(rows[:2000])
-    await own.sync()
-    own.put(rows[:2500])
-    refused = await own.sync()
-    own.accepted = (refused.came, refused.went)
-    assert (await own.sync()).rows == 2500
-    own.accepted = None
-    own.put(rows)
-    assert (await own.sync()).rows == 2700
-
-
-async def test_withdrawals_of_a_refused_list_count_too(tmp_path: Path) -> None:
-    """Who always brings too much, and takes a tenth back beside it, empties nothing that way either."""
-    rows = made_up(6000)
-    own = OwnList(tmp_path)
-    own.put(rows[:2000])
-    await own.sync()
-    for step in range(1, 6):
-        own.put(rows[step * 150 : 6000])
-        assert (await own.sync()).outcome == Outcome.REFUSED
-    assert own.rows() == 1850
-
-
-async def test_a_bank_grows_beyond_its_most_rows_in_no_number_of_steps(tmp_path: Path) -> None:
-    """An exchange that adds a few rows each day is stopped at `most_rows`; what it withdraws then goes all the same."""
-    holdings = Holdings(size=100)
-    async with FakeExchange(STOPNCII.server(holdings)) as exchange:
-        for step in range(4):
-            now = NOW + step * DAY
-            for number, value in enumerate(made_up(90, seed=step)):
-                holdings.put(f"{step}-{number}", value, now + number)
-            state = await had(STOPNCII, tmp_path, exchange.url, now + 1000, most_rows=200)
-        assert (state.outcome, state.rows) == (Outcome.REFUSED, 180)
-        assert "more than most_rows (200)" in state.sentence
-        for number, value in enumerate(made_up(5)):
-            holdings.put(f"0-{number}", value, now + 1000, is_gone=True)
-        state = await had(STOPNCII, tmp_path, exchange.url, now + 2000, most_rows=200)
-    assert (state.outcome, len(held(tmp_path))) == (Outcome.REFUSED, 175)
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.kind.value)

@@ -154,17 +154,21 @@ async def test_with_half_the_cpu_time_nobody_falls_below_the_floor(clip: Path) -
             after = {name: session.coverage() for name, session in node.sessions.items()}
 
             assert set(node.words().values()) >= {"slowed"}
+            total = dict.fromkeys(("for overload", "at all"), 0.0)
             for name in node.sessions:
                 assert longest_gap(node.pool.taken[name], begun_at, ended_at) <= FLOOR + 0.5 + SLACK_SECONDS, name
                 alive = after[name].alive_seconds - before[name].alive_seconds
                 seen = after[name].seen_seconds - before[name].seen_seconds
-                unseen = (overloaded(after[name]) - overloaded(before[name])) / 1e9
+                unseen = after[name].skipped_seconds - before[name].skipped_seconds
+                total["at all"] += unseen
+                total["for overload"] += (overloaded(after[name]) - overloaded(before[name])) / 1e9
                 assert alive == pytest.approx(ended_at - begun_at, abs=0.3)
                 assert seen + unseen == pytest.approx(alive, rel=0.01), after[name]
                 # What lies more than the promise after an analysed frame is what was not seen. A frame that had come by
                 # the window's edge and was analysed after it turns time into seen on both sides of the comparison.
                 counted = beyond_promise(node.pool.taken[name], ended_at) - unseen_before[name]
                 assert unseen == pytest.approx(counted, abs=0.05 * alive)
+            assert total["for overload"] > 0.8 * total["at all"] > 0.0, "the rest: frames that this machine had wait"
             assert risky.orders.ration.slowed_to_seconds <= SAMPLING.detect_within_seconds, "its promise is kept"
             assert risky.sight.blindness.since_at is None
             slowed, sentence = next(iter(node.control.shortages()))
@@ -199,14 +203,14 @@ async def test_where_even_floors_do_not_fit_newcomers_are_refused_until_there_is
             for number in range(2):
                 node.begin(f"s{number}")
             await asyncio.sleep(4.0)
-            came_at = time.monotonic()
             late, risky = node.begin("late"), node.begin("risky", Risk.HIGH)
             await asyncio.sleep(0.8)
             assert (late.state, late.code, node.words()["late"]) == ("refused", "refused", "refused")
             assert late.readers == 0
-            assert late.coverage().blind_seconds_by_cause()["refused"] == pytest.approx(
-                time.monotonic() - came_at, abs=0.3
-            )
+            account = late.coverage()
+            blind = account.blind_seconds_by_cause()  # connecting: until it had its first turn, and was refused in it
+            assert {"refused"} <= set(blind) <= {"connecting", "refused"}
+            assert sum(blind.values()) == pytest.approx(account.alive_seconds)
             assert any("not watched for want of CPU time" in sentence for _, sentence in node.control.shortages())
             assert node.metrics.value("stopframe_refused_streams") == 2
             assert [node.sessions[f"s{number}"].readers for number in range(2)] == [1, 1]

@@ -21,8 +21,9 @@ _BRACKETED: Final = re.compile(r"\[([0-9a-fA-F:.]+)\](?::\d+)?")
 class InsideDoor:
     """An ASGI app that passes on to `app` what no page in a browser can have sent.
 
-    A page says its origin where it asks another one. Where its name is made to lead here ("DNS rebinding") it need not,
-    but then the name that it asks for is its own.
+    A page says its origin where it asks another one for what it may read; for pictures and the like browsers say that a
+    page asks (`Sec-Fetch-Site`, to this machine and over TLS). Where its name is made to lead here ("DNS rebinding")
+    neither need be there, but then the name that it asks for is its own.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -31,7 +32,8 @@ class InsideDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers = Headers(scope=scope)
-        if "origin" in headers or not is_inner(headers.get("host", "")):
+        is_page = "origin" in headers or headers.get("sec-fetch-site", "none") != "none"
+        if is_page or not is_inner(headers.get("host", "")):
             await JSONResponse({"message": _SENTENCE}, HTTPStatus.FORBIDDEN)(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -95,13 +95,16 @@ def health_of_cutter(file: Path) -> "Health":
 
     from detector.api.view import Health
     from detector.config.faults import ConfigError
-    from detector.config.loading import load_other
-    from detector.cutter.config import CutterConfig
+    from detector.config.loading import load_other, read_part
+    from detector.cutter.config import CutterConfig, CutterHttpSection
 
     try:
         listen = load_other(CutterConfig, file, needs_secrets=False).http.listen
-    except ConfigError as error:
-        raise CommandFailed(str(error)) from None
+    except ConfigError as error:  # what runs goes on with its last good config, and can be asked all the same
+        part = read_part(CutterHttpSection, file, "http")
+        if part is None:
+            raise CommandFailed(str(error)) from None
+        listen = part.listen
     if not listen.port:
         raise CommandFailed("http.listen has port 0, so that nobody knows where to ask; write a port")
     host = f"[{listen.host}]" if ":" in listen.host else listen.host

@@ -52,7 +52,7 @@ def read_config(path: Path | None) -> Config:
     try:
         return load_config(path)
     except ConfigError as error:
-        raise CommandFailed(str(error)) from None
+        raise _faulty(path, error) from None
 
 
 def read_config_quietly(path: Path | None) -> Config:
@@ -66,8 +66,19 @@ def read_config_quietly(path: Path | None) -> Config:
         return read_config(None)
     reading = read_public(path)
     if reading.config is None:
-        raise CommandFailed(str(ConfigError(list(reading.faults))))
+        raise _faulty(path, ConfigError(list(reading.faults)))
     return reading.config
+
+
+def _faulty(path: Path | None, error: ConfigError) -> CommandFailed:
+    """Every fault; of a cutter's file that it is one, for a service each second line of it would be a fault."""
+    from detector.cutter.config import is_cutters
+
+    if path is not None and is_cutters(path):
+        return CommandFailed(
+            f"{path} is a cutter's config file, which 'stopframe cutter -c {path}' runs; name the service's file"
+        )
+    return CommandFailed(str(error))
 
 
 def read_service_folder(path: Path | None) -> Path:

@@ -99,6 +99,16 @@ def load_other(root: type[SomeConfig], path: Path | str, *, needs_secrets: bool 
     return config
 
 
+def read_part(part: type[SomeConfig], path: Path | str, key: str) -> SomeConfig | None:
+    """What stands under a key at the top of a file, whatever is wrong with the rest of it; None where that is wrong."""
+    try:
+        with Path(path).open("rb") as opened:
+            values = read_document(opened.read(MAX_BYTES + 1)).values.get(key)
+        return part.model_validate({} if values is None else values, context=LoadContext(Path(path).absolute().parent))
+    except (OSError, ValueError):
+        return None
+
+
 def check_files(paths: Iterable[Path | str]) -> list[Fault]:
     """Every fault of every file, in the order of the files and their lines.
 

@@ -25,6 +25,7 @@ from detector.metric_words import FeedbackEnd
 from detector.metrics import Metrics
 from detector.store.database import Database, StoreUnavailable
 from detector.store.feedback import FeedbackRow, FeedbackState, FeedbackStore
+from detector.unreached import why_unreached
 from detector.works import Work
 
 log = structlog.get_logger()
@@ -173,7 +174,7 @@ async def _bring(http: httpx.AsyncClient, section: ExchangeSection, request: Fee
     except (TimeoutError, httpx.TimeoutException):
         raise _Later(f"it did not answer within {_TIMEOUT_SECONDS:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        raise _Later(f"it cannot be reached ({type(error).__name__})") from None
+        raise _Later(f"it cannot be reached: {why_unreached(error)}") from None
     status = response.status_code
     if status >= 500 or status in _TRY_AGAIN or 300 <= status < 400:
         raise _Later(f"it answered {status}")

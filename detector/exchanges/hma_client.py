@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from detector.config.second_opinion import SecondOpinionSection
+from detector.unreached import why_unreached
 
 ANSWER_BYTES: Final = 256 << 10
 """Of some thousand matches. Nothing longer is read."""
@@ -97,7 +98,7 @@ class HmaClient:
         except (TimeoutError, httpx.TimeoutException):
             raise HmaUnavailable(f"it did not answer within {self._section.timeout}") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise HmaUnavailable(f"it cannot be reached ({type(error).__name__})") from None
+            raise HmaUnavailable(f"it cannot be reached: {why_unreached(error)}") from None
         return _matches(body, frozenset(self._section.banks))
 
     async def _get(self, http: httpx.AsyncClient, asked: dict[str, str]) -> bytes:

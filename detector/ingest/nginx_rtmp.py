@@ -28,6 +28,7 @@ from detector.ingest.nginx_stat import STAT_LIMIT_BYTES, BadStat, StatPublisher,
 from detector.ingest.revocations import Revocations
 from detector.ingest.viewers import OpenGate, PlayWatch, ViewerGate, ViewerList
 from detector.redaction import hide_secret
+from detector.unreached import why_unreached
 from streams.job import SourceKind
 
 log = structlog.get_logger()
@@ -372,9 +373,8 @@ class NginxRtmp:
         except TimeoutError:
             raise IngestUnavailable(f"nginx did not answer at {setting} within {_ANSWER_SECONDS:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise IngestUnavailable(
-                f"nginx cannot be reached at {setting} ({type(error).__name__}): start it, or correct the address"
-            ) from None
+            what = f"nginx cannot be reached at {setting}: {why_unreached(error)}; start it, or correct the address"
+            raise IngestUnavailable(what) from None
         return body
 
     # Bookkeeping

@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 
 from detector.ingest.adapter import IngestUnavailable
+from detector.unreached import why_unreached
 
 _ANSWER_BYTES = 16 * 1024 * 1024
 """A list of 20,000 publishers fits; what is longer comes from no ingest server."""
@@ -108,7 +109,7 @@ class ServerApi:
             ) from None
         except (httpx.HTTPError, OSError) as error:
             raise IngestUnavailable(
-                f"{self._server} at {self._address} cannot be asked ({type(error).__name__}); "
+                f"{self._server} at {self._address} cannot be asked: {why_unreached(error)}; "
                 f"start it, or correct {self._setting}"
             ) from None
         return ApiAnswer(status, self._json(raw, status) if wants_json else None)

@@ -293,6 +293,8 @@ async def test_slow_look_ups_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.
         ({"Host": "[::1].example.com"}, 403),
         ({"Host": "127.0.0.1:8936", "Origin": "https://example.com"}, 403),
         ({"Host": "127.0.0.1:8936", "Origin": "null"}, 403),
+        ({"Host": "127.0.0.1:8936", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Host": "127.0.0.1:8936", "Sec-Fetch-Site": "none"}, 200),
     ],
 )
 async def test_without_a_token_no_page_in_a_browser_asks(tmp_path: Path, headers: dict[str, str], status: int) -> None:

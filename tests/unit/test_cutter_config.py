@@ -7,6 +7,7 @@ import pytest
 from detector.cli.cutter import cutter, health_of_cutter
 from detector.cli.keys import show
 from detector.cli.operate import cut
+from detector.cli.options import read_config
 from detector.cli.output import CommandFailed
 from detector.cli.run import check
 from detector.cutter.config import is_cutters
@@ -56,6 +57,11 @@ def test_other_commands_know_a_cutters_file(tmp_path: Path, capsys: pytest.Captu
         cut("stream", file)
     with pytest.raises(CommandFailed, match=r"no cutter answers at http://127\.0\.0\.1:1/health/ready"):
         health_of_cutter(file)
+    with pytest.raises(CommandFailed, match=r"is a cutter's config file, which 'stopframe cutter -c "):
+        read_config(file)
+    file.write_text(file.read_text() + "keep: a while\n")
+    with pytest.raises(CommandFailed, match=r"no cutter answers at http://127\.0\.0\.1:1/"):
+        health_of_cutter(file)  # a running one goes on with its last good config
 
 
 def test_a_second_channel_without_a_fit_secret_is_refused(tmp_path: Path) -> None:

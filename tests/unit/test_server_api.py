@@ -70,7 +70,7 @@ async def test_an_answer_is_its_status_and_its_json() -> None:
         ((b"HTTP/1.1 200 OK\r\n\r\nhello",), 0.0, "answered no JSON"),
         ((b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,), 0.0, "answered no JSON"),
         ((b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe{}",), 0.0, "answered no JSON"),
-        ((b"RTSP/1.0 200 OK\r\n\r\n",), 0.0, "cannot be asked (RemoteProtocolError)"),
+        ((b"RTSP/1.0 200 OK\r\n\r\n",), 0.0, "cannot be asked: it speaks no HTTP, or broke off; start it"),
         ((b"",), 0.0, "cannot be asked"),
     ],
 )

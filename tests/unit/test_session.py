@@ -202,6 +202,7 @@ async def test_other_sampling_is_told_to_the_reader_that_works(monkeypatch: pyte
 
 async def test_what_came_before_the_publisher_left_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever shows it last and runs is caught: frames with analysis and the reader's last ones are looked at."""
+    monkeypatch.setattr("detector.session.LAST_WORDS_SECONDS", LAST_WORDS_SECONDS + SLACK_SECONDS)
     scene = Scene(
         monkeypatch,
         [OPENED, frame(1), 0.2, frame(2), frame(3), Ended(EndCode.END_OF_STREAM, math.nan, ""), 60.0],
@@ -226,13 +227,13 @@ async def test_a_session_whose_publisher_left_ends_soon(monkeypatch: pytest.Monk
     scene = Scene(monkeypatch, *([script] * 9))
     task = asyncio.create_task(scene.session.run())
     await asyncio.sleep(0.05)
-    lived_seconds = time.monotonic() - scene.session.started_at
     scene.session.leave()
+    lived_seconds = time.monotonic() - scene.session.started_at
     scene.session.leave()
     async with asyncio.timeout(LAST_WORDS_SECONDS + 0.5 + SLACK_SECONDS):
         await task
 
-    assert scene.session.coverage().alive_seconds < lived_seconds + 0.5, "what came after the publisher is not its time"
+    assert scene.session.coverage().alive_seconds < lived_seconds + 0.01, "what came after it left is not its time"
 
 
 async def test_new_rules_hold_for_the_next_frame_of_a_running_stream(monkeypatch: pytest.MonkeyPatch) -> None:

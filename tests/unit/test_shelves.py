@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -455,12 +456,13 @@ def test_kills_during_adding_and_rebuilding_lose_nothing(tmp_path: Path) -> None
     add_entries(bank_dir, _rows(40), ["old"] * 40)
     for turn in range(6):
         with _working("add", bank_dir, 1000 * turn) as writer, _working("rebuild", bank_dir, 0) as folder:
-            time.sleep(chance.uniform(0.05, 0.4))
+            assert writer.stdout is not None
+            lines = list(islice(writer.stdout, chance.randrange(3, 12)))
+            time.sleep(chance.uniform(0, 0.05))
             for victim in chance.sample([writer, folder], 2):
                 victim.send_signal(signal.SIGKILL)
                 time.sleep(chance.uniform(0, 0.05))
-            assert writer.stdout is not None
-            lines = writer.stdout.read().splitlines()
+            lines = [line.rstrip("\n") for line in (*lines, *writer.stdout)]
         changes += lines.count("done")
         before, after = _told(lines, held)
         held = {entry for entry, _, _ in load_bank(bank_dir).entries()}

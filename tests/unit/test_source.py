@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -33,7 +34,7 @@ KEY = "secret-stream-key"
 
 
 def job(kind: SourceKind, url: str = "", **changes: float) -> Job:
-    limits = {"open_timeout_seconds": 1.0, "read_timeout_seconds": 1.0} | changes
+    limits: dict[str, Any] = {"open_timeout_seconds": 30.0, "read_timeout_seconds": 30.0} | changes
     return Job(kind, url, 0, live=False, sampling=SamplingSettings(), sandbox=SandboxMode.OFF, **limits)
 
 

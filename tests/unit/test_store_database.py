@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from detector.store.database import Database, StoreUnavailable
 from detector.store.schema import STEPS
+from tests.waiting import until
 
 
 def _put(value: str) -> Callable[[sqlite3.Connection], int]:
@@ -96,6 +98,18 @@ async def test_unusable_file_is_one_sentence(tmp_path: Path, prepare: Callable[[
         await Database.open(tmp_path / "s.db").__aenter__()
 
 
+@dataclass
+class _Hold:
+    """A job that keeps the thread until it is over."""
+
+    begun: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, _: sqlite3.Connection) -> bool:
+        self.begun.set()
+        return self.over.wait(60)
+
+
 async def test_failed_job_leaves_its_batch_alone(tmp_path: Path) -> None:
     """Of writes that share a commit, one that fails is undone alone, and its own error reaches its caller."""
 
@@ -104,12 +118,12 @@ async def test_failed_job_leaves_its_batch_alone(tmp_path: Path) -> None:
         raise LookupError("mine")
 
     async with Database.open(tmp_path / "s.db") as db:
-        hold = threading.Event()
-        blocker = asyncio.create_task(db.read(lambda _: hold.wait(5)))
-        await asyncio.sleep(0.05)
+        hold = _Hold()
+        blocker = asyncio.create_task(db.read(hold))
+        await until(hold.begun.is_set)
         jobs = [asyncio.create_task(db.write(work)) for work in (_put("a"), half, _put("b"), _put("a"))]
         await asyncio.sleep(0)
-        hold.set()
+        hold.over.set()
         results = await asyncio.gather(blocker, *jobs, return_exceptions=True)
 
         assert await db.read(_all) == ["a", "b"]
@@ -140,15 +154,15 @@ async def test_faulty_statement_is_a_bug_not_a_disk(tmp_path: Path) -> None:
 
 async def test_queue_is_bounded_and_close_finishes_it(tmp_path: Path) -> None:
     """Past its limit the queue refuses by name; what it took is still written when the database closes."""
-    hold = threading.Event()
+    hold = _Hold()
     async with Database.open(tmp_path / "s.db", queue_limit=2) as db:
-        blocker = asyncio.create_task(db.read(lambda _: hold.wait(5)))
-        await asyncio.sleep(0.05)
+        blocker = asyncio.create_task(db.read(hold))
+        await until(hold.begun.is_set)
         waiting = [asyncio.create_task(db.write(_put(v))) for v in "ab"]
         await asyncio.sleep(0)
         with pytest.raises(StoreUnavailable, match="cannot keep up"):
             await db.write(_put("c"))
-        hold.set()
+        hold.over.set()
     await asyncio.gather(blocker, *waiting)
 
     with pytest.raises(StoreUnavailable, match="closed"):
@@ -160,12 +174,12 @@ async def test_queue_is_bounded_and_close_finishes_it(tmp_path: Path) -> None:
 async def test_a_disk_that_does_not_answer_holds_nobody_for_ever(tmp_path: Path) -> None:
     """Whoever waits for a frozen disk is told so after a while; what was asked for may still happen."""
     async with Database.open(tmp_path / "s.db", answer_seconds=0.05) as db:
-        thaw = threading.Event()
+        thaw = _Hold()
         with pytest.raises(StoreUnavailable, match="does not answer"):
-            await db.read(lambda _: thaw.wait(5))
+            await db.read(thaw)
         with pytest.raises(StoreUnavailable, match="does not answer"):
             await db.write(_put("late"))
-        thaw.set()
+        thaw.over.set()
     async with Database.open(tmp_path / "s.db") as db:
         assert await db.read(_all) == ["late"]
 
@@ -173,11 +187,11 @@ async def test_a_disk_that_does_not_answer_holds_nobody_for_ever(tmp_path: Path)
 async def test_cancelled_caller_does_not_stop_the_thread(tmp_path: Path) -> None:
     """A caller that gave up leaves the database in order for the next one."""
     async with Database.open(tmp_path / "s.db") as db:
-        hold = threading.Event()
-        task = asyncio.create_task(db.write(lambda _: hold.wait(5)))
-        await asyncio.sleep(0.02)
+        hold = _Hold()
+        task = asyncio.create_task(db.write(hold))
+        await until(hold.begun.is_set)
         task.cancel()
-        hold.set()
+        hold.over.set()
         await db.write(_put("after"))
 
         assert await db.read(_all) == ["after"]

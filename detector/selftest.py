@@ -15,12 +15,12 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from detector.alerts.alert import rfc3339
 from detector.alerts.clock import Clock
 from detector.alerts.sink import Receipt, SinkUnavailable
 from detector.analysis.pool import AnalysisPool, FrameDropped
 from detector.canary import SecretPicture, secret_picture
 from detector.events import Observation, Step
+from detector.instants import rfc3339
 from detector.metrics import Metrics
 from detector.model_check import CheckedModel, ModelChecks, ModelFault, told
 from detector.policy import BankRule, History, PolicySettings, decide

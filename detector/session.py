@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from random import SystemRandom
 
 import structlog
@@ -22,6 +21,7 @@ from detector.coverage import Cause, Coverage
 from detector.end_telling import EndTelling
 from detector.events import Decision, Observation, Step, StreamKey
 from detector.incident_bank import IncidentBank
+from detector.instants import rfc3339
 from detector.judging import Judge, JudgeParts
 from detector.metering import StreamMeter
 from detector.metrics import Metrics
@@ -96,7 +96,7 @@ class StreamSession:
         """Asks the ingest server anew where the stream is read."""
         self._parts = parts
         self.started_at = parts.clock()
-        self.since = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.since = rfc3339(time.time_ns() // 1_000_000)
         self.sight = Sight(self.started_at, settings.sight, record)
         self._blindness = BlindnessTelling(stream_id, self.sight, self._tell_blindness, parts.clock)
         self.meter = StreamMeter()

@@ -13,11 +13,11 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import structlog
 
-from detector.alerts.alert import rfc3339
 from detector.alerts.backoff import backoff_seconds
 from detector.alerts.clock import Clock
 from detector.alerts.ids import RisingIds
 from detector.alerts.sink import Receipt, SinkUnavailable
+from detector.instants import rfc3339
 
 log = structlog.get_logger()
 

@@ -4,13 +4,13 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum, unique
 from importlib.resources import files
 from typing import Any, Final, Self
 
 from detector.alerts.urgency import Urgency
 from detector.events import Decision, Signal, Step
+from detector.instants import rfc3339
 
 ALERT_SCHEMA: Final = "stopframe/alert/1"
 
@@ -202,11 +202,6 @@ def uuid7(wall_ms: int, randomness: bytes) -> str:
     raw[8] = raw[8] & 0x3F | 0x80
     text = raw.hex()
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-
-
-def rfc3339(wall_ms: int) -> str:
-    """Return an instant as RFC 3339 in UTC with milliseconds, the form of every time that leaves the service."""
-    return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{wall_ms % 1000:03d}Z"
 
 
 def alert_schema() -> dict[str, Any]:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from detector.alerts.alert import ALERT_SCHEMA, Alert, AlertType, Sign, rfc3339, told_coverage, unsigned
+from detector.alerts.alert import ALERT_SCHEMA, Alert, AlertType, Sign, told_coverage, unsigned
 from detector.events import CutState, Step
+from detector.instants import rfc3339
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,11 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from detector.alerts.alert import rfc3339
 from detector.cli.options import AsJson, ConfigFile, read_node_folder
 from detector.cli.output import CommandFailed, line, note
 from detector.config.units import Duration
 from detector.credentials import CredentialsError
+from detector.instants import rfc3339
 from detector.trust.keyring import (
     NODE_MAY,
     Keyring,

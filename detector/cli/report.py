@@ -11,6 +11,7 @@ import typer
 
 from detector.cli.options import AsJson, ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, line, table
+from detector.instants import rfc3339
 
 if TYPE_CHECKING:
     from detector.config.config import Config
@@ -164,7 +165,7 @@ def _shadow(settings: "Config", first: date) -> dict[str, Any]:
             "share_of_stream_hours": sum(lives.seconds_by_stream.get(each, 0.0) for each in touched) / (hours or 1.0),
             "entries": len(group.entries),
             "earliest": [
-                {"at": _instant(at), "incident": incident, "stream": stream, "entry": entry}
+                {"at": rfc3339(round(at * 1000)), "incident": incident, "stream": stream, "entry": entry}
                 for at, incident, stream, entry in group.examples
             ],
         }
@@ -177,7 +178,7 @@ def _shadow(settings: "Config", first: date) -> dict[str, Any]:
         "groups": groups,
         "cuts": [
             {
-                "at": _instant(cut.at_seconds),
+                "at": rfc3339(round(cut.at_seconds * 1000)),
                 "stream": cut.stream_id,
                 "incident": cut.incident_id,
                 "by": cut.sources,
@@ -189,10 +190,6 @@ def _shadow(settings: "Config", first: date) -> dict[str, Any]:
         "allowed": len(report.allowed),
         "held": dict(sorted(report.held.items())),
     }
-
-
-def _instant(at_seconds: float) -> str:
-    return datetime.fromtimestamp(at_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _read(path: Path, since: date) -> "list[DayFigures]":

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from detector.alerts.alert import rfc3339
 from detector.exchanges.client import ExchangeFailed, NotAdopted
+from detector.instants import rfc3339
 from detector.trust.signing import NotTrusted, Purpose, Reason, Signer, TrustedKeys, parse, time_ms
 from models.durable import replace_synced
 

@@ -4,10 +4,10 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from detector.events import CutState, Step, StreamKey
+from detector.instants import rfc3339
 from detector.store.database import Database, StoreUnavailable
 
 
@@ -48,18 +48,18 @@ class IncidentRecord:
             "incident": self.incident_id,
             "stream": self.stream_id,
             "session": self.session,
-            "opened_at": _rfc3339(self.opened_at_ms),
+            "opened_at": _instant(self.opened_at_ms),
             "action": self.action.word,
             "mode": "live" if self.is_live else "shadow",
             "signals": self.signals,
             "refused_by": self.refused_by,
             "detail": self.detail,
             "cut": self.cut_state.value,
-            "gone_at": _rfc3339(self.gone_at_ms),
-            "confirmed_at": _rfc3339(self.confirmed_at_ms),
+            "gone_at": _instant(self.gone_at_ms),
+            "confirmed_at": _instant(self.confirmed_at_ms),
             "time_to_cut_ms": self.time_to_cut_ms,
-            "undone_at": _rfc3339(self.undone_at_ms),
-            "closed_at": _rfc3339(self.closed_at_ms),
+            "undone_at": _instant(self.undone_at_ms),
+            "closed_at": _instant(self.closed_at_ms),
         }
 
 
@@ -255,7 +255,5 @@ def _record(row: tuple[Any, ...]) -> IncidentRecord:
     return IncidentRecord(key=key, **values)
 
 
-def _rfc3339(at_ms: int | None) -> str | None:
-    if at_ms is None:
-        return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _instant(at_ms: int | None) -> str | None:
+    return None if at_ms is None else rfc3339(at_ms)

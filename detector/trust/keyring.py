@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from detector.alerts.alert import rfc3339
 from detector.credentials import CredentialsError, create, read, read_or_create, secrets_folder
+from detector.instants import rfc3339
 from detector.trust.signing import Signer, TrustedKey, TrustedKeys, public_key_text
 from models.durable import replace_synced, sync_folder
 

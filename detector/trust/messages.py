@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Any, Final
 
-from detector.alerts.alert import rfc3339
+from detector.instants import rfc3339
 from detector.trust.signing import (
     MESSAGE_LIMIT_BYTES,
     SCHEMAS,

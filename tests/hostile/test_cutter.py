@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from detector.alerts.alert import rfc3339, uuid7
+from detector.alerts.alert import uuid7
 from detector.alerts.mqtt_inbox import Received
 from detector.api.view import NoSuchIncident
 from detector.credentials import stream_id
@@ -23,6 +23,7 @@ from detector.enforcement import Enforcer, EnforcerSettings
 from detector.events import CutResult, Publisher, StreamKey
 from detector.ingest.adapter import IngestUnavailable
 from detector.ingest.board import PublisherBoard
+from detector.instants import rfc3339
 from detector.metric_words import CutterWord
 from detector.metrics import Metrics
 from detector.store.database import Database, StoreUnavailable

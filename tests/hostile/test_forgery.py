@@ -12,11 +12,12 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from detector.alerts.alert import rfc3339, uuid7
+from detector.alerts.alert import uuid7
 from detector.alerts.mqtt_inbox import Hear, Received
 from detector.alerts.sink import Receipt
 from detector.api.view import CutReport, HintReport, HintRequest, UndoReport
 from detector.events import CutState
+from detector.instants import rfc3339
 from detector.metrics import Metrics
 from detector.store.database import Database
 from detector.trust.commands import CommandDesk, DeskParts

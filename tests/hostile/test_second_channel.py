@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 import detector.cutter.door as door_module
-from detector.alerts.alert import rfc3339
 from detector.alerts.webhook import SIGNATURE_HEADER, signature
 from detector.api.server import HttpServer
 from detector.config.references import Secret
@@ -21,6 +20,7 @@ from detector.config.units import Duration
 from detector.cutter.config import CutterWebhookSection
 from detector.cutter.cutter import Cutter
 from detector.cutter.door import PATH, AlertDoor
+from detector.instants import rfc3339
 from detector.metric_words import PostOutcome
 from detector.trust.distrust import Distrust
 from tests.hostile.test_cutter import KEYS, STRANGER, Scene

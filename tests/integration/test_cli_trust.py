@@ -11,9 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from detector.alerts.alert import rfc3339
 from detector.cli.main import app
 from detector.cli.output import CommandFailed
+from detector.instants import rfc3339
 from detector.trust import signing
 from detector.trust.messages import read_command
 from detector.trust.signing import Signer, TrustedKey, TrustedKeys, public_key_text

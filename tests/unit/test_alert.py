@@ -18,10 +18,10 @@ from detector.alerts.alert import (
     WallAnchor,
     alert_schema,
     build_alert,
-    rfc3339,
     uuid7,
 )
 from detector.events import Decision, Observation, SecondTestResult, Signal, Step
+from detector.instants import rfc3339
 from detector.trust.signing import NodeSigner, Purpose, Signer, TrustedKeys, parse
 from models.evidence import Inspection
 

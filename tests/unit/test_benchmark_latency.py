@@ -7,8 +7,8 @@ import pytest
 from benchmarks.brokers import Arrival
 from benchmarks.latency import Cell, Clocks, FirstSample, Measured, Trial, _bframes_checks
 from benchmarks.rtmp_publisher import Account
-from detector.alerts.alert import rfc3339
 from detector.events import CutState, Step, StreamKey
+from detector.instants import rfc3339
 from detector.store.incidents import IncidentRecord
 
 CLOCKS = Clocks(ahead_seconds=1_000.0)

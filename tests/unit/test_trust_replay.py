@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from detector.alerts.alert import rfc3339, uuid7
+from detector.alerts.alert import uuid7
+from detector.instants import rfc3339
 from detector.store.database import Database
 from detector.trust.replay import CommandNumbers, SeenAlerts, Sighting
 from detector.trust.signing import NotTrusted, Purpose, Reason, Verified

@@ -115,8 +115,7 @@ class Courier:
         self._report(notice or Notice(alert_id, "", 0, b"", 0, 0.0), Receipt.ACCEPTED)
         if notice is None or notice.is_durable:
             self._settling.add(alert_id)
-            if self._ended is not None:
-                self._ended.add(alert_id)
+            self._note_end(alert_id)
             try:
                 await self._mark(alert_id)
             finally:
@@ -147,6 +146,7 @@ class Courier:
         for alert_id in list(self._unmarked):
             await self._outbox.acked(alert_id, self.sink.name, self._clock.wall_ms())
             del self._unmarked[alert_id]
+            self._note_end(alert_id)
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -309,6 +309,10 @@ class Courier:
         """When a sink that waits for somebody's answer wants to be asked again; never at once."""
         seconds = self.sink.held_seconds(notice.alert_id) if isinstance(self.sink, HoldsAlerts) else 0.0
         return min(max(self._settings.backoff_first_seconds, seconds), self._settings.backoff_limit_seconds)
+
+    def _note_end(self, alert_id: str) -> None:
+        if self._ended is not None:
+            self._ended.add(alert_id)
 
     async def _mark_accepted(self, notice: Notice) -> None:
         if notice.is_durable:

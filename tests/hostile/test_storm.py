@@ -126,8 +126,11 @@ async def test_whoever_acts_ends_a_delivery_also_on_a_full_disk(tmp_path: Path, 
         assert all_.counters()["fake"].accepted_total == 1
 
 
-async def test_what_ends_while_the_disk_says_what_is_open_is_not_sent_again(tmp_path: Path) -> None:
-    """The disk's answer was true when it was given; by the time it is read somebody has acted."""
+@pytest.mark.parametrize("was_refused_before", [False, True])
+async def test_what_ends_while_the_disk_says_what_is_open_is_not_sent_again(
+    tmp_path: Path, *, was_refused_before: bool
+) -> None:
+    """The disk's answer was true when it was given; by the time it is read somebody has acted, or it was made up for."""
     sink = FakeSink(answer=lambda _: Receipt.AWAITED)
     async with Database.open(tmp_path / "s.db") as database:
         outbox = Outbox(database)
@@ -145,7 +148,11 @@ async def test_what_ends_while_the_disk_says_what_is_open_is_not_sent_again(tmp_
             for number in (1, 2):
                 await all_.submit(_alert(number, f"S{number}", Urgency.CUT))
             await asyncio.wait_for(has_answered.wait(), 30)
-            await all_.settle("a1", ["fake"])
+            if was_refused_before:
+                all_._couriers["fake"]._unmarked["a1"] = None
+                await all_._couriers["fake"].tidy()
+            else:
+                await all_.settle("a1", ["fake"])
             may_go_on.set()
             await until(lambda: len(sink.tried) > 3)
     assert "a1" not in {notice.alert_id for notice in sink.tried}

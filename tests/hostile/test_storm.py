@@ -130,7 +130,7 @@ async def test_whoever_acts_ends_a_delivery_also_on_a_full_disk(tmp_path: Path, 
 async def test_what_ends_while_the_disk_says_what_is_open_is_not_sent_again(
     tmp_path: Path, *, was_refused_before: bool
 ) -> None:
-    """The disk's answer was true when it was given; by the time it is read somebody has acted, or it was made up for."""
+    """What the disk says was true when it was asked; by then somebody has acted, or that was made up for."""
     sink = FakeSink(answer=lambda _: Receipt.AWAITED)
     async with Database.open(tmp_path / "s.db") as database:
         outbox = Outbox(database)

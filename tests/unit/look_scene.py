@@ -64,6 +64,15 @@ class FakeDecoder:
         return np.full((64, 64), frame % 250, np.uint8)
 
 
+class StillDecoder(FakeDecoder):
+    """Shows one card in every frame: where it counts what is decoded, and not what of it differs."""
+
+    _CARD = np.zeros((64, 64), np.uint8)
+
+    def plane(self, frame: int) -> np.ndarray:
+        return self._CARD
+
+
 Sample = tuple[int, float, float, SampleReason]
 
 
@@ -155,6 +164,6 @@ def spiked(at: set[int], length: int = 60, count: int = 20) -> str:
     return "".join("K" + "P" * 9 + ("S" if number in at else "P") + "P" * (length - 11) for number in range(count))
 
 
-def beyond_peeks(watched: Watched) -> list[int]:
-    """What was decoded through of GOPs of 60, but for their first packets, which are looked at now and then."""
-    return [number for number in watched.decoder.through if number % 60 > PEEK_PACKETS]
+def beyond_peeks(watched: Watched, length: int = 60) -> list[int]:
+    """What was decoded through of GOPs so long, but for their first packets, which are looked at now and then."""
+    return [number for number in watched.decoder.through if number % length > PEEK_PACKETS]

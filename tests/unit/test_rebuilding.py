@@ -11,6 +11,7 @@ from detector.rebuilding import Rebuilds, is_served, rebuild_unless_served
 from models import bank_changes
 from models.bank_store import add_entries, bank_names, bank_stats, load_bank
 from models.rebuild import is_due
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +38,7 @@ async def test_the_service_rebuilds_in_a_process_of_its_own(due: Path) -> None:
     await asyncio.sleep(0)
     assert is_served(due.parent)
     assert not rebuild_unless_served(due)
-    async with asyncio.timeout(30):
-        while is_due(due):
-            await asyncio.sleep(0.05)
+    await until(lambda: not is_due(due), 200)  # of the lowest priority, it waits for everybody else
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -58,9 +57,7 @@ async def test_a_bank_that_cannot_be_rebuilt_is_left_alone(due: Path, monkeypatc
     monkeypatch.setattr(rebuilding, "_SHARE_OF_TIME", 1.0)
     generation = bank_stats(due).generation
     task = asyncio.ensure_future(Rebuilds(due.parent).run())
-    async with asyncio.timeout(30):
-        while not failures:
-            await asyncio.sleep(0.05)
+    await until(lambda: failures, 200)
     await asyncio.sleep(0.5)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

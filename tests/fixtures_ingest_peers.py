@@ -302,11 +302,12 @@ class FakeIvs(Peer):
 
         @app.post("/{operation}")
         async def call(operation: str, request: Request) -> Any:
-            self.questions.append(operation)
+            fields = await request.json()
+            self.questions.append(operation)  # from here on nothing that is published changes the answer
             day = datetime.fromtimestamp(time.time(), UTC).strftime("%Y%m%d")
             if f"Credential=AKID/{day}/eu-west-1/ivs/aws4_request" not in request.headers["authorization"]:
                 return JSONResponse({"__type": "AccessDeniedException"}, 403)
-            return self._answer(operation, await request.json())
+            return self._answer(operation, fields)
 
         return app
 

@@ -19,6 +19,7 @@ import structlog
 from detector.alerts.clock import Clock
 from detector.alerts.resolving import HostResolver
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
+from detector.outgoing import DENIED, TRY_AGAIN, TooLong, certificate_fault, client, read_body
 from detector.store.retained import RetainedTopics
 
 log = structlog.get_logger()
@@ -31,8 +32,6 @@ ANSWER_BYTES: Final = 8192
 
 _CONNECTIONS: Final = 16
 _PORTS: Final = {"http": 80, "https": 443}
-_TRY_AGAIN: Final = {408, 425, 429}
-_DENIED: Final = {401, 403}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,21 +91,17 @@ class WebhookSink:
     async def __aenter__(self) -> Self:
         """Make the client; nothing is asked yet."""
         try:
-            verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=self._settings.ca_file)
+            http = client(
+                self._settings.timeout_seconds,
+                ca_file=self._settings.ca_file,
+                headers={"content-type": "application/json"},
+                limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=2, keepalive_expiry=5.0),
+            )
         except OSError as error:
             why = "is no usable PEM file" if isinstance(error, ssl.SSLError) else str(error.strerror).lower()
             self._note(f"alerts.webhook.ca_file {self._settings.ca_file}: {why}; name a readable PEM file")
             return self
-        self._http = await self._resources.enter_async_context(
-            httpx.AsyncClient(
-                verify=verify,
-                timeout=self._settings.timeout_seconds,
-                limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=2, keepalive_expiry=5.0),
-                headers={"accept-encoding": "identity", "content-type": "application/json"},
-                follow_redirects=False,
-                trust_env=False,
-            )
-        )
+        self._http = await self._resources.enter_async_context(http)
         return self
 
     async def __aexit__(
@@ -167,7 +162,7 @@ class WebhookSink:
                 status, _ = await self._post(self._http, payload, headers)
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError):
             raise SinkUnavailable("it did not answer") from None
-        if status >= 500 or status in _TRY_AGAIN:
+        if status >= 500 or status in TRY_AGAIN:
             raise SinkUnavailable(f"it answered {status}")
         return Receipt.ACCEPTED if 200 <= status < 300 else Receipt.REFUSED
 
@@ -211,9 +206,9 @@ class WebhookSink:
         if 200 <= status < 300:
             self._note(None)
             return Receipt.ACCEPTED
-        if status >= 500 or status in _TRY_AGAIN:
+        if status >= 500 or status in TRY_AGAIN:
             raise self._unavailable(f"it answered {status}; see its log")
-        if status in _DENIED:
+        if status in DENIED:
             self._note(f"it answered {status}; see that alerts.webhook.secret is the one it knows, and compare clocks")
             return Receipt.NOT_AUTHORIZED
         hint = "write the address that it redirects to" if 300 <= status < 400 else "see its log"
@@ -237,23 +232,17 @@ async def _ask(client: httpx.AsyncClient, request: httpx.Request) -> tuple[int, 
     """The status and the body, empty where that is longer than anything that concerns us."""
     response = await client.send(request, stream=True)
     try:
-        body = bytearray()
-        async for piece in response.aiter_raw():
-            body += piece
-            if len(body) > ANSWER_BYTES:
-                return response.status_code, b""
-        return response.status_code, bytes(body)
+        return response.status_code, await read_body(response, ANSWER_BYTES)
+    except TooLong:
+        return response.status_code, b""
     finally:
         await response.aclose()
 
 
 def _explain(error: Exception) -> str:
     """Say why there was no answer, with the remedy; nothing of the URL but its host is in it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({cause.verify_message}); renew it, or name alerts.webhook.ca_file"
-        cause = cause.__cause__ or cause.__context__
+    if (distrusted := certificate_fault(error)) is not None:
+        return f"its certificate is not trusted ({distrusted}); renew it, or name alerts.webhook.ca_file"
     if isinstance(error, socket.gaierror | UnicodeError):
         return "the name of its host is not known; correct alerts.webhook.url, or see this machine's resolver (DNS)"
     if isinstance(error, httpx.ConnectError):

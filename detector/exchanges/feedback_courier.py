@@ -5,7 +5,6 @@ answer and the disk), which comes to the same there.
 """
 
 import asyncio
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -23,9 +22,9 @@ from detector.exchanges.kinds import ExchangeKind
 from detector.exchanges.records import place_of, read_source
 from detector.metric_words import FeedbackEnd
 from detector.metrics import Metrics
+from detector.outgoing import DENIED, TRY_AGAIN, TooLong, client, read_body, why_unreached
 from detector.store.database import Database, StoreUnavailable
 from detector.store.feedback import FeedbackRow, FeedbackState, FeedbackStore
-from detector.unreached import why_unreached
 from detector.works import Work
 
 log = structlog.get_logger()
@@ -35,9 +34,6 @@ _AT_ONCE: Final = 50
 """Words sent to one exchange in one round; people do not judge faster."""
 _ANSWER_BYTES: Final = 256 << 10
 _TIMEOUT_SECONDS: Final = 30.0
-_TRY_AGAIN: Final = {401, 403, 408, 425, 429}
-"""Credentials are put right sooner or later."""
-
 
 _OTHER_SERVER: Final = "it was said of an entry of another server, from which the bank was filled before"
 
@@ -111,19 +107,13 @@ class FeedbackCourier:
         return not others
 
     async def _send_all(self, section: ExchangeSection, due: list[FeedbackRow]) -> None:
+        keys, login = _keys(section), _login(section)
         try:
-            verify = ssl.create_default_context(cafile=None if section.ca_file is None else str(section.ca_file))
+            http = client(_TIMEOUT_SECONDS, ca_file=section.ca_file, headers=keys, auth=login)
         except OSError:
             self._outages[section.name] = "its ca_file is no readable PEM file"
             return
-        async with httpx.AsyncClient(
-            verify=verify,
-            timeout=_TIMEOUT_SECONDS,
-            auth=_login(section),
-            headers={"accept-encoding": "identity", **_keys(section)},
-            follow_redirects=False,
-            trust_env=False,
-        ) as http:
+        async with http:
             for row in due:
                 if not await self._send(http, section, row):
                     return  # whoever did not answer this one will not answer the next
@@ -170,13 +160,16 @@ async def _bring(http: httpx.AsyncClient, section: ExchangeSection, request: Fee
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             async with http.stream(request.method, url, params=params, content=body, headers=headers) as response:
-                answer = await _body(response)
+                answer = await read_body(response, _ANSWER_BYTES)
     except (TimeoutError, httpx.TimeoutException):
         raise _Later(f"it did not answer within {_TIMEOUT_SECONDS:g} s") from None
+    except TooLong as error:
+        raise _Later(f"its answer is {error}") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise _Later(f"it cannot be reached: {why_unreached(error)}") from None
     status = response.status_code
-    if status >= 500 or status in _TRY_AGAIN or 300 <= status < 400:
+    # Credentials and addresses are put right sooner or later.
+    if status >= 500 or status in TRY_AGAIN | DENIED or 300 <= status < 400:
         raise _Later(f"it answered {status}")
     fault = graph_fault(answer) if section.kind is ExchangeKind.THREATEXCHANGE and status in GRAPH_STATUSES else None
     if fault is not None:
@@ -184,15 +177,6 @@ async def _bring(http: httpx.AsyncClient, section: ExchangeSection, request: Fee
     if not 200 <= status < 300:
         raise FeedbackImpossible(f"{section.name} answered {status}: it does not take this word on this entry")
     return answer
-
-
-async def _body(response: httpx.Response) -> bytes:
-    answer = bytearray()
-    async for piece in response.aiter_raw():
-        answer += piece
-        if len(answer) > _ANSWER_BYTES:
-            raise _Later(f"its answer is longer than {_ANSWER_BYTES} bytes")
-    return bytes(answer)
 
 
 def _login(section: ExchangeSection) -> tuple[str, str] | None:

@@ -7,7 +7,6 @@ Whoever answers may be slow, broken or hostile: one deadline bounds a question, 
 import asyncio
 import json
 import re
-import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from detector.config.second_opinion import SecondOpinionSection
-from detector.unreached import why_unreached
+from detector.outgoing import TooLong, client, read_body, why_unreached
 
 ANSWER_BYTES: Final = 256 << 10
 """Of some thousand matches. Nothing longer is read."""
@@ -58,21 +57,17 @@ class HmaClient:
     async def __aenter__(self) -> Self:
         """Make the client; nothing is asked yet. Raises `HmaUnavailable` where the authorities' file is none."""
         token, ca_file = self._section.token, self._section.ca_file
+        bearer = {} if token is None else {"authorization": f"Bearer {token.current()}"}
         try:
-            verify = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+            http = client(
+                self._section.timeout.seconds,
+                ca_file=ca_file,
+                headers=bearer,
+                limits=httpx.Limits(max_connections=self._section.at_once, keepalive_expiry=5.0),
+            )
         except OSError:
             raise HmaUnavailable("second_opinion.ca_file is no readable PEM file") from None
-        bearer = {} if token is None else {"authorization": f"Bearer {token.current()}"}
-        self._http = await self._resources.enter_async_context(
-            httpx.AsyncClient(
-                verify=verify,
-                timeout=self._section.timeout.seconds,
-                limits=httpx.Limits(max_connections=self._section.at_once, keepalive_expiry=5.0),
-                headers={"accept-encoding": "identity", **bearer},
-                follow_redirects=False,
-                trust_env=False,
-            )
-        )
+        self._http = await self._resources.enter_async_context(http)
         return self
 
     async def __aexit__(
@@ -102,15 +97,13 @@ class HmaClient:
         return _matches(body, frozenset(self._section.banks))
 
     async def _get(self, http: httpx.AsyncClient, asked: dict[str, str]) -> bytes:
-        body = bytearray()
         async with http.stream("GET", self._url, params=asked) as response:
             if response.status_code != httpx.codes.OK:
                 raise HmaUnavailable(f"it answered {response.status_code}")
-            async for piece in response.aiter_raw():
-                body += piece
-                if len(body) > ANSWER_BYTES:
-                    raise HmaUnavailable(f"its answer is longer than {ANSWER_BYTES} bytes")
-        return bytes(body)
+            try:
+                return await read_body(response, ANSWER_BYTES)
+            except TooLong as error:
+                raise HmaUnavailable(f"its answer is {error}") from None
 
 
 def _matches(body: bytes, wanted: frozenset[str]) -> tuple[RemoteMatch, ...]:

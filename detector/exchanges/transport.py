@@ -6,7 +6,6 @@ it, as it is (no compression, which could unfold to any size), and only of the t
 
 import asyncio
 import random
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -20,6 +19,7 @@ import httpx
 
 from detector.exchanges.client import ChainBroken, ExchangeFailed
 from detector.exchanges.graph import ERROR_BYTES, GRAPH_STATUSES, GraphFault, graph_fault
+from detector.outgoing import DENIED, TRY_AGAIN, certificate_fault, client
 from detector.redaction import hide_url
 
 PAGE_BYTES: Final = 32 << 20
@@ -42,8 +42,6 @@ an hour, are cheaper than to begin anew."""
 _LONGEST_PATIENCE_SECONDS: Final = 86_400.0
 """Whoever asks for more is asked again all the same: a list that nobody fetches grows old."""
 
-_TRY_AGAIN: Final = {408, 425, 429}
-_DENIED: Final = {401, 403}
 _GONE: Final = {400, 404, 410}
 
 Pause = Callable[[float], Awaitable[None]]
@@ -109,19 +107,15 @@ class Transport:
         """Make the client; raises ExchangeFailed where the authorities' file is none."""
         ca_file = self.access.ca_file
         try:
-            verify = ssl.create_default_context(cafile=ca_file)
+            http = client(
+                min(30.0, self._deadline_seconds),
+                ca_file=ca_file,
+                headers=self.access.headers,
+                auth=self.access.basic,
+            )
         except OSError:
             raise ExchangeFailed(f"ca_file {ca_file} is no readable PEM file; name one") from None
-        self._http = await self._resources.enter_async_context(
-            httpx.AsyncClient(
-                verify=verify,
-                timeout=min(30.0, self._deadline_seconds),
-                auth=self.access.basic,
-                headers={"accept-encoding": "identity", **self.access.headers},
-                follow_redirects=False,
-                trust_env=False,
-            )
-        )
+        self._http = await self._resources.enter_async_context(http)
         return self
 
     async def __aexit__(
@@ -224,9 +218,9 @@ class Transport:
 
     def _judge(self, response: httpx.Response, want: "_Want") -> None:
         origin, status = self.access.origin, response.status_code
-        if status >= 500 or status in _TRY_AGAIN:
+        if status >= 500 or status in TRY_AGAIN:
             raise _Later(f"it answered {status}", _retry_after(response.headers.get("retry-after")))
-        if status in _DENIED:
+        if status in DENIED:
             raise ExchangeFailed(
                 f"{origin} refused our credentials ({status}); see that the config names the right ones"
             )
@@ -285,11 +279,8 @@ def _date(value: str | None) -> float | None:
 
 def _explain(error: Exception) -> str:
     """What a library's error comes to, without what it quotes: URLs hold tokens."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({cause.verify_message}); name who vouches for it under ca_file"
-        cause = cause.__cause__ or cause.__context__
+    if (distrusted := certificate_fault(error)) is not None:
+        return f"its certificate is not trusted ({distrusted}); name who vouches for it under ca_file"
     if isinstance(error, httpx.ConnectError | OSError):
         return "nobody answers there"
     return f"it broke off ({type(error).__name__})"

@@ -27,8 +27,8 @@ from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.nginx_stat import STAT_LIMIT_BYTES, BadStat, StatPublisher, is_readable, parse_stat
 from detector.ingest.revocations import Revocations
 from detector.ingest.viewers import OpenGate, PlayWatch, ViewerGate, ViewerList
+from detector.outgoing import TooLong, read_body, why_unreached
 from detector.redaction import hide_secret
-from detector.unreached import why_unreached
 from streams.job import SourceKind
 
 log = structlog.get_logger()
@@ -359,23 +359,20 @@ class NginxRtmp:
 
     async def _ask(self, url: str, setting: str) -> bytes:
         assert self._http is not None, "use it inside `async with`"
-        body = b""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS), self._http.stream("GET", url) as answer:
                 if answer.status_code != httpx.codes.OK:
                     raise IngestUnavailable(
                         f"nginx answered {answer.status_code} at {setting}: correct it, or nginx.conf"
                     )
-                async for chunk in answer.aiter_raw():
-                    body += chunk
-                    if len(body) > STAT_LIMIT_BYTES:
-                        raise IngestUnavailable(f"nginx sent too much at {setting}: is it the right address?")
+                return await read_body(answer, STAT_LIMIT_BYTES)
+        except TooLong:
+            raise IngestUnavailable(f"nginx sent too much at {setting}: is it the right address?") from None
         except TimeoutError:
             raise IngestUnavailable(f"nginx did not answer at {setting} within {_ANSWER_SECONDS:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             what = f"nginx cannot be reached at {setting}: {why_unreached(error)}; start it, or correct the address"
             raise IngestUnavailable(what) from None
-        return body
 
     # Bookkeeping
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 
 from detector.ingest.adapter import IngestUnavailable
-from detector.unreached import why_unreached
+from detector.outgoing import TooLong, read_body, why_unreached
 
 _ANSWER_BYTES = 16 * 1024 * 1024
 """A list of 20,000 publishers fits; what is longer comes from no ingest server."""
@@ -123,15 +123,12 @@ class ServerApi:
     async def _exchange(self, client: httpx.AsyncClient, request: httpx.Request) -> tuple[int, bytes]:
         response = await client.send(request, stream=True)
         try:
-            received = bytearray()
-            async for piece in response.aiter_raw():
-                received += piece
-                if len(received) > self._limit_bytes:
-                    raise IngestUnavailable(
-                        f"{self._server} at {self._address} sent more than {self._limit_bytes} bytes; "
-                        f"correct {self._setting}: this is no such server"
-                    )
-            return response.status_code, bytes(received)
+            return response.status_code, await read_body(response, self._limit_bytes)
+        except TooLong:
+            raise IngestUnavailable(
+                f"{self._server} at {self._address} sent more than {self._limit_bytes} bytes; "
+                f"correct {self._setting}: this is no such server"
+            ) from None
         finally:
             await response.aclose()
 

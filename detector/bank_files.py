@@ -71,13 +71,19 @@ async def read_all(
     at_once: int,
     *,
     with_intervals: bool = False,
+    tell: Callable[[], None] = lambda: None,
 ) -> list[str | None]:
-    """`read_frames` of several files side by side; the answers come in the order of the inputs."""
+    """`read_frames` of several files side by side; the answers come in the order of the inputs.
+
+    `tell` is called for each file that is done.
+    """
     room = asyncio.Semaphore(at_once)
 
     async def one(medium: Medium, take: Callable[[Frame], None]) -> str | None:
         async with room:
-            return await read_frames(medium, nursery, job, take, with_intervals=with_intervals)
+            answer = await read_frames(medium, nursery, job, take, with_intervals=with_intervals)
+            tell()
+            return answer
 
     return list(await asyncio.gather(*(one(medium, take) for medium, take in inputs)))
 
@@ -187,10 +193,12 @@ async def add_files(  # noqa: PLR0913 - what, where, and how to read it, by name
     job: Job,
     at_once: int,
     is_bare: bool = False,
+    tell: Callable[[], None] = lambda: None,
 ) -> Added:
     """Hash files into a bank in one step; an entry is called `entry`, or after its file's stem.
 
-    `is_bare` stores the hash of each frame alone. Files that cannot be read are left out and told in `faults`.
+    `is_bare` stores the hash of each frame alone. `tell` is called for each file that is read. Those that cannot be are
+    left out and told in `faults`.
 
     Raises:
         BankNameError, IndexCorrupt, ValueError: as `models.bank_store.add_entries`.
@@ -203,6 +211,7 @@ async def add_files(  # noqa: PLR0913 - what, where, and how to read it, by name
         job,
         at_once,
         with_intervals=True,
+        tell=tell,
     )
     whys = [answer or file.fault for answer, file in zip(answers, files, strict=True)]
     faults = [f"{medium.name}: {why}" for medium, why in zip(media, whys, strict=True) if why is not None]

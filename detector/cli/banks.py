@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from detector.cli.output import CommandFailed, note, progress, run_async
+from detector.cli.output import CommandFailed, counted, note, progress, run_async
 from detector.config.config import Config
 from models.arrays import IndexCorrupt
 from models.bank_store import BankMissing, BankNameError, EntryMissing, bank_names, check_bank_name
@@ -38,21 +38,29 @@ FormatOption = Annotated[
 ]
 
 
-def in_cage(settings: Config, work: "Callable[[Nursery, Job], Coroutine[Any, Any, _Answer]]", what: str) -> _Answer:
-    """Run `work` with a nursery of caged readers and the job that says how they read."""
+def in_cage(
+    settings: Config,
+    work: "Callable[[Nursery, Job, Callable[[], None]], Coroutine[Any, Any, _Answer]]",
+    what: str,
+    total: int,
+) -> _Answer:
+    """Run `work` with a nursery of caged readers, the job that says how they read, and what to call for each file done.
+
+    There are `total` files.
+    """
     from detector.settings import reader_job
     from streams.job import SourceKind
     from streams.keeper import Nursery, NurseryBroken
 
     job = reader_job(settings, "", SourceKind.FILE, "", live=False)
 
-    async def in_nursery() -> _Answer:
+    async def in_nursery(tell: "Callable[[], None]") -> _Answer:
         async with Nursery("streams.reader:main", silences_children=True) as nursery:
-            return await work(nursery, job)
+            return await work(nursery, job, tell)
 
     try:
-        with progress(what, None):
-            return run_async(in_nursery())
+        with counted(what, total) as tell:
+            return run_async(in_nursery(tell))
     except NurseryBroken as error:
         raise CommandFailed(str(error)) from None
 

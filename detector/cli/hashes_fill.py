@@ -1,6 +1,6 @@
 """`stopframe hashes add, remove`: what people put into a bank and take out of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +66,7 @@ def add(
         media = find_media(files)
         before = _row_count(bank_dir)
 
-        async def work(nursery: "Nursery", job: "Job") -> "Added":
+        async def work(nursery: "Nursery", job: "Job", tell: Callable[[], None]) -> "Added":
             return await add_files(
                 media,
                 entry=entry,
@@ -76,9 +76,10 @@ def add(
                 job=job,
                 at_once=settings.analysis.worker_count,
                 is_bare=is_bare,
+                tell=tell,
             )
 
-        added = in_cage(settings, work, "hash")
+        added = in_cage(settings, work, "hash", len(media))
         fold(bank_dir)
         known = added.rows - (_row_count(bank_dir) - before)
     _tell_left_out(media, added.files)

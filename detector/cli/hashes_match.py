@@ -1,7 +1,7 @@
 """`stopframe hashes match`: what in the banks a file matches, and view by view why or why not."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,10 +64,11 @@ def match(
         looks = [FileMatches(banks) for _ in media]
         inputs = [(medium, one.take) for medium, one in zip(media, looks, strict=True)]
 
-        async def work(nursery: "Nursery", job: "Job") -> list[str | None]:
-            return await read_all(inputs, nursery, job, settings.analysis.worker_count, with_intervals=True)
+        async def work(nursery: "Nursery", job: "Job", tell: Callable[[], None]) -> list[str | None]:
+            at_once = settings.analysis.worker_count
+            return await read_all(inputs, nursery, job, at_once, with_intervals=True, tell=tell)
 
-        answers = in_cage(settings, work, "match")
+        answers = in_cage(settings, work, "match", len(media))
         explained = [pair for medium, look in zip(media, looks, strict=True) for pair in _explained(medium.name, look)]
     if as_json:
         for name, one in explained:

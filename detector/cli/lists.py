@@ -1,5 +1,6 @@
 """`stopframe lists`: the lists from elsewhere, how old they are, and having them now."""
 
+import contextlib
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +39,8 @@ def lists(context: typer.Context, config: ConfigFile = None, as_json: AsJson = F
         context.obj = config
         return
     settings = read_config_quietly(config)
+    with contextlib.suppress(FileNotFoundError):
+        (settings.state_dir / "exchanges").stat()  # raises where it is closed to us: how a list is, nobody here knows
     now = time.time()
     rows = [_row(section, read_state(settings.state_dir, section.name), now) for section in settings.exchanges]
     if as_json:

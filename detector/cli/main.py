@@ -141,6 +141,12 @@ def main() -> None:
             raise
         _drop_output()
         sys.exit(128 + signal.SIGPIPE)
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        where = os.fsdecode(error.filename)
+        note(f"{where}: permission denied; run this as the user that it belongs to, or name another")
+        sys.exit(2)
     except OSError as error:
         if error.filename is not None or error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
             raise

@@ -81,11 +81,11 @@ def _pictures(settings: "Config", names: list[str]) -> "list[NDArray[np.uint8]]"
     def taker(kept: dict[bytes, None]) -> "Callable[[Frame], None]":
         return lambda frame: kept.setdefault(frame.picture)
 
-    async def work(nursery: "Nursery", job: "Job") -> list[str | None]:
+    async def work(nursery: "Nursery", job: "Job", tell: "Callable[[], None]") -> list[str | None]:
         inputs = [(medium, taker(kept)) for medium, kept in zip(media, found, strict=True)]
-        return await read_all(inputs, nursery, job, settings.analysis.worker_count)
+        return await read_all(inputs, nursery, job, settings.analysis.worker_count, tell=tell)
 
-    for medium, why in zip(media, in_cage(settings, work, "read"), strict=True):
+    for medium, why in zip(media, in_cage(settings, work, "read", len(media)), strict=True):
         if why is not None:
             note(f"{medium.name} is left out: {why}")
     each = dict.fromkeys(itertools.chain.from_iterable(found))

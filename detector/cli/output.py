@@ -5,7 +5,8 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import typer
@@ -25,6 +26,9 @@ from rich.text import Text
 from detector.redaction import printable, without_secrets
 
 _Answer = TypeVar("_Answer")
+
+NEWS_SECONDS = 30.0
+"""Between two notes of what takes long, where there is no terminal to draw a bar on."""
 
 
 class CommandFailed(Exception):
@@ -78,6 +82,23 @@ def progress(
     with Progress(*columns, console=console, transient=True, disable=disable) as bar:
         bar.add_task(what, total=total)
         yield bar
+
+
+@contextlib.contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Yields what is to be called for each of `total` that is done: a bar on a terminal, else a note now and then."""
+    done, told_at = 0, time.monotonic()
+    with progress(what, total if total > 1 else None) as bar:
+
+        def tell() -> None:
+            nonlocal done, told_at
+            done += 1
+            bar.advance(bar.task_ids[0])
+            if not sys.stderr.isatty() and time.monotonic() - told_at >= NEWS_SECONDS:
+                told_at = time.monotonic()
+                note(f"{what}: {done:,} of {total:,}")
+
+        yield tell
 
 
 def run_async(work: Coroutine[Any, Any, _Answer]) -> _Answer:

@@ -1,5 +1,6 @@
 """Which commands there are, and that a command costs no other's imports."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from detector.cli.main import COMMANDS, build_app
+from detector.cli.main import COMMANDS, build_app, main
 from detector.versions import product_version, source_version
 
 IMPORTED = "import sys; {}; print(*sorted(sys.modules))"
@@ -76,6 +77,20 @@ def test_a_command_loads_what_it_needs() -> None:
     """Neither the service nor what only other commands use."""
     modules = imported_by("from detector.cli.main import build_app; build_app(['hashes'])")
     assert not modules & {"onnxruntime", "av", "aiomqtt", "uvicorn", "detector.service"}
+
+
+def test_what_belongs_to_another_user_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever asks beside a service of another user gets exit 2 and the folder's name, from every command."""
+
+    def denied(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/var/lib/stopframe/banks")
+
+    monkeypatch.setattr("detector.cli.main.build_app", lambda words: denied)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
 
 
 def test_ctrl_c_while_modules_load_says_nothing(tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ class Mosquitto:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def end(self) -> None:
+        """Ask it to end, and wait until it has: what it keeps is written."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(30)
+        self._process = None
+
     def stop(self) -> None:
         """Kill it: nothing is written any more."""
         if self._process is not None:

@@ -124,3 +124,25 @@ def test_option_of_one_benchmark_is_none_of_another(tmp_path: Path, capsys: pyte
 
     assert ended.value.code == 2
     assert "--replay" in capsys.readouterr().err
+
+
+def test_help_of_one_benchmark_names_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the README says it takes; nothing is run."""
+    for words, is_told in ((["fuzz", "--help"], True), (["--help"], False)):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert (ended.value.code, "--replay" in capsys.readouterr().out) == (0, is_told)
+
+
+def test_a_wrong_value_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A minute's figures are not thrown away because nobody can write them down."""
+    for words, sentence in (
+        (["fuzz", "--inputs", "-1"], "at least 0"),
+        (["fuzz", "--json", str(tmp_path)], "a folder"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+        assert sentence in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 from detector.events import CutState
@@ -12,6 +13,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception"}
 ROW = re.compile(r"^\| `([a-z_]+\.[a-z_]+)` \| (\w+) \|(.*?)\| (.*?) \|$", re.MULTILINE)
 
 
+@cache
 def _events() -> dict[str, set[str]]:
     """Every event that the code logs, with its levels."""
     found = defaultdict(set, {"child.fault": {"error"}})  # written by a child that has no logger

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import httpx
 import pytest
@@ -13,158 +11,36 @@ import pytest
 from detector.config.addresses import ListenAddress
 from detector.enforcement import CutTarget, Enforcer, EnforcerSettings
 from detector.events import CutResult, CutState, Publisher, StreamKey
-from detector.ingest.adapter import IngestServer, IngestUnavailable, PublisherChange
-from detector.ingest.board import PublisherBoard
+from detector.ingest.adapter import IngestServer, IngestUnavailable
 from detector.ingest.embedded import EmbeddedIngest, EmbeddedSettings
 from detector.ingest.none import NoIngest
 from detector.ingest.revocations import FileRevocations, Revocations
-from detector.store.incidents import CutProgress
-from streams.job import SourceKind
+from tests.fixtures_scripted_server import KEY, START, Records, Server, Time
 from tests.slack import SLACK_SECONDS
 from tests.waiting import until
 
-KEY = StreamKey("edge", "live", "secret-key")
 TARGET = CutTarget("stream", "session", KEY, "c1", "incident", hit_at=98.0)
-START = 100.0
-
-
-class _Time:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += max(seconds, 1e-3)
-        await asyncio.sleep(0)
-
-
-@dataclass
-class _Server:
-    """An ingest server that does what a test says: whom it lists, what it answers, what fails or hangs."""
-
-    clock: _Time
-    name: str = "edge"
-    can_cut: bool = True
-    drops: bool = True
-    keeps_streaming: bool = False
-    failures: dict[str, int] = field(default_factory=dict)
-    hanging: set[str] = field(default_factory=set)
-    comes_back: int = 0
-    revoked: set[StreamKey] = field(default_factory=set)
-    board: PublisherBoard = field(default_factory=PublisherBoard)
-    calls: list[str] = field(default_factory=list)
-    gone_at: float | None = None
-
-    def go_live(self, connection: str = "c1") -> None:
-        self.gone_at = None
-        self.board.add(Publisher(KEY, connection, since_at=0.0))
-
-    def leave(self) -> None:
-        for publisher in self.board.current():
-            self.board.remove(publisher)
-
-    def last_packet_at(self) -> float | None:
-        return self.gone_at if self.gone_at is not None and not self.keeps_streaming else self.clock()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.board.close()
-
-    async def publishers(self) -> list[Publisher]:
-        await self._answer("publishers")
-        return self.board.current()
-
-    async def changes(self) -> AsyncIterator[PublisherChange]:
-        await self._answer("changes")
-        async for change in self.board.changes():
-            yield change
-
-    async def cut(self, key: StreamKey, connection: str | None = None) -> CutResult:
-        await self._answer("cut")
-        live = [p for p in self.board.current() if p.key == key and connection in (None, p.connection)]
-        if not live or not self.drops:
-            return CutResult(0)
-        for publisher in live:
-            self.board.remove(publisher)
-        self.gone_at = self.clock()
-        if self.comes_back:
-            self.comes_back -= 1
-            self.go_live(f"again-{self.comes_back}")
-        return CutResult(len(live), self.gone_at)
-
-    async def revoke(self, key: StreamKey) -> None:
-        await self._answer("revoke")
-        self.revoked.add(key)
-
-    async def restore(self, key: StreamKey) -> None:
-        await self._answer("restore")
-        self.revoked.discard(key)
-
-    def is_revoked(self, key: StreamKey) -> bool:
-        return key in self.revoked
-
-    def reader_source(self, key: StreamKey) -> tuple[SourceKind, str]:
-        return SourceKind.HTTP_TS, "http://127.0.0.1/"
-
-    async def _answer(self, what: str) -> None:
-        if what != "changes":
-            self.calls.append(what)
-        if what in self.hanging:
-            await asyncio.Event().wait()
-        if self.failures.get(what, 0):
-            self.failures[what] -= 1
-            raise IngestUnavailable(f"{what} failed")
-
-
-@dataclass
-class _Records:
-    """What was written down, in order; `is_broken` refuses as a full disk does, `is_frozen` never answers."""
-
-    told: list[tuple[str, CutProgress]] = field(default_factory=list)
-    is_broken: bool = False
-    is_frozen: bool = False
-
-    async def set_cut(self, incident_id: str, progress: CutProgress) -> None:
-        if self.is_frozen:
-            await asyncio.Event().wait()
-        if self.is_broken:
-            raise OSError("no space left")
-        self.told.append((incident_id, progress))
-
-    async def withdraw(self, incident_id: str, key: StreamKey) -> None:
-        await self.set_cut(incident_id, CutProgress(state=CutState.FAILED, detail=f"withdrawn {key.name}"))
-
-    def states(self) -> list[tuple[str, str]]:
-        return [(incident_id, progress.state.value) for incident_id, progress in self.told]
 
 
 @pytest.fixture
-def clock() -> _Time:
-    return _Time()
+def clock() -> Time:
+    return Time()
 
 
 @pytest.fixture
-def server(clock: _Time) -> _Server:
-    server = _Server(clock)
+def server(clock: Time) -> Server:
+    server = Server(clock)
     server.go_live()
     return server
 
 
 @pytest.fixture
-def records() -> _Records:
-    return _Records()
+def records() -> Records:
+    return Records()
 
 
 @contextlib.asynccontextmanager
-async def _enforcing(
-    server: IngestServer, records: _Records, clock: _Time, **settings: float
-) -> AsyncIterator[Enforcer]:
+async def _enforcing(server: IngestServer, records: Records, clock: Time, **settings: float) -> AsyncIterator[Enforcer]:
     made = Enforcer(
         server, records, EnforcerSettings(**settings), clock=clock, wall_clock=lambda: 5000 + clock(), sleep=clock.sleep
     )
@@ -172,7 +48,7 @@ async def _enforcing(
         yield enforcer
 
 
-async def test_a_cut_is_proved(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_cut_is_proved(server: Server, records: Records, clock: Time) -> None:
     """Revoke, then cut, then a second of silence and an empty list: only then is it confirmed, and written down."""
     async with _enforcing(server, records, clock) as enforcer:
         outcome = await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
@@ -187,7 +63,7 @@ async def test_a_cut_is_proved(server: _Server, records: _Records, clock: _Time)
     assert proof.confirmed_at_ms == pytest.approx(5_101_000, abs=60)
 
 
-async def test_everyone_who_asks_shares_one_cut(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_everyone_who_asks_shares_one_cut(server: Server, records: Records, clock: Time) -> None:
     """Many calls for one session are one cut with one outcome, then and later; each incident is told of it."""
     async with _enforcing(server, records, clock) as enforcer:
         targets = [CutTarget("stream", "session", KEY, "c1", f"incident-{n}") for n in range(5)]
@@ -199,7 +75,7 @@ async def test_everyone_who_asks_shares_one_cut(server: _Server, records: _Recor
     assert confirmed == {*(f"incident-{n}" for n in range(5)), "incident"}
 
 
-async def test_a_cut_goes_on_without_its_caller(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_cut_goes_on_without_its_caller(server: Server, records: Records, clock: Time) -> None:
     """The session that asked ends with its stream; the proof is still made."""
     async with _enforcing(server, records, clock) as enforcer:
         caller = asyncio.create_task(enforcer.cut(TARGET, last_packet_at=server.last_packet_at), name="caller")
@@ -209,7 +85,7 @@ async def test_a_cut_goes_on_without_its_caller(server: _Server, records: _Recor
     assert records.states()[-1] == ("incident", "confirmed")
 
 
-async def test_a_failing_server_is_asked_again(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_failing_server_is_asked_again(server: Server, records: Records, clock: Time) -> None:
     """Errors are retried with growing pauses; a key that cannot be revoked at first does not hold the cut back."""
     server.failures = {"revoke": 2, "publishers": 1}
     async with _enforcing(server, records, clock) as enforcer:
@@ -219,7 +95,7 @@ async def test_a_failing_server_is_asked_again(server: _Server, records: _Record
     assert enforcer.counters.unavailable_total == 3
 
 
-async def test_a_cut_without_a_denied_key_is_not_confirmed(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_cut_without_a_denied_key_is_not_confirmed(server: Server, records: Records, clock: Time) -> None:
     """Dropping a connection alone does not last: without the key revoked the cut fails, and says why."""
     server.failures = {"revoke": 10**6}
     async with _enforcing(server, records, clock) as enforcer:
@@ -229,7 +105,7 @@ async def test_a_cut_without_a_denied_key_is_not_confirmed(server: _Server, reco
 
 @pytest.mark.parametrize("what", ["revoke", "cut", "publishers"])
 async def test_a_hanging_server_costs_no_more_than_the_deadline(
-    what: str, server: _Server, records: _Records, clock: _Time
+    what: str, server: Server, records: Records, clock: Time
 ) -> None:
     """Whichever question hangs, the cut ends within its deadline, as failed, naming the silence."""
     server.hanging = {what}
@@ -244,7 +120,7 @@ async def test_a_hanging_server_costs_no_more_than_the_deadline(
 
 
 async def test_a_publisher_that_the_server_cannot_see_is_uncuttable(
-    server: _Server, records: _Records, clock: _Time
+    server: Server, records: Records, clock: Time
 ) -> None:
     """Count 0, nobody listed, packets keep arriving: as after a server reload; said within seconds, not at the end."""
     server.leave()
@@ -256,7 +132,7 @@ async def test_a_publisher_that_the_server_cannot_see_is_uncuttable(
     assert "packets keep arriving" in outcome.detail
 
 
-async def test_a_polite_answer_is_no_proof(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_polite_answer_is_no_proof(server: Server, records: Records, clock: Time) -> None:
     """A server that drops nobody and goes on listing the publisher makes a failed cut, however often it is asked."""
     server.drops = False
     async with _enforcing(server, records, clock, deadline_seconds=10) as enforcer:
@@ -266,7 +142,7 @@ async def test_a_polite_answer_is_no_proof(server: _Server, records: _Records, c
     assert START + 9 < clock() < START + 13
 
 
-async def test_packets_after_the_cut_are_no_proof(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_packets_after_the_cut_are_no_proof(server: Server, records: Records, clock: Time) -> None:
     """Dropped and unlisted, yet packets arrive: not confirmed."""
     server.keeps_streaming = True
     async with _enforcing(server, records, clock, deadline_seconds=10) as enforcer:
@@ -274,9 +150,7 @@ async def test_packets_after_the_cut_are_no_proof(server: _Server, records: _Rec
     assert (outcome.state, outcome.count, outcome.detail) == (CutState.FAILED, 1, "packets keep arriving")
 
 
-async def test_a_publisher_that_left_by_itself_is_not_called_cut(
-    server: _Server, records: _Records, clock: _Time
-) -> None:
+async def test_a_publisher_that_left_by_itself_is_not_called_cut(server: Server, records: Records, clock: Time) -> None:
     """Nobody was there to cut: not confirmed, but said to have left, with the key revoked."""
     server.leave()
     server.gone_at = START - 1
@@ -287,7 +161,7 @@ async def test_a_publisher_that_left_by_itself_is_not_called_cut(
     assert clock() - START < 4
 
 
-async def test_a_reconnect_before_the_cut_does_not_help(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_reconnect_before_the_cut_does_not_help(server: Server, records: Records, clock: Time) -> None:
     """The publisher is on another connection by now: whoever holds the denied key is cut."""
     server.leave()
     server.go_live("c2")
@@ -296,9 +170,7 @@ async def test_a_reconnect_before_the_cut_does_not_help(server: _Server, records
     assert (outcome.state, outcome.count) == (CutState.CONFIRMED, 1)
 
 
-async def test_a_publisher_that_comes_back_at_once_is_cut_again(
-    server: _Server, records: _Records, clock: _Time
-) -> None:
+async def test_a_publisher_that_comes_back_at_once_is_cut_again(server: Server, records: Records, clock: Time) -> None:
     """Each return on a server that lets the denied key in is cut again, until it stays away."""
     server.comes_back = 3
     async with _enforcing(server, records, clock) as enforcer:
@@ -306,7 +178,7 @@ async def test_a_publisher_that_comes_back_at_once_is_cut_again(
     assert (outcome.state, outcome.count, server.board.current()) == (CutState.CONFIRMED, 4, [])
 
 
-async def test_a_return_while_the_proof_is_made_is_cut_again(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_return_while_the_proof_is_made_is_cut_again(server: Server, records: Records, clock: Time) -> None:
     """A publisher who is back within the second of silence is counted, cut again, and only then is it confirmed."""
 
     def last_packet_at() -> float | None:
@@ -320,7 +192,7 @@ async def test_a_return_while_the_proof_is_made_is_cut_again(server: _Server, re
     assert (outcome.state, outcome.count, outcome.returns) == (CutState.CONFIRMED, 2, 1)
 
 
-async def test_watching_goes_on_when_the_server_was_away(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_watching_goes_on_when_the_server_was_away(server: Server, records: Records, clock: Time) -> None:
     """A server that cannot tell of changes for a while is asked again, and returns are found afterwards."""
     server.revoked.add(KEY)
     server.failures = {"changes": 3}
@@ -330,7 +202,7 @@ async def test_watching_goes_on_when_the_server_was_away(server: _Server, record
 
 
 async def test_a_return_that_cannot_be_cut_is_tried_until_it_is_gone(
-    server: _Server, records: _Records, clock: _Time
+    server: Server, records: Records, clock: Time
 ) -> None:
     """A denied publisher whom the server will not drop is tried past the deadline, until it is off the list."""
     server.revoked.add(KEY)
@@ -343,7 +215,7 @@ async def test_a_return_that_cannot_be_cut_is_tried_until_it_is_gone(
         assert enforcer.returns_total == 0
 
 
-async def test_a_return_long_after_the_cut_is_cut_and_counted(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_return_long_after_the_cut_is_cut_and_counted(server: Server, records: Records, clock: Time) -> None:
     """The denied key is watched for as long as the service runs, through errors; other keys are left alone."""
     async with _enforcing(server, records, clock) as enforcer:
         await enforcer.cut(TARGET, last_packet_at=server.last_packet_at)
@@ -357,7 +229,7 @@ async def test_a_return_long_after_the_cut_is_cut_and_counted(server: _Server, r
 
 
 async def test_a_denied_publisher_that_is_live_at_the_start_is_cut(
-    server: _Server, records: _Records, clock: _Time
+    server: Server, records: Records, clock: Time
 ) -> None:
     """After a restart, who publishes a revoked key is cut without being found again."""
     server.revoked.add(KEY)
@@ -366,7 +238,7 @@ async def test_a_denied_publisher_that_is_live_at_the_start_is_cut(
     assert server.board.current() == []
 
 
-async def test_undo_restores_and_ends_a_cut_under_way(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_undo_restores_and_ends_a_cut_under_way(server: Server, records: Records, clock: Time) -> None:
     """An operator's undo lets the key publish again, and a cut that cannot finish stops trying."""
     server.drops = False
     async with _enforcing(server, records, clock, deadline_seconds=10**6) as enforcer:
@@ -382,7 +254,7 @@ async def test_undo_restores_and_ends_a_cut_under_way(server: _Server, records: 
 
 
 async def test_undo_is_on_disk_before_the_key_is_allowed(
-    server: _Server, records: _Records, clock: _Time, monkeypatch: pytest.MonkeyPatch
+    server: Server, records: Records, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crash right after the key is allowed leaves no cut that the next start would go on with."""
     told_before = []
@@ -403,7 +275,7 @@ async def test_undo_is_on_disk_before_the_key_is_allowed(
         assert enforcer.journal.unrecorded_total == 1
 
 
-async def test_undo_says_when_the_server_does_not_answer(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_undo_says_when_the_server_does_not_answer(server: Server, records: Records, clock: Time) -> None:
     """An operator learns that the key is still denied."""
     server.failures = {"restore": 1}
     async with _enforcing(server, records, clock) as enforcer:
@@ -411,7 +283,7 @@ async def test_undo_says_when_the_server_does_not_answer(server: _Server, record
             await enforcer.undo(KEY)
 
 
-async def test_what_is_not_ours_to_cut_is_uncuttable(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_what_is_not_ours_to_cut_is_uncuttable(server: Server, records: Records, clock: Time) -> None:
     """Without an ingest server, and for a stream watched by its URL, nothing is tried and the reason is told."""
     async with _enforcing(NoIngest(), records, clock) as enforcer:
         alone = await enforcer.cut(TARGET, last_packet_at=lambda: None)
@@ -425,7 +297,7 @@ async def test_what_is_not_ours_to_cut_is_uncuttable(server: _Server, records: _
     assert "URL" in foreign.detail
 
 
-async def test_a_full_disk_keeps_nobody_on_air(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_full_disk_keeps_nobody_on_air(server: Server, records: Records, clock: Time) -> None:
     """What cannot be written down is counted; the cut is made and proved."""
     records.is_broken = True
     async with _enforcing(server, records, clock) as enforcer:
@@ -433,7 +305,7 @@ async def test_a_full_disk_keeps_nobody_on_air(server: _Server, records: _Record
     assert (outcome.state, enforcer.journal.unrecorded_total) == (CutState.CONFIRMED, 2)
 
 
-async def test_a_frozen_disk_keeps_nobody_on_air(server: _Server, records: _Records, clock: _Time) -> None:
+async def test_a_frozen_disk_keeps_nobody_on_air(server: Server, records: Records, clock: Time) -> None:
     """A disk that neither takes nor refuses holds up the cut for a moment only, and is counted."""
     records.is_frozen = True
     async with _enforcing(server, records, clock, record_seconds=0.02) as enforcer:
@@ -443,7 +315,7 @@ async def test_a_frozen_disk_keeps_nobody_on_air(server: _Server, records: _Reco
 
 
 async def test_no_key_is_ever_logged(
-    server: _Server, records: _Records, clock: _Time, capsys: pytest.CaptureFixture[str]
+    server: Server, records: Records, clock: Time, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Cuts, failures and returns are logged without the key."""
     server.comes_back = 1
@@ -456,12 +328,12 @@ async def test_no_key_is_ever_logged(
     assert "secret-key" not in printed.out + printed.err + repr(outcome) + repr(records.told)
 
 
-async def test_a_cut_does_not_wait_until_its_denial_is_on_disk(clock: _Time, records: _Records) -> None:
+async def test_a_cut_does_not_wait_until_its_denial_is_on_disk(clock: Time, records: Records) -> None:
     """The key is denied before the cut is asked for, and a disk busy with it holds up only the verdict."""
     is_written = asyncio.Event()
     order: list[str] = []
 
-    class _SlowDisk(_Server):
+    class _SlowDisk(Server):
         async def revoke(self, key: StreamKey) -> None:
             self.revoked.add(key)
             await is_written.wait()
@@ -482,7 +354,7 @@ async def test_a_cut_does_not_wait_until_its_denial_is_on_disk(clock: _Time, rec
 
 
 @pytest.mark.integration
-async def test_the_embedded_server_is_cut_for_real(records: _Records, tmp_path: Path) -> None:
+async def test_the_embedded_server_is_cut_for_real(records: Records, tmp_path: Path) -> None:
     """On real sockets: media stops at once, the proof takes a second, the encoder's reconnect gets 403."""
     revocations = Revocations(FileRevocations(tmp_path / "revoked"), lambda key: key.name)
     quick = EnforcerSettings(quiet_seconds=0.2)

@@ -15,7 +15,7 @@ class DamagedSource(Source):
     """An open source, less what `damage` takes from it. Closes the one that it is made of."""
 
     def __init__(self, source: Source, damage: Iterable[Damage]) -> None:
-        super().__init__(source._container, source.tracks, source.facts)  # noqa: SLF001 - the same class's
+        super().__init__(source._media, source.tracks, source.facts)  # noqa: SLF001 - the same class's
         self._damage = [(each, Random(each.seed)) for each in damage]  # noqa: S311 - to be repeated, not to be secret
 
     def packets(

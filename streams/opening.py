@@ -1,12 +1,16 @@
 """The only place where libav is given an address: what is opened how, and what it may not do there."""
 
 import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 import av
 from av.container.input import InputContainer
 
 from streams.faults import SourceError, while_opening
+from streams.flv_tags import FlvTags
 from streams.job import Job, SourceKind
 from streams.messages import UNKNOWN_FORMAT, EndCode
 from streams.wholeness import check_whole
@@ -78,6 +82,9 @@ _NETWORK_OPTIONS = {
         },
     ),
 }
+_AS_TAGS = (SourceKind.RTMP, SourceKind.HTTP_FLV)
+"""What is read here before libav's demuxer reads it; see `streams.flv_tags`."""
+
 _SCHEMES = {
     SourceKind.RTMP: "rtmp://",
     SourceKind.HTTP_TS: "http://",
@@ -87,7 +94,29 @@ _SCHEMES = {
 }
 
 
-def open_container(job: Job, media_fd: int | None, *, quick: bool) -> InputContainer:
+_AS_IT_COMES = {"analyzeduration": "0", "probesize": "32", "raw_packet_size": "32768"}
+"""For bytes that are passed on as soon as they are there: a packet of them is what came."""
+
+_WAITED_SECONDS = 0.002
+_TOGETHER_SECONDS = 0.1
+"""Nobody needs a tag sooner, and each that wakes this process by itself costs it five times as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMedia:
+    """An open container; `beneath` is where its bytes come from, if that is another one."""
+
+    container: InputContainer
+    beneath: InputContainer | None = None
+
+    def close(self) -> None:
+        """Close both."""
+        self.container.close()
+        if self.beneath is not None:
+            self.beneath.close()
+
+
+def open_media(job: Job, media_fd: int | None, *, quick: bool) -> OpenMedia:
     """Open what `job` names (files: through the open descriptor `media_fd`); raise `SourceError`.
 
     `quick` looks at half a second of it; without it at a second and a half, in which most servers send every track:
@@ -102,18 +131,38 @@ def open_container(job: Job, media_fd: int | None, *, quick: bool) -> InputConta
         url, format_name, more = _socket(media_fd)
     else:
         url, format_name, more = _server(job)
+    timeouts = job.open_timeout_seconds, job.read_timeout_seconds
+    beneath: InputContainer | None = None
     try:
-        return av.open(
-            url,
-            "r",
-            format=format_name,
-            options=options | more,
-            # One byte that is no UTF-8 in a title would else refuse the whole stream.
-            metadata_errors="replace",
-            timeout=(job.open_timeout_seconds, job.read_timeout_seconds),
+        file: str | FlvTags = url
+        if job.kind in _AS_TAGS:
+            raw_options = _AS_IT_COMES | more | {"format_whitelist": "data"}
+            beneath = av.open(url, "r", format="data", options=raw_options, timeout=timeouts)
+            file, more = FlvTags(_pieces(beneath)), {"format_whitelist": format_name}
+        # One byte that is no UTF-8 in a title would else refuse the whole stream.
+        container = av.open(
+            file, "r", format=format_name, options=options | more, metadata_errors="replace", timeout=timeouts
         )
     except Exception as error:  # noqa: BLE001 - hostile bytes raise anything; each becomes a code, without its text
+        if beneath is not None:
+            beneath.close()
         raise while_opening(error) from None
+    return OpenMedia(container, beneath)
+
+
+def _pieces(container: InputContainer) -> Iterator[bytes]:
+    """What comes, as it comes; while that is less than can be read, what comes within a moment is read together."""
+    packets = container.demux()
+    while True:
+        asked_at = time.monotonic()
+        packet = next(packets, None)
+        waited_seconds = time.monotonic() - asked_at
+        if packet is None:
+            return
+        if packet.size:
+            yield bytes(packet)
+        if waited_seconds > _WAITED_SECONDS:
+            time.sleep(_TOGETHER_SECONDS)
 
 
 def sniff(head: bytes) -> str | None:

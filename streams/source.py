@@ -21,7 +21,7 @@ from streams.faults import SourceError, while_reading
 from streams.frame import MAX_SIDE, MAX_TRACKS
 from streams.job import Job
 from streams.messages import EndCode
-from streams.opening import MAX_STREAMS, PICTURE_FORMATS, open_container
+from streams.opening import MAX_STREAMS, PICTURE_FORMATS, OpenMedia, open_media
 
 AnyPacket: TypeAlias = "Packet[Stream]"
 """A packet of any track; quoted, as the binding's type takes its argument only while types are checked."""
@@ -74,8 +74,9 @@ class Source:
     Each of `tracks`, at least one and at most `MAX_TRACKS`, is of a codec and a size that are allowed.
     """
 
-    def __init__(self, container: InputContainer, tracks: tuple[VideoTrack, ...], facts: SourceFacts) -> None:
-        self._container = container
+    def __init__(self, media: OpenMedia, tracks: tuple[VideoTrack, ...], facts: SourceFacts) -> None:
+        self._media = media
+        self._container = media.container
         self.tracks = tracks
         self.facts = facts
 
@@ -140,7 +141,7 @@ class Source:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._container.close()
+        self._media.close()
 
 
 def _shown(packet: AnyPacket) -> AnyPacket:
@@ -161,11 +162,12 @@ def _shown(packet: AnyPacket) -> AnyPacket:
 def open_source(job: Job, media_fd: int | None) -> Source:
     """Open the source of `job` (files: through the open descriptor `media_fd`); raise `SourceError`."""
     started_at = time.monotonic()
-    container = open_container(job, media_fd, quick=True)
-    if not container.streams.video and len(container.streams) < MAX_STREAMS:
+    media = open_media(job, media_fd, quick=True)
+    if not media.container.streams.video and len(media.container.streams) < MAX_STREAMS:
         # A server that sends sound first: the quick look was too short to see the picture.
-        container.close()
-        container = open_container(job, media_fd, quick=False)
+        media.close()
+        media = open_media(job, media_fd, quick=False)
+    container = media.container
     try:
         is_picture = container.format.name in PICTURE_FORMATS
         _check_titles(container)
@@ -176,12 +178,12 @@ def open_source(job: Job, media_fd: int | None) -> Source:
     except SourceError as error:
         if container.duration is not None and 0 <= container.duration < _LONGEST_CLAIM:
             error.media_seconds = container.duration / av.time_base
-        container.close()
+        media.close()
         raise
     except BaseException:
-        container.close()
+        media.close()
         raise
-    return Source(container, tracks, SourceFacts(is_picture, time.monotonic() - started_at))
+    return Source(media, tracks, SourceFacts(is_picture, time.monotonic() - started_at))
 
 
 def _video_tracks(container: InputContainer, *, has_covers: bool) -> tuple[VideoTrack, ...]:

@@ -4,6 +4,7 @@ import os
 from typing import Final
 
 from streams.faults import SourceError
+from streams.flv_tags import is_hidden_video
 from streams.messages import EndCode
 from streams.transport_faults import transport_fault
 
@@ -14,10 +15,6 @@ _MOST_TAGS: Final = 5_000_000
 """Those of a day."""
 
 _TWO_MOVIES: Final = "it is two movies in one, of which only the first would be looked at"
-
-_VIDEO_TAG: Final = 9
-_COMMAND: Final = 5
-_METADATA: Final = 4
 
 
 def check_whole(media_fd: int, format_name: str) -> None:
@@ -64,9 +61,9 @@ def _has_two_movies(media_fd: int) -> bool:
 
 
 def _check_tags(media_fd: int) -> None:
-    """Refuse an FLV whose header stands again where a tag should, or with video in a command (FLV 10.1, annex E).
+    """Refuse an FLV whose header stands again where a tag should (FLV 10.1, annex E.2), or with video in a command.
 
-    Libav skips both. A command has one byte behind its first one; what has more, players decode by its codec.
+    Libav skips both.
     """
     end = os.fstat(media_fd).st_size
     at = int.from_bytes(os.pread(media_fd, 4, 5), "big") + 4
@@ -77,12 +74,7 @@ def _check_tags(media_fd: int) -> None:
         if tag[:3] == b"FLV":
             break
         size = int.from_bytes(tag[1:4], "big")
-        if size > 2 and tag[0] & 0x1F == _VIDEO_TAG and _is_command(tag[11:]):
+        if len(tag) == 12 and is_hidden_video(tag):
             raise SourceError(EndCode.CODEC, "it has pictures that are marked as commands, which are not decoded")
         at += 15 + size
     raise SourceError(EndCode.CODEC, _TWO_MOVIES)
-
-
-def _is_command(first: bytes) -> bool:
-    """Whether a video tag with this first byte is one; the enhanced format has metadata that may say so, too."""
-    return bool(first) and first[0] >> 4 & 7 == _COMMAND and not (first[0] & 0x80 and first[0] & 0xF == _METADATA)

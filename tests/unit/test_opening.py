@@ -4,7 +4,7 @@ import pytest
 
 from streams.faults import SourceError
 from streams.job import Job, SandboxMode, SourceKind
-from streams.opening import _NETWORK_OPTIONS, _OPTIONS, _rtmp_app, _server, open_container
+from streams.opening import _NETWORK_OPTIONS, _OPTIONS, _rtmp_app, _server, open_media
 from streams.sampling import SamplingSettings
 
 KEY = "secret-stream-key"
@@ -32,7 +32,7 @@ def test_every_kind_has_its_lists(kind: SourceKind) -> None:
 def test_a_url_that_no_reach_made_is_not_opened(kind: SourceKind, url: str) -> None:
     """Whoever gives a reader another scheme, TLS among them, gets our words and no key in them."""
     with pytest.raises(SourceError, match="starts with") as refusal:
-        open_container(job(kind, url), None, quick=True)
+        open_media(job(kind, url), None, quick=True)
     assert KEY not in str(refusal.value)
 
 
@@ -40,7 +40,7 @@ def test_a_url_that_no_reach_made_is_not_opened(kind: SourceKind, url: str) -> N
 def test_what_is_handed_over_must_be_there(kind: SourceKind) -> None:
     """Without a descriptor nothing is opened in its place."""
     with pytest.raises(SourceError, match="handed over"):
-        open_container(job(kind, "http://127.0.0.1/"), None, quick=True)
+        open_media(job(kind, "http://127.0.0.1/"), None, quick=True)
 
 
 @pytest.mark.parametrize(

@@ -61,11 +61,12 @@ async def hma_routes(app: FastAPI, service: Served, nursery: Nursery) -> AsyncIt
             look_ups,
             settings.picture_limit.bytes,
         )
-        routes: ASGIApp = _Counted(create_hma_app(parts), service.metrics)
+        routes: ASGIApp = create_hma_app(parts)
         if settings.needs_token:
-            routes = TokenDoor(routes, service.http_token, service.metrics, is_bounded=False)
+            counted = _Counted(routes, service.metrics)
+            routes = TokenDoor(counted, service.http_token, service.metrics, is_bounded=False, word="message")
         else:
-            routes = InsideDoor(routes)
+            routes = _Counted(InsideDoor(routes), service.metrics)
         app.mount(settings.prefix, routes)
         yield
 

@@ -67,7 +67,7 @@ class TokenDoor:
     """An ASGI app that lets requests with the token through to `app` and refuses all others.
 
     `token` is asked at every request: what it returns counts from then on, and None means that nothing is here. Where
-    `is_bounded` is False the app limits what it takes of a body itself.
+    `is_bounded` is False the app limits what it takes of a body itself. Errors are JSON with a sentence under `word`.
     """
 
     def __init__(
@@ -78,25 +78,27 @@ class TokenDoor:
         guesses: Guesses | None = None,
         *,
         is_bounded: bool = True,
+        word: str = "error",
     ) -> None:
         self._app = app
         self._token = token
         self._metrics = metrics
         self._guesses = Guesses() if guesses is None else guesses
         self._is_bounded = is_bounded
+        self._word = word
         self._told_at = float("-inf")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         token = self._token()
         if token is None:
-            answer = JSONResponse({"error": "there is nothing at this address."}, HTTPStatus.NOT_FOUND)
+            answer = JSONResponse({self._word: "there is nothing at this address."}, HTTPStatus.NOT_FOUND)
             await answer(scope, receive, send)
             return
         refusal = self._refusal(scope, token)
         if refusal is not None:
             self._metrics.http_refused(refusal)
-            await _refuse(refusal)(scope, receive, send)
+            await _refuse(refusal, self._word)(scope, receive, send)
             return
         await self._app(scope, _limited(receive) if self._is_bounded else receive, send)
 
@@ -117,12 +119,12 @@ class TokenDoor:
         return Refusal.WRONG
 
 
-def _refuse(refusal: Refusal) -> JSONResponse:
+def _refuse(refusal: Refusal, word: str) -> JSONResponse:
     if refusal is Refusal.TOO_MANY:
         status, headers = HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": f"{_WINDOW_SECONDS:.0f}"}
     else:
         status, headers = HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"}
-    return JSONResponse({"error": _SENTENCES[refusal]}, status, headers=headers)
+    return JSONResponse({word: _SENTENCES[refusal]}, status, headers=headers)
 
 
 def _limited(receive: Receive) -> Receive:

@@ -23,7 +23,7 @@ from detector.api.hma_banks import HmaBanks, content_id
 from detector.api.hma_desk import MOST_WAITING
 from detector.config.config import Config
 from detector.config.exposure import exposure_notes
-from detector.config.loading import check_files
+from detector.config.loading import check_files, load_config
 from detector.metrics import Metrics
 from models.annotations import EntryNote
 from models.bank_store import add_entries, annotate, remove_entry
@@ -310,6 +310,24 @@ async def test_without_a_token_no_page_in_a_browser_asks(tmp_path: Path, headers
 
     assert answer.status_code == status
     assert status == 200 or "by an address" in answer.json()["message"]
+    assert served.metrics.value("stopframe_hma_answers_total", status=str(status)) == 1
+
+
+async def test_a_wrong_token_is_refused_in_hmas_shape(tmp_path: Path) -> None:
+    """Clients of HMA read `message`; the right token opens."""
+    app = FastAPI()
+    (tmp_path / "token").write_text(TOKEN)
+    file = tmp_path / "stopframe.yaml"
+    file.write_text("state_dir: state\nhttp: {token: {file: token}}\nhma: {enabled: true}\n")
+    async with (
+        hma_routes(app, Served(load_config(file)), Nursery("streams.reader:main")),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://hma/hma") as http,
+    ):
+        answers = [await http.get("/c/banks", headers=headers) for headers in ({}, {"Authorization": "Bearer x"})]
+        opened = await http.get("/c/banks", headers={"Authorization": f"Bearer {TOKEN}"})
+
+    assert [(answer.status_code, "token" in answer.json()["message"]) for answer in answers] == [(401, True)] * 2
+    assert opened.json() == []
 
 
 def test_a_door_without_a_key_is_refused(tmp_path: Path) -> None:

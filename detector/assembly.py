@@ -4,20 +4,21 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from detector.alerts.alarm import Alarms, HearsAlarms
 from detector.alerts.delivery import Delivery
-from detector.alerts.embedded_broker import BrokerUnavailable
+from detector.alerts.embedded_broker import BrokerUnavailable, EmbeddedBroker
+from detector.alerts.mqtt import MqttSink
 from detector.alerts.setup import start_mqtt, start_other_sinks
 from detector.alerts.sink import Notice, Receipt
 from detector.analysis.gpu_setup import start_gpu
 from detector.analysis.pool import AnalysisPool
 from detector.analysis.provider_choice import chosen_providers
-from detector.analysis.setup import BANKS_FOLDER, ModelRefused, find_models, pool_settings
+from detector.analysis.setup import BANKS_FOLDER, FoundModels, ModelRefused, find_models, pool_settings
 from detector.api.app import create_app
 from detector.api.control import SOCKET_NAME, create_control_app
 from detector.api.hma import hma_routes
@@ -45,7 +46,7 @@ from detector.response import Responder
 from detector.service import Service
 from detector.settings import breaker_settings, enforcer_settings, response_settings
 from detector.simulation.rehearsal import Rehearsal
-from detector.store.database import StoreUnavailable
+from detector.store.database import Database, StoreUnavailable
 from detector.store.denials import Denials
 from detector.store.incidents import Incidents
 from detector.store.outbox import Outbox
@@ -107,6 +108,52 @@ async def open_service(
 
 
 async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack, rehearsal: Rehearsal) -> Service:
+    models = _begin(config, stack, rehearsal)
+    ahead = _Ahead(config)
+    parts, broker = await _start_parts(config, models, ahead, stack, rehearsal)
+    service = Service(config, parts, file)
+    service.responder = await stack.enter_async_context(
+        Responder(
+            delivery=parts.delivery,
+            incidents=Incidents(parts.database),
+            enforcer=parts.enforcer,
+            breaker=Breaker(breaker_settings(config)),
+            metrics=parts.metrics,
+            settings=response_settings(config),
+            live_streams=lambda: len(service.supervisor.sessions),
+            cut_made=service.cut_made,
+            sign=rehearsal.sign(NodeSigner(config.node, parts.keyring.signer)),
+            closes=True,
+            wall_ms=rehearsal.wall_ms(),
+        )
+    )
+    ahead.service = service
+    service.commands = await stack.enter_async_context(
+        CommandDesk(
+            service,
+            DeskParts(
+                line=parts.sink,
+                prefix=config.alerts.mqtt.prefix,
+                signer=NodeSigner(config.node, parts.keyring.signer),
+                keys=ahead.trusted_keys,
+                numbers=CommandNumbers(parts.database),
+                distrust=parts.distrust,
+                told=parts.metrics.command,
+            ),
+        )
+    )
+    http = await _serve(service, parts, stack)
+    service.addresses = Addresses(
+        http=f"http://{config.http.listen.host}:{http.port}",
+        ingest=parts.ingest.url if isinstance(parts.ingest, EmbeddedIngest) else None,
+        broker=f"mqtt://{broker.host}:{broker.port}" if broker else None,
+    )
+    await stack.enter_async_context(service.running())
+    return service
+
+
+def _begin(config: Config, stack: AsyncExitStack, rehearsal: Rehearsal) -> FoundModels:
+    """Refuse what can be seen to fail, and take the state folder for ourselves."""
     if (objection := rehearsal.objection(config)) is not None:
         raise ServiceRefused(": ".join(objection), may_pass=False)
     rehearsal.begin()
@@ -116,30 +163,22 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
     _make_state_dir(config.state_dir)
     refuse_excess(config)
     stack.enter_context(exclusive(config.state_dir / "service.lock"))  # before anything in it is opened
+    return models
+
+
+async def _start_parts(
+    config: Config, models: FoundModels, ahead: "_Ahead", stack: AsyncExitStack, rehearsal: Rehearsal
+) -> tuple[Parts, EmbeddedBroker | None]:
+    """Start what the service is made of, each part after those that it needs."""
     metrics = Metrics()
     # The two forkservers start before any secret is read: what they hold, every child holds.
     nursery = await stack.enter_async_context(Nursery("streams.reader:main"))
-    settings = pool_settings(config, models.manifests)
-    pool = rehearsal.pool(AnalysisPool(settings))
-    pool.providers = await chosen_providers(settings.setup.models, config.sandbox, settings.workers)
-    pool.gpu = await start_gpu(settings, pool.providers, config.state_dir, stack)
-    pool.refused_models = models.refused
-    await stack.enter_async_context(pool)
+    pool = await _start_pool(config, models, stack, rehearsal)
     credentials = load_or_create(config.state_dir)
     keyring = load_keyring(config.state_dir)
-    signer = NodeSigner(config.node, keyring.signer)
     # Watching without a store is better than not watching: a full disk or a damaged file turns health red.
     database = await stack.enter_async_context(rehearsal.database(config.state_dir / "stopframe.db"))
-    clock = rehearsal.clock()
-    broker, sink = await start_mqtt(config, stack, database, connect=rehearsal.connect(), clock=clock)
-    ear = _Ear()
-    sinks = [sink, *await start_other_sinks(config, stack)]
-    alarms = Alarms([one for one in sinks if isinstance(one, HearsAlarms)], config.node, clock)
-    remote = Remote.of(config, sink, sinks[1:])
-    sinks, takes = (sinks, {}) if remote is None else (remote.sinks, remote.takes)
-    delivery = await stack.enter_async_context(
-        Delivery(Outbox(database), sinks, report=ear.hear, takes=takes, clock=clock)
-    )
+    alerting = await _start_alerting(config, database, ahead, stack, rehearsal)
     revocations = await stack.enter_async_context(_revocations(config, credentials, rehearsal))
     hold = Hold(hold_settings(config), lambda key: stream_id(credentials.deployment, key))
     identities = Identities(config, credentials.deployment, Denials(database), refused=metrics.identity_refused)
@@ -147,27 +186,27 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
     ingest = await stack.enter_async_context(_ingest(config, revocations, hold, identities))
     incidents, distrust = Incidents(database), Distrust(metrics)
     enforcer: Cutting
-    if remote is None:
+    if alerting.remote is None:
         enforcer = await stack.enter_async_context(
             Enforcer(ingest, incidents, enforcer_settings(config), wall_clock=rehearsal.wall_seconds())
         )
     else:
         remote_parts = RemoteParts(
-            delivery=delivery,
+            delivery=alerting.delivery,
             ingest=ingest,
             incidents=incidents,
             database=database,
-            signer=signer,
+            signer=NodeSigner(config.node, keyring.signer),
             secret=credentials.deployment,
             distrust=distrust,
-            keys=lambda: _trusted_keys(service),
-            last_packet_at=lambda stream: _last_packet_at(service, stream),
+            keys=ahead.trusted_keys,
+            last_packet_at=ahead.last_packet_at,
             unknown_ack=metrics.unknown_ack,
             count=metrics.remote_cut,
-            line=rehearsal.answers(sink),
+            line=rehearsal.answers(alerting.sink),
             wall_clock=rehearsal.wall_seconds(),
         )
-        enforcer = await stack.enter_async_context(remote.cuts(remote_parts))
+        enforcer = await stack.enter_async_context(alerting.remote.cuts(remote_parts))
     parts = Parts(
         manifests=models.manifests,
         metrics=metrics,
@@ -177,9 +216,9 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
         keyring=keyring,
         distrust=distrust,
         database=database,
-        sink=sink,
-        delivery=delivery,
-        alarms=alarms,
+        sink=alerting.sink,
+        delivery=alerting.delivery,
+        alarms=alerting.alarms,
         revocations=revocations,
         ingest=ingest,
         hold=hold,
@@ -187,53 +226,48 @@ async def _start(config: Config, file: ConfigFile | None, stack: AsyncExitStack,
         enforcer=enforcer,
         rehearsal=rehearsal,
     )
-    service = Service(config, parts, file)
-    service.responder = await stack.enter_async_context(
-        Responder(
-            delivery=delivery,
-            incidents=incidents,
-            enforcer=enforcer,
-            breaker=Breaker(breaker_settings(config)),
-            metrics=metrics,
-            settings=response_settings(config),
-            live_streams=lambda: len(service.supervisor.sessions),
-            cut_made=service.cut_made,
-            sign=rehearsal.sign(signer),
-            closes=True,
-            wall_ms=rehearsal.wall_ms(),
-        )
-    )
-    ear.responder = service.responder
-    service.commands = await stack.enter_async_context(
-        CommandDesk(
-            service,
-            DeskParts(
-                line=sink,
-                prefix=config.alerts.mqtt.prefix,
-                signer=signer,
-                keys=partial(_trusted_keys, service),
-                numbers=CommandNumbers(database),
-                distrust=parts.distrust,
-                told=metrics.command,
-            ),
-        )
-    )
-    hook = (credentials.hook, ingest) if isinstance(ingest, AnswersHooks) else None
-    http = await _serve(service, hook, parts, stack)
-    service.addresses = Addresses(
-        http=f"http://{config.http.listen.host}:{http.port}",
-        ingest=ingest.url if isinstance(ingest, EmbeddedIngest) else None,
-        broker=f"mqtt://{broker.host}:{broker.port}" if broker else None,
-    )
-    await stack.enter_async_context(service.running())
-    return service
+    return parts, alerting.broker
 
 
-async def _serve(
-    service: Service, hook: tuple[str, AnswersHooks] | None, parts: Parts, stack: AsyncExitStack
-) -> HttpServer:
+@dataclass(frozen=True, slots=True)
+class _Alerting:
+    """What alerts leave by; `remote` is how cuts are asked for, None where this node cuts itself."""
+
+    broker: EmbeddedBroker | None
+    sink: MqttSink
+    delivery: Delivery
+    alarms: Alarms
+    remote: Remote | None
+
+
+async def _start_alerting(
+    config: Config, database: Database, ahead: "_Ahead", stack: AsyncExitStack, rehearsal: Rehearsal
+) -> _Alerting:
+    clock = rehearsal.clock()
+    broker, sink = await start_mqtt(config, stack, database, connect=rehearsal.connect(), clock=clock)
+    sinks = [sink, *await start_other_sinks(config, stack)]
+    alarms = Alarms([one for one in sinks if isinstance(one, HearsAlarms)], config.node, clock)
+    remote = Remote.of(config, sink, sinks[1:])
+    sinks, takes = (sinks, {}) if remote is None else (remote.sinks, remote.takes)
+    delivery = await stack.enter_async_context(
+        Delivery(Outbox(database), sinks, report=ahead.hear, takes=takes, clock=clock)
+    )
+    return _Alerting(broker, sink, delivery, alarms, remote)
+
+
+async def _start_pool(config: Config, models: FoundModels, stack: AsyncExitStack, rehearsal: Rehearsal) -> AnalysisPool:
+    settings = pool_settings(config, models.manifests)
+    pool = rehearsal.pool(AnalysisPool(settings))
+    pool.providers = await chosen_providers(settings.setup.models, config.sandbox, settings.workers)
+    pool.gpu = await start_gpu(settings, pool.providers, config.state_dir, stack)
+    pool.refused_models = models.refused
+    return await stack.enter_async_context(pool)
+
+
+async def _serve(service: Service, parts: Parts, stack: AsyncExitStack) -> HttpServer:
     """Open the doors: what HTTP serves, and the control socket."""
     listen = service.config.http.listen
+    hook = (parts.credentials.hook, parts.ingest) if isinstance(parts.ingest, AnswersHooks) else None
     app = create_app(service, service.metrics, hook, token=service.http_token, uploads=_uploads(service, parts, stack))
     await stack.enter_async_context(hma_routes(app, service, parts.nursery))
     http = await stack.enter_async_context(HttpServer(app, listen.host, listen.port))
@@ -255,25 +289,26 @@ def _uploads(service: Service, parts: Parts, stack: AsyncExitStack) -> Uploads:
     return service.uploads
 
 
-class _Ear:
-    """Passes on what delivery reports: it starts before the responder that counts it."""
+class _Ahead:
+    """What parts ask of the service: they start before it is there."""
 
-    def __init__(self) -> None:
-        self.responder: Responder | None = None
+    def __init__(self, config: Config) -> None:
+        self.service: Service | None = None
+        self._config = config
 
     def hear(self, notice: Notice, receipt: Receipt | None) -> None:
         """As `detector.alerts.courier.Report`."""
-        if self.responder is not None:
-            self.responder.arrivals.attempted(notice, receipt)
+        if self.service is not None:
+            self.service.responder.arrivals.attempted(notice, receipt)
 
+    def trusted_keys(self) -> TrustedKeys:
+        """Those of the config in force, which is replaced."""
+        return (self._config if self.service is None else self.service.config).trust.keys()
 
-def _trusted_keys(service: Service) -> TrustedKeys:
-    return service.config.trust.keys()  # of the config in force, which is replaced
-
-
-def _last_packet_at(service: Service, stream: str) -> float | None:
-    session = service.supervisor.sessions.get(stream)
-    return None if session is None else session.last_packet_at
+    def last_packet_at(self, stream: str) -> float | None:
+        """When a live stream last sent something."""
+        session = None if self.service is None else self.service.supervisor.sessions.get(stream)
+        return None if session is None else session.last_packet_at
 
 
 def _make_state_dir(state_dir: Path) -> None:

@@ -18,7 +18,7 @@ from detector.alerts.ids import RisingIds
 from detector.alerts.sink import Receipt
 from detector.store.database import Database
 from detector.store.outbox import Outbox
-from tests.integration.test_delivery import FakeSink
+from tests.fixtures_delivery import FakeSink
 from tests.slack import SLACK_SECONDS
 from tests.waiting import until
 

@@ -16,9 +16,9 @@ from detector.alerts.urgency import Urgency
 from detector.alerts.webhook import WebhookSettings, WebhookSink
 from detector.store.database import Database
 from detector.store.outbox import Outbox, OutboxRow
+from tests.fixtures_delivery import FakeSink
 from tests.fixtures_endpoint import SECRET, Endpoint
 from tests.hostile.test_clock import SomeAlert
-from tests.integration.test_delivery import FakeSink
 from tests.waiting import until
 
 _STREAMS = 50

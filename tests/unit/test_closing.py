@@ -13,7 +13,7 @@ from detector.events import CutState, Step, StreamKey
 from detector.open_incidents import StreamFacts
 from detector.response import Responder, ResponseSettings
 from detector.store.incidents import IncidentRecord
-from tests.unit.test_response import Scene, decision, facts
+from tests.fixtures_response import Scene, decision, facts
 
 
 class Ends:

@@ -24,7 +24,7 @@ from detector.shadow import Told, replay
 from detector.store.coverage import CoverageStore, CoverageTotals
 from detector.store.database import Database
 from detector.store.outbox import Outbox
-from tests.unit.test_response import FakeIncidents, decision, facts
+from tests.fixtures_response import FakeIncidents, decision, facts
 
 BREAKER = BreakerSettings(cuts=2, share=0.02, window_seconds=60.0)
 LIVE = 40

@@ -39,13 +39,17 @@ _DECODED: Final = "stopframe_frame_to_decision_seconds_count"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many short sessions are watched without a cut, and how long returns go on after one; 0 leaves a part out."""
+    """How many short sessions are watched without a cut, and how long returns go on after one; 0 leaves a part out.
+
+    By account they go on until one was turned away, for `patience_seconds` more at most.
+    """
 
     sessions: int
     account_seconds: float
     fingerprint_seconds: float
     nginx_seconds: float = 0.0
     undos: int = 0
+    patience_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -119,7 +123,9 @@ async def run(plan: Plan, folder: Path) -> Outcome:
         await _short_sessions(plan.sessions, bars, folder / "short", outcome)
     if plan.account_seconds:
         async with _service(folder / "account", "query:user") as service:
-            outcome.account = await _come_back(service, bars, plan.account_seconds, "?user=mallory")
+            outcome.account = await _come_back(
+                service, bars, plan.account_seconds, "?user=mallory", patience_seconds=plan.patience_seconds
+            )
     if plan.fingerprint_seconds:
         shown = await asyncio.to_thread(scene, 801, 8.0)
         service = _service(folder / "fingerprint", "key", bank="cut")
@@ -142,13 +148,19 @@ async def _short_sessions(count: int, clip: Clip, folder: Path, outcome: Outcome
 
 
 async def _come_back(
-    service: RunningService, clip: Clip, seconds: float, query: str, *, forgets: bool = False
+    service: RunningService,
+    clip: Clip,
+    seconds: float,
+    query: str,
+    *,
+    forgets: bool = False,
+    patience_seconds: float = 0.0,
 ) -> Returns:
     """Publish under a new key every two seconds, so long; `forgets` empties the list after the first cut."""
     found = Returns()
     async with _publishers(service) as publishers:
         ends_at = time.monotonic() + seconds
-        while (begun_at := time.monotonic()) < ends_at:
+        while (begun_at := time.monotonic()) < ends_at + (0.0 if found.denied else patience_seconds):
             told = await _publish(publishers, f"live/again{found.attempts}{query}", clip)
             found.attempts += 1
             if told.why == "answered 403":

@@ -41,7 +41,10 @@ class MetricSeries:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._make_histograms()
-        self._make_counters()
+        self._make_looks()
+        self._make_reading()
+        self._make_decisions()
+        self._make_trust()
         self._make_gauges()
         self._make_lists()
         self._make_uploads()
@@ -98,7 +101,7 @@ class MetricSeries:
         )
         self.feedback_pending = self._gauge("feedback_pending", "Words on entries that no exchange was told yet.")
 
-    def _make_counters(self) -> None:
+    def _make_looks(self) -> None:
         self.samples = self._counter("samples", "Sampled frames received.", "reason", SampleReason)
         self.drops = self._counter("dropped_frames", "Sampled frames never analysed.", "cause", DropCause)
         self.not_inspectable = self._counter(
@@ -125,6 +128,8 @@ class MetricSeries:
             "model_looks_left_out", "Parts of frames that a model was not shown for want of room.", "model"
         )
         self.model_failures = self._counter("model_failures", "Answers that a model failed to give.", "model")
+
+    def _make_reading(self) -> None:
         self.coverage = Counter(
             "stopframe_coverage_seconds",
             "Stream time by what became of it.",
@@ -156,6 +161,8 @@ class MetricSeries:
         self.analysis_cpu = self._counter("analysis_cpu_seconds", "CPU time used by analysis processes for frames.")
         self.hints = self._counter("hints", "Risk hints given, by what became of them.", "state", ("taken", "refused"))
         self.streams_refused = self._counter("streams_refused", "Times that a stream was refused for want of CPU time.")
+
+    def _make_decisions(self) -> None:
         self.signals = Counter(
             "stopframe_signals",
             "Signals by kind and ladder step.",
@@ -180,6 +187,8 @@ class MetricSeries:
         )
         self.alerts = self._counter("alerts", "Alerts by state reached.", "state", AlertState)
         self.cuts = self._counter("cuts", "Cuts by state reached.", "state", CutState)
+
+    def _make_trust(self) -> None:
         self.http_refusals = self._counter(
             "http_refusals", "Control requests over TCP without the right token.", "reason", Refusal
         )

@@ -12,8 +12,8 @@ import sqlite3
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -96,34 +96,37 @@ def measure(options: Options) -> Report:
 
 async def _remove(path: Path) -> tuple[_Timed, list[float], list[float], dict[str, int]]:
     async with _Timed(path) as database:
-        alone: list[float] = []
-        storing = asyncio.create_task(_store_alerts(database, alone), name="upkeep.alone")
-        await asyncio.sleep(_ALONE_SECONDS)
-        await _end(storing)
-        beside: list[float] = []
+        async with _alerts_stored(database) as alone:
+            await asyncio.sleep(_ALONE_SECONDS)
         kept = RetentionSettings(keep_seconds=lambda: _KEEP_DAYS * 86_400.0, accepted_seconds=_KEEP_DAYS * 86_400.0)
         retention = Retention(database, kept, InUse(list, lambda _: False), Clock())
-        storing = asyncio.create_task(_store_alerts(database, beside), name="upkeep.beside")
-        removed = await retention.once()
-        await _end(storing)
+        async with _alerts_stored(database) as beside:
+            removed = await retention.once()
         return database, alone, beside, removed
 
 
-async def _store_alerts(database: Database, took: list[float]) -> None:
-    """Store one alert after the other, for ever; `took` gets the seconds until each was on disk."""
+@asynccontextmanager
+async def _alerts_stored(database: Database) -> AsyncIterator[list[float]]:
+    """Store one alert after the other meanwhile, one at least; gives the seconds until each was on disk."""
+    took: list[float] = []
+    enough = asyncio.Event()
+    storing = asyncio.create_task(_store_alerts(database, took, enough), name="upkeep.alerts")
+    try:
+        yield took
+    finally:
+        enough.set()
+        await storing
+
+
+async def _store_alerts(database: Database, took: list[float], enough: asyncio.Event) -> None:
     outbox = Outbox(database)
-    while True:
+    while not (took and enough.is_set()):
         now_ms = time.time_ns() // 1_000_000
         alert = _Alert(f"new-{time.time_ns()}", now_ms + 600_000)
         began_at = time.perf_counter()
         await outbox.record(alert, None, sinks=("mqtt",), now_ms=now_ms)
         took.append(time.perf_counter() - began_at)
         await asyncio.sleep(_BETWEEN_ALERTS_SECONDS)
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _figures(what: str, seconds: list[float]) -> dict[str, Any]:

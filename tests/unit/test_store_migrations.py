@@ -241,7 +241,7 @@ def test_a_file_of_any_version_survives_kills_while_it_is_opened(old: Path) -> N
             connection.execute("INSERT INTO deliveries VALUES (?, 'mqtt', 'sent', 1, 5, NULL)", (f"a{number}",))
             connection.execute("INSERT INTO coverage VALUES ('a', ?, 1.0, '{}', '{}', 2.0, 5)", (f"s{number}",))
     command = [sys.executable, "-c", _KILLED_OPENINGS, str(old), str(kills)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line.split() for line in done.stdout.splitlines()]
     assert len(lines) == kills - (len(STEPS) - 1)

@@ -182,7 +182,7 @@ def counts(found: Any) -> str:
 
 def many(count: int, one: str, several: str) -> str:
     """A number with its noun."""
-    return f"{count} {one if count == 1 else several}"
+    return f"{count:,} {one if count == 1 else several}"
 
 
 def moment(unix_seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from detector.cli.banks import bank_faults, format_of, many
 from detector.cli.lists_feedback import feedback
 from detector.cli.options import AsJson, ConfigFile, read_config, read_config_quietly
 from detector.cli.output import CommandFailed, line, note, progress, run_async, table
@@ -17,6 +18,8 @@ from detector.exchanges.schedule import is_stale
 from detector.logs import configure_logs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from detector.config.config import Config
     from detector.config.exchanges import ExchangeSection
 
@@ -24,7 +27,7 @@ app = typer.Typer(help="Lists of known hashes from elsewhere.", rich_markup_mode
 
 ListName = Annotated[str, typer.Argument(metavar="NAME", help="The list's name under exchanges in the config.")]
 
-_HOUR, _DAY = 3600.0, 86_400.0
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 _LIFE = "30d"
 _LONGEST_LIFE = Duration.parse("3650d")
 
@@ -124,7 +127,6 @@ def sign(
 
     Beside the list, as FILE.manifest.json. Nodes that trust the key for lists take the list over while it is good.
     """
-    from detector.cli.banks import bank_faults, format_of
     from detector.credentials import CredentialsError
     from detector.exchanges.manifest import file_digest, is_file_name, is_list_name, write_manifest
     from detector.trust.keyring import read_key
@@ -159,8 +161,12 @@ def sign(
             expires_ms=now_ms + seconds.ms,
         )
     if contents.bad.count:
-        note(f"{contents.bad.count} rows are bad ({contents.bad.first_reason}) and will be passed over")
-    note(f"{made}: version {now_ms if version is None else version}, {len(contents):,} hashes, good for {life}")
+        rows = "1 row is" if contents.bad.count == 1 else f"{contents.bad.count:,} rows are"
+        note(f"{rows} bad ({contents.bad.first_reason}) and will be passed over")
+    if contents.left_out:
+        note(_left_out(contents.left_out))
+    hashes = many(len(contents), "hash", "hashes")
+    note(f"{made}: version {now_ms if version is None else version}, {hashes}, good for {life}")
 
 
 def _settings(config: Path | None) -> "Config":
@@ -201,7 +207,16 @@ def _end(state: SyncState, *, as_json: bool) -> None:
         line(asdict(state))
     if state.outcome != Outcome.SYNCED:
         raise CommandFailed(state.sentence, 1)
-    note(f"bank {state.bank}: {state.rows:,} hashes of {state.exchange}, version {state.version}")
+    hashes = many(state.rows, "hash", "hashes")
+    bad = f"; {many(state.bad, 'bad row', 'bad rows')} passed over so far" if state.bad else ""
+    note(f"bank {state.bank}: {hashes} of {state.exchange}, version {state.version}{bad}")
+    if state.left_out:
+        note(_left_out(state.left_out))
+
+
+def _left_out(kinds: "Mapping[str, int]") -> str:
+    counts = ", ".join(f"{count:,} of {kind}" for kind, count in sorted(kinds.items()))
+    return f"left out, since nothing here matches them: {counts}"
 
 
 def _row(section: "ExchangeSection", state: SyncState | None, now: float) -> dict[str, Any]:
@@ -227,4 +242,6 @@ def _row(section: "ExchangeSection", state: SyncState | None, now: float) -> dic
 def _age(seconds: float) -> str:
     if seconds >= 2 * _DAY:
         return f"{seconds / _DAY:.0f}d"
-    return f"{seconds / _HOUR:.0f}h" if seconds >= 2 * _HOUR else f"{seconds:.0f}s"
+    if seconds >= 2 * _HOUR:
+        return f"{seconds / _HOUR:.0f}h"
+    return f"{seconds / _MINUTE:.0f}min" if seconds >= 2 * _MINUTE else f"{seconds:.0f}s"

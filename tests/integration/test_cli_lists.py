@@ -97,7 +97,7 @@ def test_a_bar_on_a_terminal_goes_by_the_bytes(stopframe: CommandLine) -> None:
     assert process.returncode == 0
     assert b"read long.txt" in shown
     assert b"/3.2 MB" in shown
-    assert b"50000 hashes added" in shown
+    assert b"50,000 hashes added" in shown
 
 
 @pytest.mark.slow

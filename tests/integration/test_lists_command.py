@@ -55,7 +55,7 @@ def test_an_own_list_is_signed_had_and_shown(desk: Desk) -> None:
     signed = desk.sign(300, "--version", "7")
     assert (signed.exit_code, "300 hashes" in signed.output) == (0, True), signed.output
     had = desk.run("lists", "sync", "own")
-    assert (had.exit_code, "bank OWN: 300 hashes of own, version 7" in had.output) == (0, True), had.output
+    assert (had.exit_code, "bank OWN: 300 hashes of own, version 7\n" in had.output) == (0, True), had.output
     shown = desk.run("lists")
     assert shown.exit_code == 0
     assert "own   file  OWN   300   7" in shown.output
@@ -101,6 +101,17 @@ def test_faults_are_a_sentence_with_the_remedy(desk: Desk, words: tuple[str, ...
     told = desk.why(*(str(desk.key) if word == "KEY" else word for word in words))
     assert sentence in told
     assert "Traceback" not in told
+
+
+def test_what_is_not_taken_of_a_list_is_told(desk: Desk) -> None:
+    """Bad rows and hashes of kinds that nothing here matches: where the list is signed, and where it is had."""
+    path = desk.folder / "own.txt"
+    path.write_text("7" * 64 + "\npdq 12\nvideo_md5 " + "7" * 32 + "\n")
+    signed = desk.run("lists", "sign", str(path), "--key", str(desk.key), "--name", "own").output
+    had = desk.run("lists", "sync", "own").output
+    assert ("1 row is bad" in signed, "1 hash, good for" in signed) == (True, True), signed
+    assert ("1 hash of own" in had, "1 bad row passed over" in had) == (True, True), had
+    assert all("left out, since nothing here matches them: 1 of video_md5" in said for said in (signed, had))
 
 
 def test_a_list_of_which_nothing_can_be_read_is_not_signed(desk: Desk) -> None:

@@ -1,18 +1,20 @@
 """Files that hold more than libav shows of them: another picture, or another movie behind the first."""
 
 import os
+from types import MappingProxyType
 from typing import Final
 
 from streams.faults import SourceError
 from streams.flv_tags import is_hidden_video
 from streams.messages import EndCode
+from streams.movie_faults import movie_fault
 from streams.transport_faults import transport_fault
 
 _MOST_CHUNKS: Final = 10_000
-_MOST_BOXES: Final = 200_000
-"""Two for each second or so of a fragmented movie; a read for each takes a microsecond or two."""
 _MOST_TAGS: Final = 5_000_000
 """Those of a day."""
+
+_FAULTS: Final = MappingProxyType({"mov": movie_fault, "mpegts": transport_fault})
 
 _TWO_MOVIES: Final = "it is two movies in one, of which only the first would be looked at"
 
@@ -20,15 +22,14 @@ _TWO_MOVIES: Final = "it is two movies in one, of which only the first would be 
 def check_whole(media_fd: int, format_name: str) -> None:
     """Raise `SourceError` for what some viewers show more of.
 
-    That is an animated PNG, two movies in one MP4 or FLV, and what libav passes over in FLV and MPEG-TS.
+    That is an animated PNG, two movies in one MP4 or FLV, and what libav passes over in these and in MPEG-TS.
     """
     if format_name == "png_pipe" and _is_animated(media_fd):
         raise SourceError(EndCode.CODEC, "it is an animated PNG, of which only the first picture would be looked at")
-    if format_name == "mov" and _has_two_movies(media_fd):
-        raise SourceError(EndCode.CODEC, _TWO_MOVIES)
     if format_name == "flv":
         _check_tags(media_fd)
-    if format_name == "mpegts" and (fault := transport_fault(media_fd)):
+    fault_of = _FAULTS.get(format_name)
+    if fault_of is not None and (fault := fault_of(media_fd)) is not None:
         raise SourceError(EndCode.CODEC, fault)
 
 
@@ -42,21 +43,6 @@ def _is_animated(media_fd: int) -> bool:
         if chunk[4:] == b"acTL":
             return True
         at += 12 + int.from_bytes(chunk[:4], "big")
-    return True
-
-
-def _has_two_movies(media_fd: int) -> bool:
-    """Whether more than one `moov` stands at the top (ISO/IEC 14496-12, 4.2); what is no box ends the search."""
-    at, end, movies = 0, os.fstat(media_fd).st_size, 0
-    for _ in range(_MOST_BOXES):
-        head = os.pread(media_fd, 16, at)
-        movies += head[4:8] == b"moov"
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
-        at += size
-        if movies > 1 or size < 8 or at >= end:
-            return movies > 1
     return True
 
 

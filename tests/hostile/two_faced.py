@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import av
@@ -83,6 +84,33 @@ def back_in_time(fragments: int = 1) -> bytes:
     clean, card = (_boxes(_movie([f"card:{seed}:4"], movflags=_FRAGMENTED)) for seed in (CLEAN, PLANTED))
     again = [box for box in card if box[4:8] in (b"moof", b"mdat")][: 2 * fragments]
     return b"".join([box for box in clean if box[4:8] != b"mfra"] + again)
+
+
+def two_formats() -> bytes:
+    """The card's samples are described as of another format than the clean ones: the same one by its other name."""
+    content = _movie([f"card:{CLEAN}:2,card:{PLANTED}:2"])
+    sizes_at = content.index(b"stsz") + 12
+    (count,) = struct.unpack_from(">I", content, sizes_at)
+    half = count // 2
+    begins = content.index(b"mdat") + 4
+    second = begins + sum(struct.unpack_from(f">{half}I", content, sizes_at + 4))
+
+    def described(body: bytes) -> bytes:
+        return struct.pack(">II", 0, 2) + body[8:] + body[8:].replace(b"avc1", b"avc3", 1)
+
+    chunks = struct.pack(">8I", 0, 2, 1, half, 1, 2, count - half, 2)
+    places = struct.pack(">4I", 0, 2, begins, second)
+    return _changed(content, {b"stsd": described, b"stsc": lambda _: chunks, b"stco": lambda _: places})
+
+
+def cut_out(width: int = 128, height: int = 72) -> bytes:
+    """A movie of which players that obey its clean aperture show the middle alone."""
+    aperture = struct.pack(">I4s8I", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)
+
+    def described(body: bytes) -> bytes:
+        return body[:8] + struct.pack(">I", len(body) - 8 + len(aperture)) + body[12:] + aperture
+
+    return _changed(_movie([f"card:{CLEAN}:2"]), {b"stsd": described})
 
 
 def commanded() -> bytes:
@@ -223,6 +251,19 @@ def _boxes(movie: bytes) -> list[bytes]:
         found.append(movie[at : at + length])
         at += length
     return found
+
+
+def _changed(boxes: bytes, changes: Mapping[bytes, Callable[[bytes], bytes]]) -> bytes:
+    """A movie with other contents of some of the boxes that describe its tracks' samples."""
+    written = b""
+    for box in _boxes(boxes):
+        kind, body = box[4:8], box[8:]
+        if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+            body = _changed(body, changes)
+        elif kind in changes:
+            body = changes[kind](body)
+        written += struct.pack(">I", 8 + len(body)) + kind + body
+    return written
 
 
 def _movie(scripts: list[str], format_name: str = "mp4", *, cover: bytes | None = None, movflags: str = "") -> bytes:

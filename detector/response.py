@@ -1,7 +1,6 @@
 """What follows a decision: an incident and its alert on disk, the alert on its way, and the cut."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,18 +17,17 @@ from detector.alerts.ids import RisingIds
 from detector.breaker import Breaker, BreakerSettings
 from detector.closing import Closing, ClosingParts
 from detector.cut_journal import CutOutcome
-from detector.enforcement import CutTarget, Cutting
+from detector.enforcement import Cutting
 from detector.events import CutState, Decision, Step, StreamKey
+from detector.incident_cuts import BY_HAND, IncidentCuts
 from detector.metric_words import AlertState
 from detector.metrics import Metrics
 from detector.open_incidents import BLIND, OpenIncident, StreamFacts, is_blind, summary, thread
 from detector.resumption import Resumption
 from detector.store.database import StoreUnavailable
-from detector.store.incidents import CutProgress, IncidentRecord, Incidents
+from detector.store.incidents import IncidentRecord, Incidents
 
 log = structlog.get_logger()
-
-_BY_HAND = "cut by an operator"
 
 MAX_UPDATES = 10
 """Updates of one incident that are sent: a stream that flaps must not fill the outbox."""
@@ -77,17 +75,18 @@ class Responder:
     ) -> None:
         self._delivery = delivery
         self._incidents = incidents
-        self._enforcer = enforcer
         self._breaker = breaker
         self._metrics = metrics
         self._settings = settings
         self._live_streams = live_streams
-        self._cut_made = cut_made
+        self._cuts = IncidentCuts(
+            enforcer, incidents, metrics, is_live=lambda: self._settings.is_live, cut_made=cut_made
+        )
         self._sign = sign
         self._clock = clock
         self._wall_ms = wall_ms or _wall_ms
         self._ids = RisingIds(self._wall_ms)
-        self._resumption = Resumption(incidents, self._resume, first_id=self._ids.next())
+        self._resumption = Resumption(incidents, self._cuts.resume, first_id=self._ids.next())
         self._open: dict[str, OpenIncident] = {}
         self.closing = Closing(
             ClosingParts(
@@ -103,7 +102,6 @@ class Responder:
         self._closes = closes
         self._closer: asyncio.Task[None] | None = None
         self._alerts: set[asyncio.Task[None]] = set()
-        self._cuts: set[asyncio.Task[None]] = set()
         self.arrivals = Arrivals(metrics, clock)
         self.updates_left_out_total = 0
 
@@ -114,28 +112,6 @@ class Responder:
             self._closer = asyncio.create_task(self.closing.run(), name="response.close")
         return self
 
-    async def _resume(self, record: IncidentRecord) -> None:
-        if not self._settings.is_live and record.signals != _BY_HAND:
-            await self._give_up(record)
-            return
-        log.info("cut.resumed", stream=record.stream_id, incident=record.incident_id)
-        is_by_hand = record.signals == _BY_HAND
-        target = CutTarget(
-            record.stream_id,
-            record.session,
-            record.key,
-            record.connection or None,
-            record.incident_id,
-            is_by_hand=is_by_hand,
-        )
-        self._begin_cut(target, lambda: None)
-
-    async def _give_up(self, record: IncidentRecord) -> None:
-        log.info("cut.given_up", stream=record.stream_id, incident=record.incident_id, why="enforcement.live is false")
-        progress = CutProgress(state=CutState.FAILED, detail="enforcement.live was false at the restart")
-        with contextlib.suppress(StoreUnavailable):  # then the next start finds it again
-            await self._incidents.set_cut(record.incident_id, progress)
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -145,9 +121,7 @@ class Responder:
             self._closer.cancel()
             await asyncio.gather(self._closer, return_exceptions=True)
         await asyncio.gather(*self._alerts, return_exceptions=True)
-        for task in self._cuts:
-            task.cancel()
-        await asyncio.gather(*self._cuts, return_exceptions=True)
+        await self._cuts.stop_waiting()
 
     def reconfigure(self, settings: ResponseSettings, breaker: BreakerSettings) -> None:
         """Go by other settings from the next decision on."""
@@ -165,8 +139,8 @@ class Responder:
             self._metrics.signal(signal.kind, signal.step)
         known = self._known(decision) or self._taken_up(decision, stream)
         if known is not None and not known.is_news(decision):
-            if known.is_cutting and _must_cut(decision) and not is_blind(decision):
-                self._cut_made(known.incident_id, decision.session)
+            if _must_cut(decision) and not is_blind(decision):
+                self._cuts.goes_on(known, decision.session)
             return
         judged = self._breaker.judge(
             decision,
@@ -187,7 +161,7 @@ class Responder:
             if known.updates >= self._settings.updates and not is_first_refusal:
                 self.updates_left_out_total += 1
                 if _must_cut(judged):  # enough was said of it, not done
-                    self._enforce(known, stream)
+                    self._cuts.begin(known, stream)
                 return
             known.updates += 1
         work = asyncio.create_task(
@@ -239,7 +213,7 @@ class Responder:
             if stream is None or known is None:
                 continue
             known.action = Step.CUT
-            self._enforce(known, stream)
+            self._cuts.begin(known, stream)
         return bool(refusals)
 
     def forget(self, source: str) -> None:
@@ -256,16 +230,13 @@ class Responder:
 
     async def cut_by_hand(self, stream: StreamFacts) -> tuple[str, CutOutcome]:
         """Cut because an operator says so, whatever `enforcement.live` is; returns the incident and the outcome."""
-        record = self._record(stream, signals=_BY_HAND, action=Step.CUT, is_live=True)
+        record = self._record(stream, signals=BY_HAND, action=Step.CUT, is_live=True)
         try:
             await self._incidents.open(record)
         except StoreUnavailable as error:
             log.warning("incident.unrecorded", stream=stream.stream_id, why=str(error))
         self._metrics.decision(Step.CUT)
-        target = replace(_target(stream, record.incident_id, self._clock()), is_by_hand=True)
-        outcome = await self._enforcer.cut(target, last_packet_at=stream.last_packet_at)
-        self._metrics.cut(outcome.state)
-        return record.incident_id, outcome
+        return record.incident_id, await self._cuts.by_hand(stream, record.incident_id, self._clock())
 
     def _open_incident(
         self, decision: Decision, stream: StreamFacts, known: OpenIncident | None
@@ -309,7 +280,7 @@ class Responder:
         self._metrics.decision(record.action)
         await self._submit(facts, record)
         if record.cut_state is CutState.PENDING:
-            self._enforce(opened, stream)
+            self._cuts.begin(opened, stream)
 
     async def _submit(self, facts: AlertFacts, record: IncidentRecord) -> None:
         """Put incident and alert on disk and the alert on its way."""
@@ -335,39 +306,6 @@ class Responder:
             live=facts.is_live,
             signals=record.signals,
         )
-
-    def _enforce(self, opened: OpenIncident, stream: StreamFacts) -> None:
-        if not opened.is_cutting:
-            opened.is_cutting, opened.outcome = True, None
-            if not all(source.startswith(BLIND) for source in opened.sources):
-                self._cut_made(opened.incident_id, stream.session)
-            target = _target(stream, opened.incident_id, opened.first_arrived_at)
-            self._begin_cut(target, stream.last_packet_at, opened)
-
-    def _begin_cut(
-        self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: OpenIncident | None = None
-    ) -> None:
-        task = asyncio.create_task(self._cut(target, last_packet_at, opened), name=f"response.cut[{target.stream_id}]")
-        self._cuts.add(task)
-        task.add_done_callback(self._cuts.discard)
-
-    async def _cut(
-        self, target: CutTarget, last_packet_at: Callable[[], float | None], opened: OpenIncident | None
-    ) -> None:
-        state, outcome = CutState.FAILED, CutOutcome(CutState.FAILED, 0, 0)
-        try:
-            outcome = await self._enforcer.cut(target, last_packet_at=last_packet_at)
-            state = outcome.state
-            if outcome.gone_at is not None and target.hit_at is not None:
-                self._metrics.cut_done(outcome.gone_at - target.hit_at)
-        except Exception:
-            # The task's edge: a fault of ours, or of an adapter from elsewhere, is a cut that failed.
-            log.exception("cut.broke", stream=target.stream_id)
-        self._metrics.cut(state)
-        if opened is not None:
-            opened.outcome = outcome
-            if state is not CutState.CONFIRMED:
-                opened.is_cutting = False  # the next hit tries again
 
     def _closing_alert(self, outcome: Outcome) -> Alert:
         return build_closing(
@@ -401,10 +339,6 @@ def _begun_as(opened: OpenIncident) -> StreamKey | None:
 
 def _must_cut(decision: Decision) -> bool:
     return decision.action is Step.CUT and decision.is_live
-
-
-def _target(stream: StreamFacts, incident_id: str, hit_at: float) -> CutTarget:
-    return CutTarget(stream.stream_id, stream.session, stream.key, stream.connection or None, incident_id, hit_at)
 
 
 def _wall_ms() -> int:

@@ -179,8 +179,9 @@ async def test_trials_that_hang_hold_a_start_up_for_a_bounded_time(monkeypatch: 
     assert chosen == {f"m{number}": "cpu" for number in range(8)} | {"own": "openvino"}
 
 
-async def test_a_trial_runs_in_a_process_of_its_own() -> None:
+async def test_a_trial_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives the scores of the check picture and what one costs; a model that cannot be had is one sentence."""
+    monkeypatch.setattr(provider_choice, "_PROCESS_SECONDS", 140.0)
     sound = await provider_choice._try("standin-cards", "cpu", SandboxMode.PREFER)
     broken = await provider_choice._try("./nothing/here", "cpu", SandboxMode.PREFER)
 

@@ -14,7 +14,7 @@ from detector.metric_words import RowsLost
 from detector.metrics import Metrics
 from detector.session import StreamSession
 from detector.store.coverage import CoverageStore, CoverageTotals
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 
 log = structlog.get_logger()
 

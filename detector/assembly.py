@@ -46,8 +46,9 @@ from detector.response import Responder
 from detector.service import Service
 from detector.settings import breaker_settings, enforcer_settings, response_settings
 from detector.simulation.rehearsal import Rehearsal
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
 from detector.store.denials import Denials
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.store.outbox import Outbox
 from detector.trust.commands import CommandDesk, DeskParts

@@ -13,7 +13,7 @@ from detector.alerts.closing import Outcome
 from detector.alerts.delivery import Submitted
 from detector.events import CutState, Step
 from detector.open_incidents import OpenIncident
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import IncidentRecord
 
 log = structlog.get_logger()

@@ -21,8 +21,8 @@ from detector.ingest.hooks import BODY_LIMIT_BYTES
 from detector.ingest.tokens import token_claims
 from detector.metric_words import IdentityRefusal
 from detector.policy import History
-from detector.store.database import StoreUnavailable
 from detector.store.denials import Denial, Denials
+from detector.store.faults import StoreUnavailable
 from detector.votes import Histories, VoteBook
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from detector.enforcement import CutTarget, Cutting
 from detector.events import CutState
 from detector.metrics import Metrics
 from detector.open_incidents import BLIND, OpenIncident, StreamFacts
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import CutProgress, IncidentRecord, Incidents
 
 log = structlog.get_logger()

@@ -10,7 +10,8 @@ from typing import Final
 from detector.config.config import Config
 from detector.exchanges.feedback_shapes import SHAPES
 from detector.exchanges.records import read_source
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.store.feedback import MOST_HASHES, FeedbackRow, FeedbackStore, Verdict, read_feedback
 from models.bank_store import load_bank
 

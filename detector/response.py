@@ -24,7 +24,7 @@ from detector.metric_words import AlertState
 from detector.metrics import Metrics
 from detector.open_incidents import BLIND, OpenIncident, StreamFacts, is_blind, summary, thread
 from detector.resumption import Resumption
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import IncidentRecord, Incidents
 
 log = structlog.get_logger()

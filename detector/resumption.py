@@ -7,7 +7,7 @@ from typing import Final, Protocol, Self
 
 import structlog
 
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import IncidentRecord
 
 log = structlog.get_logger()

@@ -55,7 +55,7 @@ from detector.settings import (
     incident_bank_settings,
     response_settings,
 )
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import IncidentNotFound, Incidents
 from detector.store.retention import InUse
 from detector.trust.commands import CommandDesk

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from detector.alerts.clock import Clock
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.store.retention import InUse, Retention, RetentionSettings
 
 log = structlog.get_logger()

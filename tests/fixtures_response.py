@@ -12,7 +12,7 @@ from detector.events import CutState, Decision, Observation, Signal, Step, Strea
 from detector.metrics import Metrics
 from detector.open_incidents import StreamFacts
 from detector.response import Responder, ResponseSettings
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import CutProgress, IncidentRecord
 from models.evidence import Inspection
 

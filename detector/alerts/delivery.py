@@ -12,7 +12,7 @@ import structlog
 from detector.alerts.clock import Clock, SteadyWall
 from detector.alerts.courier import Courier, CourierCounters, DeliverySettings, Report
 from detector.alerts.sink import Notice, Sink
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import IncidentRecord
 from detector.store.outbox import Outbox, OutgoingAlert
 

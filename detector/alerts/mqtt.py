@@ -25,7 +25,7 @@ from detector.alerts.mqtt_inbox import Hear, Inbox
 from detector.alerts.mqtt_name import must_resolve
 from detector.alerts.retained_state import RetainedState
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.retained import RetainedTopics
 
 log = structlog.get_logger()

@@ -107,7 +107,7 @@ def _tell_exchange(config: ConfigFile, folder: Path, entry: str, *, is_right: bo
     if not (folder / SOURCE).exists():
         return
     from detector.judgements import keep_judgement
-    from detector.store.database import StoreUnavailable
+    from detector.store.faults import StoreUnavailable
     from detector.store.feedback import Verdict
 
     verdict = Verdict.CONFIRMED if is_right else Verdict.FALSE_MATCH

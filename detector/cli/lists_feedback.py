@@ -10,7 +10,7 @@ from detector.cli.output import CommandFailed, line, note, table
 from detector.exchanges.feedback import FeedbackImpossible
 from detector.exchanges.feedback_shapes import SHAPES
 from detector.judgements import kept_judgements
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.feedback import FeedbackRow, FeedbackState
 
 if TYPE_CHECKING:

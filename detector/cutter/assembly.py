@@ -31,7 +31,8 @@ from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.metrics import Metrics
 from detector.private_folder import make_private
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.store.retained import RetainedTopics
 from detector.store.retention import InUse

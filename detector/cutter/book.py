@@ -10,7 +10,7 @@ import structlog
 from detector.cutter.asked import Asked, AskedAlerts
 from detector.cutter.parts import CutterCounters
 from detector.metric_words import CutterWord
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.trust.replay import SeenAlerts
 from detector.trust.signing import Verified
 

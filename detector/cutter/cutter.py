@@ -31,7 +31,7 @@ from detector.enforcement import CutTarget
 from detector.events import CutState, Publisher, Step, StreamKey
 from detector.ingest.adapter import IngestUnavailable
 from detector.metric_words import CutterWord
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import TAKEN_BACK, IncidentNotFound, IncidentRecord
 from detector.trust.messages import Ack, AckState, build_ack, read_alert
 from detector.trust.signing import MESSAGE_LIMIT_BYTES, NotTrusted, Purpose, Reason, Verified, parse, time_ms

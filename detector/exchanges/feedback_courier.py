@@ -23,7 +23,8 @@ from detector.exchanges.records import place_of, read_source
 from detector.metric_words import FeedbackEnd
 from detector.metrics import Metrics
 from detector.outgoing import DENIED, TRY_AGAIN, TooLong, client, read_body, why_unreached
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.store.feedback import FeedbackRow, FeedbackState, FeedbackStore
 from detector.works import Work
 

@@ -18,7 +18,7 @@ from detector.ingest.adapter import IngestServer, IngestUnavailable, answer_with
 from detector.metric_words import RemoteWord
 from detector.remote.desk import AnswerDesk, Awaited
 from detector.remote.parts import RemoteCounters, Surroundings
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import TAKEN_BACK
 from detector.trust.messages import Ack, AckState
 

@@ -11,7 +11,8 @@ import structlog
 from detector.alerts.mqtt_inbox import Received
 from detector.alerts.sink import Notice, Receipt, SinkUnavailable
 from detector.ingest.adapter import IngestUnavailable
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.trust.commands import Line
 from detector.trust.distrust import Distrust
 from detector.trust.messages import (

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 import queue
 import sqlite3
@@ -17,6 +16,7 @@ from typing import Any, Final, Self, TypeVar
 
 import structlog
 
+from detector.store.faults import StoreRefused, StoreUnavailable, named_fault
 from detector.store.schema import STEPS
 
 T = TypeVar("T")
@@ -31,31 +31,6 @@ _CLOSE_SECONDS: Final = 10.0
 _LAST_SECONDS: Final = 2.0
 _LOOK_AGAIN_SECONDS: Final = 0.9
 """Between two tries to open a file that could not be opened: less than between two probes of delivery."""
-
-_REMEDIES: Final = {
-    "SQLITE_FULL": "the disk is full: free space where state_dir lies",
-    "SQLITE_CORRUPT": "the file is damaged: move it away, keep it for repair with `sqlite3 FILE .recover`, and restart",
-    "SQLITE_NOTADB": "the file is no SQLite database: move it away and restart",
-    "SQLITE_READONLY": "the file cannot be written: give the service's user write access to state_dir",
-    "SQLITE_CANTOPEN": "the file cannot be opened: check that state_dir exists and belongs to the service's user",
-    "SQLITE_BUSY": "another process holds the file: end the other service that uses this state_dir",
-    "SQLITE_LOCKED": "another process holds the file: end the other service that uses this state_dir",
-    "SQLITE_IOERR": "the disk reports an error: check it and its mount",
-}
-
-_NEED_SOMEBODY: Final = frozenset({"SQLITE_READONLY", "SQLITE_CANTOPEN"})
-"""What only whoever set the service up can mend: at the start better said at once than in health."""
-
-
-class StoreUnavailable(Exception):
-    """Raised by the database when the disk did not take or give a row.
-
-    Nothing of a refused write is in the file; one that the disk did not answer in time may still get there.
-    """
-
-
-class StoreRefused(StoreUnavailable):
-    """As `StoreUnavailable`, of a file that neither time nor space makes usable: permissions, or a newer version's."""
 
 
 @dataclass(slots=True)
@@ -236,7 +211,7 @@ def _run_all(
         try:
             work(connection)
         except Exception as error:
-            if isinstance(_named(error, Path()), StoreUnavailable):
+            if isinstance(named_fault(error, Path()), StoreUnavailable):
                 raise
             faulty.append((what, type(error).__name__))
     return faulty
@@ -259,7 +234,7 @@ class _File:
             self.identity = _identity(self.path)
             self.fault = None
         except (sqlite3.Error, OSError, StoreUnavailable) as error:
-            self.fault = _named(error, self.path)
+            self.fault = named_fault(error, self.path)
             self.look_at = time.monotonic() + _LOOK_AGAIN_SECONDS
 
     def usable(self) -> sqlite3.Connection | None:
@@ -339,7 +314,7 @@ def _run_batch(connection: sqlite3.Connection, batch: Sequence[_Job], path: Path
         with contextlib.suppress(sqlite3.Error):  # a failing disk may have ended the transaction, or fail once more
             connection.execute("ROLLBACK")
         for job in batch:
-            job.error = job.error or _named(error, path)
+            job.error = job.error or named_fault(error, path)
 
 
 def _run_job(connection: sqlite3.Connection, job: _Job, path: Path) -> None:
@@ -347,7 +322,7 @@ def _run_job(connection: sqlite3.Connection, job: _Job, path: Path) -> None:
     try:
         job.result = job.work(connection)
     except Exception as error:
-        job.error = _named(error, path)
+        job.error = named_fault(error, path)
         if isinstance(error, sqlite3.Error) and not connection.in_transaction:
             raise  # a full disk can make SQLite roll the whole batch back by itself: then nobody's row is there
         connection.execute("ROLLBACK TO job")
@@ -409,21 +384,3 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
-
-
-def _named(error: BaseException, path: Path) -> BaseException:
-    """Turn what the disk did into `StoreUnavailable` with a remedy; leave mistakes of the caller as they are."""
-    if isinstance(error, OSError):
-        may_pass = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-        kind = StoreUnavailable if may_pass else StoreRefused
-        remedy = "free space where state_dir lies" if may_pass else "check state_dir and its permissions"
-        return kind(f"{path} cannot be used ({error.strerror}): {remedy}")
-    if not isinstance(error, sqlite3.Error) or isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
-        return error
-    name = getattr(error, "sqlite_errorname", None) or "SQLITE_IOERR"
-    if name == "SQLITE_ERROR":  # a faulty statement is a bug, not a state of the disk
-        return error
-    primary = "_".join(name.split("_")[:2])  # extended codes carry a suffix: SQLITE_IOERR_WRITE
-    remedy = _REMEDIES.get(primary, f"SQLite says {error}")
-    kind = StoreRefused if primary in _NEED_SOMEBODY else StoreUnavailable
-    return kind(f"{path.name} cannot be used: {remedy}")

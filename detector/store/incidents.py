@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from detector.events import CutState, Step, StreamKey
 from detector.instants import rfc3339
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 
 
 class IncidentNotFound(Exception):

@@ -12,7 +12,7 @@ import structlog
 
 from detector.alerts.mqtt_inbox import Hear, Received
 from detector.alerts.sink import Receipt, SinkUnavailable
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 from detector.trust.distrust import Distrust
 from detector.trust.messages import (
     Answer,

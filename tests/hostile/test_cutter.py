@@ -26,7 +26,8 @@ from detector.ingest.board import PublisherBoard
 from detector.instants import rfc3339
 from detector.metric_words import CutterWord
 from detector.metrics import Metrics
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.trust.distrust import Distrust
 from detector.trust.replay import SeenAlerts

@@ -26,7 +26,8 @@ from detector.cards import synthetic_card
 from detector.credentials import load_or_create
 from detector.events import CutState
 from detector.ingest.revocations import FileRevocations, RevocationStoreError
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from models.bank_store import list_entries
 from tests.fixtures_brokers import Ear, listening
 from tests.waiting import until

@@ -29,7 +29,8 @@ from detector.exchanges.kinds import ExchangeKind
 from detector.exchanges.records import Source, place_of, write_source
 from detector.judgements import kept_judgements
 from detector.metrics import Metrics
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.store.feedback import FeedbackRow, FeedbackState, FeedbackStore, Verdict
 from models.bank_store import notes
 from tests.contract.test_hma_server import BRIDGE, put

@@ -10,7 +10,7 @@ from detector.accounts import Accounts
 from detector.coverage import Ledger
 from detector.metrics import Metrics
 from detector.store.coverage import CoverageTotals
-from detector.store.database import StoreUnavailable
+from detector.store.faults import StoreUnavailable
 
 
 class FakeSession:

@@ -20,7 +20,8 @@ from detector.simulation.disk_full import DiskFull
 from detector.simulation.reading import PacketLoss
 from detector.simulation.registry import FAULTS, NoSuchFault, faults_of
 from detector.simulation.rehearsal import Rehearsal
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from streams import wire
 from streams.job import Job, SourceKind
 

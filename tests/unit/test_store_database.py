@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.store.schema import STEPS
 from tests.waiting import until
 

@@ -10,7 +10,8 @@ import pytest
 
 from detector.events import CutState, Step, StreamKey
 from detector.store.coverage import CoverageStore, CoverageTotals
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import CutProgress, IncidentNotFound, IncidentRecord, Incidents, write_incident
 from detector.store.retained import RetainedTopics
 

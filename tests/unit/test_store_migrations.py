@@ -11,8 +11,9 @@ import pytest
 
 import detector.store.database as database_module
 from detector.store.coverage import CoverageStore, CoverageTotals
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
 from detector.store.days import read_days
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import Incidents
 from detector.store.outbox import Outbox
 from detector.store.schema import STEPS

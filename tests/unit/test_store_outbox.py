@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from detector.events import Step, StreamKey
-from detector.store.database import Database, StoreUnavailable
+from detector.store.database import Database
+from detector.store.faults import StoreUnavailable
 from detector.store.incidents import IncidentRecord, Incidents
 from detector.store.outbox import Outbox
 

@@ -87,7 +87,7 @@ async def test_signs_of_life_come_from_the_loop_and_from_a_whole_service(manager
         assert heard(ear) == []
         notifier.ready(lambda: is_well, lambda: "")
         counting = asyncio.create_task(count_halves())
-        await until(lambda: signs() >= 3)
+        await until(lambda: signs() >= 5)
         counting.cancel()
         assert abs(signs() - halves) <= 1
 

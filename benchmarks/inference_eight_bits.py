@@ -8,9 +8,9 @@ from typing import Any
 from benchmarks.inference_pictures import Picture, PicturesMissing, pictures, squeezed
 from detector.eight_bits import TooMuchLost, make_eight_bits
 from models.classifier import ModelError
+from models.frame_shape import PICTURE_SIDE
 from models.manifest import Manifest
 from models.manifest_yaml import ManifestError
-from models.preprocess import PICTURE_SIDE
 from models.quantised import DEFAULT_LIMIT, WIDEST_LIMIT
 from models.quantising import CannotQuantise
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from detector.analysis.gpu_keeper import GpuKeeper, GpuSettings
 from detector.analysis.gpu_link import GpuLink
 from detector.analysis.messages import ModelSetup
+from models.frame_shape import PICTURE_SIDE
 from models.manifest import Manifest
-from models.preprocess import PICTURE_SIDE
 from models.providers import GPUS, ProviderUnavailable, available_providers, choose_provider
 from streams.job import SandboxMode
 

@@ -10,8 +10,8 @@ from benchmarks.inference_live import decoded, live_scores, shown
 from benchmarks.inference_pictures import Picture, PicturesMissing, pictures, squeezed
 from benchmarks.inference_references import Pipeline, Reference, ReferenceMissing, references
 from models.classifier import Classifier
+from models.frame_shape import PICTURE_SIDE
 from models.manifest import Manifest
-from models.preprocess import PICTURE_SIDE
 
 IDENTICAL_LIMIT: Final = 0.02
 LIVE_LIMIT: Final = 0.05

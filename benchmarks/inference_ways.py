@@ -23,9 +23,10 @@ from benchmarks.inference_pictures import Picture, PicturesMissing, pictures, sq
 from benchmarks.processes import pss_bytes
 from detector.memory import return_freed
 from models.classifier import Classifier, ModelError, StopSwitch
+from models.frame_shape import PICTURE_SIDE
 from models.manifest import Manifest, load_manifest, read_model
 from models.manifest_yaml import ManifestError
-from models.preprocess import PICTURE_SIDE, Preprocessor
+from models.preprocess import Preprocessor
 from models.providers import ProviderUnavailable
 
 BARE: Final = "bare session"

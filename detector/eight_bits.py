@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from detector.analysis.model_loading import load_classifier
 from detector.analysis.setup import MEMORY_LIMIT_BYTES
 from models.classifier import Classifier
+from models.frame_shape import PICTURE_SIDE
 from models.manifest import MANIFEST_NAME, Manifest, read_model
-from models.preprocess import PICTURE_SIDE, Preprocessor
+from models.preprocess import Preprocessor
 from models.quantised import FEWEST_FRAMES, Drift, drift_between, most_moved
 from models.quantising import METHOD, CannotQuantise, quantise
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from detector.rationing import Costs, Ration, keyframes_suffice
-from streams.frame import SampleReason
+from streams.frame import OF_BURSTS, SampleReason
 from streams.wire import Heartbeat
 
 _MEMORY_SECONDS = 10.0
@@ -22,8 +22,6 @@ _WHOLE_PER_KEYFRAME = 6.0
 
 _MOST_CORES = 2.0
 """More CPU seconds a second no reader uses: what one says beyond that it has saved up, or made up."""
-
-_FRAMES_OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
 
 
 class _Rate:
@@ -110,7 +108,7 @@ class StreamMeter:
         """A frame was analysed; it belongs to what it was taken for."""
         if reason is SampleReason.KEYFRAME:
             self._analysis.keyframes += cpu_seconds
-        elif reason in _FRAMES_OF_BURSTS:
+        elif reason in OF_BURSTS:
             self._analysis.whole += cpu_seconds
         else:
             self._analysis.through += cpu_seconds

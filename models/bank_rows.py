@@ -23,10 +23,10 @@ _CHUNK: Final = 65_536
 
 _CHECKED_AT_ONCE: Final = 1 << 20
 
-_NO_POSITIONS: Final = np.zeros(0, np.int32)
-_NO_WINDOWS: Final = np.zeros(0, np.bool_)
-_NO_SECOND_ROWS: Final = np.zeros(0, np.uint32)
-_NO_SECONDS: Final = np.zeros((0, SECOND_BYTES), np.uint8)
+NO_POSITIONS: Final = np.zeros(0, np.int32)
+NO_WINDOWS: Final = np.zeros(0, np.bool_)
+NO_SECOND_ROWS: Final = np.zeros(0, np.uint32)
+NO_SECONDS: Final = np.zeros((0, SECOND_BYTES), np.uint8)
 
 _KEY_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 _KEY_POWERS: Final = np.cumprod(np.full(LONGEST_ENTRY_BYTES, _KEY_FACTOR, dtype=np.uint64))
@@ -135,10 +135,10 @@ class BankRows:
     hashes: NDArray[np.uint8]
     names: EntryNames
     opinions: NDArray[np.uint8]
-    positions_ms: NDArray[np.int32] = field(default_factory=lambda: _NO_POSITIONS)
-    is_window: NDArray[np.bool_] = field(default_factory=lambda: _NO_WINDOWS)
-    second_rows: NDArray[np.uint32] = field(default_factory=lambda: _NO_SECOND_ROWS)
-    seconds: NDArray[np.uint8] = field(default_factory=lambda: _NO_SECONDS)
+    positions_ms: NDArray[np.int32] = field(default_factory=lambda: NO_POSITIONS)
+    is_window: NDArray[np.bool_] = field(default_factory=lambda: NO_WINDOWS)
+    second_rows: NDArray[np.uint32] = field(default_factory=lambda: NO_SECOND_ROWS)
+    seconds: NDArray[np.uint8] = field(default_factory=lambda: NO_SECONDS)
 
     @classmethod
     def of(  # noqa: PLR0913 - one array per column, by name
@@ -173,8 +173,8 @@ class BankRows:
         if has_second is None:
             has_second = np.full(count, seconds is not None)
         seconds = np.zeros((count, SECOND_BYTES), np.uint8) if seconds is None else seconds
-        positions_ms = _NO_POSITIONS if positions_ms is None else np.asarray(positions_ms, np.int32)
-        is_window = _NO_WINDOWS if is_window is None else np.asarray(is_window, np.bool_)
+        positions_ms = NO_POSITIONS if positions_ms is None else np.asarray(positions_ms, np.int32)
+        is_window = NO_WINDOWS if is_window is None else np.asarray(is_window, np.bool_)
         shapes = (seconds.shape, has_second.shape, positions_ms.shape, is_window.shape)
         if shapes[:2] != ((count, SECOND_BYTES), (count,)) or not all(
             shape in ((0,), (count,)) for shape in shapes[2:]
@@ -185,8 +185,8 @@ class BankRows:
             hashes=np.ascontiguousarray(hashes),
             names=EntryNames.of(entries),
             opinions=codes,
-            positions_ms=positions_ms if np.any(positions_ms >= 0) else _NO_POSITIONS,
-            is_window=is_window if np.any(is_window) else _NO_WINDOWS,
+            positions_ms=positions_ms if np.any(positions_ms >= 0) else NO_POSITIONS,
+            is_window=is_window if np.any(is_window) else NO_WINDOWS,
             second_rows=second_rows,
             seconds=np.ascontiguousarray(seconds[second_rows], dtype=np.uint8),
         )
@@ -250,10 +250,10 @@ class BankRows:
             hashes,
             EntryNames(arrays["entry_offsets"], arrays["entry_bytes"]),
             arrays["opinions"],
-            arrays.get("positions_ms", _NO_POSITIONS),
-            arrays.get("is_window", _NO_WINDOWS),
-            arrays.get("second_rows", _NO_SECOND_ROWS),
-            arrays.get("seconds", _NO_SECONDS),
+            arrays.get("positions_ms", NO_POSITIONS),
+            arrays.get("is_window", NO_WINDOWS),
+            arrays.get("second_rows", NO_SECOND_ROWS),
+            arrays.get("seconds", NO_SECONDS),
         )
 
     def has_sound_shapes(self) -> bool:
@@ -289,8 +289,8 @@ class BankRows:
             self.hashes[numbers],
             self.names.taken(numbers),
             self.opinions[numbers],
-            self.positions_ms[numbers] if len(self.positions_ms) else _NO_POSITIONS,
-            self.is_window[numbers] if len(self.is_window) else _NO_WINDOWS,
+            self.positions_ms[numbers] if len(self.positions_ms) else NO_POSITIONS,
+            self.is_window[numbers] if len(self.is_window) else NO_WINDOWS,
             np.flatnonzero(has_second).astype(np.uint32),
             self.seconds[places[has_second]],
         )

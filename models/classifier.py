@@ -11,12 +11,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from models.frame_shape import need_of
+from models.frame_shape import PICTURE_SIDE, need_of
 from models.heads import Head, HeadError, is_share, make_head
 from models.licences import is_agpl
 from models.manifest import Manifest, read_model
 from models.onnx_scan import UnsafeModelError, refuse_unsafe
-from models.preprocess import PICTURE_SIDE, Preprocessor
+from models.preprocess import Preprocessor
 from models.providers import LARGEST_BATCH, Provider, ProviderUnavailable, choose_provider
 from models.sessions import open_session
 from models.stored_pictures import NoPicture, decoded, read_png

@@ -17,6 +17,7 @@ from PIL import Image
 from models.model_info import ModelInfo
 
 PICTURE_SIDE: Final = 256
+"""Side of the square analysis picture, in pixels."""
 
 LARGEST_SIDE: Final = 640
 """More is asked for no model; one with a larger input gets this, enlarged."""

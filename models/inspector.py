@@ -13,6 +13,7 @@ from models.bank_store import CANARY_BANK, BankMissing, open_bank
 from models.banks import Bank, BankLimits, Beside, Negatives
 from models.cascade import Asking
 from models.evidence import HashMatch, Inspection
+from models.frame_shape import PICTURE_SIDE
 from models.gate import has_colour_detail, low_information
 from models.hashing.algorithm import PLANE_SIDE, HashAlgorithm, Plane
 from models.hashing.plugins import PluginFailed
@@ -25,8 +26,6 @@ from models.matching import PDQ, noise_views
 from models.naming import BankMatches, ViewHash, strongest
 from models.radii import counted_rows
 from models.shelves import Trust
-
-PICTURE_SIDE: Final = 256
 
 MIN_QUALITY: Final = 50
 """A frame is not inspectable if every view of it is below this PDQ quality and unstable too."""

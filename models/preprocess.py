@@ -13,11 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.frame_shape import scaled
+from models.frame_shape import PICTURE_SIDE, scaled
 from models.model_info import ModelInfo
-
-PICTURE_SIDE: Final = 256
-"""Side of the square analysis picture, in pixels."""
 
 SQUARE: Final = (PICTURE_SIDE, PICTURE_SIDE)
 """What every classifier can be handed."""

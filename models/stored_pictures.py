@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.preprocess import PICTURE_SIDE
+from models.frame_shape import PICTURE_SIDE
 from models.quantised import frames_of
 
 MAX_BYTES: Final = 8 * 1024**2

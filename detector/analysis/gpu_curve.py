@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.analysis.gpu_worker import ScoresMany
-from models.preprocess import PICTURE_SIDE
+from models.frame_shape import PICTURE_SIDE
 from models.trial import runs_within
 
 _BRIEFLY_SECONDS: Final = 0.05

@@ -26,7 +26,7 @@ class StandsIn(Protocol):
         ...
 
     def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
-        """As `models.inspector.Scorer.score`."""
+        """As `models.asking.Scorer.score`."""
         ...
 
 
@@ -69,7 +69,7 @@ class GpuScorer:
         self._clock = clock
 
     def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
-        """As `models.inspector.Scorer.score`.
+        """As `models.asking.Scorer.score`.
 
         The processor begins by the frame's deadline, or a tenth of a second later where the frame came just before it.
 

@@ -13,11 +13,9 @@ from models.hashing.scenes import Look, SceneWatch
 from models.hashing.view_table import Tier
 from models.hashing.viewing import packed
 from models.shapes.overlay import OverlayMask
-from streams.frame import Frame, SampleReason
+from streams.frame import OF_BURSTS, Frame
 
 _KERNEL = random.SystemRandom()
-
-_OF_BURSTS = (SampleReason.BURST, SampleReason.SPIKE)
 
 
 class TrackLooks:
@@ -38,7 +36,7 @@ class TrackLooks:
         if banks != self._banks:
             self._banks = banks
             self._scenes.forget()
-        if frame.reason not in _OF_BURSTS:  # frames a few milliseconds apart would make a still picture of anything
+        if frame.reason not in OF_BURSTS:  # frames a few milliseconds apart would make a still picture of anything
             self._overlay.seen(np.frombuffer(frame.plane, dtype=np.uint8).reshape(PLANE_SIDE, PLANE_SIDE))
         return replace(self._scenes.look(), overlay=packed(self._overlay.mask()))
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classifier import ModelContent
-from models.preprocess import PICTURE_SIDE
+from models.frame_shape import PICTURE_SIDE
 
 _MADE: Final = 8
 

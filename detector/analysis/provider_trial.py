@@ -21,8 +21,8 @@ from detector.analysis.gpu_process import enter_gpu_cage, open_on_gpu
 from detector.analysis.model_loading import LOAD_SECONDS, find_model, open_classifier
 from detector.analysis.provider_pictures import trial_pictures
 from models.classifier import Classifier, ModelError
+from models.frame_shape import PICTURE_SIDE
 from models.manifest_yaml import ManifestError
-from models.preprocess import PICTURE_SIDE
 from models.providers import ProviderUnavailable
 from models.trial import Trial, runs_within
 from streams.job import SandboxMode

@@ -126,7 +126,7 @@ class _Announced:
         self._announce = announce
 
     def score(self, picture: NDArray[np.uint8], width: int, height: int) -> dict[str, float]:
-        """As `models.inspector.Scorer.score`."""
+        """As `models.asking.Scorer.score`."""
         self._announce(_MODEL_STAGE + self.name.encode())
         return self._classifier.score(picture, width, height)
 

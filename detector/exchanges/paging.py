@@ -6,7 +6,8 @@ from typing import Final
 from detector.exchanges.client import ExchangeFailed
 from models.lists.contents import ListContents
 
-_CLOCK_OFF_SECONDS: Final = 3600.0
+CLOCK_OFF_SECONDS: Final = 3600.0
+"""A checkpoint of the future would leave out all that comes until then."""
 
 
 class PageGuard:
@@ -40,5 +41,5 @@ class PageGuard:
 
 def refuse_future(origin: str, at_seconds: float, now: float) -> None:
     """Raises ExchangeFailed where a checkpoint lies in the future: all that came until then would be left out."""
-    if at_seconds > now + _CLOCK_OFF_SECONDS:
+    if at_seconds > now + CLOCK_OFF_SECONDS:
         raise ExchangeFailed(f"{origin} names a time in the future; see that the clock of this machine is right")

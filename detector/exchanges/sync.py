@@ -28,6 +28,7 @@ from detector.exchanges.client import (
     NotAdopted,
     Page,
 )
+from detector.exchanges.paging import CLOCK_OFF_SECONDS
 from detector.exchanges.records import (
     Outcome,
     Source,
@@ -47,9 +48,6 @@ from models.banks import Bank
 from models.generations import POINTER, restore_pointer
 from models.hashing.registry import hash_algorithms
 from models.lists.contents import ListContents, PageUnreadable
-
-_CLOCK_OFF_SECONDS: Final = 3600.0
-"""A checkpoint of the future would leave out all that comes until then."""
 
 _DAY_SECONDS: Final = 86_400.0
 
@@ -151,7 +149,7 @@ async def _sync(client: ExchangeClient, adoption: Adoption, clock: Clock, state:
 
 def usable(checkpoint: Checkpoint | None, refetch_after_seconds: float | None, now: float) -> Checkpoint | None:
     """The checkpoint to go on from; None where everything has to be fetched again."""
-    if checkpoint is None or checkpoint.at_seconds > now + _CLOCK_OFF_SECONDS:
+    if checkpoint is None or checkpoint.at_seconds > now + CLOCK_OFF_SECONDS:
         return None
     is_old = refetch_after_seconds is not None and now - checkpoint.at_seconds > refetch_after_seconds
     return None if is_old else checkpoint

@@ -15,7 +15,7 @@ class ViewBatch:
     set where its deviation is above 0, and the nearer to 0, the likelier an edit turned it over. `qualities` (V,) int16
     are PDQ's 0-100: a view made of pixels has its own, one computed from the frame's coefficients the frame's.
     `is_stable` (V,) bool as in `Fingerprint`; `passes_shape` (V,) bool tells where a wide limit may be trusted
-    (`shape_gate`); `tiers` (V,) int8 how often a view is run (`models.hashing.view_plan.Tier`).
+    (`shape_gate`); `tiers` (V,) int8 how often a view is run (`models.hashing.view_table.Tier`).
     """
 
     names: tuple[str, ...]

@@ -8,7 +8,15 @@ from typing import BinaryIO, Final, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bank_rows import OPINION_CODES, SECOND_BYTES, BankRows, EntryNames
+from models.bank_rows import (
+    NO_POSITIONS,
+    NO_SECOND_ROWS,
+    NO_SECONDS,
+    NO_WINDOWS,
+    OPINION_CODES,
+    BankRows,
+    EntryNames,
+)
 from models.evidence import Opinion
 
 DEFAULT_SIGNAL: Final = "pdq"
@@ -17,10 +25,6 @@ POSITIVE: Final = OPINION_CODES.index(Opinion.POSITIVE)
 """The code of what a list says of a hash where it says nothing."""
 
 _NO_OPINIONS: Final = np.zeros(0, np.uint8)
-_NO_POSITIONS: Final = np.zeros(0, np.int32)
-_NO_WINDOWS: Final = np.zeros(0, np.bool_)
-_NO_SECOND_ROWS: Final = np.zeros(0, np.uint32)
-_NO_SECONDS: Final = np.zeros((0, SECOND_BYTES), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,10 @@ class ListedRows:
     line_numbers: NDArray[np.int64]
     entries: Sequence[str] = ()
     opinions: NDArray[np.uint8] = field(default_factory=lambda: _NO_OPINIONS)
-    positions_ms: NDArray[np.int32] = field(default_factory=lambda: _NO_POSITIONS)
-    is_window: NDArray[np.bool_] = field(default_factory=lambda: _NO_WINDOWS)
-    second_rows: NDArray[np.uint32] = field(default_factory=lambda: _NO_SECOND_ROWS)
-    seconds: NDArray[np.uint8] = field(default_factory=lambda: _NO_SECONDS)
+    positions_ms: NDArray[np.int32] = field(default_factory=lambda: NO_POSITIONS)
+    is_window: NDArray[np.bool_] = field(default_factory=lambda: NO_WINDOWS)
+    second_rows: NDArray[np.uint32] = field(default_factory=lambda: NO_SECOND_ROWS)
+    seconds: NDArray[np.uint8] = field(default_factory=lambda: NO_SECONDS)
 
     def __len__(self) -> int:
         return len(self.hashes)

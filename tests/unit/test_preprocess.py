@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.frame_shape import PICTURE_SIDE
 from models.model_info import ModelInfo
-from models.preprocess import PICTURE_SIDE, Preprocessor, place
+from models.preprocess import Preprocessor, place
 
 INFO = ModelInfo(
     model_type="Classification",

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,10 @@ import pytest
 
 from benchmarks.ports import free_port
 from detector.alerts.alert import Alert, AlertFacts, WallAnchor, build_alert, uuid7
+from detector.alerts.mqtt_connection import MqttSettings
+from detector.alerts.setup import mqtt_settings
 from detector.alerts.sink import Notice
+from detector.config.loading import load_config
 from detector.events import Step
 
 EXAMPLE = Path(__file__).parents[1] / "configs" / "examples" / "mosquitto"
@@ -248,3 +251,16 @@ def alert(number: int) -> Alert:
     anchor = WallAnchor(time.monotonic(), int(time.time() * 1000))
     alert_id = uuid7(anchor.wall_ms, os.urandom(10))
     return build_alert(facts, alert_id=alert_id, anchor=anchor, queued_at=time.monotonic(), expires_after_ms=60_000)
+
+
+QUICK_WAITS: dict[str, Any] = {
+    "answer_timeout_seconds": 5.0,
+    "reconnect_first_seconds": 0.05,
+    "reconnect_limit_seconds": 0.2,
+}
+
+
+def example_settings(broker: ExampleBroker, tmp_path: Path, **changes: Any) -> MqttSettings:
+    """What the service makes of the example's config, with shorter waits."""
+    config = load_config(broker.service_config(tmp_path / "state"))
+    return replace(mqtt_settings(config), **{**QUICK_WAITS, **changes})

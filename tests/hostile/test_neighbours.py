@@ -12,7 +12,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.needs_cage]
 
 
 def is_unharmed(blow: Blow) -> bool:
-    return blow.baseline.rate > 0.9 * 4 * 5 and blow.window.loss_percent(blow.baseline) <= 5.0
+    """By what the same machine gave just before: four streams of five samples a second, or somewhat fewer."""
+    return blow.baseline.rate > 0.7 * 4 * 5 and blow.window.loss_percent(blow.baseline) <= 5.0
 
 
 def test_bomb_and_crash_loop_cost_the_neighbours_nothing(tmp_path: Path) -> None:

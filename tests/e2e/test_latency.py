@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks.crowd import BANKED
-from benchmarks.latency import STAGES, Cell, Clocks, Plan, Trial, run_trials
 from benchmarks.latency_picture import draw_picture
+from benchmarks.latency_trials import STAGES, Cell, Clocks, Plan, Trial, run_trials
 from detector.events import CutState
 from tests.slack import SLACK_SECONDS
 

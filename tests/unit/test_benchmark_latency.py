@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from benchmarks.brokers import Arrival
-from benchmarks.latency import Cell, Clocks, FirstSample, Measured, Trial, _bframes_checks
+from benchmarks.latency import _bframes_checks
+from benchmarks.latency_trials import Cell, Clocks, FirstSample, Measured, Trial
 from benchmarks.rtmp_publisher import Account
 from detector.events import CutState, Step, StreamKey
 from detector.instants import rfc3339

@@ -249,6 +249,7 @@ async def test_frozen_broker_is_noticed_in_time_and_used_again(make_mosquitto: C
         assert time.monotonic() - started_at < 2 + SLACK_SECONDS
         await until(sink.problems)
         await asyncio.sleep(0.7)
+        sink._settings = _settings(broker.port)  # from here on nothing is to be taken for frozen
 
         broker.signal(signal.SIGCONT)
         await until(lambda: sink.is_connected)

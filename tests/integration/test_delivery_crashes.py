@@ -53,7 +53,7 @@ def _mqtt(port: int) -> MqttSink:
         host="127.0.0.1",
         port=port,
         node="n1",
-        answer_timeout_seconds=1.0,
+        answer_timeout_seconds=5.0,
         reconnect_first_seconds=0.05,
         reconnect_limit_seconds=0.1,
     )

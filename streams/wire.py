@@ -13,10 +13,10 @@ from dataclasses import asdict, astuple, fields
 from enum import IntEnum, unique
 from typing import Any
 
+from streams import wire_values as checked
 from streams.frame import (
     MAX_BURST_FRAMES,
     MAX_SHAPED_BYTES,
-    MAX_SIDE,
     MAX_TRACKS,
     PICTURE_BYTES,
     PLANE_BYTES,
@@ -58,7 +58,6 @@ __all__ = [
     "pack",
     "parse_body",
     "parse_header",
-    "printable",
 ]
 
 Bytes = bytes | bytearray | memoryview
@@ -168,68 +167,17 @@ def _may_be_long(kind: Kind, length: int, shaped_bytes: int) -> bool:
             return length == _FIXED_BYTES[kind]
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("not a finite number")
-    return value
-
-
-def _finite_or_nan(value: float) -> float:
-    if math.isinf(value):
-        raise ValueError("infinite")
-    return value
-
-
-def _positive(value: float) -> float:
-    if not 0.0 < value < math.inf:
-        raise ValueError("no length of time")
-    return value
-
-
-def _side(value: int) -> int:
-    if not 0 < value <= MAX_SIDE:
-        raise ValueError("side out of range")
-    return value
-
-
-def _tracks(value: int) -> int:
-    if not 0 < value <= MAX_TRACKS:
-        raise ValueError("no number of tracks")
-    return value
-
-
-def _share(value: float) -> float:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError("no share")
-    return value
-
-
-def _flag(value: int) -> bool:
-    if value not in (0, 1):
-        raise ValueError("no flag")
-    return bool(value)
-
-
-def printable(text: str, limit: int) -> str:
-    """Return `text` cut to `limit` characters with everything but printable ASCII replaced by '?'."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text[:limit])
-
-
-def _text(raw: bytes) -> str:
-    return printable(raw.rstrip(b"\0").decode("ascii", "replace"), len(raw))
-
-
 def _parse_opened(body: Bytes) -> Opened:
     codec, width, height, tracks, abi, seccomp, network, seconds = _OPENED.unpack(body)
     return Opened(
-        _text(codec),
-        _side(width),
-        _side(height),
-        _tracks(tracks),
+        checked.text(codec),
+        checked.side(width),
+        checked.side(height),
+        checked.tracks(tracks),
         abi,
-        _flag(seccomp),
-        _flag(network),
-        _finite(seconds),
+        checked.flag(seccomp),
+        checked.flag(network),
+        checked.finite(seconds),
     )
 
 
@@ -257,18 +205,18 @@ def _parse_frame_at(body: memoryview, start: int) -> tuple[Frame, int]:
     end = shaped_at + across * down * 3
     frame = Frame(
         sequence=sequence,
-        arrived_at=_finite(arrived_at),
-        decoded_at=_finite(decoded_at),
-        pts_seconds=None if math.isnan(pts) else _finite(pts),
+        arrived_at=checked.finite(arrived_at),
+        decoded_at=checked.finite(decoded_at),
+        pts_seconds=None if math.isnan(pts) else checked.finite(pts),
         reason=_REASONS[reason],
-        is_corrupt=_flag(corrupt),
-        width=_side(width),
-        height=_side(height),
+        is_corrupt=checked.flag(corrupt),
+        width=checked.side(width),
+        height=checked.side(height),
         plane=bytes(body[start + _FRAME.size : picture_at]),
         picture=bytes(body[picture_at:shaped_at]),
-        track=_tracks(track + 1) - 1,
+        track=checked.tracks(track + 1) - 1,
         shaped=ShapedPicture(across, down, bytes(body[shaped_at:end])) if across or down else None,
-        is_moved=_flag(moved),
+        is_moved=checked.flag(moved),
     )
     return frame, end
 
@@ -286,10 +234,10 @@ def _parse_burst(body: Bytes) -> Burst:
 def _parse_heartbeat(body: Bytes) -> Heartbeat:
     values = _HEARTBEAT.unpack(body)
     sent_at, last_packet_at, working_since, *_ = values
-    _finite(sent_at), _finite_or_nan(last_packet_at), _finite_or_nan(working_since)
+    checked.finite(sent_at), checked.finite_or_nan(last_packet_at), checked.finite_or_nan(working_since)
     beat = Heartbeat(*values)
     for name in _HEARTBEAT_FINITE:
-        _finite(getattr(beat, name))
+        checked.finite(getattr(beat, name))
     tracks_heard, spikes_blind = beat.tracks_heard, beat.spikes_blind
     if tracks_heard >> MAX_TRACKS or spikes_blind > MAX_TRACKS:
         raise ValueError("a track beyond the last")
@@ -298,24 +246,24 @@ def _parse_heartbeat(body: Bytes) -> Heartbeat:
 
 def _parse_ended(body: Bytes) -> Ended:
     code, media_end, detail = _ENDED.unpack(body)
-    return Ended(_END_CODES[code], _finite_or_nan(media_end), _text(detail))
+    return Ended(_END_CODES[code], checked.finite_or_nan(media_end), checked.text(detail))
 
 
 def _parse_closer(body: Bytes) -> LookCloser:
     interval, until = _CLOSER.unpack(body)
-    return LookCloser(_finite(interval), _finite(until))
+    return LookCloser(checked.finite(interval), checked.finite(until))
 
 
 def _parse_adjust(body: Bytes) -> Adjust:
     detect_within, interval, mode, spikes, share, slowed_to = _ADJUST.unpack(body)
     return Adjust(
         SamplingSettings(
-            detect_within_seconds=_positive(detect_within),
-            interval_seconds=_positive(interval),
+            detect_within_seconds=checked.positive(detect_within),
+            interval_seconds=checked.positive(interval),
             mode=_MODES[mode],
-            burst_share=_share(share),
-            spikes=_flag(spikes),
-            slowed_to_seconds=_positive(slowed_to) if slowed_to else 0.0,
+            burst_share=checked.share(share),
+            spikes=checked.flag(spikes),
+            slowed_to_seconds=checked.positive(slowed_to) if slowed_to else 0.0,
         )
     )
 
@@ -336,7 +284,7 @@ def _parse_job(body: Bytes) -> Job:
 
 def _pack_opened(message: Opened) -> tuple[Kind, bytes]:
     codec, *rest = astuple(message)
-    return Kind.OPENED, _OPENED.pack(printable(codec, 16).encode(), *rest)
+    return Kind.OPENED, _OPENED.pack(checked.printable(codec, 16).encode(), *rest)
 
 
 def _pack_frame(message: Frame) -> tuple[Kind, bytes]:
@@ -370,7 +318,7 @@ def _pack_heartbeat(message: Heartbeat) -> tuple[Kind, bytes]:
 
 
 def _pack_ended(message: Ended) -> tuple[Kind, bytes]:
-    detail = printable(message.detail, 160).encode()
+    detail = checked.printable(message.detail, 160).encode()
     return Kind.ENDED, _ENDED.pack(_END_CODES.index(message.code), message.media_end_seconds, detail)
 
 

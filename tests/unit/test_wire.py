@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams import wire
+from streams import wire, wire_values
 from streams.frame import (
     MAX_BURST_FRAMES,
     MAX_SHAPED_BYTES,
@@ -306,7 +306,7 @@ def test_text_of_a_reader_holds_no_control_characters() -> None:
 
     assert isinstance(message, Opened)
     assert message.codec == "?[2J??"
-    assert wire.printable("a\r\nb\u202e" + "c" * 300, 10) == "a??b?ccccc"
+    assert wire_values.printable("a\r\nb\u202e" + "c" * 300, 10) == "a??b?ccccc"
 
 
 def test_announced_lengths_are_fixed() -> None:

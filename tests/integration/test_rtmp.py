@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from streams.frame import Frame, SampleReason
 from streams.job import Job, SandboxMode, SourceKind
 from streams.keeper import Keeper, Nursery, SourceUnreachable, resolve
 from streams.sampling import SamplingSettings
-from streams.wire import EndCode, Ended, Opened
+from streams.wire import EndCode, Ended, Message, Opened
 from tests.slack import SLACK_SECONDS
 
 pytestmark = [
@@ -77,15 +78,25 @@ def job(port: int) -> Job:
     return Job(SourceKind.RTMP, url, port, True, SamplingSettings(), SandboxMode.REQUIRE)
 
 
+async def messages_of(nursery: Nursery, port: int) -> AsyncGenerator[Message, None]:
+    """What a reader says that comes once the publisher is there."""
+    has_opened = False
+    while not has_opened:
+        async with Keeper(nursery, job(port)) as keeper:
+            async for message in keeper.messages():
+                has_opened = has_opened or isinstance(message, Opened)
+                if has_opened:
+                    yield message
+
+
 @pytest.mark.parametrize("b_frames", [pytest.param(0, marks=pytest.mark.slow), 2])
 async def test_a_published_stream_is_sampled_at_every_keyframe(server: int, b_frames: int) -> None:
     """RTMP is read from inside the whole cage, one keyframe a second, B-frames or not."""
     arrivals: list[float] = []
     async with Nursery("streams.reader:main") as nursery:
         with publishing(server, b_frames=b_frames):
-            await asyncio.sleep(1.0)
-            async with asyncio.timeout(60), Keeper(nursery, job(server)) as keeper:
-                async for message in keeper.messages():
+            async with asyncio.timeout(60), aclosing(messages_of(nursery, server)) as messages:
+                async for message in messages:
                     if isinstance(message, Opened):
                         assert (message.codec, message.limits_network, message.has_seccomp) == ("h264", True, True)
                     if isinstance(message, Frame) and message.reason is SampleReason.KEYFRAME:
@@ -104,9 +115,8 @@ async def test_the_end_of_a_publisher_ends_the_reader(server: int) -> None:
     async with Nursery("streams.reader:main") as nursery:
         ended = None
         with publishing(server, b_frames=0) as publisher:
-            await asyncio.sleep(1.0)
-            async with asyncio.timeout(60), Keeper(nursery, job(server)) as keeper:
-                async for message in keeper.messages():
+            async with asyncio.timeout(60), aclosing(messages_of(nursery, server)) as messages:
+                async for message in messages:
                     if isinstance(message, Frame):
                         publisher.kill()
                     if isinstance(message, Ended):

@@ -27,7 +27,7 @@ from detector.ingest.nginx_settings import NginxRtmpSettings
 from detector.ingest.nginx_stat import STAT_LIMIT_BYTES, BadStat, StatPublisher, is_readable, parse_stat
 from detector.ingest.revocations import Revocations
 from detector.ingest.viewers import OpenGate, PlayWatch, ViewerGate, ViewerList
-from detector.outgoing import TooLong, read_body, why_unreached
+from detector.outgoing import TooLong, client, read_body, why_unreached
 from detector.redaction import hide_secret
 from streams.job import SourceKind
 
@@ -83,7 +83,7 @@ class NginxRtmp:
         """Begin to read the stat page; a server that is down is asked until it is up."""
         # One connection for each question: a kept one would hide that several workers answer.
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=0)
-        self._http = httpx.AsyncClient(timeout=_ANSWER_SECONDS, limits=limits, trust_env=False)
+        self._http = client(_ANSWER_SECONDS, limits=limits)
         self._poller = asyncio.create_task(self._poll_forever(), name=f"ingest[{self.name}].poll")
         return self
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 
 from detector.ingest.adapter import IngestUnavailable
-from detector.outgoing import TooLong, read_body, why_unreached
+from detector.outgoing import TooLong, client, read_body, why_unreached
 
 _ANSWER_BYTES = 16 * 1024 * 1024
 """A list of 20,000 publishers fits; what is longer comes from no ingest server."""
@@ -54,16 +54,9 @@ class ServerApi:
 
     async def __aenter__(self) -> Self:
         """Make the client; nothing is asked yet."""
-        client = httpx.AsyncClient(
-            base_url=self._address,
-            auth=self._auth,
-            timeout=self._timeout_seconds,
-            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=2, keepalive_expiry=5.0),
-            headers={"accept-encoding": "identity"},
-            follow_redirects=False,
-            trust_env=False,
-        )
-        self._http = await self._resources.enter_async_context(client)
+        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=2, keepalive_expiry=5.0)
+        made = client(self._timeout_seconds, base_url=self._address, auth=self._auth, limits=limits)
+        self._http = await self._resources.enter_async_context(made)
         return self
 
     async def __aexit__(

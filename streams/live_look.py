@@ -1,6 +1,6 @@
 """One live stream: packets in, samples out. Ties sampler, ring and decoder together; knows no clock and no libav."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import dropwhile
 from typing import Generic, Protocol, TypeVar
@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from streams.costs import Purpose
 from streams.frame import SampleReason
 from streams.gop import GopRing
+from streams.leading import LeadingPictures, OpenEnd
 from streams.peek import LONG_PEEK_PACKETS, PEEK_PACKETS, Peek
 from streams.sampling import Sampler
 from streams.whole_gop import FrameReader, Output, WholeGop
@@ -87,6 +88,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._charged = charged
         self._unseen: tuple[FrameT, float] | None = None
         self._whole: WholeGop[PacketT, FrameT, SampleT] | None = None
+        self._leading: LeadingPictures[PacketT, FrameT, SampleT] = LeadingPictures()
         self._peek: Peek[PacketT, FrameT, SampleT] | None = None
         self._peek_packets = PEEK_PACKETS
         self._has_gap = False
@@ -97,13 +99,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
 
     def take(self, packet: PacketT, arrived_at: float) -> None:
         """Look at the next packet of the video track."""
-        self._sampler.begin(arrived_at)
-        self._decoder.note(packet)
-        shows_change = self._sampler.hear(packet.size, packet.pts, is_keyframe=packet.is_keyframe)
-        if self._sampler.must_look_back(arrived_at):
-            self._look_back(arrived_at)
-        if self._peek is not None and packet.is_keyframe:
-            self._end_peek(self._peek, arrived_at)
+        shows_change = self._hear(packet, arrived_at)
         without_picture = self.keyframes_without_picture
         # Where nothing can be decoded, or a GOP is to be told complete, no keyframe may be passed over.
         is_needed = self._has_gap or self._whole is not None
@@ -114,7 +110,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         if self._has_gap:
             return
         if self._whole is not None and (starts_here or arrived_at >= self._whole.ends_at):
-            self._end(self._whole, arrived_at, is_complete=starts_here)
+            self._end(self._whole, arrived_at, packet if starts_here else None)
         if shows_change and self._sampler.takes_spike(arrived_at):
             self.spikes += 1
             self._whole = WholeGop(self._decoder, self._output, arrived_at, packet)
@@ -153,6 +149,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         self._sampler.hear(packet.size, packet.pts, is_keyframe=packet.is_keyframe)
         if not self._has_gap:
             self._has_gap = True
+            self._close(self._leading.take(), arrived_at)
             if self._peek is not None:
                 self._try_passed()
             self._decoder.finish_through()
@@ -177,6 +174,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
         What comes later is looked at as ever: the ring keeps what it has. While the stream is decoded through, frames
         that its decoder holds back stay there, as nothing could be decoded after them: `finish` looks at those.
         """
+        self._close(self._leading.take(), self._sampler.analysed_at)
         if not self._sampler.keeps_promise:
             return
         self._try_passed()
@@ -212,6 +210,18 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._whole.hand_over()
             self._whole = None
         self._look_at_unseen()
+
+    def _hear(self, packet: PacketT, arrived_at: float) -> bool:
+        """Look at what cannot wait for what a packet shows; say whether its size tells of a change."""
+        self._close(self._leading.hear(packet, arrived_at), arrived_at)
+        self._sampler.begin(arrived_at)
+        self._decoder.note(packet)
+        shows_change = self._sampler.hear(packet.size, packet.pts, is_keyframe=packet.is_keyframe)
+        if self._sampler.must_look_back(arrived_at):
+            self._look_back(arrived_at)
+        if self._peek is not None and packet.is_keyframe:
+            self._end_peek(self._peek, arrived_at)
+        return shows_change
 
     def _take_keyframe(self, packet: PacketT, arrived_at: float, *, is_needed: bool = False) -> FrameT | None:
         """Return the keyframe's picture if it was decoded now, and is analysed."""
@@ -294,26 +304,44 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
     def _begin_whole(self, keyframe: FrameT, arrived_at: float) -> None:
         self._whole = WholeGop(self._decoder, self._output, arrived_at, analysed=self._decoder.plane(keyframe))
 
-    def _end(self, whole: WholeGop[PacketT, FrameT, SampleT], arrived_at: float, *, is_complete: bool) -> None:
+    def _end(
+        self, whole: WholeGop[PacketT, FrameT, SampleT], arrived_at: float, keyframe: PacketT | None = None
+    ) -> None:
         """Decode what is left of a GOP that is decoded whole, and hand over what stands for it.
 
-        The ring keeps what it has: a GOP that is not complete goes on, and may be looked back at.
+        It is complete with the `keyframe` behind it. The ring keeps what it has: a GOP that is not complete goes on,
+        and may be looked back at.
         """
         self._whole = None
         if self._decoder.is_through:
             self._decode_ring()
-            if is_complete:  # what comes now can be decoded without what came before
+            if keyframe is not None:  # what comes now can be decoded without what came before
                 whole.show(self._decoder.finish_through(), arrived_at)
         elif any(not packet.is_keyframe for packet, _ in self._ring):
-            with self._charged(Purpose.WHOLE):
-                for packet, at in self._ring:
-                    self._working()
-                    whole.show(self._decoder.decode_through(packet), at)
-                whole.show(self._decoder.finish_through(), arrived_at)
+            if keyframe is not None and self._leading.are_usual:
+                self._leading.hold(whole, [*self._ring, (keyframe, arrived_at)])
+                return
+            self._show_all(whole, self._ring, arrived_at)
         else:
             return  # keyframes alone are thinned at random as it is
         whole.hand_over()
         self.bursts += not whole.is_spike
+
+    def _show_all(
+        self, whole: WholeGop[PacketT, FrameT, SampleT], entries: Iterable[tuple[PacketT, float]], arrived_at: float
+    ) -> None:
+        with self._charged(Purpose.WHOLE):
+            for packet, at in entries:
+                self._working()
+                whole.show(self._decoder.decode_through(packet), at)
+            whole.show(self._decoder.finish_through(), arrived_at)
+
+    def _close(self, ended: OpenEnd[PacketT, FrameT, SampleT] | None, arrived_at: float) -> None:
+        """Decode a GOP that is complete now, with the pictures that led up to the next keyframe."""
+        if ended is not None:
+            self._show_all(ended.whole, ended.entries, arrived_at)
+            ended.whole.hand_over()
+            self.bursts += not ended.whole.is_spike
 
     def _begin_peek(self, keyframe: PacketT, arrived_at: float, *, waits: bool) -> None:
         self._peek = Peek(self._decoder, self._output, arrived_at, keyframe, waits=waits, packets=self._peek_packets)
@@ -353,6 +381,7 @@ class LiveLook(Generic[PacketT, FrameT, SampleT]):
             self._begin_whole(frames[0], peek.begun_at)
 
     def _decode_ring(self) -> None:
+        self._close(self._leading.take(), self._sampler.analysed_at)
         self._try_passed()
         for packet, arrived_at in self._ring:
             self._note_frames(self._decoder.decode_through(packet), arrived_at)

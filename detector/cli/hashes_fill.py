@@ -20,7 +20,7 @@ from detector.cli.banks import (
     tell_new,
     tell_source,
 )
-from detector.cli.options import ConfigFile, read_config_quietly
+from detector.cli.options import ConfigFile, note_owner, read_config_quietly
 from detector.cli.output import CommandFailed, note
 from models.bank_store import BankMissing, bank_names, bank_stats, remove_entry
 from models.lists.contents import DEFAULT_SIGNAL
@@ -59,6 +59,7 @@ def add(
     from detector.media_files import NO_FILE, find_media
 
     settings = read_config_quietly(config)
+    note_owner(settings.state_dir)
     algorithm = algorithm_of(signal)
     with bank_faults():
         bank_dir = bank_folder(settings, bank)

@@ -26,7 +26,7 @@ from detector.cli.banks import (
     tell_new,
     tell_source,
 )
-from detector.cli.options import ConfigFile, read_config_quietly
+from detector.cli.options import ConfigFile, note_owner, read_config_quietly
 from detector.cli.output import CommandFailed, note, progress
 from models.bank_store import bank_names, load_bank
 from models.lists.contents import DEFAULT_SIGNAL, ListContents, ListedRows, ListFormat, StreamFormat, stem_of
@@ -49,6 +49,7 @@ def import_list(
     entry ('hashes confirm', 'deconfirm', 'disable') stands, whatever the list says.
     """
     settings = read_config_quietly(config)
+    note_owner(settings.state_dir)
     reader, algorithm = format_of(form), algorithm_of(signal)
     with bank_faults():
         if file.is_char_device() or file.is_block_device():

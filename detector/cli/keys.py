@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from detector.cli.options import AsJson, ConfigFile, read_node_folder
+from detector.cli.options import AsJson, ConfigFile, note_owner, read_node_folder
 from detector.cli.output import CommandFailed, line, note
 from detector.config.units import Duration
 from detector.credentials import CredentialsError
@@ -37,7 +37,9 @@ def show(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     As the consumers' trust.trusted_keys take them.
     """
-    keyring = _try(lambda: load_keyring(read_node_folder(config)))
+    folder = read_node_folder(config)
+    note_owner(folder)
+    keyring = _try(lambda: load_keyring(folder))
     _print(keyring, as_json=as_json)
 
 
@@ -60,6 +62,7 @@ def rotate(
     it in force; the service takes it up when it is started again.
     """
     folder = read_node_folder(config)
+    note_owner(folder)
     if is_activated:
         try:
             kept = Duration.parse(keep)

@@ -10,7 +10,7 @@ import typer
 
 from detector.cli.banks import bank_faults, format_of, many
 from detector.cli.lists_feedback import feedback
-from detector.cli.options import AsJson, ConfigFile, read_config, read_config_quietly
+from detector.cli.options import AsJson, ConfigFile, note_owner, read_config, read_config_quietly
 from detector.cli.output import CommandFailed, line, note, progress, run_async, table
 from detector.config.units import Duration
 from detector.exchanges.records import Outcome, SyncState, read_state
@@ -172,7 +172,9 @@ def sign(
 def _settings(config: Path | None) -> "Config":
     """The config with its secrets: exchanges ask for them."""
     configure_logs("warning", "auto")
-    return read_config(config)
+    settings = read_config(config)
+    note_owner(settings.state_dir)
+    return settings
 
 
 def _section(settings: "Config", name: str) -> "ExchangeSection":

@@ -1,11 +1,13 @@
 """Options that commands share, and the config behind `-c`."""
 
+import os
+import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detector.cli.output import CommandFailed
+from detector.cli.output import CommandFailed, note
 from detector.config.config import Config
 from detector.config.faults import ConfigError
 from detector.config.loading import load_config, load_other, read_public, read_state_dir
@@ -13,6 +15,8 @@ from detector.logs import configure_logs
 
 if TYPE_CHECKING:
     from detector.simulation.rehearsal import Rehearsal
+
+_ROOT = 0
 
 ConfigFile = Annotated[
     Path | None,
@@ -114,3 +118,25 @@ def read_node_folder(path: Path | None) -> Path:
         return load_other(CutterConfig, path, needs_secrets=False).state_dir
     except ConfigError as error:
         raise CommandFailed(str(error)) from None
+
+
+def note_owner(folder: Path) -> None:
+    """Say so where root is about to write into the `state_dir` of a service that runs as another user."""
+    owner = _owner(folder) if os.geteuid() == _ROOT else None
+    if not owner:
+        return
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"user {owner}"
+    note(
+        f"{folder} belongs to {name}, to whom what root makes there may be closed; run such commands as {name}, with "
+        "'runuser -u NAME -- stopframe ...' or sudo -u"
+    )
+
+
+def _owner(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_uid
+    except OSError:
+        return None

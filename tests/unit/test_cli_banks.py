@@ -1,11 +1,24 @@
 """What banks raise, as the command line says it."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
 from detector.cli.banks import bank_faults
+from detector.cli.options import note_owner
 from detector.cli.output import CommandFailed, counted
+
+
+def test_root_beside_a_service_of_another_user_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A bank or a key that root makes may be closed to the service; nobody else is told, nor root of its own folder."""
+    for user, owner, is_told in ((0, 4242, True), (4242, 4242, False), (0, 0, False), (0, None, False)):
+        monkeypatch.setattr("os.geteuid", lambda user=user: user)
+        monkeypatch.setattr("detector.cli.options._owner", lambda _, owner=owner: owner)
+        note_owner(tmp_path)
+        assert ("belongs to" in capsys.readouterr().err) is is_told
 
 
 def test_what_takes_long_is_told_where_no_bar_is_drawn(

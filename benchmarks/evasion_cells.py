@@ -23,7 +23,7 @@ from benchmarks.hidden_clips import (
 )
 from benchmarks.virtual_clock import LoopedClip, Watching, cpu_seconds, share_that_shows
 from detector.config.config import Config
-from detector.planning import chance_between_keyframes
+from detector.cpu.planning import chance_between_keyframes
 from streams.sampling import SamplingMode, SamplingSettings
 
 SIZE: Final[Size] = (384, 216)

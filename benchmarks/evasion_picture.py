@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evasion_cells import CURVE_STEP_SECONDS, HORIZONS_SECONDS, as_shipped
-from detector.planning import chance_between_keyframes
+from detector.cpu.planning import chance_between_keyframes
 
 
 def draw_picture(rows: Sequence[dict[str, Any]], path: Path) -> str:
     """Draw one panel for each GOP length and burst share to `path`; returns its name, or why there is none.
 
-    Lines are what `detector.planning` works out where no size shows anything, dots what was measured.
+    Lines are what `detector.cpu.planning` works out where no size shows anything, dots what was measured.
     """
     if importlib.util.find_spec("matplotlib") is None:
         return "none: matplotlib is not installed (make references)"

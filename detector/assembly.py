@@ -23,6 +23,7 @@ from detector.api.app import create_app
 from detector.api.control import SOCKET_NAME, create_control_app
 from detector.api.hma import hma_routes
 from detector.api.server import HttpServer, ListenFailed, UnixServer, exclusive
+from detector.banks.budget import BudgetExceeded, refuse_excess
 from detector.breaker import Breaker
 from detector.config.config import Config
 from detector.config_file import ConfigFile
@@ -37,7 +38,6 @@ from detector.ingest.hooks import AnswersHooks
 from detector.ingest.registry import ingest_kind
 from detector.ingest.revocations import FileRevocations, Revocations, RevocationStoreError
 from detector.ingest.viewers import HoldsViewers
-from detector.match_budget import BudgetExceeded, refuse_excess
 from detector.metrics import Metrics
 from detector.parts import Addresses, Parts
 from detector.private_folder import make_private
@@ -56,7 +56,7 @@ from detector.trust.distrust import Distrust
 from detector.trust.keyring import load_keyring
 from detector.trust.replay import CommandNumbers
 from detector.trust.signing import NodeSigner, TrustedKeys
-from detector.uploads import UploadParts, Uploads
+from detector.uploads.desk import UploadParts, Uploads
 from models.providers import ProviderUnavailable
 from streams.nursery import Nursery, NurseryBroken
 

@@ -24,7 +24,7 @@ from detector.alerts.mqtt_inbox import Received
 from detector.analysis.setup import BANKS_FOLDER
 from detector.api.view import IncidentRow, StreamRow
 from detector.assembly import open_service
-from detector.bank_files import add_files
+from detector.banks.files import add_files
 from detector.cards import synthetic_card
 from detector.config.addresses import MqttUrl
 from detector.config.config import Config

@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from detector.rationing import Risk
+from detector.cpu.rationing import Risk
 
 CLOSER_FROM = 0.5
 """From this score on a stream is decoded through; below it only stands one step higher when CPU time is short."""

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 
 from detector.accounts import Accounts, coverage_words
+from detector.banks.incident import IncidentBank
 from detector.blindness import Records
 from detector.config.config import Config
-from detector.cpu_control import CpuControl
+from detector.cpu.control import CpuControl
 from detector.credentials import stream_id
 from detector.events import Decision
-from detector.incident_bank import IncidentBank
 from detector.open_incidents import StreamFacts
 from detector.overrides import SamplingOverrides
 from detector.overview import unseen_streams

@@ -12,7 +12,7 @@ from typing import Any
 from detector.analysis.pool import AnalysisPool
 from detector.api.view import HintRow, IncidentRow, StreamRow
 from detector.coverage import Kind
-from detector.cpu_control import CpuControl, Standing
+from detector.cpu.control import CpuControl, Standing
 from detector.hints import CLOSER_FROM
 from detector.metrics import Metrics
 from detector.session import StreamSession

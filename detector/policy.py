@@ -6,8 +6,8 @@ No clock, no network, no state but the `History` that goes in and comes out.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from detector.banks.rollout import place_of
 from detector.events import Observation, SecondTestResult, Signal, Step
-from detector.rollout import place_of
 from models.bank_store import INCIDENT_BANK
 from models.evidence import ClassScore, HashMatch, Opinion, SecondTest, Strength
 from models.sequence import SequenceHistory, SequenceMatch, SequenceRules, observe

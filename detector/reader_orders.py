@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Protocol
 
-from detector.rationing import Ration
+from detector.cpu.rationing import Ration
 from streams.sampling import SamplingSettings
 
 

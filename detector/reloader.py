@@ -15,12 +15,12 @@ import structlog
 
 from detector.analysis.setup import ModelRefused, load_manifests, unknown_classes
 from detector.api.view import ReloadReport
+from detector.banks.budget import bank_sizes, excesses
 from detector.config.config import Config
 from detector.config.faults import Fault, key_text
 from detector.config.loading import Reading
 from detector.config_file import ConfigFile
 from detector.logs import configure_logs
-from detector.match_budget import bank_sizes, excesses
 from detector.metrics import Metrics
 from detector.reload import Changes, difference
 from models.manifest import Manifest

@@ -28,7 +28,8 @@ from detector.api.view import (
     ViewError,
     pick,
 )
-from detector.bank_care import BankCare
+from detector.banks.care import BankCare
+from detector.banks.incident import IncidentBank
 from detector.config.config import Config
 from detector.config.exposure import exposure_notes, warn_of_exposure
 from detector.config_file import ConfigFile
@@ -36,7 +37,6 @@ from detector.events import Decision
 from detector.exchanges.feedback_courier import FeedbackCourier
 from detector.hints import TooManyHints
 from detector.hold import hold_settings
-from detector.incident_bank import IncidentBank
 from detector.ingest.adapter import IngestUnavailable
 from detector.live_streams import Hearers, LiveStreams
 from detector.model_check import checked_models
@@ -61,7 +61,7 @@ from detector.store.retention import InUse
 from detector.trust.commands import CommandDesk
 from detector.trust.signing import public_key_text
 from detector.upkeep import Upkeep
-from detector.uploads import Uploads
+from detector.uploads.desk import Uploads
 from detector.vitals import Sentences, Vitals
 from detector.works import Work, Works
 from models.manifest import describe_moderation

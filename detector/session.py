@@ -12,22 +12,22 @@ from random import SystemRandom
 
 import structlog
 
-from detector.admission import Gate, OpenGate
 from detector.analysis.pool import AnalysisPool
 from detector.backoff import Pause, Reconnect
+from detector.banks.incident import IncidentBank
 from detector.blindness import BlindAlert, Record
 from detector.blindness_telling import BlindnessTelling
 from detector.coverage import Cause, Coverage
+from detector.cpu.admission import Gate, OpenGate
+from detector.cpu.metering import StreamMeter
+from detector.cpu.rationing import Ration
 from detector.end_telling import EndTelling
 from detector.events import Decision, Observation, Step, StreamKey
-from detector.incident_bank import IncidentBank
 from detector.instants import rfc3339
 from detector.judging import Judge, JudgeParts
-from detector.metering import StreamMeter
 from detector.metrics import Metrics
 from detector.policy import Verdict
 from detector.publisher_times import PublisherTimes
-from detector.rationing import Ration
 from detector.reader_figures import ReaderFigures
 from detector.reader_orders import ReaderOrders, Why
 from detector.rendition_watch import RenditionWatch

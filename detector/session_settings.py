@@ -7,8 +7,8 @@ from detector.backoff import ReconnectSettings
 from detector.blindness import BlindRule, default_rules
 from detector.config.config import CloserLook
 from detector.coverage import Cause
+from detector.cpu.rationing import Rank
 from detector.policy import PolicySettings
-from detector.rationing import Rank
 from detector.sight import SightSettings
 from streams.job import Job
 

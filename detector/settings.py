@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator
 
 from detector.backoff import ReconnectSettings
+from detector.banks.flood import FloodSettings
+from detector.banks.incident import IncidentBankSettings
 from detector.breaker import BreakerSettings
 from detector.config.config import Config
 from detector.config.loading import config_digest
-from detector.cpu_control import CpuLimits
+from detector.cpu.control import CpuLimits
 from detector.enforcement import EnforcerSettings
 from detector.events import Step, StreamKey
-from detector.flood import FloodSettings
-from detector.incident_bank import IncidentBankSettings
 from detector.policy import BankRule, ClassRule, PolicySettings
 from detector.response import ResponseSettings
 from detector.session_settings import SessionSettings

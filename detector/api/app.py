@@ -16,7 +16,7 @@ from detector.api.upload import UploadDoor, add_uploads
 from detector.api.view import Health, ServiceView
 from detector.ingest.hooks import AnswersHooks
 from detector.metrics import Metrics
-from detector.uploads import Uploads
+from detector.uploads.desk import Uploads
 
 _READ = ["GET", "HEAD"]
 

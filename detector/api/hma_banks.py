@@ -104,7 +104,7 @@ class _Held:
 class HmaBanks:
     """The banks of one folder, memory-mapped. For one thread alone: every method may read files.
 
-    `sound_bases` tells which long lists another process has read and found sound (`detector.bank_readings`): no others
+    `sound_bases` tells which long lists another process has read and found sound (`detector.banks.readings`): no others
     are opened here, so that no look-up waits for seconds.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-from detector.bank_files import MIN_QUALITY, plane_of
+from detector.banks.files import MIN_QUALITY, plane_of
 from detector.config.config import Config
 from detector.settings import reader_job
 from models.hashing.pdq import Pdq

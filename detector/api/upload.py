@@ -18,9 +18,9 @@ from detector.api.token import TokenDoor
 from detector.looking import TOO_LATE
 from detector.metric_words import UploadEnd
 from detector.metrics import Metrics
-from detector.upload_answer import UploadAnswer
-from detector.upload_ask import UploadRefused, read_ask
-from detector.uploads import Uploads
+from detector.uploads.answer import UploadAnswer
+from detector.uploads.ask import UploadRefused, read_ask
+from detector.uploads.desk import Uploads
 
 log = structlog.get_logger()
 

@@ -128,7 +128,7 @@ def bank_folder(settings: Config, bank: str) -> Path:
 
 def tell_excess(settings: Config, bank: str) -> None:
     """Say where a list has become too long for its limits: the service holds it to what the budget allows."""
-    from detector.match_budget import bank_load, bank_sizes
+    from detector.banks.budget import bank_load, bank_sizes
 
     load = bank_load(settings, bank, bank_sizes(settings.state_dir))
     if load.is_over:
@@ -141,7 +141,7 @@ def tell_excess(settings: Config, bank: str) -> None:
 
 def fold(bank_dir: Path) -> None:
     """Write a bank anew that much has come into since it last was, where no service runs that will; all is in force."""
-    from detector.rebuilding import rebuild_unless_served
+    from detector.banks.rebuilding import rebuild_unless_served
     from models.rebuild import is_due
 
     if is_due(bank_dir):

@@ -26,7 +26,7 @@ from models.bank_store import BankMissing, bank_names, bank_stats, remove_entry
 from models.lists.contents import DEFAULT_SIGNAL
 
 if TYPE_CHECKING:
-    from detector.bank_files import Added, FileHashes
+    from detector.banks.files import Added, FileHashes
     from detector.media_files import Medium
     from streams.job import Job
     from streams.keeper import Nursery
@@ -55,7 +55,7 @@ def add(
     second apart are kept, with their places in it. Beside each hash stand those of windows of its picture, up to
     190, so that crops are found, and a second, longer one, so that chance hits are told from copies.
     """
-    from detector.bank_files import add_files
+    from detector.banks.files import add_files
     from detector.media_files import NO_FILE, find_media
 
     settings = read_config_quietly(config)
@@ -121,7 +121,7 @@ def remove(
 
 
 def _tell_left_out(media: "Sequence[Medium]", hashes: "Sequence[FileHashes]") -> None:
-    from detector.bank_files import MIN_QUALITY
+    from detector.banks.files import MIN_QUALITY
 
     for medium, one in zip(media, hashes, strict=True):
         if one.left_out:

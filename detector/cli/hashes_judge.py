@@ -106,7 +106,7 @@ def _tell_exchange(config: ConfigFile, folder: Path, entry: str, *, is_right: bo
 
     if not (folder / SOURCE).exists():
         return
-    from detector.judgements import keep_judgement
+    from detector.banks.judgements import keep_judgement
     from detector.store.faults import StoreUnavailable
     from detector.store.feedback import Verdict
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO, Final
 
 import typer
 
-from detector.bank_intake import Intake, take_in
+from detector.banks.intake import Intake, take_in
 from detector.cli.banks import (
     BankArgument,
     FormatOption,

@@ -18,7 +18,7 @@ from models.banks import Bank
 from models.evidence import Strength
 
 if TYPE_CHECKING:
-    from detector.bank_matches import Explained, FileMatches
+    from detector.banks.matches import Explained, FileMatches
     from models.explaining import ViewVerdict
     from streams.job import Job
     from streams.keeper import Nursery
@@ -43,8 +43,8 @@ def match(
     And through which view and at which distance, under which limit and second test, or why it does not: lines for the
     views of the frame that comes nearest, the best first. Exit 2 if a file or a bank could not be read, else 0.
     """
-    from detector.bank_files import read_all
-    from detector.bank_matches import Banks, FileMatches
+    from detector.banks.files import read_all
+    from detector.banks.matches import Banks, FileMatches
     from detector.media_files import NO_FILE, find_media
 
     settings = read_config_quietly(config)

@@ -16,7 +16,7 @@ from models.arrays import IndexCorrupt
 from models.bank_store import BankStats, ListedEntry, bank_names, bank_stats, list_entries, notes
 
 if TYPE_CHECKING:
-    from detector.match_budget import BankLoad
+    from detector.banks.budget import BankLoad
 
 _LISTED_ENTRIES = 10_000
 
@@ -106,7 +106,7 @@ def _until(noted: EntryNote) -> str | None:
 
 
 def _show_stats(settings: Config, *, as_json: bool) -> None:
-    from detector.match_budget import bank_load, bank_sizes
+    from detector.banks.budget import bank_load, bank_sizes
 
     folder = banks_folder(settings)
     found, quarantined, damaged = [], {}, []
@@ -133,7 +133,7 @@ def _show_stats(settings: Config, *, as_json: bool) -> None:
 
 
 def _stats_cells(one: BankStats, settings: Config, load: "BankLoad | None", quarantined: int) -> tuple[object, ...]:
-    from detector.match_budget import figure
+    from detector.banks.budget import figure
 
     in_force = f"{load.radii.plain}/{load.radii.share}/{load.radii.second}" if load and load.rows else None
     if load and load.most_bits is not None:

@@ -44,7 +44,7 @@ def deconfirm(context: typer.Context, incident: IncidentArgument, config: Config
 def _entries(config: Path | None, incident: str) -> list[tuple[str, str]]:
     """The entries of our own banks that its alerts name, each once."""
     from detector.analysis.setup import BANKS_FOLDER
-    from detector.judgements import DATABASE
+    from detector.banks.judgements import DATABASE
     from models.bank_store import bank_names
 
     if len(incident) < _SHORTEST:

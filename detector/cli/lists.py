@@ -186,9 +186,9 @@ def _section(settings: "Config", name: str) -> "ExchangeSection":
 
 
 def _synced(settings: "Config", section: "ExchangeSection", accepted: tuple[int, int] | None) -> SyncState:
+    from detector.banks.rebuilding import rebuild_unless_served
     from detector.exchanges.order import job_of
     from detector.exchanges.sync import sync as run_sync
-    from detector.rebuilding import rebuild_unless_served
 
     job = job_of(settings, section, accepted)
     try:

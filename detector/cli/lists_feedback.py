@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from detector.banks.judgements import kept_judgements
 from detector.cli.banks import moment
 from detector.cli.options import AsJson, ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, line, note, table
 from detector.exchanges.feedback import FeedbackImpossible
 from detector.exchanges.feedback_shapes import SHAPES
-from detector.judgements import kept_judgements
 from detector.store.faults import StoreUnavailable
 from detector.store.feedback import FeedbackRow, FeedbackState
 

@@ -69,7 +69,7 @@ def _pictures(settings: "Config", names: list[str]) -> "list[NDArray[np.uint8]]"
     """The 256x256 RGB pictures of these files, each once; what is no media is named and passed over."""
     import numpy as np
 
-    from detector.bank_files import read_all
+    from detector.banks.files import read_all
     from detector.media_files import NO_FILE, find_media
     from streams.frame import PICTURE_SIDE
 

@@ -12,11 +12,11 @@ from detector.cli.options import AsJson, ConfigFile, read_config_quietly
 from detector.cli.output import CommandFailed, line, note, run_async, table
 from detector.config.config import Config
 from detector.config.units import Duration
-from detector.planning import StreamShape
+from detector.cpu.planning import StreamShape
 
 if TYPE_CHECKING:
-    from detector.costs import CostTable
-    from detector.plan import Report
+    from detector.cpu.costs import CostTable
+    from detector.cpu.plan import Report
 
 _SIZES = ("1080p", "720p")
 _LONGEST_GOP_SECONDS = 600.0
@@ -51,8 +51,8 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option of the command
     It says what is left to chance, too, before anything runs. Measures on this machine for 10 to 20 seconds, or goes by
     --costs. Exit 0 whatever the answer is.
     """
-    from detector.plan import Question
-    from detector.plan import plan as answer
+    from detector.cpu.plan import Question
+    from detector.cpu.plan import plan as answer
 
     if size not in _SIZES:
         raise CommandFailed(f"--size: it is not known what {size} costs; write {' or '.join(_SIZES)}")
@@ -106,7 +106,7 @@ def _matching(config: Config, given: Sequence[str], streams: int) -> dict[str, i
 
 
 def _loaded(path: Path, size: str) -> "CostTable":
-    from detector.costs import CostsUnreadable, load
+    from detector.cpu.costs import CostsUnreadable, load
 
     try:
         found = load(path)
@@ -120,7 +120,7 @@ def _loaded(path: Path, size: str) -> "CostTable":
 
 
 def _measured(config: Config, size: str, save_to: Path | None) -> "CostTable":
-    from detector.costs import save
+    from detector.cpu.costs import save
 
     sizes = _SIZES if save_to is not None else (size,)
     verb = "costs" if len(sizes) == 1 else "cost"
@@ -139,8 +139,8 @@ def _measured(config: Config, size: str, save_to: Path | None) -> "CostTable":
 
 
 async def _measure(config: Config, sizes: Sequence[str]) -> "CostTable":
-    from detector.calibration import CalibrationFailed, measure
     from detector.cli.scan import analysis_pool, usable_manifests
+    from detector.cpu.calibration import CalibrationFailed, measure
     from detector.settings import reader_job
     from streams.job import SourceKind
 

@@ -102,7 +102,7 @@ def analysis_pool(config: Config, frames: int, manifests: "tuple[Manifest, ...]"
     """The configured analysis with these models, and with room for so many frames to wait."""
     from detector.analysis.pool import AnalysisPool
     from detector.analysis.setup import pool_settings
-    from detector.match_budget import BudgetWatch, bank_sizes
+    from detector.banks.budget import BudgetWatch, bank_sizes
 
     held = BudgetWatch().look(config, bank_sizes(config.state_dir))
     settings = pool_settings(config, manifests, held=held)

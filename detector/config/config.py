@@ -42,9 +42,9 @@ from detector.config.units import Between, Duration
 from detector.config.uploads import UploadsSection, upload_conflicts
 from detector.config.values import BankName, ClassName, EmptyMeansDefault, Name
 from detector.config.wording import listed, nearest, shown
+from detector.cpu.rationing import Rank, Risk
 from detector.identity import Rule
 from detector.ingest.embedded import EmbeddedSettings
-from detector.rationing import Rank, Risk
 from streams.job import SandboxMode
 from streams.sampling import SamplingSettings
 

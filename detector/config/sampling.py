@@ -8,7 +8,7 @@ from detector.config.identity import IdentityRule
 from detector.config.sections import Section
 from detector.config.units import Between, Duration, Share
 from detector.config.values import EmptyMeansDefault, Pattern, Switch
-from detector.rationing import Risk
+from detector.cpu.rationing import Risk
 from streams.sampling import SamplingMode
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from detector.banks.rebuilding import module_process
 from detector.config.config import Config
 from detector.config.exchanges import ExchangeSection
 from detector.exchanges.job import SyncJob
@@ -17,7 +18,6 @@ from detector.exchanges.order import job_of
 from detector.exchanges.records import Outcome, SyncState, read_state, write_state
 from detector.exchanges.schedule import is_stale, pause_seconds
 from detector.metrics import Metrics
-from detector.rebuilding import module_process
 from detector.works import Work
 
 log = structlog.get_logger()

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.bank_intake import Intake, take_in
+from detector.banks.intake import Intake, take_in
 from detector.exchanges.canaries import named, suspicious
 from detector.exchanges.changes import Change, DayChange, compare, rows_at, with_withdrawn
 from detector.exchanges.client import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector.bank_intake import take_in
+from detector.banks.intake import take_in
 from models.bank_store import add_entries, load_bank
 from models.lists.contents import ListContents, PageFormat, PageUnreadable
 from models.lists.registry import FORMATS
@@ -130,7 +130,7 @@ def test_what_has_no_end_is_not_held(name: str, content: bytes, tmp_path: Path) 
 _IMPORT = """
 import sys
 from pathlib import Path
-from detector.bank_intake import take_in
+from detector.banks.intake import take_in
 from models.lists.registry import FORMATS
 print("ready", flush=True)
 path = Path(sys.argv[1])

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from detector import cpu_control, easing, metering
 from detector.config.config import CloserLook
 from detector.coverage import Cause, Coverage
-from detector.cpu_control import CpuControl, CpuLimits
+from detector.cpu import control as cpu_control
+from detector.cpu import easing, metering
+from detector.cpu.control import CpuControl, CpuLimits
+from detector.cpu.rationing import Rank, Risk
 from detector.events import Decision, StreamKey
 from detector.metrics import Metrics
 from detector.policy import PolicySettings
-from detector.rationing import Rank, Risk
 from detector.session import SessionParts, StreamSession
 from detector.session_settings import SessionSettings
 from models.cascade import Asking

@@ -20,7 +20,7 @@ from detector.analysis.channel import Channel
 from detector.analysis.looks import TrackLooks
 from detector.analysis.messages import Kind, ModelSetup, ViewSetup, WorkerSetup
 from detector.analysis.pool import AnalysisPool, FrameDropped, PoolSettings
-from detector.bank_readings import base_folders
+from detector.banks.readings import base_folders
 from detector.cards import synthetic_card
 from models.bank_store import CANARY_BANK, add_entries, put_canary
 from models.hashing.registry import hash_algorithms

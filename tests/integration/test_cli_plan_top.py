@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.costs import CostTable, VideoCosts, save
+from detector.cpu.costs import CostTable, VideoCosts, save
 from tests.fixtures_cli import CommandLine
 
 pytestmark = pytest.mark.integration

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from benchmarks.loopback import serving
 from detector.api.server import HttpServer
+from detector.banks.judgements import kept_judgements
 from detector.cli import incidents_judge, lists
 from detector.cli.hashes_judge import confirm, deconfirm
 from detector.cli.lists_feedback import feedback
@@ -27,7 +28,6 @@ from detector.config.references import Secret
 from detector.exchanges.feedback_courier import FeedbackCourier
 from detector.exchanges.kinds import ExchangeKind
 from detector.exchanges.records import Source, place_of, write_source
-from detector.judgements import kept_judgements
 from detector.metrics import Metrics
 from detector.store.database import Database
 from detector.store.faults import StoreUnavailable

@@ -9,7 +9,7 @@ import pytest
 
 from detector.alerts.alert import uuid7
 from detector.assembly import open_service
-from detector.bank_watch import BankWatch
+from detector.banks.watch import BankWatch
 from detector.canary import secret_picture
 from detector.config.loading import load_config
 from detector.credentials import load_or_create, stream_id

@@ -17,10 +17,10 @@ from detector.api.server import HttpServer
 from detector.config.config import Config
 from detector.config.loading import load_config
 from detector.metrics import Metrics
-from detector.upload_answer import UploadAnswer
-from detector.upload_ask import Ask
-from detector.upload_file import Received
-from detector.uploads import UploadParts, Uploads
+from detector.uploads.answer import UploadAnswer
+from detector.uploads.ask import Ask
+from detector.uploads.desk import UploadParts, Uploads
+from detector.uploads.file import Received
 from tests.integration.test_http_token import RIGHT, TOKEN, View
 from tests.waiting import until
 
@@ -148,7 +148,7 @@ async def test_what_is_refused_is_refused_in_one_sentence(
 ) -> None:
     """Before the body where the head says it all, else as soon as it shows; and nothing is looked at or kept."""
     if status == 408:
-        monkeypatch.setattr("detector.upload_ask.GRACE_SECONDS", 0.3)
+        monkeypatch.setattr("detector.uploads.ask.GRACE_SECONDS", 0.3)
     async with _door(tmp_path, "size_limit: 2MiB, slowest: 1GiB") as door:
         answered, _, told = await door.raw(more)
 
@@ -257,7 +257,7 @@ async def test_an_ending_service_takes_no_more_and_waits_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is on its way is refused at once, what is looked at has its time and is then answered, not dropped."""
-    monkeypatch.setattr("detector.uploads.DRAIN_SECONDS", 1.5)
+    monkeypatch.setattr("detector.uploads.desk.DRAIN_SECONDS", 1.5)
     async with _door(tmp_path) as door:
         door.uploads.may_answer.clear()
         coming = asyncio.create_task(door.raw(b"Content-Length: 9\r\n\r\nabc"))
@@ -281,7 +281,7 @@ async def test_a_look_that_ends_while_the_service_does_is_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of the service waits no longer than there is something to wait for."""
-    monkeypatch.setattr("detector.uploads.DRAIN_SECONDS", 30.0)
+    monkeypatch.setattr("detector.uploads.desk.DRAIN_SECONDS", 30.0)
     async with _door(tmp_path) as door:
         door.uploads.may_answer.clear()
         looked_at = asyncio.create_task(door.client.post("/scan", content=b"whole"))

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from detector import admission as admission_module
-from detector.admission import STARTS_PER_CORE, Admission, Newcomer
+from detector.cpu import admission as admission_module
+from detector.cpu.admission import STARTS_PER_CORE, Admission, Newcomer
 
 
 @dataclass

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from detector.bank_files import FRAME_SECONDS, FileHashes
+from detector.banks.files import FRAME_SECONDS, FileHashes
 from models.hashing.algorithm import Fingerprint
 from models.hashing.imagehashes import PHASH
 from models.hashing.pdq import Pdq

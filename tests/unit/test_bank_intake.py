@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.bank_intake import Intake, take_in
+from detector.banks.intake import Intake, take_in
 from models.annotations import EntryNote
 from models.bank_rows import OPINION_CODES
 from models.bank_store import BankNameError, annotate, bank_stats, load_bank, notes

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detector.bank_files import FileHashes
-from detector.bank_matches import Banks, Explained, FileMatches
+from detector.banks.files import FileHashes
+from detector.banks.matches import Banks, Explained, FileMatches
 from detector.config.config import Config
 from models.bank_store import INCIDENT_BANK, add_entries, load_bank
 from models.evidence import Opinion, Strength

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector import bank_readings
-from detector.bank_readings import Readings, base_folders
+from detector.banks import readings as bank_readings
+from detector.banks.readings import Readings, base_folders
 from models import arrays
 from models.bank_store import add_entries, load_bank, open_bank
 from models.rebuild import rebuild

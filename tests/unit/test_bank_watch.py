@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector import bank_watch
-from detector.bank_watch import BankWatch
+from detector.banks import watch as bank_watch
+from detector.banks.watch import BankWatch
 from models.bank_store import add_entries, bank_names, load_bank
 from models.inspector import Inspector
 from tests.slack import SLACK_SECONDS

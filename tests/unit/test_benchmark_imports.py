@@ -25,7 +25,7 @@ def test_a_format_that_loses_rows_is_not_measured() -> None:
 
 def test_every_format_is_written_and_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run goes through all formats; what it imports is what it wrote."""
-    from detector.bank_intake import take_in  # noqa: PLC0415 - in place of the command
+    from detector.banks.intake import take_in  # noqa: PLC0415 - in place of the command
 
     async def no_stream(*_: object) -> dict[str, object]:
         return {"method": WITHDRAWN, "last_match_max_s": 0.1}

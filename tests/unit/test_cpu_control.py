@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from detector import cpu_control
 from detector.config.config import CloserLook
 from detector.coverage import Cause
-from detector.cpu_control import CpuControl, CpuLimits
+from detector.cpu import control as cpu_control
+from detector.cpu.control import CpuControl, CpuLimits
+from detector.cpu.rationing import Costs, Demand, Rank, Ration, Risk, predicted
 from detector.events import StreamKey
 from detector.hints import TooManyHints
 from detector.metrics import Metrics
 from detector.policy import PolicySettings
-from detector.rationing import Costs, Demand, Rank, Ration, Risk, predicted
 from detector.reader_orders import Why
 from detector.session import SessionParts, StreamSession
 from detector.session_settings import SessionSettings

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from detector.easing import HOLD_SECONDS, Easing
-from detector.rationing import Costs, Demand, Rank, Ration
+from detector.cpu.easing import HOLD_SECONDS, Easing
+from detector.cpu.rationing import Costs, Demand, Rank, Ration
 from streams.sampling import SamplingSettings
 
 DEMAND = Demand("a", SamplingSettings(), Rank(), Costs())

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from detector.banks.flood import Floods, FloodSettings
+from detector.banks.quarantine import Quarantine
 from detector.events import Decision, Signal, Step
-from detector.flood import Floods, FloodSettings
 from detector.metrics import Metrics
-from detector.quarantine import Quarantine
 from models.bank_store import INCIDENT_BANK, add_entries, annotate, load_bank, notes, remove_entry
 from tests.waiting import until
 

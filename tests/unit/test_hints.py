@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector.cpu.rationing import Risk
 from detector.hints import MOST_IN_ALL, MOST_OF_ONE_STREAM, Hint, Hints, TooManyHints, closer_until, raised
-from detector.rationing import Risk
 from streams.sampling import Sampler, SamplingMode, SamplingSettings
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detector import incident_bank
 from detector.alerts.alert import uuid7
+from detector.banks import incident as incident_bank
+from detector.banks.incident import FRAMES_KEPT, IncidentBank, IncidentBankSettings
 from detector.cards import synthetic_card
-from detector.incident_bank import FRAMES_KEPT, IncidentBank, IncidentBankSettings
 from detector.metrics import Metrics
 from detector.trail import Trail
 from models.bank_store import INCIDENT_BANK, BankMissing, open_bank

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.bank_sources import BankSources
+from detector.banks.sources import BankSources
 from detector.events import Decision, Signal, Step
 from detector.exchanges.changes import LEAST_ROWS, Change, compare
 from detector.exchanges.client import Checkpoint, ExchangeFailed, NotAdopted

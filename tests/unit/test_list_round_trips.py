@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.bank_intake import take_in
+from detector.banks.intake import take_in
 from models.bank_rows import OPINION_CODES
 from models.bank_store import add_entries, load_bank
 from models.evidence import Opinion

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.analysis.setup import BANKS_FOLDER, pool_settings
+from detector.banks.budget import BudgetExceeded, BudgetWatch, bank_load, bank_sizes, excesses, refuse_excess
 from detector.cli.scan import analysis_pool
 from detector.config.config import Config
-from detector.match_budget import BudgetExceeded, BudgetWatch, bank_load, bank_sizes, excesses, refuse_excess
 from models.bank_store import add_entries
 from models.radii import radii_for
 

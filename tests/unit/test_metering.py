@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from detector.metering import StreamMeter
-from detector.rationing import Costs, Demand, Rank, Ration, predicted
+from detector.cpu.metering import StreamMeter
+from detector.cpu.rationing import Costs, Demand, Rank, Ration, predicted
 from streams.frame import SampleReason
 from streams.sampling import SamplingSettings
 from streams.wire import Heartbeat

@@ -5,8 +5,8 @@ from typing import Any
 
 from detector.blindness import Blindness, default_rules
 from detector.coverage import Cause
+from detector.cpu.rationing import Ration
 from detector.overview import unseen_streams
-from detector.rationing import Ration
 
 
 def stream(

@@ -8,9 +8,9 @@ import pytest
 
 from detector.config.config import Config
 from detector.config.units import Share
-from detector.costs import CostsUnreadable, CostTable, VideoCosts, load, save
-from detector.plan import DEFAULTS, Question, plan
-from detector.planning import StreamShape
+from detector.cpu.costs import CostsUnreadable, CostTable, VideoCosts, load, save
+from detector.cpu.plan import DEFAULTS, Question, plan
+from detector.cpu.planning import StreamShape
 from streams.sampling import SamplingSettings
 
 TABLE = CostTable(4.0, 0.002, (VideoCosts("1080p", "h264", 30.0, 0.02, 0.01, 0.15, 0.18, 5.0),))

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector import planning
-from detector.planning import Look, StreamShape
+from detector.cpu import planning
+from detector.cpu.planning import Look, StreamShape
 from streams.bursts import Bursts
 from streams.frame import SampleReason
 from streams.gop import GopRing

@@ -6,8 +6,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.easing import HOLD_SECONDS, Easing
-from detector.rationing import SLOW_STEPS, Costs, Demand, Plan, Rank, Ration, Risk, predicted, share_out
+from detector.cpu.easing import HOLD_SECONDS, Easing
+from detector.cpu.rationing import SLOW_STEPS, Costs, Demand, Plan, Rank, Ration, Risk, predicted, share_out
 from streams.sampling import SamplingMode, SamplingSettings
 
 FLOOR = 10.0

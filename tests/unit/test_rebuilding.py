@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector import rebuilding
-from detector.rebuilding import Rebuilds, is_served, rebuild_unless_served
+from detector.banks import rebuilding
+from detector.banks.rebuilding import Rebuilds, is_served, rebuild_unless_served
 from models import bank_changes
 from models.bank_store import add_entries, bank_names, bank_stats, load_bank
 from models.rebuild import is_due

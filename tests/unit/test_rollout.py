@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector.banks.rollout import place_of
 from detector.config.config import Config
 from detector.events import Step
 from detector.policy import BankRule, PolicySettings
-from detector.rollout import place_of
 from detector.settings import policy_settings
 
 NAMES = st.text(alphabet="ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", min_size=26, max_size=26)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from detector.api.upload import _status
 from detector.events import Signal, Step
 from detector.metric_words import UploadEnd
-from detector.upload_answer import MOST_DETECTIONS, UploadAnswer
-from detector.upload_file import Received
-from detector.uploads import UploadParts, Uploads
+from detector.uploads.answer import MOST_DETECTIONS, UploadAnswer
+from detector.uploads.desk import UploadParts, Uploads
+from detector.uploads.file import Received
 
 RECEIVED = Received(descriptor=-1, length_bytes=9, sha256="ab" * 32)
 STEPS = st.sampled_from([Step.SHADOW, Step.REVIEW, Step.CUT])

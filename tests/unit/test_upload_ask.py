@@ -11,7 +11,7 @@ from detector.config.faults import ConfigError
 from detector.config.loading import load_config
 from detector.config.uploads import UploadsSection
 from detector.metric_words import UploadEnd
-from detector.upload_ask import GRACE_SECONDS, Ask, Pace, UploadRefused, read_ask
+from detector.uploads.ask import GRACE_SECONDS, Ask, Pace, UploadRefused, read_ask
 
 LIMITS = UploadsSection.model_validate({"size_limit": "1MiB"})
 _WORDS = st.sampled_from(

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.metric_words import UploadEnd
-from detector.upload_ask import UploadRefused
-from detector.upload_file import BATCH_BYTES, DiskAccount, UploadDisk
+from detector.uploads.ask import UploadRefused
+from detector.uploads.file import BATCH_BYTES, DiskAccount, UploadDisk
 
 MIB = 1 << 20
 

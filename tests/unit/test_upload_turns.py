@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from detector.analysis.pool import FrameDropped
-from detector.upload_turns import NoTurn, Turns, UploadShare
+from detector.uploads.turns import NoTurn, Turns, UploadShare
 
 FRAME: Any = None
 """Nobody looks at it."""
@@ -100,7 +100,7 @@ class _Pool:
 
 async def test_uploads_have_half_of_the_processes_and_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind all live frames, blamed as one stream; what had to go for those is asked for again, a crash is not."""
-    monkeypatch.setattr("detector.upload_turns._PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("detector.uploads.turns._PAUSE_SECONDS", 0.001)
     pool = _Pool(["overload"] * 3)
     share = UploadShare(pool)  # type: ignore[arg-type]
 

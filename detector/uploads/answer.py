@@ -12,7 +12,7 @@ from detector.events import Step
 from detector.looking import ENOUGH, MediumLook, half_a_look
 from detector.metric_words import UploadEnd
 from detector.overview import versions
-from detector.upload_file import Received
+from detector.uploads.file import Received
 from models.arrays import IndexCorrupt
 from models.bank_store import INCIDENT_BANK, bank_names
 from models.generations import read_pointer

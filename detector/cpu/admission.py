@@ -82,7 +82,7 @@ class Admission:
 
     Who comes waits in line, those of the highest risk first, then the oldest. `room_cores` is what is left of the
     budget when everybody who has a place is at the floor, and `newcomer_cores` what one more takes:
-    `detector.cpu_control` keeps both up to date and calls `look`. `take_in` is told of everybody who is let in, before
+    `detector.cpu.control` keeps both up to date and calls `look`. `take_in` is told of everybody who is let in, before
     he is.
     """
 

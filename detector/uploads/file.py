@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from detector.metric_words import UploadEnd
-from detector.upload_ask import UploadRefused, empty
+from detector.uploads.ask import UploadRefused, empty
 
 BATCH_BYTES: Final = 256 * 1024
 """So much is gathered before it is written: with what is being written, twice that is in memory for each upload."""

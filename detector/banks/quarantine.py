@@ -7,8 +7,8 @@ from pathlib import Path
 
 import structlog
 
+from detector.banks.flood import Floods, FloodSettings
 from detector.events import Decision, Signal
-from detector.flood import Floods, FloodSettings
 from detector.metrics import Metrics
 from models.annotations import EntryNote
 from models.arrays import IndexCorrupt

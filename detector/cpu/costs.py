@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from detector.planning import Look, StreamShape, interval_in_force, keyframe_seconds, look_at, peek_seconds
-from detector.rationing import Costs
+from detector.cpu.planning import Look, StreamShape, interval_in_force, keyframe_seconds, look_at, peek_seconds
+from detector.cpu.rationing import Costs
 from streams.peek import PEEK_PACKETS
 from streams.sampling import SamplingSettings
 

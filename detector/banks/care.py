@@ -9,16 +9,16 @@ import structlog
 
 from detector.analysis.pool import AnalysisPool, PoolSettings
 from detector.analysis.setup import BANKS_FOLDER
-from detector.bank_readings import Readings
-from detector.bank_sources import BankSources
-from detector.bank_watch import BankWatch
+from detector.banks.budget import BudgetWatch
+from detector.banks.quarantine import Quarantine
+from detector.banks.readings import Readings
+from detector.banks.rebuilding import Rebuilds
+from detector.banks.sources import BankSources
+from detector.banks.watch import BankWatch
 from detector.config.config import Config
 from detector.events import Decision
 from detector.exchanges.care import Exchanges
-from detector.match_budget import BudgetWatch
 from detector.metrics import Metrics
-from detector.quarantine import Quarantine
-from detector.rebuilding import Rebuilds
 from detector.settings import flood_settings
 from detector.works import Work
 from models.hashing.registry import refused_algorithms

@@ -64,7 +64,7 @@ class Rebuilds:
         return bank_stats(self._folder / name).generation
 
     async def _rebuild(self, bank_dir: Path) -> None:
-        async with bank_process("detector.rebuilding", bank_dir) as process:
+        async with bank_process("detector.banks.rebuilding", bank_dir) as process:
             async for state in lines_of(process):
                 self._tell(state)
             _, told = await process.communicate()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from detector.rationing import SHARE_STEPS, SLOW_STEPS, Demand, Plan, Ration, share_out
+from detector.cpu.rationing import SHARE_STEPS, SLOW_STEPS, Demand, Plan, Ration, share_out
 
 GIVES_BACK_AT = 0.92
 """What is given back must fit into this part of the budget: between the two nothing changes."""

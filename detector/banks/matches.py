@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.bank_files import Spacing, picture_of, plane_of
+from detector.banks.budget import BudgetWatch
+from detector.banks.files import Spacing, picture_of, plane_of
 from detector.config.banks import BankKind
 from detector.config.config import Config
-from detector.match_budget import BudgetWatch
 from models.arrays import IndexCorrupt
 from models.bank_store import INCIDENT_BANK
 from models.banks import Bank, BankLimits, Beside, Negatives

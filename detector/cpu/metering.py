@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from detector.rationing import Costs, Ration, keyframes_suffice
+from detector.cpu.rationing import Costs, Ration, keyframes_suffice
 from streams.frame import OF_BURSTS, SampleReason
 from streams.wire import Heartbeat
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from detector.rebuilding import bank_process, lines_of
+from detector.banks.rebuilding import bank_process, lines_of
 from models.arrays import IndexCorrupt
 from models.bank_store import BankMissing, bank_names, open_bank
 from models.generations import read_pointer
@@ -85,7 +85,7 @@ class Readings:
         return found
 
     async def _read(self, name: str, states: frozenset[str]) -> None:
-        async with bank_process("detector.bank_readings", self._folder / name) as process:
+        async with bank_process("detector.banks.readings", self._folder / name) as process:
             read = {state async for state in lines_of(process)}
             _, told = await process.communicate()
         if process.returncode == 0:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from detector.admission import Admission, Newcomer
-from detector.cores import usable_cores
-from detector.easing import Easing
+from detector.cpu.admission import Admission, Newcomer
+from detector.cpu.cores import usable_cores
+from detector.cpu.easing import Easing
+from detector.cpu.metering import total_cores
+from detector.cpu.rationing import Costs, Demand, Plan, Rank, Ration, Risk, predicted, resting, typical
 from detector.hints import CLOSER_FROM, MOST_IN_ALL, Hint, Hints, TooManyHints, closer_until, raised
-from detector.metering import total_cores
 from detector.metrics import Metrics
-from detector.rationing import Costs, Demand, Plan, Rank, Ration, Risk, predicted, resting, typical
 from detector.reader_orders import Why
 from detector.session import StreamSession
 from streams.sampling import SamplingSettings

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from detector.analysis.looks import TrackLooks
 from detector.analysis.pool import AnalysisPool, FrameDropped
-from detector.cores import usable_cores
-from detector.costs import CostTable, VideoCosts
+from detector.cpu.cores import usable_cores
+from detector.cpu.costs import CostTable, VideoCosts
 from detector.media_files import Medium, reading
 from streams.frame import Frame
 from streams.job import Job

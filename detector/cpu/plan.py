@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from detector.config.config import Config
-from detector.costs import CostTable
-from detector.planning import (
+from detector.cpu.costs import CostTable
+from detector.cpu.planning import (
     StreamShape,
     chance_between_keyframes,
     chance_of_flash,
@@ -14,7 +14,7 @@ from detector.planning import (
     reorder_seconds,
     seen_within_seconds,
 )
-from detector.rationing import Demand, Rank, Ration, predicted
+from detector.cpu.rationing import Demand, Rank, Ration, predicted
 from streams.sampling import SamplingSettings
 
 GOPS_SECONDS = (1.0, 2.0, 4.0, 8.0, 20.0)

@@ -25,10 +25,10 @@ from detector.media_files import Medium
 from detector.metric_words import UploadEnd
 from detector.metrics import Metrics
 from detector.settings import policy_settings, reader_job
-from detector.upload_answer import Provenance, UploadAnswer
-from detector.upload_ask import Ask, Pace, UploadRefused, too_long
-from detector.upload_file import Received, UploadDisk, UploadFile
-from detector.upload_turns import LARGE_BYTES, NoTurn, Turns, UploadShare
+from detector.uploads.answer import Provenance, UploadAnswer
+from detector.uploads.ask import Ask, Pace, UploadRefused, too_long
+from detector.uploads.file import Received, UploadDisk, UploadFile
+from detector.uploads.turns import LARGE_BYTES, NoTurn, Turns, UploadShare
 from models.manifest import Manifest
 from streams.job import SourceKind
 from streams.keeper import Nursery

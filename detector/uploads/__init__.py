@@ -1,0 +1,1 @@
+"""Files that a platform has looked at before it publishes them."""

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -17,6 +18,8 @@ from detector.api.server import HttpServer
 from detector.config.references import Secret
 from detector.config.servers import PlainHttpServerUrl
 from detector.ingest.node_media_server import NodeMediaServerSettings
+from tests.slack import SLACK_SECONDS
+from tests.waiting import until
 
 NODE_MEDIA_SERVER = (
     Path(__file__).parents[1] / ".cache/node-media-server-4.4.3/node_modules/node-media-server/bin/app.js"
@@ -39,6 +42,8 @@ class RunningNms:
     hook: Hook | None = None
     hook_delay_seconds: float = 0.0
     hook_answers: int = 0
+    publish_answers: list[int] = field(default_factory=list)
+    """What the webhook was answered when it asked whether somebody may publish."""
 
     @property
     def settings(self) -> NodeMediaServerSettings:
@@ -71,9 +76,12 @@ class RunningNms:
                 await writer.wait_closed()
 
     async def is_denied(self, app: str, name: str) -> bool:
-        """Whether a publisher is sent away within a second."""
+        """Whether a publisher is sent away, once our webhook was asked about him: if it said so, with slack."""
+        asked = len(self.publish_answers)
         async with self.publishing(app, name) as posting:
-            done, _ = await asyncio.wait([posting], timeout=1.0)
+            await until(lambda: posting.done() or len(self.publish_answers) > asked)
+            is_refused = self.publish_answers[-1] != HTTPStatus.OK
+            done, _ = await asyncio.wait([posting], timeout=SLACK_SECONDS if is_refused else 1.0)
             return bool(done)
 
 
@@ -95,7 +103,10 @@ async def running_nms(
         body = await request.body()
         await asyncio.sleep(nms.hook_delay_seconds)
         nms.hook_answers += 1
-        return Response(status_code=200 if nms.hook is None else nms.hook(body))
+        status = HTTPStatus.OK if nms.hook is None else nms.hook(body)
+        if json.loads(body)["action"] in {"prePublish", "postPublish"}:
+            nms.publish_answers.append(status)
+        return Response(status_code=status)
 
     async with HttpServer(app, "127.0.0.1", 0) as server, contextlib.AsyncExitStack() as stack:
         config = json.loads(EXAMPLE.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SYNC: Final = 0x47
-_NULL_PID: Final = 0x1FFF
+_PADDING: Final = 0xBE
 _ADAPTATION, _PAYLOAD = 0x20, 0x10
 
 _AT_ONCE: Final = 20_000
@@ -33,9 +33,10 @@ def transport_fault(media_fd: int) -> str | None:
     while at + 188 <= end:
         window = os.pread(media_fd, _AT_ONCE * stride, at)
         packets = _in_step(window, stride)
-        if _has_padding(packets):
+        is_elementary, heads = _pes_heads(packets)
+        if (heads == _PADDING).any():
             return "it has pictures in packets of padding, which are not decoded"
-        twice += _repeated(packets)
+        twice += _repeated(packets[is_elementary[_pids(packets)]])
         if twice > _MOST_TWICE:
             return "its packets come twice, which is not decoded as it should be"
         at += len(packets) * stride
@@ -58,19 +59,29 @@ def _in_step(window: bytes, stride: int) -> NDArray[np.uint8]:
     return packets[: off[0]] if len(off) else packets
 
 
-def _has_padding(packets: NDArray[np.uint8]) -> bool:
-    """Whether a PES packet of padding begins in one of them (2.4.3.7, table 2-22)."""
+def _pes_heads(packets: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """By PID whether PES packets begin in it, and their stream ids (2.4.3.7, table 2-22).
+
+    Tables are none: where recordings are joined, those may well repeat each other.
+    """
     begins = packets[(packets[:, 1] & 0x40 != 0) & (packets[:, 3] & _PAYLOAD != 0)]
     starts = np.where(begins[:, 3] & _ADAPTATION, 5 + begins[:, 4].astype(int), 4)
     begins, starts = begins[starts <= 184], starts[starts <= 184]
     heads = np.take_along_axis(begins, starts[:, None] + np.arange(4), axis=1)
-    return bool((heads == (0, 0, 1, 0xBE)).all(axis=1).any())
+    is_pes = (heads[:, :3] == (0, 0, 1)).all(axis=1)
+    is_elementary = np.zeros(1 << 13, np.bool_)
+    is_elementary[_pids(begins[is_pes])] = True
+    return is_elementary, heads[is_pes, 3]
+
+
+def _pids(packets: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return (packets[:, 1] & 0x1F).astype(np.int64) << 8 | packets[:, 2]
 
 
 def _repeated(packets: NDArray[np.uint8]) -> int:
     """How many of them repeat the one before of their PID: the same counter, and the same at the end."""
-    pids = (packets[:, 1] & 0x1F).astype(int) << 8 | packets[:, 2]
-    counted = np.flatnonzero((pids != _NULL_PID) & (packets[:, 3] & _PAYLOAD != 0))
+    pids = _pids(packets)
+    counted = np.flatnonzero(packets[:, 3] & _PAYLOAD)
     ordered = counted[np.argsort(pids[counted], kind="stable")]
     before, after = packets[ordered[:-1]], packets[ordered[1:]]
     is_same = (pids[ordered[:-1]] == pids[ordered[1:]]) & ((before[:, 3] ^ after[:, 3]) & 0x0F == 0)

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+TWO_MOVIES: Final = "it is two movies in one, of which only the first would be looked at"
+
 _MOST_BOXES: Final = 200_000
 """Two for each second or so of a fragmented movie; a read for each takes a microsecond or two."""
 _MOST_BYTES: Final = 1 << 20
@@ -30,7 +32,7 @@ def movie_fault(media_fd: int) -> str | None:
             continue
         movies += 1
         if movies > 1:
-            return "it is two movies in one, of which only the first would be looked at"
+            return TWO_MOVIES
         for track, start, stop in _boxes(media_fd, at, end):
             if track == b"cmov":
                 return "its index is compressed, so that what it holds is not known"

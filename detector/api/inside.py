@@ -13,8 +13,8 @@ _SENTENCE: Final = (
     "without a token this is asked by programs, by an address or by a name that no stranger can own; "
     "set hma.needs_token and send http.token."
 )
-_INNER: Final = frozenset({"localhost", "local", "internal", "lan", "arpa", "test"})
-"""Last labels that nobody outside can register (RFC 6761, RFC 6762, RFC 8375, and ICANN's `internal`)."""
+_INNER: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test")
+"""Names that nobody outside can register (RFC 6761, RFC 6762, RFC 8375, ICANN's `internal`); `ip6.arpa` has owners."""
 _BRACKETED: Final = re.compile(r"\[([0-9a-fA-F:.]+)\](?::\d+)?")
 
 
@@ -46,6 +46,6 @@ def is_inner(host: str) -> bool:
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        labels = name.lower().rstrip(".").split(".")
-        return "[" not in name and (len(labels) == 1 or labels[-1] in _INNER)
+        plain = name.lower().rstrip(".")
+        return "[" not in name and ("." not in plain or plain.endswith(_INNER))
     return True

@@ -288,6 +288,8 @@ async def test_slow_look_ups_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.
         ({"Host": "127.0.0.1:8936"}, 200),
         ({"Host": "[::1]:8936"}, 200),
         ({"Host": "stopframe.media.svc.cluster.local"}, 200),
+        ({"Host": "nas.home.arpa"}, 200),
+        ({"Host": "rebound.1.0.0.2.ip6.arpa"}, 403),
         ({"Host": "rebound.example.com:8936"}, 403),
         ({"Host": "127.0.0.1.example.com"}, 403),
         ({"Host": "[::1].example.com"}, 403),
